@@ -1,0 +1,40 @@
+/// The itemised count of the bytes a cache takes. All fields in bytes.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Ledger {
+    /// Encoded keys of live slots.
+    pub keys: usize,
+    /// Encoded values of live slots.
+    pub values: usize,
+    /// Scales, zero points and norms of the codes.
+    pub scales: usize,
+    /// Positions of the slots.
+    pub positions: usize,
+    /// Scores and other per-slot state of the `keep`.
+    pub scores: usize,
+    /// Codes and bounds of the `read` index.
+    pub codes: usize,
+    /// Fixed-size sketches of the `keep`.
+    pub sketches: usize,
+    /// State of the `tail`.
+    pub tail: usize,
+    /// Page tables and other bookkeeping.
+    pub tables: usize,
+    /// Allocated slots that hold no token.
+    pub slack: usize,
+}
+
+impl Ledger {
+    /// The sum of all items, in bytes.
+    pub fn total(&self) -> usize {
+        self.keys
+            + self.values
+            + self.scales
+            + self.positions
+            + self.scores
+            + self.codes
+            + self.sketches
+            + self.tail
+            + self.tables
+            + self.slack
+    }
+}
