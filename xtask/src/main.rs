@@ -1,2 +1,37 @@
-//! Chores.
-fn main() {}
+//! Chores of the sketchkv repository: `cargo xtask test` is what CI runs.
+
+mod command;
+mod docs;
+mod fuzz;
+mod test;
+mod tools;
+
+use anyhow::Result;
+use clap::{Parser, Subcommand};
+
+/// Build, test and documentation chores of sketchkv.
+#[derive(Parser)]
+#[command(name = "cargo xtask", bin_name = "cargo xtask")]
+struct Arguments {
+    #[command(subcommand)]
+    chore: Chore,
+}
+
+#[derive(Subcommand)]
+enum Chore {
+    /// Run every check: format, lints, tests, doctests, docs, dependencies, fuzz bodies.
+    Test(test::Options),
+    /// Search for crashes with coverage-guided fuzzing (libFuzzer through cargo-fuzz).
+    Fuzz(fuzz::Options),
+    /// Write the generated parts of the documentation: the method table of README.md, the command reference.
+    Docs(docs::Options),
+}
+
+fn main() -> Result<()> {
+    command::enter_repository()?;
+    match Arguments::parse().chore {
+        Chore::Test(options) => test::run(&options),
+        Chore::Fuzz(options) => fuzz::run(&options),
+        Chore::Docs(options) => docs::run(&options),
+    }
+}

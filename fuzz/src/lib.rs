@@ -1,0 +1,29 @@
+//! The bodies of the fuzz targets. Each takes arbitrary bytes and must return: an error is a fine answer, a
+//! panic, an endless loop or an unbounded allocation is a defect.
+//!
+//! The same functions run under libFuzzer (`cargo xtask fuzz`) and, on the seeds and mutations of them,
+//! in an ordinary test that every toolchain can run.
+
+mod mutate;
+
+pub use mutate::Mutator;
+
+/// A fuzz target: its name, which is also the folder of its seeds, and its body.
+pub struct Target {
+    /// The name of the binary and of the folder below `fuzz/seeds`.
+    pub name: &'static str,
+    /// Runs once on arbitrary bytes.
+    pub body: fn(&[u8]),
+}
+
+/// All targets.
+pub const TARGETS: &[Target] = &[Target { name: "spec", body: spec }];
+
+/// Parses a spec; what parses must print to a text that parses to the same spec.
+pub fn spec(data: &[u8]) {
+    let Ok(text) = std::str::from_utf8(data) else { return };
+    let Ok(spec) = text.parse::<sketchkv_cache::Spec>() else { return };
+    let printed = spec.to_string();
+    let again = printed.parse::<sketchkv_cache::Spec>();
+    assert!(again.as_ref() == Ok(&spec), "{text:?} prints as {printed:?}, which parses to {again:?}");
+}

@@ -1,0 +1,140 @@
+//! `cargo xtask test`: everything that must hold before a change lands.
+
+use crate::{
+    command::{self, cargo, sketchkv, succeeds},
+    docs, fuzz,
+    tools::{DENY, NEXTEST},
+};
+use anyhow::{Context, Result, bail};
+use clap::Args;
+use std::{
+    env,
+    process::Command,
+    time::{Duration, Instant},
+};
+
+/// The real model that the tests need beside the embedded one.
+const REAL_MODEL: &str = "smollm2-135m";
+
+/// Instruction-set levels below the best one, each forced on the crates whose code depends on it.
+const LOWER_LEVELS: [&str; 2] = ["scalar", "avx2"];
+
+#[derive(Args)]
+pub(crate) struct Options {
+    /// Run only these stages, in their usual order (default: all).
+    #[arg(value_name = "STAGE")]
+    only: Vec<String>,
+    /// List the stages and what each does.
+    #[arg(long)]
+    list: bool,
+}
+
+struct Stage {
+    name: &'static str,
+    about: &'static str,
+    run: fn() -> Result<()>,
+}
+
+/// In this order: what fails fastest comes first, what others build upon before them.
+const STAGES: &[Stage] = &[
+    Stage { name: "format", about: "rustfmt finds nothing to change", run: format },
+    Stage { name: "clippy", about: "clippy has no warning in any target", run: clippy },
+    Stage { name: "deny", about: "licences, bans, sources and advisories of the dependencies", run: deny },
+    Stage { name: "model", about: "the real model is there and has the right SHA-256", run: model },
+    Stage { name: "tests", about: "all tests, by nextest", run: tests },
+    Stage { name: "levels", about: "the numeric crates again at lower instruction-set levels", run: levels },
+    Stage { name: "doctests", about: "the examples in the documentation run", run: doctests },
+    Stage { name: "rustdoc", about: "the documentation builds without warnings", run: rustdoc },
+    Stage { name: "docs", about: "the generated parts of README.md and docs/ are current", run: docs::check },
+    Stage { name: "fuzz", about: "a short coverage-guided search in every fuzz target", run: fuzz::short },
+];
+
+pub(crate) fn run(options: &Options) -> Result<()> {
+    if options.list {
+        for stage in STAGES {
+            println!("{:<9} {}", stage.name, stage.about);
+        }
+        return Ok(());
+    }
+    if let Some(unknown) = options.only.iter().find(|name| !STAGES.iter().any(|stage| stage.name == **name)) {
+        let names: Vec<_> = STAGES.iter().map(|stage| stage.name).collect();
+        bail!("no stage is called {unknown:?}; the stages are {}", names.join(", "));
+    }
+    let mut times = Vec::new();
+    for stage in STAGES {
+        if !options.only.is_empty() && !options.only.iter().any(|name| name == stage.name) {
+            continue;
+        }
+        eprintln!("\n── {}: {}", stage.name, stage.about);
+        let start = Instant::now();
+        (stage.run)().with_context(|| format!("stage {} failed", stage.name))?;
+        times.push((stage.name, start.elapsed()));
+    }
+    eprintln!();
+    for (name, time) in &times {
+        eprintln!("{name:<9} {:>7.1} s", time.as_secs_f64());
+    }
+    let total: Duration = times.iter().map(|(_, time)| *time).sum();
+    eprintln!("all {} stages passed in {:.1} s", times.len(), total.as_secs_f64());
+    Ok(())
+}
+
+/// Whether this runs in continuous integration, where nothing may be skipped.
+pub(crate) fn in_ci() -> bool {
+    env::var_os("CI").is_some_and(|value| value == "true" || value == "1")
+}
+
+fn format() -> Result<()> {
+    command::run(&mut cargo(["fmt", "--all", "--check"])).context("run `cargo fmt --all`")
+}
+
+fn clippy() -> Result<()> {
+    command::run(&mut cargo(["clippy", "--workspace", "--all-targets", "--locked", "--", "-D", "warnings"]))
+}
+
+fn deny() -> Result<()> {
+    DENY.ensure()?;
+    command::run(&mut cargo(["deny", "--locked", "check", "licenses", "bans", "sources"]))?;
+    // The advisory database is a git repository on the network: where it cannot be had, the rest still counts.
+    if succeeds(&mut cargo(["deny", "fetch", "db"])) {
+        return command::run(&mut cargo(["deny", "--locked", "check", "--disable-fetch", "advisories"]));
+    }
+    eprintln!("the advisory database cannot be reached; advisories are not checked");
+    Ok(())
+}
+
+fn model() -> Result<()> {
+    let pulled = command::run(&mut sketchkv(["pull", REAL_MODEL, "--quiet"]));
+    match pulled {
+        Err(error) if !in_ci() => {
+            eprintln!("{error:#}\ntests that need {REAL_MODEL} will say that they skip");
+            Ok(())
+        }
+        outcome => outcome,
+    }
+}
+
+fn tests() -> Result<()> {
+    NEXTEST.ensure()?;
+    command::run(&mut cargo(["nextest", "run", "--workspace", "--locked", "--no-fail-fast"]))
+}
+
+fn levels() -> Result<()> {
+    NEXTEST.ensure()?;
+    for level in LOWER_LEVELS {
+        eprintln!("SKETCHKV_CPU={level}");
+        let mut command = cargo(["nextest", "run", "--locked", "--no-fail-fast"]);
+        command.args(["--package", "sketchkv-kernels", "--package", "sketchkv-sketch"]);
+        command::run(command.env("SKETCHKV_CPU", level))?;
+    }
+    Ok(())
+}
+
+fn doctests() -> Result<()> {
+    command::run(&mut cargo(["test", "--doc", "--workspace", "--locked"]))
+}
+
+fn rustdoc() -> Result<()> {
+    let mut command: Command = cargo(["doc", "--no-deps", "--workspace", "--locked"]);
+    command::run(command.env("RUSTDOCFLAGS", "-D warnings"))
+}
