@@ -5,8 +5,10 @@
 //! in an ordinary test that every toolchain can run.
 
 mod mutate;
+mod sketch;
 
 pub use mutate::Mutator;
+pub use sketch::sketch;
 
 /// A fuzz target: its name, which is also the folder of its seeds, and its body.
 pub struct Target {
@@ -17,7 +19,8 @@ pub struct Target {
 }
 
 /// All targets.
-pub const TARGETS: &[Target] = &[Target { name: "spec", body: spec }];
+pub const TARGETS: &[Target] =
+    &[Target { name: "sketch", body: sketch }, Target { name: "spec", body: spec }];
 
 /// Parses a spec; what parses must print to a text that parses to the same spec.
 pub fn spec(data: &[u8]) {

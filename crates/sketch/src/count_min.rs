@@ -1,0 +1,478 @@
+//! The Count-Min sketch.
+
+use std::hash::Hash;
+
+use crate::bytes::{Kind, Reader, Writer};
+use crate::counter::Counter;
+use crate::error::{SketchError, try_table};
+use crate::hash::{LinearHash, column, digest, digest_point};
+use crate::random::Random;
+use crate::scale::Scale;
+use crate::simd::{self, Level};
+
+/// Keys handled at once by the batch forms: their columns stay in the first-level cache.
+const BATCH: usize = 128;
+
+/// The largest number of rows; at 64 the probability of failure is below 10^-27.
+pub(crate) const MAX_DEPTH: usize = 64;
+
+/// Counts per key in `depth` rows of `width` counters, never too few.
+///
+/// Row r has a hash function h_r drawn from a universal family and counters C_r. An update adds the amount to
+/// C_r\[h_r(key)\] of every row, a query takes the least of them:
+///
+/// `estimate(x) = min_r C_r[h_r(x)]`, and `f(x) ≤ estimate(x)`, and
+/// `estimate(x) ≤ f(x) + (e / width) · ‖f‖₁` with probability at least `1 - e^-depth` over the seed,
+///
+/// where `f(x)` is the true sum of the amounts of `x` and `‖f‖₁` the sum of all amounts. Amounts are not negative;
+/// one that is (or is no number) counts as 0. Integer counters stop at the end of their range instead of wrapping;
+/// `f32` counters round, as sums of floats do.
+///
+/// Source: Cormode and Muthukrishnan, An improved data stream summary: the Count-Min sketch and its applications,
+/// Journal of Algorithms 55, 2005. Conservative update: Estan and Varghese, 2002.
+///
+/// ```
+/// use sketchkv_sketch::CountMin;
+///
+/// let mut sketch = CountMin::<u64>::new(512, 4, 42)?;
+/// sketch.update("apple", 3);
+/// sketch.update("pear", 1);
+/// assert!(sketch.query("apple") >= 3);
+/// assert_eq!(sketch.total(), 4.0);
+/// # Ok::<(), sketchkv_sketch::SketchError>(())
+/// ```
+#[derive(Debug, Clone, PartialEq)]
+pub struct CountMin<C> {
+    width: usize,
+    seed: u64,
+    /// Where keys longer than one integer are evaluated.
+    point: u64,
+    rows: Vec<LinearHash>,
+    /// `[depth][width]`, in stored units: true = stored · scale.
+    table: Vec<C>,
+    scale: Scale,
+    /// Sum of all amounts, in stored units.
+    total: f64,
+    /// Why the table is no longer a linear function of the stream, if it is not.
+    nonlinear: Option<Nonlinear>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[repr(u8)]
+enum Nonlinear {
+    Conservative = 1,
+    Halved = 2,
+}
+
+impl Nonlinear {
+    fn cause(self) -> &'static str {
+        match self {
+            Self::Conservative => "conservative updates",
+            Self::Halved => "integer counters halved",
+        }
+    }
+}
+
+pub(crate) fn check_dimensions(width: usize, depth: usize) -> Result<(), SketchError> {
+    if width == 0 || u32::try_from(width).is_err() {
+        return Err(SketchError::parameter("width", width, "from 1 to 4294967295"));
+    }
+    if depth == 0 || depth > MAX_DEPTH {
+        return Err(SketchError::parameter("depth", depth, "from 1 to 64"));
+    }
+    Ok(())
+}
+
+impl<C: Counter> CountMin<C> {
+    /// An empty sketch of `depth` rows of `width` counters.
+    ///
+    /// # Errors
+    /// If `width` is not in 1..=2^32-1 or `depth` not in 1..=64, or the table does not fit into memory.
+    pub fn new(width: usize, depth: usize, seed: u64) -> Result<Self, SketchError> {
+        check_dimensions(width, depth)?;
+        let table = try_table(width.checked_mul(depth), || format!("{depth} rows of {width} counters"))?;
+        Ok(Self::with_table(width, depth, seed, table))
+    }
+
+    fn with_table(width: usize, depth: usize, seed: u64, table: Vec<C>) -> Self {
+        let mut random = Random::new(seed, 0x636f_756e_746d_696e);
+        Self {
+            width,
+            seed,
+            point: digest_point(seed),
+            rows: (0..depth).map(|_| LinearHash::new(&mut random)).collect(),
+            table,
+            scale: Scale::ONE,
+            total: 0.0,
+            nonlinear: None,
+        }
+    }
+
+    /// Counters in a row.
+    pub fn width(&self) -> usize {
+        self.width
+    }
+
+    /// Number of rows.
+    pub fn depth(&self) -> usize {
+        self.rows.len()
+    }
+
+    /// The seed of the hash functions.
+    pub fn seed(&self) -> u64 {
+        self.seed
+    }
+
+    /// The sum of all amounts, ‖f‖₁, decayed and halved with the counters.
+    pub fn total(&self) -> f64 {
+        self.total * f64::from(self.scale.value())
+    }
+
+    /// Exact heap footprint in bytes.
+    pub fn bytes(&self) -> usize {
+        self.table.capacity() * size_of::<C>() + self.rows.capacity() * size_of::<LinearHash>()
+    }
+
+    /// Adds `amount` to `key`.
+    #[inline]
+    pub fn update<K: Hash + ?Sized>(&mut self, key: &K, amount: C) {
+        self.update_hash(digest(self.point, key), amount);
+    }
+
+    /// Adds `amount` to a key that is a `u64` already. Equal to [`update`](Self::update) with that integer; any
+    /// 64-bit values will do, they need not be mixed.
+    #[inline]
+    pub fn update_hash(&mut self, key: u64, amount: C) {
+        let amount = amount.admitted();
+        self.total += amount.to_f64() * f64::from(self.scale.inverse());
+        let amount = amount.scaled(self.scale.inverse());
+        for (row, hash) in self.table.chunks_exact_mut(self.width).zip(&self.rows) {
+            let counter = &mut row[column(hash.hash(key), self.width as u32) as usize];
+            *counter = counter.plus(amount);
+        }
+    }
+
+    /// Adds one to every key of a slice; the same as as many calls of [`update`](Self::update), faster.
+    pub fn update_batch<K: Hash>(&mut self, keys: &[K]) {
+        let mut hashes = [0; BATCH];
+        for keys in keys.chunks(BATCH) {
+            let hashes = self.digests(keys, &mut hashes);
+            self.update_hash_batch(hashes);
+        }
+    }
+
+    /// Adds `amounts[i]` to `keys[i]`.
+    ///
+    /// # Panics
+    /// If the slices differ in length.
+    pub fn update_batch_weighted<K: Hash>(&mut self, keys: &[K], amounts: &[C]) {
+        assert_eq!(keys.len(), amounts.len(), "one amount per key");
+        let mut hashes = [0; BATCH];
+        for (keys, amounts) in keys.chunks(BATCH).zip(amounts.chunks(BATCH)) {
+            let hashes = self.digests(keys, &mut hashes);
+            self.update_hash_batch_weighted(hashes, amounts);
+        }
+    }
+
+    /// [`update_batch`](Self::update_batch) for keys that are `u64` already.
+    pub fn update_hash_batch(&mut self, keys: &[u64]) {
+        self.total += keys.len() as f64 * f64::from(self.scale.inverse());
+        let amount = C::ONE.scaled(self.scale.inverse());
+        self.for_columns(keys, |row, columns, _| {
+            for &column in columns {
+                let counter = &mut row[column as usize];
+                *counter = counter.plus(amount);
+            }
+        });
+    }
+
+    /// [`update_batch_weighted`](Self::update_batch_weighted) for keys that are `u64` already.
+    ///
+    /// # Panics
+    /// If the slices differ in length.
+    pub fn update_hash_batch_weighted(&mut self, keys: &[u64], amounts: &[C]) {
+        assert_eq!(keys.len(), amounts.len(), "one amount per key");
+        let inverse = self.scale.inverse();
+        let sum: f64 = amounts.iter().map(|amount| amount.admitted().to_f64()).sum();
+        self.total += sum * f64::from(inverse);
+        self.for_columns(keys, |row, columns, start| {
+            for (&column, amount) in columns.iter().zip(&amounts[start..]) {
+                let counter = &mut row[column as usize];
+                *counter = counter.plus(amount.admitted().scaled(inverse));
+            }
+        });
+    }
+
+    /// Raises `key` by `amount`, and each of its counters only as far as the new estimate needs.
+    ///
+    /// Estimates stay upper bounds and come closer, at the price of linearity: afterwards
+    /// [`subtract`](Self::subtract) and [`inner_product`](Self::inner_product) are refused.
+    pub fn update_conservative<K: Hash + ?Sized>(&mut self, key: &K, amount: C) {
+        self.update_hash_conservative(digest(self.point, key), amount);
+    }
+
+    /// [`update_conservative`](Self::update_conservative) for a key that is a `u64` already.
+    pub fn update_hash_conservative(&mut self, key: u64, amount: C) {
+        let amount = amount.admitted();
+        self.total += amount.to_f64() * f64::from(self.scale.inverse());
+        self.nonlinear.get_or_insert(Nonlinear::Conservative);
+        let target = self.stored(key).plus(amount.scaled(self.scale.inverse()));
+        for (row, hash) in self.table.chunks_exact_mut(self.width).zip(&self.rows) {
+            let counter = &mut row[column(hash.hash(key), self.width as u32) as usize];
+            if *counter < target {
+                *counter = target;
+            }
+        }
+    }
+
+    /// An upper bound on the sum of the amounts of `key`.
+    #[inline]
+    pub fn query<K: Hash + ?Sized>(&self, key: &K) -> C {
+        self.query_hash(digest(self.point, key))
+    }
+
+    /// [`query`](Self::query) for a key that is a `u64` already.
+    #[inline]
+    pub fn query_hash(&self, key: u64) -> C {
+        self.stored(key).scaled(self.scale.value())
+    }
+
+    /// The estimate in stored units.
+    #[inline]
+    fn stored(&self, key: u64) -> C {
+        let mut rows = self.table.chunks_exact(self.width).zip(&self.rows);
+        let at = |(row, hash): (&[C], &LinearHash)| row[column(hash.hash(key), self.width as u32) as usize];
+        let first = rows.next().map(at).unwrap_or_default();
+        rows.map(at).fold(first, |least, counter| if counter < least { counter } else { least })
+    }
+
+    /// Estimates of many keys: `estimates[i] = query(&keys[i])`.
+    ///
+    /// # Panics
+    /// If the slices differ in length.
+    pub fn query_batch<K: Hash>(&self, keys: &[K], estimates: &mut [C]) {
+        assert_eq!(keys.len(), estimates.len(), "one estimate per key");
+        let mut hashes = [0; BATCH];
+        for (keys, estimates) in keys.chunks(BATCH).zip(estimates.chunks_mut(BATCH)) {
+            let hashes = self.digests(keys, &mut hashes);
+            self.query_hash_batch(hashes, estimates);
+        }
+    }
+
+    /// [`query_batch`](Self::query_batch) for keys that are `u64` already.
+    ///
+    /// # Panics
+    /// If the slices differ in length.
+    pub fn query_hash_batch(&self, keys: &[u64], estimates: &mut [C]) {
+        assert_eq!(keys.len(), estimates.len(), "one estimate per key");
+        let level = Level::current();
+        let mut columns = [0; BATCH];
+        for (keys, estimates) in keys.chunks(BATCH).zip(estimates.chunks_mut(BATCH)) {
+            let columns = &mut columns[..keys.len()];
+            for (r, (row, hash)) in self.table.chunks_exact(self.width).zip(&self.rows).enumerate() {
+                simd::columns::columns(level, hash, self.width as u32, keys, columns);
+                for (estimate, &column) in estimates.iter_mut().zip(&*columns) {
+                    let counter = row[column as usize];
+                    if r == 0 || counter < *estimate {
+                        *estimate = counter;
+                    }
+                }
+            }
+            for estimate in estimates {
+                *estimate = estimate.scaled(self.scale.value());
+            }
+        }
+    }
+
+    fn digests<'a, K: Hash>(&self, keys: &[K], hashes: &'a mut [u64; BATCH]) -> &'a [u64] {
+        let hashes = &mut hashes[..keys.len()];
+        for (hash, key) in hashes.iter_mut().zip(keys) {
+            *hash = digest(self.point, key);
+        }
+        hashes
+    }
+
+    /// Calls `f(row, columns of some keys in it, index of the first of these keys)` for all rows and keys.
+    #[inline]
+    fn for_columns(&mut self, keys: &[u64], mut f: impl FnMut(&mut [C], &[u32], usize)) {
+        let level = Level::current();
+        let mut columns = [0; BATCH];
+        for (batch, keys) in keys.chunks(BATCH).enumerate() {
+            let columns = &mut columns[..keys.len()];
+            for (row, hash) in self.table.chunks_exact_mut(self.width).zip(&self.rows) {
+                simd::columns::columns(level, hash, self.width as u32, keys, columns);
+                f(row, columns, batch * BATCH);
+            }
+        }
+    }
+
+    /// Halves every counter (and the total): the ageing of TinyLFU. Integers round down, which ends linearity.
+    ///
+    /// Source: Einziger, Friedman, Manes, TinyLFU, arXiv 1512.00727.
+    pub fn halve(&mut self) {
+        if !C::is_float() {
+            self.nonlinear.get_or_insert(Nonlinear::Halved);
+        }
+        for counter in &mut self.table {
+            *counter = counter.halved();
+        }
+        self.total *= 0.5;
+    }
+
+    /// Forgets the stream, keeps the hash functions.
+    pub fn clear(&mut self) {
+        self.table.fill(C::default());
+        self.scale = Scale::ONE;
+        self.total = 0.0;
+        self.nonlinear = None;
+    }
+
+    fn check_alike(&self, other: &Self) -> Result<(), SketchError> {
+        let what = if self.width != other.width {
+            "width"
+        } else if self.depth() != other.depth() {
+            "depth"
+        } else if self.seed != other.seed {
+            "seed"
+        } else {
+            return Ok(());
+        };
+        Err(SketchError::Incompatible { what })
+    }
+
+    fn check_linear(&self, operation: &'static str) -> Result<(), SketchError> {
+        let cause = match self.nonlinear {
+            Some(nonlinear) => nonlinear.cause(),
+            None if self.table.iter().any(|counter| counter.is_saturated()) => {
+                "a counter at the end of its range"
+            }
+            None => return Ok(()),
+        };
+        Err(SketchError::NotLinear { operation, cause })
+    }
+
+    /// Adds another sketch: the result is the sketch of the two streams one after the other. Where conservative
+    /// updates were used, estimates stay upper bounds.
+    ///
+    /// # Errors
+    /// If width, depth or seed differ.
+    pub fn merge(&mut self, other: &Self) -> Result<(), SketchError> {
+        self.check_alike(other)?;
+        let factor = other.scale.value() * self.scale.inverse();
+        for (counter, &added) in self.table.iter_mut().zip(&other.table) {
+            *counter = counter.plus(added.scaled(factor));
+        }
+        self.total += other.total * f64::from(factor);
+        self.nonlinear = self.nonlinear.or(other.nonlinear);
+        Ok(())
+    }
+
+    /// Takes a part of the stream away: the result is the sketch of the rest. `other` must have been fed with
+    /// nothing that this sketch was not fed with too.
+    ///
+    /// # Errors
+    /// If width, depth or seed differ; if either sketch is no longer linear (conservative updates, halved
+    /// integers, a saturated counter); if a counter would become negative. Nothing is changed then.
+    pub fn subtract(&mut self, other: &Self) -> Result<(), SketchError> {
+        self.check_alike(other)?;
+        self.check_linear("subtraction")?;
+        other.check_linear("subtraction")?;
+        let factor = other.scale.value() * self.scale.inverse();
+        let difference = self.table.iter().zip(&other.table).map(|(a, b)| a.minus(b.scaled(factor)));
+        self.table = difference.collect::<Option<Vec<C>>>().ok_or(SketchError::NotAPart)?;
+        self.total = (self.total - other.total * f64::from(factor)).max(0.0);
+        Ok(())
+    }
+
+    /// An upper bound on `Σ_x f(x) g(x)` of the two streams (the size of their join), too large by at most
+    /// `(e / width) ‖f‖₁ ‖g‖₁` but for probability `e^-depth`.
+    ///
+    /// # Errors
+    /// If width, depth or seed differ, or if either sketch is no longer linear.
+    pub fn inner_product(&self, other: &Self) -> Result<f64, SketchError> {
+        self.check_alike(other)?;
+        self.check_linear("an inner product")?;
+        other.check_linear("an inner product")?;
+        let rows = self.table.chunks_exact(self.width).zip(other.table.chunks_exact(self.width));
+        let products = rows.map(|(a, b)| a.iter().zip(b).map(|(a, b)| a.to_f64() * b.to_f64()).sum::<f64>());
+        let least = products.fold(f64::INFINITY, f64::min);
+        Ok(least * f64::from(self.scale.value()) * f64::from(other.scale.value()))
+    }
+
+    /// The ε of the guarantee: `e / width`.
+    pub fn epsilon(&self) -> f64 {
+        std::f64::consts::E / self.width as f64
+    }
+
+    /// The δ of the guarantee: `e^-depth`.
+    pub fn delta(&self) -> f64 {
+        (-(self.depth() as f64)).exp()
+    }
+
+    /// By how much an estimate is too large at most, but for probability [`delta`](Self::delta):
+    /// `(e / width) · ‖f‖₁`.
+    pub fn error_bound(&self) -> f64 {
+        self.epsilon() * self.total()
+    }
+
+    /// The sketch in the crate's byte format.
+    pub fn to_bytes(&self) -> Vec<u8> {
+        let mut writer = Writer::new(Kind::CountMin);
+        writer.u8(C::CODE);
+        writer.u8(self.nonlinear.map_or(0, |nonlinear| nonlinear as u8));
+        writer.u32(self.width as u32);
+        writer.u32(self.depth() as u32);
+        writer.u64(self.seed);
+        writer.f32(self.scale.value());
+        writer.f64(self.total);
+        for &counter in &self.table {
+            counter.write(&mut writer);
+        }
+        writer.finish()
+    }
+
+    /// The sketch that [`to_bytes`](Self::to_bytes) wrote.
+    ///
+    /// # Errors
+    /// If the bytes are damaged, of another kind, of other counters or of a later version.
+    pub fn from_bytes(bytes: &[u8]) -> Result<Self, SketchError> {
+        let mut reader = Reader::open(Kind::CountMin, bytes)?;
+        let sketch = Self::read(&mut reader);
+        reader.close(sketch)
+    }
+
+    fn read(reader: &mut Reader<'_>) -> Option<Self> {
+        (reader.u8()? == C::CODE).then_some(())?;
+        let nonlinear = match reader.u8()? {
+            0 => None,
+            1 => Some(Nonlinear::Conservative),
+            2 => Some(Nonlinear::Halved),
+            _ => return None,
+        };
+        let (width, depth) = (reader.size()?, reader.size()?);
+        check_dimensions(width, depth).ok()?;
+        let seed = reader.u64()?;
+        let scale = Scale::from_value(reader.f32()?)?;
+        let total = reader.f64().filter(|total| total.is_finite() && *total >= 0.0)?;
+        let n = width.checked_mul(depth).filter(|&n| reader.holds(n, size_of::<C>()))?;
+        let mut table = Vec::with_capacity(n);
+        for _ in 0..n {
+            table.push(C::read(reader).filter(|&counter| counter >= C::default())?);
+        }
+        Some(Self { scale, total, nonlinear, ..Self::with_table(width, depth, seed, table) })
+    }
+}
+
+impl CountMin<f32> {
+    /// Multiplies everything counted so far by `factor` in 0..=1 without touching the table: a scale that all
+    /// later updates and queries take into account. With a decay per step, a query is the exponentially weighted
+    /// sum `Σ amount · factor^age`.
+    pub fn decay(&mut self, factor: f32) {
+        if let Some(shift) = self.scale.decay(factor) {
+            for counter in &mut self.table {
+                *counter *= shift;
+            }
+            self.total *= f64::from(shift);
+        }
+    }
+}

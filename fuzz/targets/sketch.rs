@@ -1,0 +1,4 @@
+//! Fuzzes the byte format of the sketches.
+#![no_main]
+
+libfuzzer_sys::fuzz_target!(|data: &[u8]| sketchkv_fuzz::sketch(data));
