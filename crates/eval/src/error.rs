@@ -1,0 +1,47 @@
+use std::path::PathBuf;
+
+/// What can go wrong in an evaluation. Every message says what, where, and the way out.
+#[derive(Debug, thiserror::Error)]
+pub enum EvalError {
+    /// Logits or targets that cannot be scored.
+    #[error("cannot score token {position}: {reason}")]
+    Score {
+        /// Index of the scored token in its document.
+        position: usize,
+        /// What is wrong with it.
+        reason: String,
+    },
+    /// A question that the data cannot answer, such as a text shorter than the context.
+    #[error("{0}")]
+    Input(String),
+    /// A file or folder that cannot be read or written.
+    #[error("{path}: {source}{}", way_out(source))]
+    File {
+        /// The file or folder.
+        path: PathBuf,
+        /// The operating system's answer.
+        source: std::io::Error,
+    },
+    /// The scratch file that holds the reference's distributions failed.
+    #[error(
+        "the scratch file of the reference distributions in {}: {source}; \
+         free space there or point TMPDIR to a larger disk",
+        std::env::temp_dir().display()
+    )]
+    Scratch {
+        /// The operating system's answer.
+        #[source]
+        source: std::io::Error,
+    },
+}
+
+impl EvalError {}
+
+fn way_out(source: &std::io::Error) -> &'static str {
+    match source.kind() {
+        std::io::ErrorKind::StorageFull => "; free space on that disk or name another place",
+        std::io::ErrorKind::NotFound => "; check the path",
+        std::io::ErrorKind::PermissionDenied => "; check its permissions",
+        _ => "",
+    }
+}
