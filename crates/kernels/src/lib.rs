@@ -1,5 +1,26 @@
 //! SIMD kernels and the thread pool of sketchkv. Knows slices, not models.
+//!
+//! - [`cpu`]: which instruction set is used.
+//! - [`ThreadPool`]: the parallel regions of a forward pass.
+//! - [`half`]: `f16` and `bf16` slices.
+//! - [`BlockFormat`]: the weights of GGUF files.
+//! - [`Matrix`]: weights repacked for products, with [`Input`] and [`Output`] fused.
+//! - [`ops`]: norms, activations, rotations, softmax.
 
+mod activations;
+mod blocks;
+mod buffer;
+pub mod cpu;
+mod error;
+pub mod half;
+mod matrix;
+pub mod ops;
 mod pool;
+mod product;
 
+pub use activations::{Input, Workspace};
+pub use blocks::{BlockFormat, quantize_q8_0};
+pub use error::KernelError;
+pub use matrix::{Matrix, Rows, WeightFormat};
 pub use pool::ThreadPool;
+pub use product::Output;

@@ -1,0 +1,88 @@
+//! Blocks of 32 weights: Q4_0, Q4_1, Q5_0, Q5_1, Q8_0.
+//!
+//! | format | bytes | weight i |
+//! |---|---|---|
+//! | Q4_0 | d, 16 nibble pairs | d·(q − 8) |
+//! | Q4_1 | d, m, 16 nibble pairs | d·q + m |
+//! | Q5_0 | d, 32 fifth bits, 16 nibble pairs | d·(q − 16) |
+//! | Q5_1 | d, m, 32 fifth bits, 16 nibble pairs | d·q + m |
+//! | Q8_0 | d, 32 signed bytes | d·q |
+//!
+//! The low nibble of byte i is weight i, the high nibble weight i + 16; d and m are f16.
+
+use super::{BlockFormat, Codes, scale_at};
+use ::half::f16;
+
+/// Weights in a block.
+pub(super) const LEN: usize = 32;
+
+/// Decodes one block.
+pub(super) fn dequantize(format: BlockFormat, block: &[u8], out: &mut [f32]) {
+    let Codes { u, d, m } = codes(format, block);
+    let d = d.to_f32();
+    // The symmetric formats are exact as d·(u − offset); d·u + m would round twice.
+    let (offset, m) = match format {
+        BlockFormat::Q4_1 | BlockFormat::Q5_1 => (0, m.to_f32()),
+        _ => (offset(format), 0.0),
+    };
+    out.iter_mut().zip(u).for_each(|(o, u)| *o = d * (i32::from(u) - offset) as f32 + m);
+}
+
+/// The code that stands for zero in the symmetric formats.
+fn offset(format: BlockFormat) -> i32 {
+    match format {
+        BlockFormat::Q4_0 => 8,
+        BlockFormat::Q5_0 | BlockFormat::Q8_0 => 128,
+        _ => 0,
+    }
+}
+
+/// The block's codes, scale and constant. The symmetric formats give m = −offset·d, which f16 holds to rounding.
+pub(super) fn codes(format: BlockFormat, block: &[u8]) -> Codes {
+    let d = scale_at(block, 0);
+    let symmetric = f16::from_f32(-(offset(format) as f32) * d.to_f32());
+    match format {
+        BlockFormat::Q4_0 => Codes { u: nibbles(&block[2..]), d, m: symmetric },
+        BlockFormat::Q4_1 => Codes { u: nibbles(&block[4..]), d, m: scale_at(block, 2) },
+        // From around 16 to around 128, where the symmetric tiles of bytes have their zero.
+        BlockFormat::Q5_0 => {
+            Codes { u: five_bits(&block[2..6], &block[6..]).map(|u| u + 112), d, m: symmetric }
+        }
+        BlockFormat::Q5_1 => Codes { u: five_bits(&block[4..8], &block[8..]), d, m: scale_at(block, 2) },
+        _ => Codes { u: std::array::from_fn(|i| block[2 + i] ^ 0x80), d, m: symmetric },
+    }
+}
+
+fn nibbles(bytes: &[u8]) -> [u8; LEN] {
+    let bytes: &[u8; LEN / 2] = bytes.try_into().expect("a block has 16 bytes of nibbles");
+    let mut u = [0; LEN];
+    for (i, byte) in bytes.iter().enumerate() {
+        u[i] = byte & 15;
+        u[i + LEN / 2] = byte >> 4;
+    }
+    u
+}
+
+fn five_bits(high: &[u8], low: &[u8]) -> [u8; LEN] {
+    let high = u32::from_le_bytes(high.try_into().expect("a block has 4 bytes of fifth bits"));
+    let mut u = nibbles(low);
+    u.iter_mut().enumerate().for_each(|(i, u)| *u |= ((high >> i & 1) << 4) as u8);
+    u
+}
+
+/// Encodes `weights` as Q8_0: per block of 32 the f16 scale max|w|/127, then 32 signed bytes.
+///
+/// # Panics
+/// When `weights` is not a multiple of 32 long, or `out` not 34 bytes for each block.
+pub fn quantize_q8_0(weights: &[f32], out: &mut [u8]) {
+    assert_eq!(weights.len() % LEN, 0, "Q8_0 takes whole blocks of 32 weights");
+    assert_eq!(weights.len() / LEN * 34, out.len(), "Q8_0 takes 34 bytes for 32 weights");
+    for (weights, block) in weights.chunks_exact(LEN).zip(out.chunks_exact_mut(34)) {
+        let largest = weights.iter().fold(0.0_f32, |a, w| a.max(w.abs()));
+        let d = largest / 127.0;
+        let inverse = if d > 0.0 { 1.0 / d } else { 0.0 };
+        let (scale, codes) = block.split_at_mut(2);
+        scale.copy_from_slice(&f16::from_f32(d).to_le_bytes());
+        codes.iter_mut().zip(weights).for_each(|(c, w)| *c = (w * inverse).round() as i8 as u8);
+    }
+}

@@ -1,0 +1,213 @@
+//! Weight matrices, repacked at load for the dot products of this machine.
+
+mod pack;
+pub(crate) mod tile;
+
+use crate::buffer::{AlignedBuffer, Disjoint};
+use crate::{BlockFormat, KernelError, ThreadPool};
+use pack::FileRows;
+pub(crate) use pack::{get_codes, get_float, get_scale};
+use std::sync::Mutex;
+use tile::{LANES, TileFormat};
+
+/// What weights become in memory.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum WeightFormat {
+    /// What the file has. Groups of 32 keep their codes, with scales as f16 (exact but for Q4_K and Q5_K, whose two-step
+    /// scales are folded into one f16); Q2_K, Q3_K and Q6_K, with groups of 16, are rounded to 8 bits in blocks of 32.
+    #[default]
+    Native,
+    /// Decoded to `f32`, products in `f32`: the exact path.
+    F32,
+    /// `F32`, `F16` and `BF16` are rounded to 8 bits in blocks of 32; what is quantized already stays as in `Native`.
+    Q8,
+}
+
+/// Rows of a tensor as they are in its file, to be stacked into a [`Matrix`].
+#[derive(Clone, Copy, Debug)]
+pub struct Rows<'a> {
+    /// How the weights are encoded.
+    pub format: BlockFormat,
+    /// Number of rows, which are outputs.
+    pub rows: usize,
+    /// `[row][col]`, encoded, little-endian.
+    pub bytes: &'a [u8],
+}
+
+/// A weight matrix `[rows = outputs][cols = inputs]` in tiles of 16 rows.
+///
+/// See [`Matrix::product`] for what it is for.
+pub struct Matrix {
+    rows: usize,
+    cols: usize,
+    segments: Vec<Segment>,
+}
+
+/// Consecutive rows of a matrix whose tiles have one format.
+pub(crate) struct Segment {
+    pub(crate) format: TileFormat,
+    /// Index of its first row in the matrix.
+    pub(crate) first_row: usize,
+    pub(crate) rows: usize,
+    /// Blocks along a row.
+    pub(crate) blocks: usize,
+    tiles: AlignedBuffer<u8>,
+}
+
+impl Segment {
+    /// Number of tiles, the last of which may be partly empty.
+    pub(crate) fn tile_count(&self) -> usize {
+        self.rows.div_ceil(LANES)
+    }
+
+    /// Bytes of one tile.
+    pub(crate) fn tile_bytes(&self) -> usize {
+        self.blocks * self.format.block_bytes()
+    }
+
+    /// The bytes of tile `index`.
+    pub(crate) fn tile(&self, index: usize) -> &[u8] {
+        &self.tiles[index * self.tile_bytes()..][..self.tile_bytes()]
+    }
+
+    fn pack(
+        part: &Rows,
+        first_row: usize,
+        cols: usize,
+        target: WeightFormat,
+        pool: &ThreadPool,
+    ) -> Result<Self, KernelError> {
+        let too_large = KernelError::TooLarge { rows: part.rows, cols };
+        let row_bytes = part.format.row_bytes(cols)?;
+        let needed = row_bytes.checked_mul(part.rows).ok_or(too_large.clone())?;
+        if part.bytes.len() != needed {
+            return Err(KernelError::Length { what: "bytes of weights", needed, found: part.bytes.len() });
+        }
+        let format = match (target, TileFormat::native(part.format)) {
+            (WeightFormat::F32, _) => TileFormat::F32,
+            (WeightFormat::Q8, native) if !native.is_integer() => TileFormat::U8,
+            (_, native) => native,
+        };
+        let blocks = format.blocks(cols);
+        let tile_count = part.rows.div_ceil(LANES);
+        let tile_bytes = blocks.checked_mul(format.block_bytes()).ok_or(too_large.clone())?;
+        let bytes =
+            tile_bytes.checked_mul(tile_count).filter(|&b| b < isize::MAX as usize).ok_or(too_large)?;
+        let mut tiles = AlignedBuffer::zeroed(bytes);
+        if bytes > 0 {
+            let shared = Disjoint::new(&mut tiles);
+            let failure = Mutex::new(None);
+            pool.run(tile_count, &|index| {
+                let first = index * LANES;
+                let last = part.rows.min(first + LANES);
+                let file_bytes = &part.bytes[first * row_bytes..last * row_bytes];
+                let rows = FileRows { format: part.format, cols, first, bytes: file_bytes, row_bytes };
+                // SAFETY: every index is run once, and tiles do not overlap.
+                let tile = unsafe { shared.part(index * tile_bytes..(index + 1) * tile_bytes) };
+                if let Err(error) = pack::pack_tile(rows, format, tile) {
+                    *failure.lock().expect("packing does not panic") = Some(error);
+                }
+            });
+            if let Some(error) = failure.into_inner().expect("packing does not panic") {
+                return Err(error);
+            }
+        }
+        Ok(Segment { format, first_row, rows: part.rows, blocks, tiles })
+    }
+}
+
+impl Matrix {
+    /// A matrix from the bytes of a tensor, repacked by all threads of `pool`.
+    ///
+    /// # Errors
+    /// When `bytes` does not have the length of `rows` × `cols` weights, a row is not made of whole blocks, or a weight
+    /// is NaN or infinite.
+    pub fn from_blocks(
+        format: BlockFormat,
+        rows: usize,
+        cols: usize,
+        bytes: &[u8],
+        target: WeightFormat,
+        pool: &ThreadPool,
+    ) -> Result<Matrix, KernelError> {
+        Matrix::stack(cols, &[Rows { format, rows, bytes }], target, pool)
+    }
+
+    /// A matrix from `weights` `[row][col]`; [`WeightFormat::Native`] is `F32` here.
+    ///
+    /// # Errors
+    /// As [`Matrix::from_blocks`].
+    pub fn from_f32(
+        rows: usize,
+        cols: usize,
+        weights: &[f32],
+        target: WeightFormat,
+        pool: &ThreadPool,
+    ) -> Result<Matrix, KernelError> {
+        let bytes: Vec<u8>;
+        let bytes = if cfg!(target_endian = "little") {
+            // SAFETY: any f32 is four valid bytes, and bytes need no alignment.
+            unsafe { std::slice::from_raw_parts(weights.as_ptr().cast::<u8>(), size_of_val(weights)) }
+        } else {
+            bytes = weights.iter().flat_map(|w| w.to_le_bytes()).collect();
+            &bytes
+        };
+        Matrix::from_blocks(BlockFormat::F32, rows, cols, bytes, target, pool)
+    }
+
+    /// One matrix of several tensors of equal width, rows upon rows, so that one product serves them all (query, key and
+    /// value; gate and up). Formats may differ.
+    ///
+    /// # Errors
+    /// As [`Matrix::from_blocks`].
+    pub fn stack(
+        cols: usize,
+        parts: &[Rows],
+        target: WeightFormat,
+        pool: &ThreadPool,
+    ) -> Result<Matrix, KernelError> {
+        let mut rows = 0;
+        let mut segments = Vec::with_capacity(parts.len());
+        for part in parts {
+            segments.push(Segment::pack(part, rows, cols, target, pool)?);
+            rows += part.rows;
+        }
+        Ok(Matrix { rows, cols, segments })
+    }
+
+    /// Number of rows: the outputs of a product.
+    pub fn rows(&self) -> usize {
+        self.rows
+    }
+
+    /// Number of columns: the inputs of a product.
+    pub fn cols(&self) -> usize {
+        self.cols
+    }
+
+    /// Bytes in memory, padding included.
+    pub fn bytes(&self) -> usize {
+        self.segments.iter().map(|s| s.tiles.bytes()).sum()
+    }
+
+    /// Decodes row `row` into `out`: the embedding of a token where the output matrix is tied to the input.
+    ///
+    /// # Panics
+    /// When there is no such row or `out` is not `cols` long.
+    pub fn row(&self, row: usize, out: &mut [f32]) {
+        assert!(row < self.rows, "row {row} of a matrix with {} rows", self.rows);
+        assert_eq!(out.len(), self.cols, "a row has as many values as the matrix has columns");
+        let segment = self
+            .segments
+            .iter()
+            .rfind(|s| s.first_row <= row && s.rows > 0)
+            .expect("segments cover all rows");
+        let within = row - segment.first_row;
+        pack::unpack_row(segment.format, segment.tile(within / LANES), within % LANES, out);
+    }
+
+    /// Its parts, in order.
+    pub(crate) fn segments(&self) -> &[Segment] {
+        &self.segments
+    }
+}

@@ -1,0 +1,18 @@
+//! The small operations between products: norms, activations, rotations, softmax.
+//!
+//! Each has a plain reference that reads like the formula (used at [`Level::Scalar`](crate::cpu::Level)) and a version
+//! over fixed-width chunks that compiles to the vectors of every other level.
+
+mod activation;
+mod lanes;
+mod norm;
+mod rope;
+mod softmax;
+
+pub use activation::{add, gelu, silu_mul};
+pub(crate) use activation::{gelu_lanes, silu_lanes};
+
+pub(crate) use norm::{inverse_root_mean_square, mean_and_inverse_deviation};
+pub use norm::{layer_norm, rms_norm};
+pub use rope::{Rope, RopeLayout, rotate};
+pub use softmax::softmax;

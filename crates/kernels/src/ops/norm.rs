@@ -1,0 +1,124 @@
+use super::lanes;
+use crate::cpu::{self, Level, per_level};
+
+/// `out = x / √(mean(x²) + eps) · weight`, over one token's values.
+///
+/// # Panics
+/// When the lengths differ.
+pub fn rms_norm(x: &[f32], weight: &[f32], eps: f32, out: &mut [f32]) {
+    rms_norm_at(cpu::level(), x, weight, eps, out);
+}
+
+/// `out = (x − mean(x)) / √(variance(x) + eps) · weight + bias`, over one token's values.
+///
+/// # Panics
+/// When the lengths differ.
+pub fn layer_norm(x: &[f32], weight: &[f32], bias: &[f32], eps: f32, out: &mut [f32]) {
+    layer_norm_at(cpu::level(), x, weight, bias, eps, out);
+}
+
+pub(crate) fn rms_norm_at(level: Level, x: &[f32], weight: &[f32], eps: f32, out: &mut [f32]) {
+    assert!(x.len() == weight.len() && x.len() == out.len(), "rms_norm takes slices of one length");
+    if level == Level::Scalar {
+        let mean_square = x.iter().map(|x| x * x).sum::<f32>() / x.len() as f32;
+        let scale = 1.0 / (mean_square + eps).sqrt();
+        out.iter_mut().zip(x).zip(weight).for_each(|((o, x), w)| *o = x * scale * w);
+    } else {
+        rms_norm_lanes(level, x, weight, eps, out);
+    }
+}
+
+pub(crate) fn layer_norm_at(
+    level: Level,
+    x: &[f32],
+    weight: &[f32],
+    bias: &[f32],
+    eps: f32,
+    out: &mut [f32],
+) {
+    let len = x.len();
+    assert!(
+        len == weight.len() && len == bias.len() && len == out.len(),
+        "layer_norm takes slices of one length"
+    );
+    if level == Level::Scalar {
+        let mean = x.iter().sum::<f32>() / len as f32;
+        let variance = x.iter().map(|x| (x - mean).powi(2)).sum::<f32>() / len as f32;
+        let scale = 1.0 / (variance + eps).sqrt();
+        for (((o, x), w), b) in out.iter_mut().zip(x).zip(weight).zip(bias) {
+            *o = (x - mean) * scale * w + b;
+        }
+    } else {
+        layer_norm_lanes(level, x, weight, bias, eps, out);
+    }
+}
+
+/// 1 / √(mean(x²) + eps)
+#[inline(always)]
+pub(crate) fn inverse_root_mean_square(x: &[f32], eps: f32) -> f32 {
+    1.0 / (lanes::sum(x, |x| x * x) / x.len() as f32 + eps).sqrt()
+}
+
+/// mean(x) and 1 / √(variance(x) + eps), the variance from the centred values.
+#[inline(always)]
+pub(crate) fn mean_and_inverse_deviation(x: &[f32], eps: f32) -> (f32, f32) {
+    let mean = lanes::sum(x, |x| x) / x.len() as f32;
+    let variance = lanes::sum(x, |x| (x - mean) * (x - mean)) / x.len() as f32;
+    (mean, 1.0 / (variance + eps).sqrt())
+}
+
+per_level! {
+    fn rms_norm_lanes(x: &[f32], weight: &[f32], eps: f32, out: &mut [f32]) {
+        let scale = inverse_root_mean_square(x, eps);
+        out.iter_mut().zip(x).zip(weight).for_each(|((o, x), w)| *o = x * scale * w);
+    }
+}
+
+per_level! {
+    fn layer_norm_lanes(x: &[f32], weight: &[f32], bias: &[f32], eps: f32, out: &mut [f32]) {
+        let (mean, scale) = mean_and_inverse_deviation(x, eps);
+        for (((o, x), w), b) in out.iter_mut().zip(x).zip(weight).zip(bias) {
+            *o = (x - mean) * scale * w + b;
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    proptest! {
+        #[test]
+        fn norms_agree_with_the_reference(values in prop::collection::vec((-1e3_f32..1e3, -2.0_f32..2.0, -2.0_f32..2.0), 1..200), skip in 0..3_usize) {
+            let skip = skip.min(values.len() - 1);
+            let column = |f: fn(&(f32, f32, f32)) -> f32| values.iter().map(f).collect::<Vec<_>>();
+            let (x, w, b) = (column(|v| v.0), column(|v| v.1), column(|v| v.2));
+            // A shifted start makes the slices unaligned.
+            let (x, w, b) = (&x[skip..], &w[skip..], &b[skip..]);
+            let (mut want, mut got) = (vec![0.0; x.len()], vec![0.0; x.len()]);
+            for &level in Level::available() {
+                rms_norm_at(Level::Scalar, x, w, 1e-5, &mut want);
+                rms_norm_at(level, x, w, 1e-5, &mut got);
+                for (g, e) in got.iter().zip(&want) {
+                    prop_assert!((g - e).abs() <= 1e-5 * (1.0 + e.abs()), "{level:?}: {g} is not {e}");
+                }
+                layer_norm_at(Level::Scalar, x, w, b, 1e-5, &mut want);
+                layer_norm_at(level, x, w, b, 1e-5, &mut got);
+                for (g, e) in got.iter().zip(&want) {
+                    prop_assert!((g - e).abs() <= 1e-3 * (1.0 + e.abs()), "{level:?}: {g} is not {e}");
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn a_norm_of_known_values() {
+        let mut out = [0.0; 2];
+        rms_norm(&[3.0, 4.0], &[1.0, 2.0], 0.0, &mut out);
+        let root = 12.5_f32.sqrt();
+        assert!((out[0] - 3.0 / root).abs() < 1e-6 && (out[1] - 8.0 / root).abs() < 1e-6);
+        layer_norm(&[1.0, 3.0], &[1.0, 2.0], &[0.5, 0.0], 0.0, &mut out);
+        assert_eq!(out, [-0.5, 2.0]);
+    }
+}

@@ -1,0 +1,53 @@
+use super::lanes;
+use crate::cpu::{self, Level, per_level};
+
+/// Softmax in place: xᵢ ← e^(xᵢ − max) / Σ e^(xⱼ − max). −∞ becomes 0.
+pub fn softmax(x: &mut [f32]) {
+    softmax_at(cpu::level(), x);
+}
+
+pub(crate) fn softmax_at(level: Level, x: &mut [f32]) {
+    if level == Level::Scalar {
+        let max = x.iter().copied().fold(f32::NEG_INFINITY, f32::max);
+        x.iter_mut().for_each(|x| *x = (*x - max).exp());
+        let sum: f32 = x.iter().sum();
+        x.iter_mut().for_each(|x| *x /= sum);
+    } else {
+        softmax_lanes(level, x);
+    }
+}
+
+per_level! {
+    fn softmax_lanes(x: &mut [f32]) {
+        let max = lanes::max(x);
+        x.iter_mut().for_each(|x| *x = lanes::exp(*x - max));
+        let inverse = 1.0 / lanes::sum(x, |x| x);
+        x.iter_mut().for_each(|x| *x *= inverse);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    proptest! {
+        #[test]
+        fn softmax_agrees_with_the_reference(mut x in prop::collection::vec(-200.0_f32..200.0, 1..300), masked in any::<prop::sample::Index>()) {
+            if x.len() > 1 {
+                let masked = masked.index(x.len());
+                x[masked] = f32::NEG_INFINITY;
+            }
+            let mut want = x.clone();
+            softmax_at(Level::Scalar, &mut want);
+            for &level in Level::available() {
+                let mut got = x.clone();
+                softmax_at(level, &mut got);
+                for (g, e) in got.iter().zip(&want) {
+                    prop_assert!((g - e).abs() <= 2e-6 * e + 1e-37, "{level:?}: {g} is not {e}");
+                }
+                prop_assert!((got.iter().sum::<f32>() - 1.0).abs() < 1e-5);
+            }
+        }
+    }
+}

@@ -1,0 +1,211 @@
+//! Products of weight matrices with the activations of one or many tokens.
+//!
+//! One kernel call multiplies one tile (16 rows) with one group of up to eight tokens over all columns, sums in
+//! registers. Work is split over tiles only, and every sum is taken in column order, so that a result depends neither on the
+//! number of threads nor on how many tokens share the call.
+
+#[cfg(target_arch = "x86_64")]
+mod avx512;
+mod scalar;
+
+use crate::activations::{GROUP, Group, Input, Workspace};
+use crate::buffer::Disjoint;
+use crate::cpu::Level;
+use crate::matrix::Segment;
+use crate::matrix::tile::{BLOCK, LANES, TileFormat};
+use crate::{Matrix, ThreadPool};
+use std::ops::Range;
+
+/// Bytes of activations that are kept in a core's second-level cache while the tiles stream by.
+const PANEL_BYTES: usize = 512 << 10;
+/// Tasks for each thread in one parallel region: enough to even out a core that is interrupted.
+const TASKS_PER_THREAD: usize = 6;
+
+/// Where a product puts its result, `[token][rows]`.
+#[derive(Debug)]
+pub enum Output<'a> {
+    /// Overwrites.
+    Store(&'a mut [f32]),
+    /// Adds, as to a residual stream.
+    AddTo(&'a mut [f32]),
+}
+
+/// The result of one kernel call, `[token][lane]`.
+#[repr(align(64))]
+pub(crate) struct Sums([f32; GROUP * LANES]);
+
+/// Multiplies an integer tile with quantized activations.
+///
+/// # Safety
+/// The machine runs the kernel's level; the tile has as many blocks as the group, and its format and number of
+/// tokens are those the kernel was chosen for.
+type IntegerKernel = unsafe fn(tile: &[u8], x: &Group, sums: &mut Sums);
+
+/// Multiplies a float tile with rows `[token][cols]`.
+///
+/// # Safety
+/// As [`IntegerKernel`].
+type FloatKernel = unsafe fn(tile: &[u8], x: &[f32], sums: &mut Sums);
+
+impl Matrix {
+    /// `y[token][row] = Σ_col weight[row][col] · x[token][col]`.
+    ///
+    /// Matrices of integers multiply with `x` rounded to 8 bits in blocks of 32, those of floats in `f32`.
+    ///
+    /// # Panics
+    /// When `x` is not `[tokens][cols]` or `y` not `[tokens][rows]`.
+    pub fn product(
+        &self,
+        pool: &ThreadPool,
+        x: &[f32],
+        tokens: usize,
+        y: &mut [f32],
+        workspace: &mut Workspace,
+    ) {
+        self.apply(pool, Input::Plain(x), tokens, None, Output::Store(y), workspace);
+    }
+
+    /// [`Matrix::product`] of an input that is computed on the way, with an optional bias `[rows]`, stored or added.
+    ///
+    /// One parallel region for up to eight tokens, two or more for larger batches.
+    ///
+    /// # Panics
+    /// When a slice does not have its length.
+    pub fn apply(
+        &self,
+        pool: &ThreadPool,
+        input: Input,
+        tokens: usize,
+        bias: Option<&[f32]>,
+        output: Output,
+        workspace: &mut Workspace,
+    ) {
+        input.check(tokens, self.cols());
+        let (y, add) = match output {
+            Output::Store(y) => (y, false),
+            Output::AddTo(y) => (y, true),
+        };
+        assert_eq!(
+            y.len(),
+            tokens * self.rows(),
+            "the output of a product is [{tokens} tokens][{} rows]",
+            self.rows()
+        );
+        assert!(bias.is_none_or(|b| b.len() == self.rows()), "a bias has a value for each row");
+        if tokens == 0 {
+            return;
+        }
+        if self.segments().iter().any(|s| s.format.is_integer()) {
+            workspace.quantize(pool, &input, tokens, self.cols());
+        }
+        if self.segments().iter().any(|s| !s.format.is_integer()) {
+            workspace.compute(pool, &input, tokens, self.cols());
+        }
+        let call = Call { matrix: self, tokens, bias, y: Disjoint::new(y), add, workspace };
+        call.run(pool);
+    }
+}
+
+struct Call<'a> {
+    matrix: &'a Matrix,
+    tokens: usize,
+    bias: Option<&'a [f32]>,
+    y: Disjoint<'a, f32>,
+    add: bool,
+    workspace: &'a Workspace,
+}
+
+impl Call<'_> {
+    fn run(&self, pool: &ThreadPool) {
+        let groups = self.tokens.div_ceil(GROUP);
+        let panel = (PANEL_BYTES / (GROUP * self.matrix.cols().max(1))).clamp(1, groups);
+        for first in (0..groups).step_by(panel) {
+            let panel = first..groups.min(first + panel);
+            for segment in self.matrix.segments() {
+                let grain = segment.tile_count().div_ceil(pool.threads() * TASKS_PER_THREAD);
+                pool.run_ranges(segment.tile_count(), grain, &|tiles| {
+                    self.tiles(segment, tiles, panel.clone())
+                });
+            }
+        }
+    }
+
+    /// Multiplies some tiles with a panel of groups; each tile stays in the first-level cache for all of them.
+    fn tiles(&self, segment: &Segment, tiles: Range<usize>, panel: Range<usize>) {
+        let (level, cols) = (self.workspace.level(), self.matrix.cols());
+        let mut sums = Sums([0.0; GROUP * LANES]);
+        for index in tiles {
+            let tile = segment.tile(index);
+            for group in panel.clone() {
+                let tokens = group * GROUP..self.tokens.min((group + 1) * GROUP);
+                if segment.format.is_integer() {
+                    let x = self.workspace.group(group, self.tokens, cols);
+                    debug_assert_eq!(x.quants.len(), tokens.len() * segment.blocks * BLOCK);
+                    // SAFETY: the kernel was chosen for this format and number of tokens, at a level the
+                    // workspace has checked; tile and activations have the same number of blocks.
+                    unsafe { integer_kernel(level, segment.format, tokens.len())(tile, &x, &mut sums) };
+                } else {
+                    let x = self.workspace.rows(tokens.start, tokens.end, cols);
+                    // SAFETY: as above.
+                    unsafe { float_kernel(level, segment.format, tokens.len())(tile, x, &mut sums) };
+                }
+                self.finish(segment, index, tokens, &sums);
+            }
+        }
+    }
+
+    /// Adds the bias to the sums of a tile and puts them in their place.
+    #[inline]
+    fn finish(&self, segment: &Segment, tile: usize, tokens: Range<usize>, sums: &Sums) {
+        let first = segment.first_row + tile * LANES;
+        let rows = first..first + LANES.min(segment.rows - tile * LANES);
+        let bias = self.bias.map(|bias| &bias[rows.clone()]);
+        for (token, sums) in tokens.zip(sums.0.chunks_exact(LANES)) {
+            let offset = token * self.matrix.rows();
+            // SAFETY: each tile is run once for each group, and writes its own rows of its own tokens.
+            let y = unsafe { self.y.part(offset + rows.start..offset + rows.end) };
+            let sums = &sums[..y.len()];
+            match (self.add, bias) {
+                (false, None) => y.copy_from_slice(sums),
+                (false, Some(bias)) => y.iter_mut().zip(sums).zip(bias).for_each(|((y, s), b)| *y = s + b),
+                (true, None) => y.iter_mut().zip(sums).for_each(|(y, s)| *y += s),
+                (true, Some(bias)) => y.iter_mut().zip(sums).zip(bias).for_each(|((y, s), b)| *y += s + b),
+            }
+        }
+    }
+}
+
+fn integer_kernel(level: Level, format: TileFormat, tokens: usize) -> IntegerKernel {
+    match level {
+        #[cfg(target_arch = "x86_64")]
+        Level::Avx512 => avx512::integer_kernel(format, tokens),
+        _ => scalar::integer_kernel(format),
+    }
+}
+
+fn float_kernel(level: Level, format: TileFormat, tokens: usize) -> FloatKernel {
+    match level {
+        #[cfg(target_arch = "x86_64")]
+        Level::Avx512 => avx512::float_kernel(format, tokens),
+        _ => scalar::float_kernel(format),
+    }
+}
+
+/// Chooses the instance of a kernel, generic over its number of tokens, for a number known at run time.
+#[allow(unused_macros, reason = "used by the levels of this architecture")]
+macro_rules! for_tokens {
+    ($tokens:expr, $kernel:ident $(, $parameter:ident)*) => {
+        match $tokens {
+            1 => $kernel::<1 $(, $parameter)*>,
+            2 => $kernel::<2 $(, $parameter)*>,
+            3 => $kernel::<3 $(, $parameter)*>,
+            4 => $kernel::<4 $(, $parameter)*>,
+            5 => $kernel::<5 $(, $parameter)*>,
+            6 => $kernel::<6 $(, $parameter)*>,
+            7 => $kernel::<7 $(, $parameter)*>,
+            _ => $kernel::<8 $(, $parameter)*>,
+        }
+    };
+}
+#[allow(unused_imports, reason = "as above")]
+pub(crate) use for_tokens;
