@@ -20,7 +20,9 @@ pub(crate) struct Options {
 pub(crate) fn run(options: &Options) -> Result<()> {
     let known = targets()?;
     let chosen = match &options.target {
-        Some(name) if !known.contains(name) => bail!("no target is called {name:?}; there are {}", known.join(", ")),
+        Some(name) if !known.contains(name) => {
+            bail!("no target is called {name:?}; there are {}", known.join(", "))
+        }
         Some(name) => vec![name.clone()],
         None => known,
     };
@@ -52,7 +54,8 @@ fn targets() -> Result<Vec<String>> {
 fn search(target: &str, seconds: u64) -> Result<()> {
     let (found, seeds) = (format!("fuzz/corpus/{target}"), format!("fuzz/seeds/{target}"));
     fs::create_dir_all(&found).with_context(|| format!("cannot make {found}"))?;
-    let mut command: Command = cargo(["fuzz", "run", "--features", "libfuzzer", target, &found, &seeds, "--"]);
+    let mut command: Command =
+        cargo(["fuzz", "run", "--features", "libfuzzer", target, &found, &seeds, "--"]);
     // The sanitizer and coverage flags are unstable ones; this lets the stable compiler take them.
     command.env("RUSTC_BOOTSTRAP", "1");
     command.args([
