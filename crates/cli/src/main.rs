@@ -1,2 +1,35 @@
-//! The command.
-fn main() {}
+//! The `sketchkv` command: language models inside a KV cache of bounded size.
+
+mod arguments;
+mod catalog;
+mod commands;
+mod conversation;
+mod failure;
+mod format;
+mod interrupt;
+mod measured;
+mod models;
+mod output;
+
+use clap::Parser;
+use commands::Command;
+use std::process::ExitCode;
+
+/// Language models inside a KV cache of bounded size, every byte counted.
+#[derive(Parser)]
+#[command(name = "sketchkv", version, disable_help_subcommand = true, arg_required_else_help = true)]
+#[command(after_help = "`sketchkv COMMAND --help` explains a command. Exit codes: 0 done, 1 failed, \
+    2 asked for something impossible, 130 interrupted.")]
+struct Arguments {
+    #[command(subcommand)]
+    command: Command,
+}
+
+fn main() -> ExitCode {
+    match Arguments::parse().command.run() {
+        Ok(code) => code,
+        // Whoever read our output has had enough.
+        Err(error) if output::is_closed_pipe(&error) => ExitCode::SUCCESS,
+        Err(error) => failure::report(&error),
+    }
+}

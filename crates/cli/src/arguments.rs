@@ -1,0 +1,172 @@
+//! Arguments that several commands share.
+
+use crate::{
+    failure::usage,
+    models::{EMBEDDED, Source},
+};
+use anyhow::{Context, Result};
+use clap::{Args, ValueEnum, value_parser};
+use sketchkv_cache::Spec;
+use sketchkv_model::{Config, LoadOptions, Model, Sampling, WeightFormat};
+use std::{
+    fs,
+    io::{self, IsTerminal, Read},
+    path::{Path, PathBuf},
+};
+
+/// Which model, and how it is run.
+#[derive(Args)]
+pub(crate) struct ModelArguments {
+    /// A name from `sketchkv models`, a GGUF file, or a Hugging Face folder.
+    #[arg(long, short, default_value = EMBEDDED)]
+    pub(crate) model: String,
+    /// How weights are held and multiplied.
+    #[arg(long, value_enum, default_value_t = Weights::Native)]
+    weights: Weights,
+    /// Threads [default: one per core].
+    #[arg(long, short, value_parser = value_parser!(u16).range(1..=1024))]
+    threads: Option<u16>,
+}
+
+#[derive(Clone, Copy, ValueEnum)]
+enum Weights {
+    /// As in the file, with quantized activations where its blocks allow it.
+    Native,
+    /// In f32 with f32 activations: the reference.
+    F32,
+    /// In blocks of 32 eight-bit integers.
+    Q8,
+}
+
+impl ModelArguments {
+    /// Loads it. `beyond_context` lets positions go past the model's context.
+    pub(crate) fn load(&self, beyond_context: bool) -> Result<Model> {
+        let weights = match self.weights {
+            Weights::Native => WeightFormat::Native,
+            Weights::F32 => WeightFormat::F32,
+            Weights::Q8 => WeightFormat::Q8,
+        };
+        let threads = self.threads.map_or(0, usize::from);
+        let options = LoadOptions { weights, threads, beyond_context, ..LoadOptions::default() };
+        Source::find(&self.model)?.load(&options)
+    }
+}
+
+/// How long a sequence may get.
+#[derive(Args)]
+pub(crate) struct ContextArguments {
+    /// Most tokens of the sequence, prompt and answer together [default: the model's context].
+    #[arg(long, short, value_parser = value_parser!(u64).range(2..))]
+    context: Option<u64>,
+    /// Let the sequence go past the context the model was made for, with a spec that bounds the cache.
+    #[arg(long)]
+    pub(crate) beyond_context: bool,
+}
+
+impl ContextArguments {
+    /// The limit in tokens, `None` when there is none.
+    ///
+    /// # Errors
+    /// When the model was not made for that many and going beyond was not asked for.
+    pub(crate) fn limit(&self, config: &Config) -> Result<Option<usize>> {
+        let Some(asked) = self.context.and_then(|asked| usize::try_from(asked).ok()) else {
+            return Ok((!self.beyond_context).then_some(config.context));
+        };
+        if asked > config.context && !self.beyond_context {
+            let stream = if config.rope.is_some() { ", or add --beyond-context" } else { "" };
+            return Err(usage(format!(
+                "{} was made for a context of {} tokens, not {asked}: ask for less{stream}",
+                config.name, config.context
+            )));
+        }
+        Ok(Some(asked))
+    }
+}
+
+/// How tokens are chosen.
+#[derive(Args)]
+#[command(next_help_heading = "Sampling")]
+pub(crate) struct SamplingArguments {
+    /// Divides the logits; 0 always takes the most probable token.
+    #[arg(long, default_value_t = 0.8)]
+    temperature: f32,
+    /// Of the most probable tokens only this many; 0 takes all.
+    #[arg(long, default_value_t = 40)]
+    top_k: usize,
+    /// Of the most probable tokens those that together reach this probability.
+    #[arg(long, default_value_t = 0.95)]
+    top_p: f32,
+    /// No token less probable than this share of the most probable.
+    #[arg(long, default_value_t = 0.05)]
+    min_p: f32,
+    /// Makes tokens less likely that came lately; 1 does not.
+    #[arg(long, default_value_t = 1.0)]
+    repetition_penalty: f32,
+    /// How many of the last tokens the penalty looks at.
+    #[arg(long, default_value_t = 64)]
+    repetition_window: usize,
+    /// Reproduces a run bit for bit.
+    #[arg(long, default_value_t = 0)]
+    pub(crate) seed: u64,
+    /// Most tokens to generate.
+    #[arg(long, short = 'n')]
+    pub(crate) max_tokens: Option<usize>,
+    /// Ends the generation where this text appears; may be given several times.
+    #[arg(long)]
+    pub(crate) stop: Vec<String>,
+}
+
+impl SamplingArguments {
+    /// As the sampler takes them.
+    pub(crate) fn sampling(&self) -> Sampling {
+        Sampling {
+            temperature: self.temperature,
+            top_k: self.top_k,
+            top_p: self.top_p,
+            min_p: self.min_p,
+            repetition_penalty: self.repetition_penalty,
+            repetition_window: self.repetition_window,
+            seed: self.seed,
+        }
+    }
+}
+
+/// Text from the command line, a file or standard input.
+#[derive(Args)]
+pub(crate) struct TextArguments {
+    /// The text; without it and without --file, standard input.
+    pub(crate) text: Option<String>,
+    /// Reads the text from a file.
+    #[arg(long, short, conflicts_with = "text")]
+    file: Option<PathBuf>,
+}
+
+impl TextArguments {
+    /// The text; `what` names it in messages.
+    pub(crate) fn read(self, what: &str) -> Result<String> {
+        match (self.text, self.file) {
+            (Some(text), _) if text != "-" => Ok(text),
+            (_, Some(file)) => read_text(&file),
+            _ if io::stdin().is_terminal() => Err(usage(format!(
+                "there is no {what}: give it as an argument, with --file, or on standard input"
+            ))),
+            _ => {
+                let mut bytes = Vec::new();
+                io::stdin().read_to_end(&mut bytes).context("cannot read standard input")?;
+                String::from_utf8(bytes)
+                    .map_err(|error| usage(format!("standard input is not UTF-8: {error}")))
+            }
+        }
+    }
+}
+
+/// A text file, which must be UTF-8.
+pub(crate) fn read_text(path: &Path) -> Result<String> {
+    let bytes = fs::read(path).with_context(|| format!("cannot read {}", path.display()))?;
+    String::from_utf8(bytes).map_err(|error| usage(format!("{} is not UTF-8 text: {error}", path.display())))
+}
+
+/// Parses a spec; the message lists near names and the grammar.
+pub(crate) fn spec(text: &str) -> Result<Spec> {
+    Ok(text.parse::<Spec>()?)
+}

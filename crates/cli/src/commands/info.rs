@@ -1,0 +1,129 @@
+use crate::{format, models, output};
+use anyhow::Result;
+use serde_json::json;
+use sketchkv_model::TensorInfo;
+use std::collections::BTreeMap;
+
+/// Show what a model is: its architecture, its tensors, its bytes.
+#[derive(clap::Args)]
+pub(crate) struct Arguments {
+    /// A name from `sketchkv models`, a GGUF file, or a Hugging Face folder.
+    #[arg(default_value = models::EMBEDDED)]
+    model: String,
+    /// List every tensor.
+    #[arg(long)]
+    tensors: bool,
+    /// Print one JSON document.
+    #[arg(long)]
+    json: bool,
+}
+
+/// Tensors of one format.
+#[derive(Default)]
+struct FormatShare {
+    tensors: u64,
+    elements: u64,
+    bytes: u64,
+}
+
+impl Arguments {
+    pub(crate) fn run(self) -> Result<()> {
+        let file = models::Source::find(&self.model)?.open()?;
+        let (config, shape) = (file.config(), file.config().cache_shape());
+        let shares = by_format(file.tensors());
+        let parameters: u64 = shares.values().map(|share| share.elements).sum();
+        let bytes: u64 = shares.values().map(|share| share.bytes).sum();
+        let per_token = shape.f16_bytes_per_token() as u64;
+        if self.json {
+            let formats: Vec<_> = shares
+                .iter()
+                .map(|(name, share)| {
+                    json!({ "format": name, "tensors": share.tensors, "elements": share.elements, "bytes": share.bytes })
+                })
+                .collect();
+            let tensors: Vec<_> = file
+                .tensors()
+                .iter()
+                .map(|t| json!({ "name": t.name, "shape": t.shape, "format": t.format, "bytes": t.bytes }))
+                .collect();
+            return output::json(&json!({
+                "name": config.name,
+                "architecture": config.architecture.to_string(),
+                "layers": config.layers,
+                "hidden": config.hidden,
+                "heads": config.heads,
+                "kv_heads": config.kv_heads,
+                "head_dim": config.head_dim,
+                "feed_forward": config.feed_forward,
+                "vocabulary": config.vocabulary,
+                "context": config.context,
+                "sliding_window": config.sliding_window,
+                "tied_embeddings": config.tied_embeddings,
+                "parameters": parameters,
+                "weight_bytes": bytes,
+                "content_hash": file.content_hash()?,
+                "f16_kv_bytes_per_token": per_token,
+                "formats": formats,
+                "tensors": tensors,
+            }));
+        }
+        let mut facts = vec![
+            ("name", config.name.clone()),
+            ("architecture", config.architecture.to_string()),
+            ("layers", config.layers.to_string()),
+            ("hidden", config.hidden.to_string()),
+            ("heads", format!("{} query, {} KV, of {}", config.heads, config.kv_heads, config.head_dim)),
+            ("feed-forward", config.feed_forward.to_string()),
+            ("vocabulary", format::count(config.vocabulary as u64)),
+            ("context", format!("{} tokens", format::count(config.context as u64))),
+        ];
+        if let Some(window) = config.sliding_window {
+            facts.push(("sliding window", format!("{} tokens", format::count(window as u64))));
+        }
+        facts.push(("parameters", format::count(parameters)));
+        facts.push(("weights", format!("{} in {} tensors", format::bytes(bytes), file.tensors().len())));
+        facts.push(("f16 KV", format!("{} a token", format::bytes(per_token))));
+        for (name, value) in facts {
+            output::line(format!("{name:<15} {value}"))?;
+        }
+        let rows = shares.iter().map(|(name, share)| {
+            vec![
+                name.to_string(),
+                share.tensors.to_string(),
+                format::count(share.elements),
+                format::bytes(share.bytes),
+            ]
+        });
+        output::line(format!(
+            "\n{}",
+            output::table(&["format", "tensors", "values", "bytes"], &[1, 2, 3], rows)
+        ))?;
+        if self.tensors {
+            let rows = file.tensors().iter().map(|tensor| {
+                let shape: Vec<_> = tensor.shape.iter().map(usize::to_string).collect();
+                vec![
+                    tensor.name.clone(),
+                    shape.join(" × "),
+                    tensor.format.clone(),
+                    format::bytes(tensor.bytes as u64),
+                ]
+            });
+            output::line(format!(
+                "\n{}",
+                output::table(&["tensor", "shape", "format", "bytes"], &[3], rows)
+            ))?;
+        }
+        Ok(())
+    }
+}
+
+fn by_format(tensors: &[TensorInfo]) -> BTreeMap<&str, FormatShare> {
+    let mut shares = BTreeMap::<_, FormatShare>::new();
+    for tensor in tensors {
+        let share = shares.entry(tensor.format.as_str()).or_default();
+        share.tensors += 1;
+        share.elements += tensor.shape.iter().map(|&n| n as u64).product::<u64>();
+        share.bytes += tensor.bytes as u64;
+    }
+    shares
+}

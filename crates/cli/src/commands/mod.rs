@@ -1,0 +1,48 @@
+//! One file per command.
+
+mod chat;
+mod completions;
+mod info;
+mod man;
+mod models;
+mod pull;
+mod reference;
+mod run;
+mod tokenize;
+
+use anyhow::Result;
+use clap::Subcommand;
+use std::process::ExitCode;
+
+/// What the program can do.
+#[derive(Subcommand)]
+pub(crate) enum Command {
+    Run(run::Arguments),
+    Chat(chat::Arguments),
+    Pull(pull::Arguments),
+    Models(models::Arguments),
+    Info(info::Arguments),
+    Tokenize(tokenize::Arguments),
+    Completions(completions::Arguments),
+    Man(man::Arguments),
+    #[command(hide = true)]
+    Reference(reference::Arguments),
+}
+
+impl Command {
+    /// Does it.
+    pub(crate) fn run(self) -> Result<ExitCode> {
+        let done = |()| ExitCode::SUCCESS;
+        match self {
+            Command::Run(arguments) => arguments.run(),
+            Command::Chat(arguments) => arguments.run().map(done),
+            Command::Pull(arguments) => arguments.run().map(done),
+            Command::Models(arguments) => arguments.run().map(done),
+            Command::Info(arguments) => arguments.run().map(done),
+            Command::Tokenize(arguments) => arguments.run().map(done),
+            Command::Completions(arguments) => arguments.run().map(done),
+            Command::Man(arguments) => arguments.run().map(done),
+            Command::Reference(arguments) => arguments.run().map(done),
+        }
+    }
+}

@@ -1,0 +1,173 @@
+use crate::{
+    arguments::{self, ContextArguments, ModelArguments, SamplingArguments, TextArguments},
+    failure::usage,
+    interrupt, measured, output,
+};
+use anyhow::{Context, Result};
+use serde_json::json;
+use sketchkv_cache::Cache;
+use sketchkv_model::{ChatMessage, Finish, GenerateOptions, Generator, Model, Sampler, Timing, Workspace};
+use std::process::ExitCode;
+
+/// Continue a text, streaming, under a bounded cache.
+///
+/// Ends with one line on standard error: bytes of the cache and their percent of a full f16 cache, tokens per second
+/// of prompt and answer, peak memory.
+#[derive(clap::Args)]
+#[command(after_help = "\
+sketchkv run 'The sea' --kv 'window@25%'
+sketchkv run --model smollm2-135m --chat 'Why is the sky blue?' --kv 'h2o(decay=0.99)+q8@16MiB'
+sketchkv run --model smollm2-135m --file book.txt -n 200 --temperature 0")]
+pub(crate) struct Arguments {
+    #[command(flatten)]
+    text: TextArguments,
+    #[command(flatten)]
+    model: ModelArguments,
+    /// The cache: a composition of methods, as listed by `sketchkv methods`.
+    #[arg(long, default_value = "full")]
+    kv: String,
+    #[command(flatten)]
+    context: ContextArguments,
+    /// Give the text as a question, in the form of the model's chat template.
+    #[arg(long)]
+    chat: bool,
+    /// With --chat, what the model is told first.
+    #[arg(long, requires = "chat")]
+    system: Option<String>,
+    /// Go on past the token that ends a text.
+    #[arg(long)]
+    ignore_end: bool,
+    #[command(flatten)]
+    sampling: SamplingArguments,
+    /// Print one JSON document at the end instead of streaming the text.
+    #[arg(long)]
+    json: bool,
+}
+
+impl Arguments {
+    pub(crate) fn run(self) -> Result<ExitCode> {
+        let spec = arguments::spec(&self.kv)?;
+        let mut sampler = Sampler::new(self.sampling.sampling())?;
+        let text = self.text.read("prompt")?;
+        let model = self.model.load(self.context.beyond_context)?;
+        let limit = self.context.limit(model.config())?;
+        let prompt = prompt(&model, text, self.chat, self.system)?;
+        if let Some(limit) = limit.filter(|limit| prompt.len() >= *limit) {
+            return Err(usage(format!(
+                "the prompt has {} tokens and leaves no room in a context of {limit}: shorten it, or ask for a longer \
+                 context",
+                prompt.len()
+            )));
+        }
+        let room = limit.map(|limit| limit - prompt.len());
+        let options = GenerateOptions {
+            max_tokens: self.sampling.max_tokens.into_iter().chain(room).min(),
+            stop: self.sampling.stop.clone(),
+            ignore_end: self.ignore_end,
+            interrupt: Some(interrupt::flag()?),
+        };
+        let mut cache = Cache::new(model.cache_shape(), &spec, self.sampling.seed)?;
+        let outcome = generate(&model, &mut cache, &mut sampler, &prompt, options, self.json)?;
+        let footprint = measured::Footprint::of(&cache);
+        if self.json {
+            output::json(&json!({
+                "model": model.config().name,
+                "spec": spec.to_string(),
+                "seed": self.sampling.seed,
+                "prompt_tokens": prompt.len(),
+                "generated_tokens": outcome.tokens,
+                "finish": finish_name(outcome.finish),
+                "text": outcome.text,
+                "kv_bytes": footprint.bytes,
+                "kv_percent": footprint.percent,
+                "ledger": measured::ledger(&cache.ledger()),
+                "prefill_tps": measured::prefill_rate(&outcome.timing),
+                "decode_tps": measured::decode_rate(&outcome.timing),
+                "peak_rss_bytes": measured::peak_resident_bytes(),
+            }))?;
+        } else {
+            output::line("")?;
+            eprintln!("{}", summary(&footprint, &outcome.timing));
+        }
+        Ok(match outcome.finish {
+            Finish::Interrupted => ExitCode::from(interrupt::EXIT),
+            _ => ExitCode::SUCCESS,
+        })
+    }
+}
+
+struct Outcome {
+    tokens: usize,
+    text: String,
+    finish: Finish,
+    timing: Timing,
+}
+
+/// Generates to the end, printing what becomes certain unless `silent`.
+fn generate(
+    model: &Model,
+    cache: &mut Cache,
+    sampler: &mut Sampler,
+    prompt: &[u32],
+    options: GenerateOptions,
+    silent: bool,
+) -> Result<Outcome> {
+    let mut workspace = Workspace::new();
+    let mut generator = Generator::new(model, cache, &mut workspace, sampler, prompt, options)?;
+    let (mut tokens, mut text) = (0, String::new());
+    for piece in &mut generator {
+        let piece = piece?;
+        tokens += 1;
+        text.push_str(&piece.text);
+        if !silent {
+            output::piece(&piece.text)?;
+        }
+    }
+    let finish = generator.finish().context("a generation that is over has a reason")?;
+    Ok(Outcome { tokens, text, finish, timing: generator.timing() })
+}
+
+fn prompt(model: &Model, text: String, chat: bool, system: Option<String>) -> Result<Vec<u32>> {
+    let tokenizer = model.tokenizer();
+    let tokens = if chat {
+        let message = |role: &str, content| ChatMessage { role: role.into(), content };
+        let system = system.map(|content| message("system", content));
+        let messages: Vec<_> = system.into_iter().chain([message("user", text)]).collect();
+        tokenizer.encode(&tokenizer.chat(&messages, true)?)?
+    } else {
+        tokenizer.encode_prompt(&text)?
+    };
+    if tokens.is_empty() {
+        return Err(usage("the prompt is empty: give at least one token to continue"));
+    }
+    Ok(tokens)
+}
+
+/// The line on standard error after a generation.
+pub(crate) fn summary(footprint: &measured::Footprint, timing: &Timing) -> String {
+    use crate::format;
+    let rate = |rate: Option<f64>| rate.map_or_else(|| "-".into(), format::rate);
+    let mut text = format!(
+        "KV {}, {:.1}% of full | prefill {} tokens, {}/s | decode {} tokens, {}/s",
+        format::bytes(footprint.bytes),
+        footprint.percent,
+        timing.prefill_tokens,
+        rate(measured::prefill_rate(timing)),
+        timing.decode_tokens,
+        rate(measured::decode_rate(timing)),
+    );
+    if let Some(peak) = measured::peak_resident_bytes() {
+        text += &format!(" | peak memory {}", format::bytes(peak));
+    }
+    text
+}
+
+fn finish_name(finish: Finish) -> &'static str {
+    match finish {
+        Finish::End => "end",
+        Finish::Stop => "stop",
+        Finish::Length => "length",
+        Finish::Context => "context",
+        Finish::Interrupted => "interrupted",
+    }
+}

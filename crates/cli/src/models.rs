@@ -1,0 +1,94 @@
+//! From what the user typed after `--model` to a loaded model.
+
+use crate::{
+    catalog::{ENTRIES, ModelsFolder, Reference},
+    failure::usage,
+};
+use anyhow::{Context, Result, bail};
+use sketchkv_model::{LoadOptions, Model, ModelFile};
+use std::{
+    fs,
+    path::{Path, PathBuf},
+};
+
+/// The model inside the program itself.
+pub(crate) const EMBEDDED: &str = "tiny-gpt2";
+/// One line about it.
+pub(crate) const EMBEDDED_ABOUT: &str = "a small trained GPT-2, 4.5M parameters, context 1,024";
+
+/// A model that is there to be loaded.
+pub(crate) enum Source {
+    /// The one in the program.
+    Embedded,
+    /// A GGUF file or a Hugging Face folder, and the name it goes by.
+    Path(PathBuf),
+}
+
+impl Source {
+    /// Finds what `text` names: the embedded model, a pulled model, a file or a folder. A bare name is looked for in
+    /// the catalog first; `./name` is always a path.
+    pub(crate) fn find(text: &str) -> Result<Source> {
+        if text == EMBEDDED {
+            return Ok(Source::Embedded);
+        }
+        let reference = Reference::parse(text);
+        let in_catalog = matches!(reference, Some(Reference::Entry(_)));
+        let path = Path::new(text);
+        if path.exists() && !in_catalog {
+            return in_folder(path).map(Source::Path);
+        }
+        let Some(reference) = reference else {
+            let names: Vec<_> = ENTRIES.iter().map(|entry| entry.name).collect();
+            return Err(usage(format!(
+                "there is no file or folder {text:?} and no model of that name; names are {EMBEDDED}, {}, and \
+                 organisation/repository[:file] on the hub once pulled",
+                names.join(", ")
+            )));
+        };
+        let (models, name) = (ModelsFolder::from_environment()?, reference.name());
+        let folder = models.folder(&name);
+        match models.manifest(&name)? {
+            Some(manifest) => Ok(Source::Path(manifest.load_path(&folder))),
+            // Put there by hand.
+            None if folder.is_dir() && in_folder(&folder).is_ok() => in_folder(&folder).map(Source::Path),
+            None => bail!("{name} is not here yet: run `sketchkv pull {name}`"),
+        }
+    }
+
+    /// Reads everything but the weights.
+    pub(crate) fn open(&self) -> Result<ModelFile> {
+        Ok(match self {
+            Source::Embedded => bail!("not yet"),
+            Source::Path(path) => ModelFile::open(path)?,
+        })
+    }
+
+    /// Loads the model, ready to run.
+    pub(crate) fn load(&self, options: &LoadOptions) -> Result<Model> {
+        Ok(match self {
+            Source::Embedded => bail!("not yet"),
+            Source::Path(path) => Model::load(path, options)?,
+        })
+    }
+}
+
+/// The file to load for `path`: a file itself, a Hugging Face folder itself, of any other folder its one GGUF file.
+fn in_folder(path: &Path) -> Result<PathBuf> {
+    if !path.is_dir() || path.join("config.json").exists() {
+        return Ok(path.to_owned());
+    }
+    let entries = fs::read_dir(path).with_context(|| format!("cannot list {}", path.display()))?;
+    let mut gguf: Vec<PathBuf> = entries
+        .filter_map(|entry| Some(entry.ok()?.path()))
+        .filter(|path| path.extension().is_some_and(|end| end.eq_ignore_ascii_case("gguf")))
+        .collect();
+    gguf.sort();
+    match &gguf[..] {
+        [only] => Ok(only.clone()),
+        [] => bail!("{} holds neither config.json nor a GGUF file", path.display()),
+        _ => {
+            let names: Vec<_> = gguf.iter().map(|path| path.display().to_string()).collect();
+            bail!("{} holds several GGUF files, name one: {}", path.display(), names.join(", "))
+        }
+    }
+}
