@@ -1,4 +1,4 @@
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 /// What can go wrong between a file and a token. Every message is one line and says the way out.
 #[derive(Debug, thiserror::Error)]
@@ -30,16 +30,26 @@ pub enum ModelError {
     Template(String),
     /// More tokens than the model's context holds.
     #[error(
-        "position {position} is beyond the model's context of {context} tokens: shorten the prompt or allow \
-         positions beyond the context"
+        "{length} tokens are more than the model's context of {context}: shorten the text, or allow positions beyond \
+         the context"
     )]
     Context {
-        /// The position that would be reached.
-        position: usize,
+        /// Tokens the sequence would have.
+        length: usize,
         /// The model's context, in tokens.
         context: usize,
     },
     /// An argument outside its range.
     #[error("{0}")]
     Argument(String),
+}
+
+impl ModelError {
+    pub(crate) fn io(path: &Path, source: std::io::Error) -> Self {
+        ModelError::Io { path: path.to_owned(), source }
+    }
+
+    pub(crate) fn format(path: &Path, reason: impl Into<String>) -> Self {
+        ModelError::Format { path: path.to_owned(), reason: reason.into() }
+    }
 }

@@ -7,18 +7,24 @@
 //! token by token.
 #![warn(missing_docs)]
 
+mod arch;
 mod config;
 mod error;
+mod file;
 mod forward;
 mod generate;
 mod model;
 mod sampling;
+mod stop;
 mod tokenizer;
+mod weights;
 
 pub use config::{Architecture, Config};
 pub use error::ModelError;
+pub use file::{GgufHeader, Value};
 pub use forward::{Logits, Sequence, Workspace};
 pub use generate::{Finish, GenerateOptions, Generator, Piece, Timing};
-pub use model::{LoadOptions, Model, ModelFile, TensorInfo, WeightFormat};
+pub use model::{LoadOptions, Model, ModelFile, TensorInfo};
 pub use sampling::{Sampler, Sampling};
+pub use sketchkv_kernels::WeightFormat;
 pub use tokenizer::{ChatMessage, TextStream, Tokenizer};

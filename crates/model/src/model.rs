@@ -1,36 +1,32 @@
-use crate::{Config, Logits, ModelError, Sequence, Tokenizer, Workspace};
-use sketchkv_cache::CacheShape;
-use sketchkv_kernels::ThreadPool;
-use std::path::Path;
+//! Models and the files they come from.
 
-/// How weights are held in memory and multiplied.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash)]
-pub enum WeightFormat {
-    /// As in the file, multiplied with quantized activations where the blocks allow it.
-    #[default]
-    Native,
-    /// Dequantized to f32, multiplied with f32 activations: the reference.
-    F32,
-    /// Requantized to blocks of 32 eight-bit integers at load.
-    Q8,
-}
+use crate::arch::Network;
+use crate::file::{Checkpoint, content_hash};
+use crate::weights::Weights;
+use crate::{Config, ModelError, Tokenizer};
+use sketchkv_cache::CacheShape;
+use sketchkv_kernels::{ThreadPool, WeightFormat};
+use std::path::{Path, PathBuf};
+
+/// Tokens of a chunk unless set otherwise.
+const CHUNK: usize = 512;
 
 /// How to load a model.
 #[derive(Debug, Clone, PartialEq)]
 pub struct LoadOptions {
-    /// How weights are held.
+    /// How weights are held and multiplied.
     pub weights: WeightFormat,
     /// Threads of the engine's pool, the caller's included; 0 takes one per core available to the process.
     pub threads: usize,
     /// Most tokens that one pass through the layers takes; longer inputs are cut. 512 unless set.
     pub chunk: usize,
-    /// Lets RoPE models go past their context, for streaming; refused for learned positions.
+    /// Lets models with rotary positions go past their context, for streaming; refused for learned positions.
     pub beyond_context: bool,
 }
 
 impl Default for LoadOptions {
     fn default() -> Self {
-        LoadOptions { weights: WeightFormat::Native, threads: 0, chunk: 512, beyond_context: false }
+        LoadOptions { weights: WeightFormat::Native, threads: 0, chunk: CHUNK, beyond_context: false }
     }
 }
 
@@ -48,15 +44,23 @@ pub struct TensorInfo {
 }
 
 /// A model file or folder that is opened and checked, its weights not yet loaded.
+#[derive(Debug)]
 pub struct ModelFile {
+    checkpoint: Checkpoint,
     config: Config,
-    tensors: Vec<TensorInfo>,
 }
 
 impl ModelFile {
     /// Opens a GGUF file or a Hugging Face folder and reads everything but the weights.
+    ///
+    /// The file is mapped into memory and must not be changed while it is open.
+    ///
+    /// # Errors
+    /// When it cannot be read, is truncated or corrupt, or holds a model that this engine does not run.
     pub fn open(path: &Path) -> Result<ModelFile, ModelError> {
-        Err(ModelError::Unsupported(format!("{}: no loader", path.display())))
+        let checkpoint = Checkpoint::open(path)?;
+        let config = Config::read(&checkpoint)?;
+        Ok(ModelFile { checkpoint, config })
     }
 
     /// The numbers that define the model.
@@ -65,37 +69,100 @@ impl ModelFile {
     }
 
     /// Every tensor of the file, in file order.
-    pub fn tensors(&self) -> &[TensorInfo] {
-        &self.tensors
+    pub fn tensors(&self) -> Vec<TensorInfo> {
+        let info = |entry: &crate::file::TensorEntry| TensorInfo {
+            name: entry.name.clone(),
+            shape: entry.shape.clone(),
+            format: entry.element.name.to_owned(),
+            bytes: entry.end - entry.start,
+        };
+        self.checkpoint.entries().map(info).collect()
     }
 
     /// The tokenizer of the file or folder.
+    ///
+    /// # Errors
+    /// When there is none, or it does not fit together.
     pub fn tokenizer(&self) -> Result<Tokenizer, ModelError> {
-        Err(ModelError::Unsupported("no tokenizer".into()))
+        Tokenizer::read(&self.checkpoint)
     }
 
     /// A SHA-256 over the file's size, header and sampled bytes, in hexadecimal: names the weights in results.
-    pub fn content_hash(&self) -> Result<String, ModelError> {
-        Err(ModelError::Unsupported("no hash".into()))
+    pub fn content_hash(&self) -> String {
+        content_hash(&self.checkpoint)
+    }
+
+    /// Loads the weights.
+    ///
+    /// # Errors
+    /// When a tensor is missing, has another shape than the config says, or holds NaN or infinity; when the tokenizer
+    /// does not fit the model; or when an option is out of range.
+    pub fn load(self, options: &LoadOptions) -> Result<Model, ModelError> {
+        let ModelFile { checkpoint, config } = self;
+        if options.chunk == 0 {
+            return Err(ModelError::Argument("the chunk must be at least 1 token".into()));
+        }
+        if options.beyond_context && config.rope.is_none() {
+            return Err(ModelError::Argument(format!(
+                "this model has learned positions and none beyond its context of {} tokens",
+                config.context
+            )));
+        }
+        let threads = match options.threads {
+            0 => std::thread::available_parallelism().map_or(1, usize::from),
+            threads => threads,
+        };
+        let pool = ThreadPool::new(threads);
+        // The tokenizer is a matter of hash maps, the weights one of memory bandwidth: they go side by side.
+        let (tokenizer, network) = std::thread::scope(|scope| {
+            let tokenizer = scope.spawn(|| Tokenizer::read(&checkpoint));
+            let weights = Weights { checkpoint: &checkpoint, pool: &pool, format: options.weights };
+            let network = Network::load(&config, &weights);
+            (tokenizer.join(), network)
+        });
+        let tokenizer = tokenizer
+            .map_err(|_| ModelError::Tokenizer("the tokenizer library failed on this file".into()))??;
+        if tokenizer.base_vocabulary() > config.vocabulary {
+            return Err(ModelError::Tokenizer(format!(
+                "the tokenizer has {} tokens and the model {}: it is the tokenizer of another model",
+                tokenizer.base_vocabulary(),
+                config.vocabulary
+            )));
+        }
+        Ok(Model {
+            shape: config.cache_shape(),
+            config,
+            tokenizer,
+            network: network?,
+            pool,
+            path: checkpoint.path().to_owned(),
+            chunk: options.chunk,
+            beyond_context: options.beyond_context,
+        })
     }
 }
 
 /// A model ready to run.
+///
+/// Shared between threads by reference; each forward pass brings its own caches and [`Workspace`](crate::Workspace).
 pub struct Model {
-    config: Config,
+    pub(crate) config: Config,
+    pub(crate) network: Network,
+    pub(crate) pool: ThreadPool,
+    pub(crate) beyond_context: bool,
+    shape: CacheShape,
     tokenizer: Tokenizer,
-    pool: ThreadPool,
+    path: PathBuf,
+    chunk: usize,
 }
 
 impl Model {
     /// Loads a GGUF file or a Hugging Face folder.
+    ///
+    /// # Errors
+    /// As [`ModelFile::open`] and [`ModelFile::load`].
     pub fn load(path: &Path, options: &LoadOptions) -> Result<Model, ModelError> {
-        let file = ModelFile::open(path)?;
-        Ok(Model {
-            config: file.config.clone(),
-            tokenizer: file.tokenizer()?,
-            pool: ThreadPool::new(options.threads),
-        })
+        ModelFile::open(path)?.load(options)
     }
 
     /// The numbers that define the model.
@@ -110,7 +177,11 @@ impl Model {
 
     /// What a cache for this model needs to know.
     pub fn cache_shape(&self) -> CacheShape {
-        self.config.cache_shape()
+        self.shape.clone()
+    }
+
+    pub(crate) fn cache_shape_ref(&self) -> &CacheShape {
+        &self.shape
     }
 
     /// The threads that run the model.
@@ -118,32 +189,26 @@ impl Model {
         &self.pool
     }
 
-    /// Every tensor of the file the model came from, in file order.
-    pub fn tensors(&self) -> &[TensorInfo] {
-        &[]
+    /// Most tokens that one pass through the layers takes.
+    pub fn chunk(&self) -> usize {
+        self.chunk
+    }
+
+    /// Where it was loaded from.
+    pub fn path(&self) -> &Path {
+        &self.path
     }
 
     /// Bytes the weights take in memory.
     pub fn weight_bytes(&self) -> usize {
-        0
+        self.network.bytes()
     }
 
-    /// A SHA-256 over the file's size, header and sampled bytes, in hexadecimal: names the weights in results.
-    pub fn content_hash(&self) -> Result<String, ModelError> {
-        Err(ModelError::Unsupported("no hash".into()))
-    }
-
-    /// Runs the tokens of every sequence of the batch over its cache and advances the caches.
+    /// As [`ModelFile::content_hash`], from the file as it is now.
     ///
-    /// Returns `[sequence][vocabulary]` for [`Logits::Last`], `[token][vocabulary]` with the tokens of all
-    /// sequences in order for [`Logits::All`], nothing for [`Logits::None`].
-    pub fn forward<'w>(
-        &self,
-        batch: &mut [Sequence<'_>],
-        workspace: &'w mut Workspace,
-        want: Logits,
-    ) -> Result<&'w [f32], ModelError> {
-        let _ = (batch, want);
-        Ok(workspace.logits())
+    /// # Errors
+    /// When the file is no longer there.
+    pub fn content_hash(&self) -> Result<String, ModelError> {
+        Checkpoint::open(&self.path).map(|checkpoint| content_hash(&checkpoint))
     }
 }

@@ -1,6 +1,11 @@
+//! Choosing the next token.
+
 use crate::ModelError;
+use std::collections::{HashSet, VecDeque};
 
 /// How the next token is chosen.
+///
+/// The order is fixed: repetition penalty, temperature, top-k, top-p, min-p, draw.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Sampling {
     /// Divides the logits; 0 is greedy.
@@ -12,6 +17,7 @@ pub struct Sampling {
     /// Drops tokens less probable than this share of the most probable; 0 drops none.
     pub min_p: f32,
     /// Divides positive and multiplies negative logits of tokens among the last `repetition_window`; 1 is off.
+    /// (CTRL, arXiv 1909.05858)
     pub repetition_penalty: f32,
     /// How many of the last tokens the penalty looks at.
     pub repetition_window: usize,
@@ -32,6 +38,25 @@ impl Sampling {
             seed: 0,
         }
     }
+
+    fn check(&self) -> Result<(), ModelError> {
+        let refuse = |what: &str, value: f32, range: &str| {
+            Err(ModelError::Argument(format!("{what} must be {range}, not {value}")))
+        };
+        if !(self.temperature >= 0.0 && self.temperature.is_finite()) {
+            return refuse("temperature", self.temperature, "0 (greedy) or above");
+        }
+        if !(self.top_p > 0.0 && self.top_p <= 1.0) {
+            return refuse("top-p", self.top_p, "above 0 and at most 1 (off)");
+        }
+        if !(0.0..=1.0).contains(&self.min_p) {
+            return refuse("min-p", self.min_p, "from 0 (off) to 1");
+        }
+        if !(self.repetition_penalty > 0.0 && self.repetition_penalty.is_finite()) {
+            return refuse("repetition penalty", self.repetition_penalty, "above 0; 1 is off");
+        }
+        Ok(())
+    }
 }
 
 impl Default for Sampling {
@@ -41,25 +66,283 @@ impl Default for Sampling {
 }
 
 /// Chooses tokens; remembers what the repetition penalty needs.
+///
+/// ```
+/// use sketchkv_model::{Sampler, Sampling};
+/// let mut sampler = Sampler::new(Sampling::greedy())?;
+/// assert_eq!(sampler.sample(&[0.1, 2.0, -1.0]), 1);
+/// # Ok::<(), sketchkv_model::ModelError>(())
+/// ```
+#[derive(Debug, Clone)]
 pub struct Sampler {
-    #[allow(dead_code)]
     sampling: Sampling,
+    random: SplitMix,
+    recent: VecDeque<u32>,
+    candidates: Vec<Candidate>,
+}
+
+/// A token with its logit, then with its unnormalised probability.
+#[derive(Debug, Clone, Copy)]
+struct Candidate {
+    token: u32,
+    weight: f32,
 }
 
 impl Sampler {
-    /// A sampler, or an error that names the parameter out of range.
+    /// A sampler.
+    ///
+    /// # Errors
+    /// When a parameter is out of range; the message names it.
     pub fn new(sampling: Sampling) -> Result<Self, ModelError> {
-        Ok(Sampler { sampling })
+        sampling.check()?;
+        let random = SplitMix { state: sampling.seed };
+        Ok(Sampler { sampling, random, recent: VecDeque::new(), candidates: Vec::new() })
+    }
+
+    /// What it was made from.
+    pub fn sampling(&self) -> &Sampling {
+        &self.sampling
     }
 
     /// Tells the sampler of a token it did not choose: one of the prompt.
     pub fn observe(&mut self, token: u32) {
-        let _ = token;
+        if self.sampling.repetition_penalty == 1.0 || self.sampling.repetition_window == 0 {
+            return;
+        }
+        if self.recent.len() == self.sampling.repetition_window {
+            self.recent.pop_front();
+        }
+        self.recent.push_back(token);
     }
 
     /// Chooses the next token from `logits` `[vocabulary]` and remembers it.
     pub fn sample(&mut self, logits: &[f32]) -> u32 {
-        let best = logits.iter().enumerate().max_by(|a, b| a.1.total_cmp(b.1));
-        best.map_or(0, |(i, _)| i as u32)
+        let token = if self.recent.is_empty() && self.sampling.temperature == 0.0 {
+            argmax(logits)
+        } else {
+            self.choose(logits)
+        };
+        self.observe(token);
+        token
+    }
+
+    fn choose(&mut self, logits: &[f32]) -> u32 {
+        self.candidates.clear();
+        let all = logits
+            .iter()
+            .enumerate()
+            .map(|(token, weight)| Candidate { token: token as u32, weight: *weight });
+        // A logit that is no number is no candidate.
+        self.candidates.extend(all.filter(|c| !c.weight.is_nan()));
+        self.penalise();
+        if self.sampling.temperature == 0.0 {
+            return self.candidates.iter().copied().max_by(by_weight).map_or(0, |c| c.token);
+        }
+        self.keep_top_k();
+        self.to_weights();
+        self.keep_top_p();
+        self.keep_min_p();
+        self.draw()
+    }
+
+    fn penalise(&mut self) {
+        let penalty = self.sampling.repetition_penalty;
+        let seen: HashSet<u32> = self.recent.iter().copied().collect();
+        for candidate in self.candidates.iter_mut().filter(|c| seen.contains(&c.token)) {
+            let logit = candidate.weight;
+            candidate.weight = if logit > 0.0 { logit / penalty } else { logit * penalty };
+        }
+    }
+
+    /// Leaves the k best, and sorts them best first if any later step needs an order.
+    fn keep_top_k(&mut self) {
+        let (k, all) = (self.sampling.top_k, self.candidates.len());
+        if k > 0 && k < all {
+            self.candidates.select_nth_unstable_by(k, |a, b| by_weight(b, a));
+            self.candidates.truncate(k);
+        }
+        self.candidates.sort_unstable_by(|a, b| by_weight(b, a));
+    }
+
+    /// Logits to e^((logit - best) / temperature).
+    fn to_weights(&mut self) {
+        let best = self.candidates.first().map_or(0.0, |c| c.weight);
+        let inverse = 1.0 / self.sampling.temperature;
+        for candidate in &mut self.candidates {
+            // With a tiny temperature 0 · ∞ must not become a NaN: the best keeps weight 1.
+            let below = candidate.weight - best;
+            candidate.weight = if below == 0.0 { 1.0 } else { (below * inverse).exp() };
+        }
+    }
+
+    fn keep_top_p(&mut self) {
+        if self.sampling.top_p >= 1.0 {
+            return;
+        }
+        let target = self.sampling.top_p * self.candidates.iter().map(|c| c.weight).sum::<f32>();
+        let mut reached = 0.0;
+        let enough = self.candidates.iter().position(|c| {
+            reached += c.weight;
+            reached >= target
+        });
+        self.candidates.truncate(enough.map_or(usize::MAX, |last| last + 1));
+    }
+
+    fn keep_min_p(&mut self) {
+        let least = self.sampling.min_p;
+        // The best has weight 1, so the share is the weight.
+        let kept = self.candidates.partition_point(|c| c.weight >= least).max(1);
+        self.candidates.truncate(kept);
+    }
+
+    fn draw(&mut self) -> u32 {
+        let total: f64 = self.candidates.iter().map(|c| f64::from(c.weight)).sum();
+        let mut left = self.random.unit() * total;
+        for candidate in &self.candidates {
+            left -= f64::from(candidate.weight);
+            if left < 0.0 {
+                return candidate.token;
+            }
+        }
+        self.candidates.first().map_or(0, |c| c.token)
+    }
+}
+
+/// By weight, and among equals the smaller token first, so that the order is total.
+fn by_weight(a: &Candidate, b: &Candidate) -> std::cmp::Ordering {
+    a.weight.total_cmp(&b.weight).then(b.token.cmp(&a.token))
+}
+
+/// The first of the largest; 0 when there is none.
+fn argmax(logits: &[f32]) -> u32 {
+    let mut best = (0, f32::NEG_INFINITY);
+    for (token, logit) in logits.iter().enumerate() {
+        if *logit > best.1 {
+            best = (token as u32, *logit);
+        }
+    }
+    best.0
+}
+
+/// SplitMix64 (Steele, Lea, Flood 2014): small, and the same on every machine.
+#[derive(Debug, Clone)]
+struct SplitMix {
+    state: u64,
+}
+
+impl SplitMix {
+    /// Uniform in [0, 1).
+    fn unit(&mut self) -> f64 {
+        self.state = self.state.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let mut z = self.state;
+        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        ((z ^ (z >> 31)) >> 11) as f64 / (1u64 << 53) as f64
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    const LOGITS: [f32; 5] = [0.0, 2.0, 1.0, -1.0, 1.5];
+
+    fn plain() -> Sampling {
+        Sampling { temperature: 1.0, ..Sampling::greedy() }
+    }
+
+    /// Shares of each token over many draws.
+    fn shares(sampling: Sampling, logits: &[f32]) -> Vec<f64> {
+        let mut sampler = Sampler::new(sampling).unwrap();
+        let mut counts = vec![0.0; logits.len()];
+        (0..20_000).for_each(|_| counts[sampler.sample(logits) as usize] += 1.0 / 20_000.0);
+        counts
+    }
+
+    fn softmax(logits: &[f32], temperature: f32) -> Vec<f64> {
+        let weights: Vec<f64> = logits.iter().map(|l| f64::from(l / temperature).exp()).collect();
+        let sum: f64 = weights.iter().sum();
+        weights.iter().map(|w| w / sum).collect()
+    }
+
+    #[test]
+    fn draws_follow_the_softmax() {
+        for temperature in [0.5, 1.0, 2.0] {
+            let drawn = shares(Sampling { temperature, ..plain() }, &LOGITS);
+            for (drawn, exact) in drawn.iter().zip(softmax(&LOGITS, temperature)) {
+                assert!((drawn - exact).abs() < 0.015, "{drawn} {exact}");
+            }
+        }
+    }
+
+    #[test]
+    fn cuts_leave_the_best() {
+        let kept = |sampling| -> Vec<usize> {
+            let shares = shares(sampling, &LOGITS);
+            (0..LOGITS.len()).filter(|t| shares[*t] > 0.0).collect()
+        };
+        assert_eq!(kept(Sampling { top_k: 2, ..plain() }), [1, 4]);
+        // Probabilities 0.455, 0.276, 0.168, 0.062, 0.023 of tokens 1, 4, 2, 0, 3.
+        assert_eq!(kept(Sampling { top_p: 0.7, ..plain() }), [1, 4]);
+        assert_eq!(kept(Sampling { top_p: 0.75, ..plain() }), [1, 2, 4]);
+        assert_eq!(kept(Sampling { min_p: 0.3, ..plain() }), [1, 2, 4]);
+        assert_eq!(kept(Sampling { min_p: 1.0, ..plain() }), [1]);
+        assert_eq!(kept(Sampling { temperature: 1e-30, ..plain() }), [1]);
+        assert_eq!(kept(Sampling { temperature: 0.0, ..plain() }), [1]);
+    }
+
+    #[test]
+    fn the_penalty_sees_the_window_only() {
+        let sampling = Sampling { repetition_penalty: 2.0, repetition_window: 2, ..Sampling::greedy() };
+        let mut sampler = Sampler::new(sampling).unwrap();
+        let logits = [2.0, 1.9, 1.8, -0.1];
+        // Each choice halves its own logit until two others have been made.
+        let chosen: Vec<u32> = (0..6).map(|_| sampler.sample(&logits)).collect();
+        assert_eq!(chosen, [0, 1, 2, 0, 1, 2]);
+        let mut sampler = Sampler::new(Sampling { repetition_penalty: 2.0, ..Sampling::greedy() }).unwrap();
+        sampler.observe(0);
+        assert_eq!(sampler.sample(&[-1.0, -1.5]), 1, "a negative logit is made more negative");
+    }
+
+    #[test]
+    fn a_seed_reproduces_and_another_differs() {
+        let run = |seed| -> Vec<u32> {
+            let mut sampler = Sampler::new(Sampling { seed, ..plain() }).unwrap();
+            (0..64).map(|_| sampler.sample(&LOGITS)).collect()
+        };
+        assert_eq!(run(7), run(7));
+        assert_ne!(run(7), run(8));
+    }
+
+    #[test]
+    fn parameters_out_of_range_are_named() {
+        let message = |sampling| Sampler::new(sampling).unwrap_err().to_string();
+        assert!(message(Sampling { temperature: f32::NAN, ..plain() }).starts_with("temperature must be"));
+        assert!(message(Sampling { top_p: 0.0, ..plain() }).starts_with("top-p must be"));
+        assert!(message(Sampling { min_p: 1.5, ..plain() }).starts_with("min-p must be"));
+        assert!(
+            message(Sampling { repetition_penalty: 0.0, ..plain() })
+                .starts_with("repetition penalty must be")
+        );
+    }
+
+    proptest! {
+        /// Whatever the logits and parameters, a token of the vocabulary comes out.
+        #[test]
+        fn always_a_token(
+            logits in prop::collection::vec(any::<f32>(), 1..40),
+            temperature in prop_oneof![Just(0.0f32), 1e-30f32..1e30],
+            top_k in 0usize..50,
+            top_p in 0.01f32..=1.0,
+            min_p in 0.0f32..=1.0,
+            repetition_penalty in 0.1f32..10.0,
+        ) {
+            let sampling = Sampling { temperature, top_k, top_p, min_p, repetition_penalty, ..Sampling::greedy() };
+            let mut sampler = Sampler::new(sampling).unwrap();
+            for _ in 0..4 {
+                prop_assert!((sampler.sample(&logits) as usize) < logits.len());
+            }
+        }
     }
 }

@@ -1,100 +1,173 @@
-use crate::ModelError;
+//! Text to tokens and back: from `tokenizer.json`, or built from GGUF metadata.
 
-/// One message of a conversation.
-#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
-pub struct ChatMessage {
-    /// `system`, `user` or `assistant`.
-    pub role: String,
-    /// What was said.
-    pub content: String,
-}
+mod bytes;
+mod chat;
+mod folder;
+mod gguf;
+mod python_json;
+mod spm_merges;
+mod stream;
+mod strftime;
+
+pub use chat::ChatMessage;
+pub use stream::TextStream;
+
+use crate::ModelError;
+use crate::file::Checkpoint;
+use bytes::TokenBytes;
+use chat::ChatTemplate;
+use std::collections::BTreeSet;
+use tokenizers::tokenizer::{Model as _, Normalizer as _, PreTokenizedString, PreTokenizer as _};
 
 /// Text to tokens and back, as the model was trained.
-pub struct Tokenizer {}
+pub struct Tokenizer {
+    inner: tokenizers::Tokenizer,
+    bytes: TokenBytes,
+    special: BTreeSet<u32>,
+    ends: BTreeSet<u32>,
+    template: Option<ChatTemplate>,
+}
+
+/// What the loaders of the two file kinds find.
+struct Parts {
+    inner: tokenizers::Tokenizer,
+    /// Ids of tokens that end a generation.
+    ends: BTreeSet<u32>,
+    /// The chat template's source, with the texts of the begin and end tokens it may name.
+    template: Option<String>,
+    begin_text: String,
+    end_text: String,
+}
 
 impl Tokenizer {
-    /// The tokens of `text`; special tokens written in it are parsed. Adds nothing.
-    pub fn encode(&self, text: &str) -> Result<Vec<u32>, ModelError> {
-        Err(ModelError::Tokenizer(text.into()))
+    /// The tokenizer of an opened checkpoint.
+    pub(crate) fn read(checkpoint: &Checkpoint) -> Result<Tokenizer, ModelError> {
+        let parts = match checkpoint {
+            Checkpoint::Gguf(file) => gguf::read(file)?,
+            Checkpoint::Folder(folder) => folder::read(folder)?,
+        };
+        Tokenizer::from_parts(parts).map_err(|reason| ModelError::format(checkpoint.path(), reason))
     }
 
-    /// The tokens of `text`, special tokens written in it being plain text. For text from strangers.
-    pub fn encode_literal(&self, text: &str) -> Result<Vec<u32>, ModelError> {
-        Err(ModelError::Tokenizer(text.into()))
+    fn from_parts(parts: Parts) -> Result<Tokenizer, String> {
+        let Parts { inner, ends, template, begin_text, end_text } = parts;
+        let bytes = TokenBytes::new(&inner)?;
+        let added = inner.get_added_tokens_decoder();
+        let special = added.iter().filter(|(_, token)| token.special).map(|(id, _)| *id).collect();
+        let template = template.map(|source| ChatTemplate::new(source, begin_text, end_text));
+        Ok(Tokenizer { inner, bytes, special, ends, template })
+    }
+
+    /// The tokens of `text`; special tokens written in it are parsed. Adds nothing.
+    pub fn encode(&self, text: &str) -> Result<Vec<u32>, ModelError> {
+        self.encode_with(text, false)
     }
 
     /// As [`Tokenizer::encode`], with the begin and end tokens this tokenizer adds by its own convention.
     pub fn encode_prompt(&self, text: &str) -> Result<Vec<u32>, ModelError> {
-        Err(ModelError::Tokenizer(text.into()))
+        self.encode_with(text, true)
+    }
+
+    fn encode_with(&self, text: &str, add_special: bool) -> Result<Vec<u32>, ModelError> {
+        let encoding = self.inner.encode_fast(text, add_special).map_err(|e| self.failed(e))?;
+        Ok(encoding.get_ids().to_vec())
+    }
+
+    /// The tokens of `text`, special tokens written in it being plain text. For text from strangers.
+    pub fn encode_literal(&self, text: &str) -> Result<Vec<u32>, ModelError> {
+        let mut pieces = PreTokenizedString::from(text);
+        if let Some(normalizer) = self.inner.get_normalizer() {
+            pieces.normalize(|s| normalizer.normalize(s)).map_err(|e| self.failed(e))?;
+        }
+        if let Some(splitter) = self.inner.get_pre_tokenizer() {
+            splitter.pre_tokenize(&mut pieces).map_err(|e| self.failed(e))?;
+        }
+        let model = self.inner.get_model();
+        pieces.tokenize(|piece| model.tokenize(piece.get())).map_err(|e| self.failed(e))?;
+        let encoding = pieces
+            .into_encoding(None, 0, tokenizers::tokenizer::OffsetType::None)
+            .map_err(|e| self.failed(e))?;
+        Ok(encoding.get_ids().to_vec())
+    }
+
+    fn failed(&self, error: tokenizers::Error) -> ModelError {
+        ModelError::Tokenizer(format!("the tokenizer cannot encode this text: {error}"))
     }
 
     /// The text of `tokens`, special tokens spelled out; bytes that are no UTF-8 become U+FFFD.
+    ///
+    /// A space that the tokenizer itself puts before a text is taken off again.
     pub fn decode(&self, tokens: &[u32]) -> String {
-        let _ = tokens;
-        String::new()
+        let bytes: Vec<u8> = tokens.iter().flat_map(|id| self.bytes.of(*id)).copied().collect();
+        let text = String::from_utf8_lossy(&bytes);
+        let text =
+            if self.bytes.strips_first_space() { text.strip_prefix(' ').unwrap_or(&text) } else { &text };
+        text.to_owned()
     }
 
-    /// Number of tokens.
+    /// Text of tokens that arrive one by one, as the continuation of other text; special tokens are not shown.
+    pub fn stream(&self) -> TextStream<'_> {
+        TextStream::new(self, false)
+    }
+
+    /// As [`Tokenizer::stream`], with special tokens spelled out.
+    pub fn stream_with_special(&self) -> TextStream<'_> {
+        TextStream::new(self, true)
+    }
+
+    /// The bytes the token stands for; empty for ids that are no token.
+    pub fn token_bytes(&self, id: u32) -> &[u8] {
+        self.bytes.of(id)
+    }
+
+    /// One past the largest token id.
     pub fn vocabulary(&self) -> usize {
-        0
+        self.bytes.tokens()
+    }
+
+    /// Tokens of the vocabulary proper, without those added for control.
+    pub(crate) fn base_vocabulary(&self) -> usize {
+        self.inner.get_model().get_vocab_size()
     }
 
     /// The token's spelling in the vocabulary.
     pub fn token(&self, id: u32) -> Option<String> {
-        let _ = id;
-        None
+        self.inner.id_to_token(id)
     }
 
     /// The id of a token spelled exactly so.
     pub fn id(&self, token: &str) -> Option<u32> {
-        let _ = token;
-        None
+        self.inner.token_to_id(token)
     }
 
     /// Whether the token ends a generation.
     pub fn is_end(&self, id: u32) -> bool {
-        let _ = id;
-        false
+        self.ends.contains(&id)
     }
 
-    /// Whether the token is a control token, never shown.
+    /// The tokens that end a generation.
+    pub fn ends(&self) -> impl Iterator<Item = u32> + '_ {
+        self.ends.iter().copied()
+    }
+
+    /// Whether the token is a control token, not shown.
     pub fn is_special(&self, id: u32) -> bool {
-        let _ = id;
-        false
-    }
-
-    /// Text of tokens that arrive one by one.
-    pub fn stream(&self) -> TextStream<'_> {
-        TextStream { tokenizer: self }
+        self.special.contains(&id)
     }
 
     /// Whether the model brought a chat template.
     pub fn has_chat_template(&self) -> bool {
-        false
+        self.template.is_some()
     }
 
     /// The prompt of a conversation by the model's chat template; `answer` opens the assistant's turn.
+    ///
+    /// Encode it with [`Tokenizer::encode`]: the template already writes the begin token.
     pub fn chat(&self, messages: &[ChatMessage], answer: bool) -> Result<String, ModelError> {
-        let _ = (messages, answer);
-        Err(ModelError::Template("no template".into()))
-    }
-}
-
-/// A streaming detokenizer: gives whole characters only.
-pub struct TextStream<'a> {
-    #[allow(dead_code)]
-    tokenizer: &'a Tokenizer,
-}
-
-impl TextStream<'_> {
-    /// The text that `token` completes, often empty within a character of several bytes.
-    pub fn push(&mut self, token: u32) -> String {
-        let _ = token;
-        String::new()
-    }
-
-    /// What is left when no more tokens come: U+FFFD for an unfinished character.
-    pub fn finish(&mut self) -> String {
-        String::new()
+        let Some(template) = &self.template else {
+            let reason = "this model has no chat template: give it plain text, or take an instruct model";
+            return Err(ModelError::Template(reason.into()));
+        };
+        template.render(messages, answer)
     }
 }

@@ -1,0 +1,167 @@
+//! Hugging Face folders: `config.json`, one `model.safetensors` or the shards of an index, and JSON beside them.
+
+use super::{ElementType, Tensor, TensorEntry, map_file};
+use crate::ModelError;
+use memmap2::Mmap;
+use safetensors::SafeTensors;
+use serde_json::Value;
+use std::collections::{BTreeMap, HashMap};
+use std::path::{Component, Path, PathBuf};
+
+/// Largest JSON file read: tokenizers of 250,000 tokens take about 20 MB.
+const MAX_JSON: u64 = 256 << 20;
+
+#[derive(Debug)]
+pub(crate) struct Folder {
+    path: PathBuf,
+    config: Value,
+    shards: Vec<Shard>,
+    /// Tensor name to (shard, entry).
+    index: HashMap<String, (usize, usize)>,
+}
+
+#[derive(Debug)]
+struct Shard {
+    path: PathBuf,
+    map: Mmap,
+    entries: Vec<TensorEntry>,
+}
+
+impl Folder {
+    pub(crate) fn open(path: &Path) -> Result<Folder, ModelError> {
+        let config_path = path.join("config.json");
+        if !config_path.is_file() {
+            let reason =
+                "no config.json here: a model folder holds config.json, model.safetensors and tokenizer.json";
+            return Err(ModelError::format(path, reason));
+        }
+        let config = read_json(&config_path)?;
+        let shards = shard_paths(path)?.into_iter().map(Shard::open).collect::<Result<Vec<_>, _>>()?;
+        let mut index = HashMap::new();
+        for (s, shard) in shards.iter().enumerate() {
+            for (e, entry) in shard.entries.iter().enumerate() {
+                if index.insert(entry.name.clone(), (s, e)).is_some() {
+                    let reason = format!("tensor `{}` is also in another shard", entry.name);
+                    return Err(ModelError::format(&shard.path, reason));
+                }
+            }
+        }
+        Ok(Folder { path: path.to_owned(), config, shards, index })
+    }
+
+    pub(crate) fn path(&self) -> &Path {
+        &self.path
+    }
+
+    pub(crate) fn config(&self) -> &Value {
+        &self.config
+    }
+
+    pub(crate) fn entries(&self) -> impl Iterator<Item = &TensorEntry> {
+        self.shards.iter().flat_map(|shard| &shard.entries)
+    }
+
+    pub(crate) fn tensor(&self, name: &str) -> Option<Tensor<'_>> {
+        let &(shard, entry) = self.index.get(name)?;
+        let shard = &self.shards[shard];
+        let entry = &shard.entries[entry];
+        Some(Tensor { entry, bytes: &shard.map[entry.start..entry.end] })
+    }
+
+    /// The weight files, in order.
+    pub(crate) fn files(&self) -> impl Iterator<Item = &[u8]> {
+        self.shards.iter().map(|shard| &shard.map[..])
+    }
+
+    /// A JSON file of the folder, or `None` when it is not there.
+    pub(crate) fn json(&self, name: &str) -> Result<Option<Value>, ModelError> {
+        let path = self.path.join(name);
+        if path.is_file() { read_json(&path).map(Some) } else { Ok(None) }
+    }
+}
+
+impl Shard {
+    fn open(path: PathBuf) -> Result<Shard, ModelError> {
+        let map = map_file(&path)?;
+        let entries = safetensors_entries(&map).map_err(|reason| ModelError::format(&path, reason))?;
+        Ok(Shard { path, map, entries })
+    }
+}
+
+/// The tensor table of a safetensors file's `bytes`; every range lies inside them.
+pub(crate) fn safetensors_entries(bytes: &[u8]) -> Result<Vec<TensorEntry>, String> {
+    let (header, metadata) = SafeTensors::read_metadata(bytes).map_err(|e| {
+        format!("no sound safetensors file ({e}): the download is incomplete or the file corrupt")
+    })?;
+    // Eight bytes of header length, the header, the data.
+    let data = 8 + header;
+    let mut entries = Vec::new();
+    for (name, info) in metadata.tensors() {
+        let element = ElementType::from_safetensors(info.dtype).ok_or_else(|| {
+            format!("tensor `{name}` has elements of type {:?}, which is not read", info.dtype)
+        })?;
+        let (start, end) = (data.checked_add(info.data_offsets.0), data.checked_add(info.data_offsets.1));
+        let (Some(start), Some(end)) = (start, end) else {
+            return Err(format!("tensor `{name}` lies beyond the end of the file"));
+        };
+        let elements = info.shape.iter().try_fold(1usize, |n, d| n.checked_mul(*d));
+        let expected = elements.and_then(|n| n.checked_mul(element.block_bytes));
+        if end > bytes.len() || start > end || expected != Some(end - start) {
+            return Err(format!("tensor `{name}` does not lie where the header says: the file is corrupt"));
+        }
+        entries.push(TensorEntry { name, shape: info.shape.clone(), element, start, end });
+    }
+    entries.sort_by_key(|entry| entry.start);
+    Ok(entries)
+}
+
+/// The weight files: those of the index if there is one, else `model.safetensors`.
+fn shard_paths(folder: &Path) -> Result<Vec<PathBuf>, ModelError> {
+    let index_path = folder.join("model.safetensors.index.json");
+    let single = folder.join("model.safetensors");
+    if !index_path.is_file() {
+        if single.is_file() {
+            return Ok(vec![single]);
+        }
+        let reason = if folder.join("pytorch_model.bin").is_file() {
+            "only pytorch_model.bin is here, which runs code when read: convert it to model.safetensors"
+        } else {
+            "no model.safetensors and no model.safetensors.index.json here"
+        };
+        return Err(ModelError::format(folder, reason));
+    }
+    let index: BTreeMap<String, Value> = match read_json(&index_path)? {
+        Value::Object(map) => map.into_iter().collect(),
+        _ => return Err(ModelError::format(&index_path, "not a JSON object")),
+    };
+    let map = index
+        .get("weight_map")
+        .and_then(Value::as_object)
+        .ok_or_else(|| ModelError::format(&index_path, "`weight_map` is missing"))?;
+    let mut names: Vec<&str> = Vec::new();
+    for value in map.values() {
+        let name = value.as_str().filter(|name| is_plain(name));
+        names.push(name.ok_or_else(|| ModelError::format(&index_path, format!("{value} is no file name")))?);
+    }
+    names.sort_unstable();
+    names.dedup();
+    Ok(names.into_iter().map(|name| folder.join(name)).collect())
+}
+
+/// Whether a name stays inside its folder.
+fn is_plain(name: &str) -> bool {
+    let mut parts = Path::new(name).components();
+    matches!((parts.next(), parts.next()), (Some(Component::Normal(_)), None))
+}
+
+fn read_json(path: &Path) -> Result<Value, ModelError> {
+    let length = std::fs::metadata(path).map_err(|source| ModelError::io(path, source))?.len();
+    if length > MAX_JSON {
+        return Err(ModelError::format(
+            path,
+            format!("{length} bytes are too many for a JSON file of a model"),
+        ));
+    }
+    let text = std::fs::read(path).map_err(|source| ModelError::io(path, source))?;
+    serde_json::from_slice(&text).map_err(|e| ModelError::format(path, format!("no valid JSON: {e}")))
+}

@@ -1,0 +1,119 @@
+//! Model files: GGUF and Hugging Face folders, behind one view of named tensors.
+
+mod element;
+mod folder;
+mod gguf;
+mod gguf_value;
+mod hash;
+
+pub(crate) use element::ElementType;
+pub(crate) use folder::Folder;
+pub(crate) use gguf::Gguf;
+pub use gguf::GgufHeader;
+pub use gguf_value::Value;
+pub(crate) use hash::content_hash;
+
+use crate::ModelError;
+use memmap2::Mmap;
+use sketchkv_kernels::BlockFormat;
+use std::fs::File;
+use std::path::Path;
+
+/// Where a tensor lies in its file, and how its elements are encoded.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct TensorEntry {
+    /// Its name in the file.
+    pub name: String,
+    /// Its shape, rows first.
+    pub shape: Vec<usize>,
+    /// How its elements are encoded.
+    pub element: ElementType,
+    /// First byte in the file.
+    pub start: usize,
+    /// One past the last byte in the file.
+    pub end: usize,
+}
+
+/// A tensor in a mapped file.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Tensor<'a> {
+    pub(crate) entry: &'a TensorEntry,
+    pub(crate) bytes: &'a [u8],
+}
+
+impl Tensor<'_> {
+    /// How the kernels name the encoding.
+    pub(crate) fn format(&self) -> Result<BlockFormat, String> {
+        let TensorEntry { name, element, .. } = self.entry;
+        let known = BlockFormat::ALL.into_iter().find(|format| format.name() == element.name);
+        known.ok_or_else(|| {
+            let names: Vec<&str> = BlockFormat::ALL.iter().map(|format| format.name()).collect();
+            format!("tensor `{name}` is {}, which is not supported; {} are", element.name, names.join(", "))
+        })
+    }
+
+    /// All values, decoded.
+    pub(crate) fn floats(&self) -> Result<Vec<f32>, String> {
+        let mut values = vec![0.0; self.entry.shape.iter().product()];
+        self.format()?
+            .dequantize(self.bytes, &mut values)
+            .map_err(|e| format!("tensor `{}`: {e}", self.entry.name))?;
+        Ok(values)
+    }
+}
+
+/// A checkpoint of either kind.
+#[derive(Debug)]
+pub(crate) enum Checkpoint {
+    Gguf(Gguf),
+    Folder(Folder),
+}
+
+impl Checkpoint {
+    /// Opens a GGUF file, or a folder with `config.json` and safetensors.
+    pub(crate) fn open(path: &Path) -> Result<Checkpoint, ModelError> {
+        let metadata = std::fs::metadata(path).map_err(|source| ModelError::io(path, source))?;
+        if metadata.is_dir() {
+            return Folder::open(path).map(Checkpoint::Folder);
+        }
+        if path.extension().is_some_and(|e| e == "safetensors") {
+            let reason = "one safetensors file is no model: give the folder that also holds its config.json";
+            return Err(ModelError::format(path, reason));
+        }
+        Gguf::open(path).map(Checkpoint::Gguf)
+    }
+
+    pub(crate) fn path(&self) -> &Path {
+        match self {
+            Checkpoint::Gguf(gguf) => gguf.path(),
+            Checkpoint::Folder(folder) => folder.path(),
+        }
+    }
+
+    pub(crate) fn entries(&self) -> Box<dyn Iterator<Item = &TensorEntry> + '_> {
+        match self {
+            Checkpoint::Gguf(gguf) => Box::new(gguf.header().tensors().iter()),
+            Checkpoint::Folder(folder) => Box::new(folder.entries()),
+        }
+    }
+
+    /// The tensor of this name in the file's own naming.
+    pub(crate) fn tensor(&self, name: &str) -> Option<Tensor<'_>> {
+        match self {
+            Checkpoint::Gguf(gguf) => gguf.tensor(name),
+            Checkpoint::Folder(folder) => folder.tensor(name),
+        }
+    }
+}
+
+/// Maps a file for reading.
+fn map_file(path: &Path) -> Result<Mmap, ModelError> {
+    let file = File::open(path).map_err(|source| ModelError::io(path, source))?;
+    let length = file.metadata().map_err(|source| ModelError::io(path, source))?.len();
+    if length == 0 {
+        return Err(ModelError::format(path, "the file is empty: fetch it again"));
+    }
+    // SAFETY: the map is read-only and private to this process. That nobody truncates or rewrites the file
+    // while it is mapped cannot be enforced; it is the documented condition of `Model::load`.
+    unsafe { Mmap::map(&file) }.map_err(|source| ModelError::io(path, source))
+}

@@ -1,0 +1,56 @@
+//! The tokenizer of a Hugging Face folder.
+
+use super::Parts;
+use crate::ModelError;
+use crate::file::Folder;
+use serde_json::Value;
+use std::collections::BTreeSet;
+
+pub(super) fn read(folder: &Folder) -> Result<Parts, ModelError> {
+    let path = folder.path().join("tokenizer.json");
+    if !path.is_file() {
+        let reason = "no tokenizer.json here: save the tokenizer with transformers' fast format first";
+        return Err(ModelError::format(folder.path(), reason));
+    }
+    let bytes = std::fs::read(&path).map_err(|source| ModelError::io(&path, source))?;
+    let mut inner = tokenizers::Tokenizer::from_bytes(bytes)
+        .map_err(|e| ModelError::format(&path, format!("no valid tokenizer: {e}")))?;
+    // Saved settings of a training run; a prompt is never cut or filled up.
+    inner.with_padding(None);
+    inner.with_truncation(None).map_err(|e| ModelError::format(&path, e.to_string()))?;
+    let config = folder.json("tokenizer_config.json")?.unwrap_or_default();
+    let generation = folder.json("generation_config.json")?.unwrap_or_default();
+    let [begin_text, end_text] = ["bos_token", "eos_token"].map(|key| token_text(&config[key]));
+    let mut ends = BTreeSet::new();
+    ids(&generation["eos_token_id"], &mut ends);
+    ids(&folder.config()["eos_token_id"], &mut ends);
+    ends.extend(inner.token_to_id(&end_text));
+    Ok(Parts { template: template(folder, &config)?, inner, ends, begin_text, end_text })
+}
+
+/// One id, a list of ids, or nothing.
+fn ids(value: &Value, out: &mut BTreeSet<u32>) {
+    match value {
+        Value::Array(list) => list.iter().for_each(|id| ids(id, out)),
+        id => out.extend(id.as_u64().and_then(|id| u32::try_from(id).ok())),
+    }
+}
+
+/// A special token, written as text or as an object with its `content`.
+fn token_text(value: &Value) -> String {
+    value.as_str().or_else(|| value["content"].as_str()).unwrap_or_default().to_owned()
+}
+
+/// The template beside the tokenizer, or within its config: one, or the one called `default`.
+fn template(folder: &Folder, config: &Value) -> Result<Option<String>, ModelError> {
+    let file = folder.path().join("chat_template.jinja");
+    if file.is_file() {
+        return std::fs::read_to_string(&file).map(Some).map_err(|source| ModelError::io(&file, source));
+    }
+    let named = |list: &Vec<Value>| {
+        let default = list.iter().find(|entry| entry["name"] == "default").or(list.first())?;
+        default["template"].as_str().map(str::to_owned)
+    };
+    let value = &config["chat_template"];
+    Ok(value.as_str().map(str::to_owned).or_else(|| value.as_array().and_then(named)))
+}
