@@ -139,7 +139,7 @@ impl Sampler {
             return self.candidates.iter().copied().max_by(by_weight).map_or(0, |c| c.token);
         }
         self.keep_top_k();
-        self.to_weights();
+        self.exponentiate();
         self.keep_top_p();
         self.keep_min_p();
         self.draw()
@@ -165,7 +165,7 @@ impl Sampler {
     }
 
     /// Logits to e^((logit - best) / temperature).
-    fn to_weights(&mut self) {
+    fn exponentiate(&mut self) {
         let best = self.candidates.first().map_or(0.0, |c| c.weight);
         let inverse = 1.0 / self.sampling.temperature;
         for candidate in &mut self.candidates {

@@ -62,7 +62,7 @@ mod tests {
         assert_eq!(feed(&["END"], &["a E", "N", "D b"]), (vec!["a ".into(), "".into(), "".into()], true));
         assert_eq!(
             feed(&["END"], &["E", "NE", "x"]),
-            (vec!["".into(), "".into(), "ENEx".into(), "".into()], false)
+            (vec!["".into(), "EN".into(), "Ex".into(), "".into()], false)
         );
         assert_eq!(feed(&["aab"], &["aa", "ab"]), (vec!["".into(), "a".into()], true));
         assert_eq!(feed(&["\n\n", "."], &["x\n", "y."]), (vec!["x".into(), "\ny".into()], true));

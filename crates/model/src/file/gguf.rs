@@ -121,7 +121,7 @@ impl Description {
             format!("tensor `{name}` has the unknown type {id}: the file is corrupt or too new")
         })?;
         let row = *shape.last().unwrap_or(&1) as u64;
-        if row % element.block_len as u64 != 0 {
+        if !row.is_multiple_of(element.block_len as u64) {
             return Err(format!(
                 "tensor `{name}` has rows of {row} values, no multiple of the {} values of a {} block",
                 element.block_len, element.name
