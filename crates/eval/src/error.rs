@@ -14,6 +14,12 @@ pub enum EvalError {
     /// A question that the data cannot answer, such as a text shorter than the context.
     #[error("{0}")]
     Input(String),
+    /// A spec that does not fit the model, or does not parse.
+    #[error(transparent)]
+    Cache(#[from] sketchkv_cache::CacheError),
+    /// The model or its tokenizer refused.
+    #[error(transparent)]
+    Model(#[from] sketchkv_model::ModelError),
     /// A file or folder that cannot be read or written.
     #[error("{path}: {source}{}", way_out(source))]
     File {

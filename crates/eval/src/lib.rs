@@ -4,9 +4,18 @@
 //! is taken on real models in real caches, against the uncompressed cache on the same tokens, and carries its error.
 #![warn(missing_docs)]
 
+mod compare;
 mod error;
+mod machine;
 pub mod metrics;
+mod progress;
 mod rng;
+mod scoring;
+pub mod tasks;
 
+pub use compare::{CompareOptions, Comparison, LedgerBytes, NamedSpec, Row, compare};
 pub use error::EvalError;
+pub use machine::Machine;
+pub use progress::{Progress, Silent, Step};
 pub use rng::Rng;
+pub use scoring::REFERENCE_SPEC;
