@@ -28,6 +28,20 @@ pub enum EvalError {
         /// The operating system's answer.
         source: std::io::Error,
     },
+    /// A results file that cannot be used; it is left as it is.
+    #[error("{path}: {reason}")]
+    Results {
+        /// The results file.
+        path: PathBuf,
+        /// What is wrong, and what to do.
+        reason: String,
+    },
+    /// An export or a report that cannot be written.
+    #[error("cannot write the output: {source}{}", way_out(source))]
+    Export {
+        /// The operating system's answer.
+        source: std::io::Error,
+    },
     /// The scratch file that holds the reference's distributions failed.
     #[error(
         "the scratch file of the reference distributions in {}: {source}; \

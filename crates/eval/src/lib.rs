@@ -9,6 +9,7 @@ mod error;
 mod machine;
 pub mod metrics;
 mod progress;
+pub mod results;
 mod rng;
 mod scoring;
 pub mod tasks;
