@@ -1,0 +1,142 @@
+//! Token ids against those of transformers on a torture test, and back.
+
+mod common;
+
+use common::*;
+use proptest::prelude::*;
+use serde::Deserialize;
+use sketchkv_model::{ModelFile, Tokenizer};
+use std::path::Path;
+use std::sync::LazyLock;
+
+#[derive(Deserialize)]
+struct Case {
+    text: String,
+    /// Without and with the tokens that the tokenizer adds by itself.
+    ids: Vec<u32>,
+    prompt: Vec<u32>,
+}
+
+fn tokenizer(path: &Path) -> Tokenizer {
+    ModelFile::open(path).and_then(|file| file.tokenizer()).unwrap_or_else(|error| panic!("{error}"))
+}
+
+fn check(name: &str, tokenizer: &Tokenizer, cases: &Path) {
+    let cases: Vec<Case> = serde_json::from_slice(&std::fs::read(cases).unwrap()).unwrap();
+    assert!(cases.len() > 30);
+    for Case { text, ids, prompt } in cases {
+        assert_eq!(tokenizer.encode(&text).unwrap(), ids, "{name}: {text:?}");
+        assert_eq!(tokenizer.encode_prompt(&text).unwrap(), prompt, "{name}: {text:?}");
+    }
+}
+
+#[test]
+fn folders_give_the_ids_of_transformers() {
+    for name in ["llama", "llama3", "mistral", "qwen2", "gpt2"] {
+        check(name, &tokenizer(&golden(name)), &golden(name).join("tokens.json"));
+    }
+    check("tiny-gpt2", &tokenizer(&tiny_gpt2()), &golden("tiny-gpt2.tokens.json"));
+}
+
+#[test]
+fn gguf_metadata_gives_the_ids_of_transformers() {
+    for name in ["llama", "llama3", "mistral", "qwen2", "gpt2"] {
+        check(name, &tokenizer(&golden(&format!("{name}.gguf"))), &golden(name).join("tokens.json"));
+    }
+    check("k-quants", &tokenizer(&golden("k-quants.gguf")), &golden("k-quants.tokens.json"));
+}
+
+#[test]
+fn smollm2_gives_the_ids_of_transformers() {
+    let Some(path) = smollm2() else { return };
+    let tokenizer = tokenizer(&path);
+    check("smollm2", &tokenizer, &golden("smollm2.tokens.json"));
+    assert_eq!(tokenizer.vocabulary(), 49_152);
+    let ends: Vec<u32> = tokenizer.ends().collect();
+    assert_eq!(ends, [0, 2]);
+    let prompt = tokenizer.chat(&[sketchkv_model::ChatMessage::new("user", "Hi")], true).unwrap();
+    assert_eq!(
+        prompt,
+        "<|im_start|>system\nYou are a helpful AI assistant named SmolLM, trained by Hugging Face<|im_end|>\n\
+         <|im_start|>user\nHi<|im_end|>\n<|im_start|>assistant\n"
+    );
+    assert_eq!(tokenizer.encode(&prompt).unwrap().iter().filter(|id| tokenizer.is_special(**id)).count(), 5);
+}
+
+#[test]
+fn special_tokens_are_parsed_only_on_request() {
+    let tokenizer = tokenizer(&golden("qwen2.gguf"));
+    let start = tokenizer.id("<|im_start|>").unwrap();
+    assert!(tokenizer.is_special(start));
+    assert_eq!(tokenizer.token(start).as_deref(), Some("<|im_start|>"));
+    let text = "a<|im_start|>b";
+    assert!(tokenizer.encode(text).unwrap().contains(&start));
+    let literal = tokenizer.encode_literal(text).unwrap();
+    assert!(!literal.contains(&start));
+    assert_eq!(tokenizer.decode(&literal), text);
+    assert_eq!(tokenizer.decode(&tokenizer.encode(text).unwrap()), text);
+}
+
+#[test]
+fn a_stream_shows_whole_characters_and_hides_special_tokens() {
+    for name in ["qwen2.gguf", "llama.gguf"] {
+        let tokenizer = tokenizer(&golden(name));
+        let text = "A 🙂 né 你好 \u{10348}!";
+        let mut stream = tokenizer.stream();
+        let pieces: Vec<String> = tokenizer.encode(text).unwrap().iter().map(|id| stream.push(*id)).collect();
+        assert!(pieces.iter().any(String::is_empty), "{name}: some token must end within a character");
+        assert!(!pieces.concat().contains('\u{fffd}'));
+        assert_eq!(pieces.concat().trim_start(), text);
+        assert_eq!(stream.finish(), "");
+    }
+    let tokenizer = tokenizer(&golden("qwen2.gguf"));
+    let end = tokenizer.id("<|im_end|>").unwrap();
+    assert!(tokenizer.is_end(end));
+    assert_eq!(tokenizer.stream().push(end), "");
+    assert_eq!(tokenizer.stream_with_special().push(end), "<|im_end|>");
+}
+
+#[test]
+fn chat_templates_are_found_in_both_kinds() {
+    let messages = [sketchkv_model::ChatMessage::new("user", "Hi")];
+    for name in ["qwen2", "qwen2.gguf"] {
+        let tokenizer = tokenizer(&golden(name));
+        assert!(tokenizer.has_chat_template());
+        let prompt = tokenizer.chat(&messages, true).unwrap();
+        assert_eq!(prompt, "<|im_start|>user\nHi<|im_end|>\n<|im_start|>assistant\n");
+    }
+    let error = tokenizer(&golden("gpt2")).chat(&messages, true).unwrap_err().to_string();
+    assert!(error.contains("no chat template"), "{error}");
+}
+
+static BYTE_LEVEL: LazyLock<Vec<Tokenizer>> = LazyLock::new(|| {
+    ["llama3", "gpt2", "llama3.gguf", "gpt2.gguf", "k-quants.gguf"]
+        .map(|name| tokenizer(&golden(name)))
+        .into()
+});
+static SENTENCE_PIECE: LazyLock<Vec<Tokenizer>> =
+    LazyLock::new(|| ["llama", "llama.gguf"].map(|name| tokenizer(&golden(name))).into());
+static QWEN2: LazyLock<Tokenizer> = LazyLock::new(|| tokenizer(&golden("qwen2.gguf")));
+
+/// Tokens as text and as literal text, decoded.
+fn there_and_back(tokenizer: &Tokenizer, text: &str) -> [String; 2] {
+    [tokenizer.encode(text), tokenizer.encode_literal(text)].map(|tokens| tokenizer.decode(&tokens.unwrap()))
+}
+
+proptest! {
+    #[test]
+    fn decoding_gives_the_text_back(text in "\\PC{0,40}|[ \\t\\r\\n<|>a-z_ésΩ语🙂\u{0}-\u{1f}]{0,60}") {
+        for tokenizer in BYTE_LEVEL.iter() {
+            prop_assert_eq!(there_and_back(tokenizer, &text), [text.as_str(); 2]);
+        }
+        // What the others do to a text before they encode it: SentencePiece knows no `▁` beside the space and takes
+        // a leading space for the one it would put there itself; Qwen2 composes characters.
+        let spaced = text.replace('▁', " ");
+        let spaced = spaced.strip_prefix(' ').unwrap_or(&spaced);
+        for tokenizer in SENTENCE_PIECE.iter() {
+            prop_assert_eq!(there_and_back(tokenizer, &text), [spaced; 2]);
+        }
+        let composed: String = unicode_normalization::UnicodeNormalization::nfc(text.as_str()).collect();
+        prop_assert_eq!(there_and_back(&QWEN2, &text), [composed.as_str(); 2]);
+    }
+}

@@ -1,0 +1,185 @@
+"""Small tokenizers of every kind the engine builds, trained on the repository's own text, and a torture test.
+
+Every kind exists twice: as a `tokenizer.json` that transformers loads, and as the GGUF metadata that the engine
+builds the same tokenizer from.
+"""
+
+import io
+import json
+from pathlib import Path
+
+import sentencepiece
+from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers, processors, trainers
+
+REPOSITORY = Path(__file__).resolve().parents[2]
+SPLIT = {
+    # As published in the tokenizer.json of Llama 3 and Qwen2.
+    "llama-bpe": r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}"
+    r"| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+",
+    "qwen2": r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}"
+    r"| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+",
+}
+SPECIAL = {
+    "gpt-2": ["<|endoftext|>"],
+    "smollm": ["<|endoftext|>", "<|im_start|>", "<|im_end|>"],
+    "llama-bpe": ["<|begin_of_text|>", "<|end_of_text|>", "<|eot_id|>"],
+    "qwen2": ["<|endoftext|>", "<|im_start|>", "<|im_end|>"],
+}
+# Begin and end of text, where the model has them.
+BEGIN_END = {
+    "gpt-2": ("<|endoftext|>", "<|endoftext|>"),
+    "smollm": ("<|im_start|>", "<|im_end|>"),
+    "llama-bpe": ("<|begin_of_text|>", "<|end_of_text|>"),
+    "qwen2": (None, "<|im_end|>"),
+    "llama": ("<s>", "</s>"),
+}
+
+TORTURE = [
+    "",
+    " ",
+    "Hello",
+    " Hello",
+    "  Hello  world  ",
+    "Hello, world! It's 3 o'clock; we'LL see WE'VE DON'T.",
+    "tabs\tand\nnew\r\nlines\n\n\n  indented\n\t\tmore\n ",
+    "    four spaces\n        eight\n",
+    "def f(x: int) -> str:\n    return f\"{x!r:>10}\"  # comment\n\n\nif __name__ == '__main__':\n\tprint(f(3))\n",
+    "<html lang=\"en\"><body class='a-b'>&amp; 5 < 6</body></html>",
+    "0 1 12 123 1234 12345 3.14159 -7e-10 0xDEADBEEF 1,000,000 ½ Ⅷ ٣٤ 五",
+    "déjà vu, naïve café, Ærøskøbing, Straße, ﬁne",
+    "e\u0301 versus \u00e9; A\u030a versus \u00c5; \ud55c versus \u1112\u1161\u11ab",
+    "Здравствуй, мир! Γειά σου Κόσμε. שלום עולם. مرحبا بالعالم",
+    "你好，世界！ こんにちは 世界 안녕하세요 สวัสดีชาวโลก नमस्ते",
+    "emoji 🙂🙃 👩‍👩‍👧‍👦 🇳🇴🇯🇵 👍🏽 ❤️ 🏴󠁧󠁢󠁥󠁮󠁧󠁿",
+    "zero\u200bwidth\u200djoin\ufeffbom soft\u00adhyphen nb\u00a0space em\u2003space ideographic\u3000space",
+    "control \x00 \x01 \x07 \x1b[31m \x7f \x85 \u2028 \u2029 end",
+    "rare: \U00010348 \U0001d400 \U000e0041 \ufffd \uffff \U0010ffff",
+    "…—–‘’“”«»„‟•·°§¶†‡€£¥",
+    "aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa",
+    "!!!???...---___***###@@@$$$%%%^^^&&&(((((())))))",
+    "\n",
+    "\n\n",
+    " \n \n ",
+    "a\u0300\u0301\u0302\u0303\u0304 zalgo",
+    "▁under▁score▁ and <0x41> as text",
+    "Special <|endoftext|> inside <|im_start|>user\nhi<|im_end|> text <|eot_id|><|begin_of_text|>x",
+    "Special <s> inside </s> text <unk>y <s>",
+    "<|endoftext|><|endoftext|> <|im_end|>\n<|im_end|>",
+    "almost <|endoftext| > <|im_start <|im_end||>",
+    "https://example.org/a/b?c=d&e=f#g user@example.org C:\\path\\file.txt",
+    "SELECT * FROM t WHERE a <> 'b' -- comment;",
+    "She was then in her twenty-seventh year; and Sir Walter's vanity was not less than it had been.",
+]
+
+
+def corpus():
+    text = (REPOSITORY / "data/persuasion.txt").read_text("utf-8")[:120_000]
+    text += (REPOSITORY / "data/jargon.txt").read_text("utf-8")[:60_000]
+    return text.splitlines(keepends=True) + [line + "\n" for line in TORTURE for _ in range(3)]
+
+
+def byte_level(kind, size):
+    """A byte-level BPE tokenizer with the splits of `kind`."""
+    tokenizer = Tokenizer(models.BPE(ignore_merges=kind == "llama-bpe"))
+    words = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    if kind in SPLIT:
+        tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
+            [
+                pre_tokenizers.Split(Regex(SPLIT[kind]), "isolated"),
+                pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False),
+            ]
+        )
+    elif kind == "smollm":
+        tokenizer.pre_tokenizer = pre_tokenizers.Sequence([pre_tokenizers.Digits(individual_digits=True), words])
+    else:
+        tokenizer.pre_tokenizer = words
+    if kind == "qwen2":
+        tokenizer.normalizer = normalizers.NFC()
+    tokenizer.decoder = decoders.ByteLevel()
+    trainer = trainers.BpeTrainer(
+        vocab_size=size,
+        special_tokens=SPECIAL[kind],
+        initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
+        show_progress=False,
+    )
+    tokenizer.train_from_iterator(corpus(), trainer)
+    if kind == "llama-bpe":
+        add_begin(tokenizer, SPECIAL[kind][0])
+    return tokenizer
+
+
+def add_begin(tokenizer, begin):
+    tokenizer.post_processor = processors.TemplateProcessing(
+        single=f"{begin} $A", special_tokens=[(begin, tokenizer.token_to_id(begin))]
+    )
+
+
+def sentence_piece(size):
+    """A SentencePiece BPE model with byte fallback: the tokenizer as transformers has it, tokens, scores and types."""
+    model = io.BytesIO()
+    sentencepiece.SentencePieceTrainer.train(
+        sentence_iterator=iter(line.rstrip("\n") for line in corpus() if "\0" not in line),
+        model_writer=model,
+        model_type="bpe",
+        vocab_size=size,
+        byte_fallback=True,
+        character_coverage=0.999,
+        normalization_rule_name="identity",
+        remove_extra_whitespaces=False,
+        split_digits=True,
+        num_threads=1,
+        minloglevel=2,
+    )
+    processor = sentencepiece.SentencePieceProcessor(model_proto=model.getvalue())
+    tokens = [processor.id_to_piece(i) for i in range(processor.get_piece_size())]
+    scores = [processor.get_score(i) for i in range(len(tokens))]
+    # Types of GGUF: normal, unknown, control, byte.
+    types = [
+        2 if processor.is_unknown(i) else 3 if processor.is_control(i) else 6 if processor.is_byte(i) else 1
+        for i in range(len(tokens))
+    ]
+    from transformers import LlamaTokenizer
+    from transformers.convert_slow_tokenizer import generate_merges
+
+    vocabulary = {token: i for i, token in enumerate(tokens)}
+    merges = generate_merges(vocabulary, dict(zip(tokens, scores)))
+    tokenizer = LlamaTokenizer(vocab=vocabulary, merges=merges)._tokenizer
+    tokenizer.add_special_tokens([AddedToken(t, normalized=False, special=True) for t in ("<unk>", "<s>", "</s>")])
+    add_begin(tokenizer, "<s>")
+    return tokenizer, processor, tokens, scores, types
+
+
+def merges_of(tokenizer):
+    merges = json.loads(tokenizer.to_str())["model"]["merges"]
+    return [m if isinstance(m, str) else " ".join(m) for m in merges]
+
+
+def tokens_of(tokenizer):
+    return [tokenizer.id_to_token(i) for i in range(tokenizer.get_vocab_size())]
+
+
+def save(tokenizer, kind, folder, template=None):
+    """What transformers needs beside the model."""
+    (folder / "tokenizer.json").write_text(tokenizer.to_str() + "\n", "utf-8")
+    begin, end = BEGIN_END[kind]
+    config = {
+        "tokenizer_class": "PreTrainedTokenizerFast",
+        "bos_token": begin,
+        "eos_token": end,
+        "clean_up_tokenization_spaces": False,
+    }
+    if template:
+        config["chat_template"] = template
+    (folder / "tokenizer_config.json").write_text(json.dumps(config, indent=1) + "\n", "utf-8")
+
+
+def expectations(folder):
+    """Ids that transformers gives for the torture texts, without and with the tokens it adds by itself."""
+    from transformers import AutoTokenizer
+
+    tokenizer = AutoTokenizer.from_pretrained(folder)
+    cases = []
+    for text in TORTURE:
+        plain = tokenizer(text, add_special_tokens=False)["input_ids"]
+        cases.append({"text": text, "ids": plain, "prompt": tokenizer(text)["input_ids"]})
+    return cases
