@@ -8,10 +8,11 @@ use crate::error::{SketchError, try_table};
 use crate::hash::{LinearHash, column, digest, digest_point};
 use crate::random::Random;
 use crate::scale::Scale;
-use crate::simd::{self, Level};
+use crate::simd::Level;
+use crate::simd::columns::{for_each_counter, least_counters};
 
-/// Keys handled at once by the batch forms: their columns stay in the first-level cache.
-const BATCH: usize = 128;
+/// Keys digested at once by the batch forms.
+const BATCH: usize = 256;
 
 /// The largest number of rows; at 64 the probability of failure is below 10^-27.
 pub(crate) const MAX_DEPTH: usize = 64;
@@ -178,12 +179,11 @@ impl<C: Counter> CountMin<C> {
     pub fn update_hash_batch(&mut self, keys: &[u64]) {
         self.total += keys.len() as f64 * f64::from(self.scale.inverse());
         let amount = C::ONE.scaled(self.scale.inverse());
-        self.for_columns(keys, |row, columns, _| {
-            for &column in columns {
-                let counter = &mut row[column as usize];
-                *counter = counter.plus(amount);
-            }
-        });
+        if C::holds(self.total) {
+            self.for_counters(keys, |counter, _| *counter = counter.plus_within(amount));
+        } else {
+            self.for_counters(keys, |counter, _| *counter = counter.plus(amount));
+        }
     }
 
     /// [`update_batch_weighted`](Self::update_batch_weighted) for keys that are `u64` already.
@@ -195,12 +195,7 @@ impl<C: Counter> CountMin<C> {
         let inverse = self.scale.inverse();
         let sum: f64 = amounts.iter().map(|amount| amount.admitted().to_f64()).sum();
         self.total += sum * f64::from(inverse);
-        self.for_columns(keys, |row, columns, start| {
-            for (&column, amount) in columns.iter().zip(&amounts[start..]) {
-                let counter = &mut row[column as usize];
-                *counter = counter.plus(amount.admitted().scaled(inverse));
-            }
-        });
+        self.for_counters(keys, |counter, i| *counter = counter.plus(amounts[i].admitted().scaled(inverse)));
     }
 
     /// Raises `key` by `amount`, and each of its counters only as far as the new estimate needs.
@@ -265,22 +260,9 @@ impl<C: Counter> CountMin<C> {
     /// If the slices differ in length.
     pub fn query_hash_batch(&self, keys: &[u64], estimates: &mut [C]) {
         assert_eq!(keys.len(), estimates.len(), "one estimate per key");
-        let level = Level::current();
-        let mut columns = [0; BATCH];
-        for (keys, estimates) in keys.chunks(BATCH).zip(estimates.chunks_mut(BATCH)) {
-            let columns = &mut columns[..keys.len()];
-            for (r, (row, hash)) in self.table.chunks_exact(self.width).zip(&self.rows).enumerate() {
-                simd::columns::columns(level, hash, self.width as u32, keys, columns);
-                for (estimate, &column) in estimates.iter_mut().zip(&*columns) {
-                    let counter = row[column as usize];
-                    if r == 0 || counter < *estimate {
-                        *estimate = counter;
-                    }
-                }
-            }
-            for estimate in estimates {
-                *estimate = estimate.scaled(self.scale.value());
-            }
+        least_counters(Level::current(), &self.rows, self.width as u32, &self.table, keys, estimates);
+        for estimate in estimates {
+            *estimate = estimate.scaled(self.scale.value());
         }
     }
 
@@ -292,18 +274,10 @@ impl<C: Counter> CountMin<C> {
         hashes
     }
 
-    /// Calls `f(row, columns of some keys in it, index of the first of these keys)` for all rows and keys.
+    /// Calls `f(counter, i)` for the counter of every key i in every row.
     #[inline]
-    fn for_columns(&mut self, keys: &[u64], mut f: impl FnMut(&mut [C], &[u32], usize)) {
-        let level = Level::current();
-        let mut columns = [0; BATCH];
-        for (batch, keys) in keys.chunks(BATCH).enumerate() {
-            let columns = &mut columns[..keys.len()];
-            for (row, hash) in self.table.chunks_exact_mut(self.width).zip(&self.rows) {
-                simd::columns::columns(level, hash, self.width as u32, keys, columns);
-                f(row, columns, batch * BATCH);
-            }
-        }
+    fn for_counters(&mut self, keys: &[u64], f: impl FnMut(&mut C, usize)) {
+        for_each_counter(Level::current(), &self.rows, self.width as u32, &mut self.table, keys, f);
     }
 
     /// Halves every counter (and the total): the ageing of TinyLFU. Integers round down, which ends linearity.

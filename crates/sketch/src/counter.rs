@@ -49,6 +49,12 @@ pub trait Counter: Number {
     /// An amount as a sketch can take it: not negative, a number.
     #[doc(hidden)]
     fn admitted(self) -> Self;
+    /// Whether no sum of admitted amounts that add up to `total` can leave the range.
+    #[doc(hidden)]
+    fn holds(total: f64) -> bool;
+    /// The sum, where it is known to be in the range.
+    #[doc(hidden)]
+    fn plus_within(self, other: Self) -> Self;
     /// Whether sums may have been cut off at the end of the range.
     #[doc(hidden)]
     fn is_saturated(self) -> bool;
@@ -119,6 +125,15 @@ macro_rules! unsigned {
             #[inline]
             fn admitted(self) -> Self {
                 self
+            }
+            #[inline]
+            fn holds(total: f64) -> bool {
+                // A margin for the rounding of the total.
+                total < Self::MAX as f64 * 0.999
+            }
+            #[inline]
+            fn plus_within(self, other: Self) -> Self {
+                self.wrapping_add(other)
             }
             #[inline]
             fn is_saturated(self) -> bool {
@@ -202,6 +217,14 @@ impl Counter for f32 {
     #[inline]
     fn admitted(self) -> Self {
         if self > 0.0 { self.min(f32::MAX) } else { 0.0 }
+    }
+    #[inline]
+    fn holds(total: f64) -> bool {
+        total < 1e38
+    }
+    #[inline]
+    fn plus_within(self, other: Self) -> Self {
+        self + other
     }
     #[inline]
     fn is_saturated(self) -> bool {

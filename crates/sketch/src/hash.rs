@@ -21,17 +21,28 @@ use crate::random::Random;
 /// The prime 2^61 - 1.
 pub(crate) const P: u64 = (1 << 61) - 1;
 
-/// `x mod p` for `x ≤ p (p - 1)`, which covers a product of two field elements plus a third.
+/// `x mod p`.
 #[inline]
-pub(crate) fn reduce(x: u128) -> u64 {
-    let folded = (x as u64 & P) + (x >> 61) as u64;
+pub(crate) fn reduce(x: u64) -> u64 {
+    let folded = (x & P) + (x >> 61);
     if folded >= P { folded - P } else { folded }
 }
 
-/// Maps a field element evenly onto `0..width`.
+/// A number below `a + 2^61` that is `a · x` modulo p, for `x` below 2^61.
+///
+/// With x shifted by three places the product falls apart at 2^61 along the boundary of its two words, and
+/// 2^61 = 1 in the field.
+#[inline]
+fn product(a: u64, x: u64) -> u64 {
+    let product = a as u128 * (x << 3) as u128;
+    (product >> 64) as u64 + (product as u64 >> 3)
+}
+
+/// Maps the upper 52 bits of a field element onto `0..width`, each column as often as any other to within one part
+/// in `2^52 / width`. (52 bits are what one vector multiplication takes.)
 #[inline]
 pub(crate) fn column(value: u64, width: u32) -> u32 {
-    ((value as u128 * width as u128) >> 61) as u32
+    (((value >> 9 << 12) as u128 * width as u128) >> 64) as u32
 }
 
 /// `(low·x_low + high·x_high + offset) mod p` with `x = x_high·2^32 + x_low`.
@@ -49,9 +60,7 @@ impl LinearHash {
 
     #[inline]
     pub(crate) fn hash(&self, x: u64) -> u64 {
-        let low = self.low as u128 * (x & 0xffff_ffff) as u128;
-        let high = self.high as u128 * (x >> 32) as u128;
-        reduce(low + high + self.offset as u128)
+        reduce(product(self.low, x & 0xffff_ffff) + product(self.high, x >> 32) + self.offset)
     }
 }
 
@@ -69,9 +78,10 @@ impl CubicHash {
     #[inline]
     pub(crate) fn hash(&self, x: u64) -> u64 {
         let [c0, c1, c2, c3] = self.coefficients;
-        let mut value = reduce(c3 as u128 * x as u128 + c2 as u128);
-        value = reduce(value as u128 * x as u128 + c1 as u128);
-        reduce(value as u128 * x as u128 + c0 as u128)
+        // Below 3, 5 and 7 times 2^61: no reduction is needed on the way.
+        let value = product(c3, x) + c2;
+        let value = product(value, x) + c1;
+        reduce(product(value, x) + c0)
     }
 }
 
@@ -109,7 +119,7 @@ struct KeyHasher {
 impl KeyHasher {
     #[inline]
     fn absorb(&mut self, limb: u64) {
-        self.state = reduce(self.state as u128 * self.point as u128 + limb as u128);
+        self.state = reduce(product(self.state, self.point) + limb);
     }
 
     #[inline]
@@ -231,12 +241,18 @@ mod tests {
     #[test]
     fn reduction_is_exact_at_the_corners() {
         let corners = [0, 1, 2, P - 2, P - 1];
-        for a in corners {
-            for b in corners {
-                for c in corners {
-                    let x = a as u128 * b as u128 + c as u128;
-                    assert_eq!(reduce(x), (x % P as u128) as u64, "{a} {b} {c}");
-                }
+        for a in corners.into_iter().chain([P, 5 * (P + 1), u64::MAX]) {
+            assert_eq!(reduce(a), a % P);
+            for x in corners {
+                let product = product(a, x);
+                assert_eq!(product % P, mul_mod(a, x), "{a} {x}");
+                assert!(u128::from(product) < u128::from(a) + (1 << 61));
+            }
+        }
+        for c in corners {
+            for x in corners {
+                let expected = (0..3).fold(c, |value, _| (mul_mod(value, x) + c) % P);
+                assert_eq!(CubicHash { coefficients: [c; 4] }.hash(x), expected, "{c} {x}");
             }
         }
     }

@@ -122,8 +122,8 @@ impl SimHash {
     /// If `x` is not of length `dim` or `out` not of length `bits`.
     pub fn project(&self, x: &[f32], out: &mut [f32]) {
         assert_eq!(out.len(), self.bits, "one output per bit");
-        self.for_words(x, |word, projections| {
-            out[64 * word..][..projections.len()].copy_from_slice(projections);
+        self.for_words(x, |word, projections, bits| {
+            out[BLOCK * word..][..bits].copy_from_slice(&projections[..bits]);
         });
     }
 
@@ -134,7 +134,7 @@ impl SimHash {
     pub fn encode(&self, x: &[f32], code: &mut [u64]) {
         assert_eq!(code.len(), self.words(), "one word per 64 bits");
         let level = Level::current();
-        self.for_words(x, |word, projections| code[word] = signs(level, projections));
+        self.for_words(x, |word, projections, bits| code[word] = signs(level, projections, bits));
     }
 
     /// The codes of many vectors: `xs` is `[i][dim]`, `codes` is `[i][words]`.
@@ -148,9 +148,9 @@ impl SimHash {
         }
     }
 
-    /// Calls `f(word, projections of its bits)` for every word of a code; the last may have fewer than 64.
+    /// Calls `f(word, projections, bits)` for every word of a code, the first `bits` projections being its own.
     #[inline]
-    fn for_words(&self, x: &[f32], mut f: impl FnMut(usize, &[f32])) {
+    fn for_words(&self, x: &[f32], mut f: impl FnMut(usize, &[f32; BLOCK], usize)) {
         assert_eq!(x.len(), self.dim, "the vector's length");
         let level = Level::current();
         if self.projection == Projection::Hadamard {
@@ -159,19 +159,17 @@ impl SimHash {
         let stride = self.bits.next_multiple_of(16);
         let mut block = [0.0; BLOCK];
         for (word, first) in (0..stride).step_by(BLOCK).enumerate() {
-            let block = &mut block[..BLOCK.min(stride - first)];
-            dense(level, &self.basis[first..], stride, x, block);
-            f(word, &block[..BLOCK.min(self.bits - first)]);
+            dense(level, &self.basis[first..], stride, x, BLOCK.min(stride - first), &mut block);
+            f(word, &block, BLOCK.min(self.bits - first));
         }
     }
 
-    fn for_words_fast(&self, level: Level, x: &[f32], mut f: impl FnMut(usize, &[f32])) {
+    fn for_words_fast(&self, level: Level, x: &[f32], mut f: impl FnMut(usize, &[f32; BLOCK], usize)) {
         let padded = self.dim.next_power_of_two();
         let mut stack = [0.0; STACK];
         let mut heap = vec![0.0; if padded > STACK { padded } else { 0 }];
         let work = if padded > STACK { &mut heap[..] } else { &mut stack[..padded] };
-        // A transform of fewer than 64 outputs fills a word only together with the next ones.
-        let mut word = [0.0; BLOCK];
+        let mut block = [0.0; BLOCK];
         for (group, rounds) in self.basis.chunks_exact(3 * padded).enumerate() {
             work[..self.dim].copy_from_slice(x);
             work[self.dim..].fill(0.0);
@@ -179,17 +177,14 @@ impl SimHash {
                 work.iter_mut().zip(signs).for_each(|(x, sign)| *x *= sign);
                 hadamard(level, work);
             }
-            let first = group * padded;
-            let outputs = &work[..padded.min(self.bits - first)];
-            if padded >= BLOCK {
-                for (i, outputs) in outputs.chunks(BLOCK).enumerate() {
-                    f(first / BLOCK + i, outputs);
-                }
-            } else {
-                word[first % BLOCK..][..outputs.len()].copy_from_slice(outputs);
-                let end = first + outputs.len();
-                if end.is_multiple_of(BLOCK) || end == self.bits {
-                    f(first / BLOCK, &word[..end - first / BLOCK * BLOCK]);
+            // Powers of two on both sides: a transform fills whole words, or a whole part of one.
+            let mut first = group * padded;
+            for outputs in work[..padded.min(self.bits - first)].chunks(BLOCK) {
+                let (word, place) = (first / BLOCK, first % BLOCK);
+                block[place..][..outputs.len()].copy_from_slice(outputs);
+                first += outputs.len();
+                if first.is_multiple_of(BLOCK) || first == self.bits {
+                    f(word, &block, place + outputs.len());
                 }
             }
         }

@@ -16,7 +16,7 @@ pub enum Level {
     Scalar,
     /// AVX2 and FMA (x86-64-v3).
     Avx2,
-    /// AVX-512 F, BW, DQ, VL and VPOPCNTDQ (Ice Lake, Zen 4 and later).
+    /// AVX-512 F, BW, DQ, VL, IFMA and VPOPCNTDQ (Ice Lake, Zen 4 and later).
     Avx512,
 }
 
@@ -36,6 +36,12 @@ impl Level {
         })
     }
 
+    /// Every level this processor has, lowest first.
+    #[cfg(test)]
+    pub(crate) fn available() -> impl Iterator<Item = Self> {
+        [Self::Scalar, Self::Avx2, Self::Avx512].into_iter().filter(|&level| level <= Self::best())
+    }
+
     #[cfg(target_arch = "x86_64")]
     fn best() -> Self {
         let avx2 = is_x86_feature_detected!("avx2")
@@ -45,6 +51,7 @@ impl Level {
             && is_x86_feature_detected!("avx512bw")
             && is_x86_feature_detected!("avx512dq")
             && is_x86_feature_detected!("avx512vl")
+            && is_x86_feature_detected!("avx512ifma")
             && is_x86_feature_detected!("avx512vpopcntdq");
         match (avx2, avx512) {
             (true, true) => Self::Avx512,
