@@ -8,6 +8,7 @@
 //! - [`ops`]: norms, activations, rotations, softmax.
 
 mod activations;
+mod bandwidth;
 mod blocks;
 mod buffer;
 pub mod cpu;
@@ -19,6 +20,7 @@ mod pool;
 mod product;
 
 pub use activations::{Input, Workspace};
+pub use bandwidth::bandwidth;
 pub use blocks::{BlockFormat, quantize_q8_0};
 pub use error::KernelError;
 pub use matrix::{Matrix, Rows, WeightFormat};

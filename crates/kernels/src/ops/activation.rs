@@ -43,13 +43,13 @@ pub(crate) fn gelu_at(level: Level, x: &mut [f32]) {
 
 /// silu of one value.
 #[inline(always)]
-pub(crate) fn silu_lanes(x: f32) -> f32 {
+fn silu_lanes(x: f32) -> f32 {
     x / (1.0 + lanes::exp(-x))
 }
 
 /// gelu of one value as x·σ(2y), since (1 + tanh y) / 2 = σ(2y): no cancellation where tanh is near −1.
 #[inline(always)]
-pub(crate) fn gelu_lanes(x: f32) -> f32 {
+fn gelu_lanes(x: f32) -> f32 {
     /// 2·√(2/π)
     const SCALE: f32 = 1.595_769;
     x / (1.0 + lanes::exp(-SCALE * x * (0.044715 * x).mul_add(x, 1.0)))
@@ -57,19 +57,25 @@ pub(crate) fn gelu_lanes(x: f32) -> f32 {
 
 per_level! {
     fn silu_mul_lanes(gate: &[f32], up: &[f32], out: &mut [f32]) {
-        out.iter_mut().zip(gate).zip(up).for_each(|((o, g), u)| *o = silu_lanes(*g) * u);
+        for ((o, g), u) in out.iter_mut().zip(gate).zip(up) {
+            *o = silu_lanes(*g) * u;
+        }
     }
 }
 
 per_level! {
     fn gelu_all(x: &mut [f32]) {
-        x.iter_mut().for_each(|x| *x = gelu_lanes(*x));
+        for x in x {
+            *x = gelu_lanes(*x);
+        }
     }
 }
 
 per_level! {
     fn add_lanes(source: &[f32], target: &mut [f32]) {
-        target.iter_mut().zip(source).for_each(|(t, s)| *t += s);
+        for (t, s) in target.iter_mut().zip(source) {
+            *t += s;
+        }
     }
 }
 

@@ -1,4 +1,6 @@
 //! Building blocks that the compiler turns into vectors: inlined into functions with a level's target features.
+//!
+//! Loops are `for` loops: the closure of a `fold` or `for_each` may stay a function of its own, without those features.
 
 /// Values handled at a time: one 512-bit register, two of 256 bits, four of 128.
 pub(crate) const CHUNK: usize = 16;
@@ -16,8 +18,10 @@ pub(crate) fn exp(x: f32) -> f32 {
     let shifted = clamped * std::f32::consts::LOG2_E + TO_INTEGER;
     let n = shifted - TO_INTEGER;
     let r = n.mul_add(-LN2_LOW, n.mul_add(-LN2_HIGH, clamped));
-    let tail = [1.0 / 720.0, 1.0 / 120.0, 1.0 / 24.0, 1.0 / 6.0, 0.5, 1.0, 1.0];
-    let polynomial = tail.iter().fold(1.0 / 5040.0, |p: f32, c| p.mul_add(r, *c));
+    let mut polynomial = 1.0 / 5040.0_f32;
+    for coefficient in [1.0 / 720.0, 1.0 / 120.0, 1.0 / 24.0, 1.0 / 6.0, 0.5, 1.0, 1.0] {
+        polynomial = polynomial.mul_add(r, coefficient);
+    }
     // Two factors, since 2¹²⁸ alone is beyond the exponent.
     let bits = (shifted.to_bits() as i32).wrapping_sub(TO_INTEGER.to_bits() as i32);
     let power = |n: i32| f32::from_bits((n.wrapping_add(127) << 23) as u32);

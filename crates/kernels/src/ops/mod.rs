@@ -10,9 +10,9 @@ mod rope;
 mod softmax;
 
 pub use activation::{add, gelu, silu_mul};
-pub(crate) use activation::{gelu_lanes, silu_lanes};
+pub(crate) use activation::{gelu_at, silu_mul_at};
 
-pub(crate) use norm::{inverse_root_mean_square, mean_and_inverse_deviation};
+pub(crate) use norm::{centre, inverse_root_mean_square, mean_and_inverse_deviation, scale};
 pub use norm::{layer_norm, rms_norm};
 pub use rope::{Rope, RopeLayout, rotate};
 pub use softmax::softmax;

@@ -21,10 +21,10 @@ pub(crate) fn rms_norm_at(level: Level, x: &[f32], weight: &[f32], eps: f32, out
     assert!(x.len() == weight.len() && x.len() == out.len(), "rms_norm takes slices of one length");
     if level == Level::Scalar {
         let mean_square = x.iter().map(|x| x * x).sum::<f32>() / x.len() as f32;
-        let scale = 1.0 / (mean_square + eps).sqrt();
-        out.iter_mut().zip(x).zip(weight).for_each(|((o, x), w)| *o = x * scale * w);
+        let root = (mean_square + eps).sqrt();
+        out.iter_mut().zip(x).zip(weight).for_each(|((o, x), w)| *o = x / root * w);
     } else {
-        rms_norm_lanes(level, x, weight, eps, out);
+        scale(level, x, weight, inverse_root_mean_square(level, x, eps), out);
     }
 }
 
@@ -44,39 +44,44 @@ pub(crate) fn layer_norm_at(
     if level == Level::Scalar {
         let mean = x.iter().sum::<f32>() / len as f32;
         let variance = x.iter().map(|x| (x - mean).powi(2)).sum::<f32>() / len as f32;
-        let scale = 1.0 / (variance + eps).sqrt();
+        let root = (variance + eps).sqrt();
         for (((o, x), w), b) in out.iter_mut().zip(x).zip(weight).zip(bias) {
-            *o = (x - mean) * scale * w + b;
+            *o = (x - mean) / root * w + b;
         }
     } else {
-        layer_norm_lanes(level, x, weight, bias, eps, out);
-    }
-}
-
-/// 1 / √(mean(x²) + eps)
-#[inline(always)]
-pub(crate) fn inverse_root_mean_square(x: &[f32], eps: f32) -> f32 {
-    1.0 / (lanes::sum(x, |x| x * x) / x.len() as f32 + eps).sqrt()
-}
-
-/// mean(x) and 1 / √(variance(x) + eps), the variance from the centred values.
-#[inline(always)]
-pub(crate) fn mean_and_inverse_deviation(x: &[f32], eps: f32) -> (f32, f32) {
-    let mean = lanes::sum(x, |x| x) / x.len() as f32;
-    let variance = lanes::sum(x, |x| (x - mean) * (x - mean)) / x.len() as f32;
-    (mean, 1.0 / (variance + eps).sqrt())
-}
-
-per_level! {
-    fn rms_norm_lanes(x: &[f32], weight: &[f32], eps: f32, out: &mut [f32]) {
-        let scale = inverse_root_mean_square(x, eps);
-        out.iter_mut().zip(x).zip(weight).for_each(|((o, x), w)| *o = x * scale * w);
+        let (mean, scale) = mean_and_inverse_deviation(level, x, eps);
+        centre(level, x, weight, bias, mean, scale, out);
     }
 }
 
 per_level! {
-    fn layer_norm_lanes(x: &[f32], weight: &[f32], bias: &[f32], eps: f32, out: &mut [f32]) {
-        let (mean, scale) = mean_and_inverse_deviation(x, eps);
+    /// 1 / √(mean(x²) + eps)
+    pub(crate) fn inverse_root_mean_square(x: &[f32], eps: f32) -> f32 {
+        1.0 / (lanes::sum(x, |x| x * x) / x.len() as f32 + eps).sqrt()
+    }
+}
+
+per_level! {
+    /// mean(x) and 1 / √(variance(x) + eps), the variance from the centred values.
+    pub(crate) fn mean_and_inverse_deviation(x: &[f32], eps: f32) -> (f32, f32) {
+        let mean = lanes::sum(x, |x| x) / x.len() as f32;
+        let variance = lanes::sum(x, |x| (x - mean) * (x - mean)) / x.len() as f32;
+        (mean, 1.0 / (variance + eps).sqrt())
+    }
+}
+
+per_level! {
+    /// `out = x · scale · weight`
+    pub(crate) fn scale(x: &[f32], weight: &[f32], scale: f32, out: &mut [f32]) {
+        for ((o, x), w) in out.iter_mut().zip(x).zip(weight) {
+            *o = x * scale * w;
+        }
+    }
+}
+
+per_level! {
+    /// `out = (x − mean) · scale · weight + bias`
+    pub(crate) fn centre(x: &[f32], weight: &[f32], bias: &[f32], mean: f32, scale: f32, out: &mut [f32]) {
         for (((o, x), w), b) in out.iter_mut().zip(x).zip(weight).zip(bias) {
             *o = (x - mean) * scale * w + b;
         }

@@ -20,9 +20,13 @@ pub(crate) fn softmax_at(level: Level, x: &mut [f32]) {
 per_level! {
     fn softmax_lanes(x: &mut [f32]) {
         let max = lanes::max(x);
-        x.iter_mut().for_each(|x| *x = lanes::exp(*x - max));
+        for x in x.iter_mut() {
+            *x = lanes::exp(*x - max);
+        }
         let inverse = 1.0 / lanes::sum(x, |x| x);
-        x.iter_mut().for_each(|x| *x *= inverse);
+        for x in x {
+            *x *= inverse;
+        }
     }
 }
 

@@ -7,6 +7,8 @@
 #[cfg(target_arch = "x86_64")]
 mod avx512;
 mod scalar;
+#[cfg(target_arch = "x86_64")]
+mod x86_256;
 
 use crate::activations::{GROUP, Group, Input, Workspace};
 use crate::buffer::Disjoint;
@@ -179,6 +181,10 @@ fn integer_kernel(level: Level, format: TileFormat, tokens: usize) -> IntegerKer
     match level {
         #[cfg(target_arch = "x86_64")]
         Level::Avx512 => avx512::integer_kernel(format, tokens),
+        #[cfg(target_arch = "x86_64")]
+        Level::AvxVnni => x86_256::avx_vnni::integer_kernel(format, tokens),
+        #[cfg(target_arch = "x86_64")]
+        Level::Avx2 => x86_256::avx2::integer_kernel(format, tokens),
         _ => scalar::integer_kernel(format),
     }
 }
@@ -187,6 +193,8 @@ fn float_kernel(level: Level, format: TileFormat, tokens: usize) -> FloatKernel 
     match level {
         #[cfg(target_arch = "x86_64")]
         Level::Avx512 => avx512::float_kernel(format, tokens),
+        #[cfg(target_arch = "x86_64")]
+        Level::Avx2 | Level::AvxVnni => x86_256::float_kernel(format, tokens),
         _ => scalar::float_kernel(format),
     }
 }

@@ -1,0 +1,224 @@
+//! The inputs of a product: normed or activated, then quantized to 8 bits in blocks of 32, on the fly.
+
+mod input;
+mod quantize;
+
+use crate::ThreadPool;
+use crate::buffer::{AlignedBuffer, Disjoint};
+use crate::cpu::{self, Level};
+use crate::matrix::tile::BLOCK;
+pub use input::Input;
+use input::TokenInput;
+use quantize::{Places, quantize_blocks};
+
+/// Tokens whose activations lie interleaved: `[group][block][token][32]`, so that a micro-kernel over the tokens of a
+/// group reads from one place. The last group may have fewer.
+pub(crate) const GROUP: usize = 8;
+/// Columns computed at a time, on the stack, before they are rounded to 8 bits.
+const STRETCH: usize = 8 * BLOCK;
+
+/// Scratch memory of products, reused from one to the next.
+pub struct Workspace {
+    level: Level,
+    /// `[group][block][token][32]`
+    quants: AlignedBuffer<i8>,
+    /// `[group][block][token]`, as the next two.
+    scales: AlignedBuffer<f32>,
+    /// Scale times the sum of the block's quants.
+    scaled_sums: AlignedBuffer<f32>,
+    /// Minus the sum of the block's quants.
+    negative_sums: AlignedBuffer<i32>,
+    /// `[token][cols]`, for matrices of floats.
+    rows: AlignedBuffer<f32>,
+}
+
+/// The quantized activations of one group of tokens: `[block][token]`, 32 quants each.
+///
+/// x ≈ scale · quant with quants from −127 to 127.
+#[derive(Clone, Copy)]
+pub(crate) struct Group<'a> {
+    pub(crate) tokens: usize,
+    pub(crate) quants: &'a [i8],
+    pub(crate) scales: &'a [f32],
+    pub(crate) scaled_sums: &'a [f32],
+    pub(crate) negative_sums: &'a [i32],
+}
+
+impl Default for Workspace {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl Workspace {
+    /// An empty workspace for products at the level [in use](cpu::level).
+    pub fn new() -> Self {
+        Self::with_level(cpu::level())
+    }
+
+    /// An empty workspace for products at `level`, or the widest below it that this machine runs.
+    pub fn with_level(level: Level) -> Self {
+        Workspace {
+            level: level.clamp(),
+            quants: AlignedBuffer::zeroed(0),
+            scales: AlignedBuffer::zeroed(0),
+            scaled_sums: AlignedBuffer::zeroed(0),
+            negative_sums: AlignedBuffer::zeroed(0),
+            rows: AlignedBuffer::zeroed(0),
+        }
+    }
+
+    /// The level that products with this workspace run at.
+    pub fn level(&self) -> Level {
+        self.level
+    }
+
+    /// Bytes held.
+    pub fn bytes(&self) -> usize {
+        let integers = self.quants.bytes() + self.negative_sums.bytes();
+        integers + self.scales.bytes() + self.scaled_sums.bytes() + self.rows.bytes()
+    }
+
+    /// Computes `input` for all tokens into 8-bit blocks.
+    pub(crate) fn quantize(&mut self, pool: &ThreadPool, input: &Input, tokens: usize, cols: usize) {
+        let blocks = cols.div_ceil(BLOCK);
+        self.quants.reserve(tokens * blocks * BLOCK);
+        self.scales.reserve(tokens * blocks);
+        self.scaled_sums.reserve(tokens * blocks);
+        self.negative_sums.reserve(tokens * blocks);
+        let quants = Disjoint::new(&mut self.quants);
+        let scales = Disjoint::new(&mut self.scales);
+        let scaled_sums = Disjoint::new(&mut self.scaled_sums);
+        let negative_sums = Disjoint::new(&mut self.negative_sums);
+        let level = self.level;
+        pool.run_ranges(tokens, GROUP, &|group| {
+            let places = group.start * blocks..group.end * blocks;
+            // SAFETY: groups do not overlap, and each is run once.
+            let mut places = unsafe {
+                Places {
+                    quants: quants.part(places.start * BLOCK..places.end * BLOCK),
+                    scales: scales.part(places.clone()),
+                    scaled_sums: scaled_sums.part(places.clone()),
+                    negative_sums: negative_sums.part(places),
+                    tokens: group.len(),
+                }
+            };
+            let mut stretch = [0.0; STRETCH];
+            for token in 0..group.len() {
+                let input = input.token(level, group.start + token, cols);
+                quantize_token(level, &input, cols, token, &mut stretch, &mut places);
+            }
+        });
+    }
+
+    /// Group `index` of what [`Workspace::quantize`] computed for `tokens` tokens.
+    pub(crate) fn group(&self, index: usize, tokens: usize, cols: usize) -> Group<'_> {
+        let blocks = cols.div_ceil(BLOCK);
+        let (first, last) = (index * GROUP, tokens.min((index + 1) * GROUP));
+        let places = first * blocks..last * blocks;
+        Group {
+            tokens: last - first,
+            quants: &self.quants[places.start * BLOCK..places.end * BLOCK],
+            scales: &self.scales[places.clone()],
+            scaled_sums: &self.scaled_sums[places.clone()],
+            negative_sums: &self.negative_sums[places],
+        }
+    }
+
+    /// Computes `input` for all tokens as `f32`.
+    pub(crate) fn compute(&mut self, pool: &ThreadPool, input: &Input, tokens: usize, cols: usize) {
+        self.rows.reserve(tokens * cols);
+        let rows = Disjoint::new(&mut self.rows);
+        let level = self.level;
+        pool.run_ranges(tokens, GROUP, &|group| {
+            // SAFETY: groups do not overlap, and each is run once.
+            let rows = unsafe { rows.part(group.start * cols..group.end * cols) };
+            for (token, row) in group.zip(rows.chunks_exact_mut(cols.max(1))) {
+                input.token(level, token, cols).compute(level, 0..cols, row);
+            }
+        });
+    }
+
+    /// The rows of tokens `first..last` of what [`Workspace::compute`] computed.
+    pub(crate) fn rows(&self, first: usize, last: usize, cols: usize) -> &[f32] {
+        &self.rows[first * cols..last * cols]
+    }
+}
+
+/// Rounds the values of token `token` of a group to 8 bits, with room in `stretch` to compute them.
+fn quantize_token(
+    level: Level,
+    input: &TokenInput,
+    cols: usize,
+    token: usize,
+    stretch: &mut [f32; STRETCH],
+    places: &mut Places,
+) {
+    for first in (0..cols).step_by(STRETCH) {
+        let columns = first..cols.min(first + STRETCH);
+        let whole = columns.len().next_multiple_of(BLOCK);
+        let values = match input {
+            TokenInput::Plain(x) if whole == columns.len() => &x[columns],
+            _ => {
+                let (values, padding) = stretch[..whole].split_at_mut(columns.len());
+                input.compute(level, columns, values);
+                padding.fill(0.0);
+                &stretch[..whole]
+            }
+        };
+        quantize_blocks(level, values, first / BLOCK, token, places);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::ops;
+
+    #[test]
+    fn inputs_are_what_the_operations_give() {
+        let (tokens, cols) = (3, 45);
+        let wave =
+            |len: usize, speed: f32| (0..len).map(|i| (i as f32 * speed).sin() * 3.0).collect::<Vec<f32>>();
+        let (x, pair) = (wave(tokens * cols, 0.37), wave(2 * tokens * cols, 0.53));
+        let (weight, bias) = (wave(cols, 0.11), wave(cols, 0.77));
+        let pool = ThreadPool::new(2);
+        for &level in Level::available() {
+            let mut workspace = Workspace::with_level(level);
+            let mut check = |input: Input, expected: &dyn Fn(usize, &mut [f32])| {
+                input.check(tokens, cols);
+                workspace.compute(&pool, &input, tokens, cols);
+                workspace.quantize(&pool, &input, tokens, cols);
+                let group = workspace.group(0, tokens, cols);
+                for token in 0..tokens {
+                    let mut want = vec![0.0; cols];
+                    expected(token, &mut want);
+                    for (c, want) in want.iter().enumerate() {
+                        let got = workspace.rows(token, token + 1, cols)[c];
+                        assert!((got - want).abs() < 1e-5, "{level:?} {input:?}: {got} is not {want}");
+                        let place = c / BLOCK * tokens + token;
+                        let scale = group.scales[place];
+                        let quantized = scale * f32::from(group.quants[place * BLOCK + c % BLOCK]);
+                        assert!((quantized - want).abs() <= 0.5001 * scale + 1e-5);
+                    }
+                }
+            };
+            let row = |token: usize| &x[token * cols..][..cols];
+            check(Input::Plain(&x), &|t, out| out.copy_from_slice(row(t)));
+            check(Input::RmsNorm { x: &x, weight: &weight, eps: 1e-5 }, &|t, out| {
+                ops::rms_norm(row(t), &weight, 1e-5, out);
+            });
+            check(Input::LayerNorm { x: &x, weight: &weight, bias: &bias, eps: 1e-5 }, &|t, out| {
+                ops::layer_norm(row(t), &weight, &bias, 1e-5, out);
+            });
+            check(Input::SiluMul(&pair), &|t, out| {
+                let (gate, up) = pair[t * 2 * cols..][..2 * cols].split_at(cols);
+                ops::silu_mul(gate, up, out);
+            });
+            check(Input::Gelu(&x), &|t, out| {
+                out.copy_from_slice(row(t));
+                ops::gelu(out);
+            });
+        }
+    }
+}

@@ -1,0 +1,223 @@
+//! Rounding to 8 bits.
+
+use crate::cpu::Level;
+use crate::matrix::tile::BLOCK;
+
+/// Where the quantized blocks of one group of tokens go: `[block][token]`, see [`Group`](super::Group).
+pub(super) struct Places<'a> {
+    pub(super) tokens: usize,
+    pub(super) quants: &'a mut [i8],
+    pub(super) scales: &'a mut [f32],
+    pub(super) scaled_sums: &'a mut [f32],
+    pub(super) negative_sums: &'a mut [i32],
+}
+
+impl Places<'_> {
+    #[inline(always)]
+    fn quants(&mut self, block: usize, token: usize) -> &mut [i8; BLOCK] {
+        let place = block * self.tokens + token;
+        self.quants[place * BLOCK..].first_chunk_mut().expect("every place has a block of quants")
+    }
+
+    #[inline(always)]
+    fn put(&mut self, block: usize, token: usize, scale: f32, scaled_sum: f32, sum: i32) {
+        let place = block * self.tokens + token;
+        self.scales[place] = scale;
+        self.scaled_sums[place] = scaled_sum;
+        self.negative_sums[place] = -sum;
+    }
+}
+
+/// Rounds the blocks of `values`, the first of which is block `first` of token `token`.
+pub(super) fn quantize_blocks(level: Level, values: &[f32], first: usize, token: usize, places: &mut Places) {
+    let (blocks, rest) = values.as_chunks::<BLOCK>();
+    debug_assert!(rest.is_empty());
+    match level {
+        #[cfg(target_arch = "x86_64")]
+        // SAFETY: a level is only ever handed to kernels where the machine has its features.
+        Level::Avx2 | Level::AvxVnni | Level::Avx512 => unsafe {
+            x86::quantize(blocks, first, token, places)
+        },
+        _ => {
+            for (b, values) in blocks.iter().enumerate() {
+                let (scale, sum) = quantize_block(values, places.quants(first + b, token));
+                places.put(first + b, token, scale, scale * sum as f32, sum);
+            }
+        }
+    }
+}
+
+/// Scale of a block and its inverse, from the bits of its largest absolute value.
+///
+/// As integers, absolute values of floats keep their order and put NaN above all: NaN makes the scale NaN, so that it is
+/// seen in the result. Below the smallest normal number the inverse would overflow, and the block counts as zero.
+#[inline(always)]
+fn scale_and_inverse(largest_bits: u32) -> (f32, f32) {
+    let scale = f32::from_bits(largest_bits) / 127.0;
+    if scale < f32::MIN_POSITIVE { (0.0, 0.0) } else { (scale, 1.0 / scale) }
+}
+
+/// Rounds a block to 8 bits, ties to even; returns the scale max|x|/127 and the sum of the quants.
+fn quantize_block(values: &[f32; BLOCK], quants: &mut [i8; BLOCK]) -> (f32, i32) {
+    let largest = values.iter().fold(0, |a: u32, x| a.max(x.abs().to_bits()));
+    let (scale, inverse) = scale_and_inverse(largest);
+    let mut sum = 0;
+    for (q, x) in quants.iter_mut().zip(values) {
+        *q = (x * inverse).round_ties_even() as i8;
+        sum += i32::from(*q);
+    }
+    (scale, sum)
+}
+
+#[cfg(target_arch = "x86_64")]
+mod x86 {
+    use super::{BLOCK, Places};
+    use std::arch::x86_64::*;
+
+    /// Blocks taken at a time: the way from a block to its scale is a long chain of short operations, so eight are taken
+    /// side by side, with their scales in one register.
+    const SIDE_BY_SIDE: usize = 8;
+
+    #[target_feature(enable = "avx2")]
+    pub(super) fn quantize(blocks: &[[f32; BLOCK]], first: usize, token: usize, places: &mut Places) {
+        for (i, blocks) in blocks.chunks(SIDE_BY_SIDE).enumerate() {
+            let mut largest = [_mm256_setzero_si256(); SIDE_BY_SIDE];
+            for (largest, block) in largest.iter_mut().zip(blocks) {
+                *largest = largest_bits(block);
+            }
+            let largest = reduce(largest, |a, b| _mm256_max_epu32(a, b));
+            let (scales, inverses) = scales_and_inverses(_mm256_castsi256_ps(largest));
+            let inverses = to_array(inverses);
+            let mut sums = [_mm256_setzero_si256(); SIDE_BY_SIDE];
+            for (b, block) in blocks.iter().enumerate() {
+                let quants = round(block, inverses[b]);
+                let place = places.quants(first + i * SIDE_BY_SIDE + b, token);
+                // SAFETY: 32 quants have a place of 32 bytes.
+                unsafe { _mm256_storeu_si256(place.as_mut_ptr().cast(), quants) };
+                // 8 sums of 4.
+                let pairs = _mm256_maddubs_epi16(_mm256_set1_epi8(1), quants);
+                sums[b] = _mm256_madd_epi16(pairs, _mm256_set1_epi16(1));
+            }
+            let sums = reduce(sums, |a, b| _mm256_add_epi32(a, b));
+            let scaled_sums = to_array(_mm256_mul_ps(scales, _mm256_cvtepi32_ps(sums)));
+            let (scales, sums) =
+                (to_array(scales), to_array(_mm256_castsi256_ps(sums)).map(|s| s.to_bits() as i32));
+            for b in 0..blocks.len() {
+                places.put(first + i * SIDE_BY_SIDE + b, token, scales[b], scaled_sums[b], sums[b]);
+            }
+        }
+    }
+
+    #[target_feature(enable = "avx2")]
+    fn load(block: &[f32; BLOCK]) -> [__m256; 4] {
+        // SAFETY: a block has 32 values.
+        std::array::from_fn(|i| unsafe { _mm256_loadu_ps(block.as_ptr().add(8 * i)) })
+    }
+
+    /// Eight partial maxima of the absolute values' bits.
+    #[target_feature(enable = "avx2")]
+    fn largest_bits(block: &[f32; BLOCK]) -> __m256i {
+        let absolute = _mm256_set1_epi32(0x7fff_ffff);
+        let [a, b, c, d] = load(block).map(|x| _mm256_and_si256(_mm256_castps_si256(x), absolute));
+        _mm256_max_epu32(_mm256_max_epu32(a, b), _mm256_max_epu32(c, d))
+    }
+
+    /// [`scale_and_inverse`](super::scale_and_inverse) of eight blocks.
+    #[target_feature(enable = "avx2")]
+    fn scales_and_inverses(largest: __m256) -> (__m256, __m256) {
+        let scales = _mm256_div_ps(largest, _mm256_set1_ps(127.0));
+        // Not below, so that NaN stays.
+        let normal = _mm256_cmp_ps::<_CMP_NLT_UQ>(scales, _mm256_set1_ps(f32::MIN_POSITIVE));
+        let inverses = _mm256_div_ps(_mm256_set1_ps(1.0), scales);
+        (_mm256_and_ps(scales, normal), _mm256_and_ps(inverses, normal))
+    }
+
+    #[target_feature(enable = "avx2")]
+    fn round(block: &[f32; BLOCK], inverse: f32) -> __m256i {
+        let inverse = _mm256_set1_ps(inverse);
+        let [a, b, c, d] = load(block).map(|x| _mm256_cvtps_epi32(_mm256_mul_ps(x, inverse)));
+        let bytes = _mm256_packs_epi16(_mm256_packs_epi32(a, b), _mm256_packs_epi32(c, d));
+        // The packs work within halves; this brings their groups of four back in order.
+        _mm256_permutevar8x32_epi32(bytes, _mm256_setr_epi32(0, 4, 1, 5, 2, 6, 3, 7))
+    }
+
+    /// Lane i of the result is all lanes of register i put together by `join`.
+    #[target_feature(enable = "avx2")]
+    fn reduce(rows: [__m256i; 8], join: impl Fn(__m256i, __m256i) -> __m256i) -> __m256i {
+        let [a, b, c, d, e, f, g, h] = rows;
+        let pair = |a, b| join(_mm256_unpacklo_epi32(a, b), _mm256_unpackhi_epi32(a, b));
+        let quad = |a, b| join(_mm256_unpacklo_epi64(a, b), _mm256_unpackhi_epi64(a, b));
+        let (low, high) = (quad(pair(a, b), pair(c, d)), quad(pair(e, f), pair(g, h)));
+        join(_mm256_permute2x128_si256::<0x20>(low, high), _mm256_permute2x128_si256::<0x31>(low, high))
+    }
+
+    #[target_feature(enable = "avx2")]
+    fn to_array(values: __m256) -> [f32; 8] {
+        let mut array = [0.0; 8];
+        // SAFETY: eight values have a place of eight.
+        unsafe { _mm256_storeu_ps(array.as_mut_ptr(), values) };
+        array
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    proptest! {
+        #[test]
+        fn a_block_is_rounded_to_nearest(values in prop::array::uniform32(-1e3_f32..1e3), exponent in -36..30_i32) {
+            let values = values.map(|v| v * 10.0_f32.powi(exponent));
+            let mut quants = [0; BLOCK];
+            let (scale, sum) = quantize_block(&values, &mut quants);
+            prop_assert_eq!(sum, quants.iter().map(|q| i32::from(*q)).sum::<i32>());
+            let largest = values.iter().fold(0.0_f32, |a, v| a.max(v.abs()));
+            for (q, v) in quants.iter().zip(values) {
+                prop_assert!(q.unsigned_abs() <= 127);
+                let error = (f32::from(*q) * scale - v).abs();
+                prop_assert!(error <= 0.501 * largest / 127.0 + 127.0 * f32::MIN_POSITIVE, "{v} became {q} · {scale}");
+            }
+        }
+    }
+
+    #[test]
+    fn every_level_rounds_alike() {
+        let values: Vec<f32> =
+            (0..5 * BLOCK).map(|i| ((i * i) as f32 * 0.37).sin() * 10.0_f32.powi(i as i32 % 9)).collect();
+        // Halves, ties, tiny numbers and zeros.
+        let tricky = [127.0, 0.5, 1.5, -2.5, 1e-38, -0.0, 126.5, -127.0].repeat(4);
+        let values = [values, tricky, vec![1e-42; BLOCK], vec![-3e38; BLOCK]].concat();
+        let (blocks, tokens) = (values.len() / BLOCK, 3);
+        let run = |level: Level| {
+            let (mut quants, mut negative_sums) = (vec![0; 3 * values.len()], vec![0; blocks * tokens]);
+            let (mut scales, mut scaled_sums) = (vec![0.0; blocks * tokens], vec![0.0; blocks * tokens]);
+            let mut places = Places {
+                tokens,
+                quants: &mut quants,
+                scales: &mut scales,
+                scaled_sums: &mut scaled_sums,
+                negative_sums: &mut negative_sums,
+            };
+            quantize_blocks(level, &values[..4 * BLOCK], 0, 1, &mut places);
+            quantize_blocks(level, &values[4 * BLOCK..], 4, 1, &mut places);
+            (quants, scales, scaled_sums, negative_sums)
+        };
+        let reference = run(Level::Scalar);
+        assert_eq!(reference.0[(5 * tokens + 1) * BLOCK..][..8], [127, 0, 2, -2, 0, 0, 126, -127]);
+        for &level in Level::available() {
+            assert_eq!(run(level), reference, "{level:?}");
+        }
+    }
+
+    #[test]
+    fn what_is_not_finite_is_not_hidden() {
+        let mut quants = [0; BLOCK];
+        for bad in [f32::NAN, -f32::NAN, f32::INFINITY, f32::NEG_INFINITY] {
+            let mut values = [1.0; BLOCK];
+            values[17] = bad;
+            assert!(!quantize_block(&values, &mut quants).0.is_finite());
+        }
+        assert_eq!(quantize_block(&[0.0; BLOCK], &mut quants), (0.0, 0));
+    }
+}
