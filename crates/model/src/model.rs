@@ -1,12 +1,12 @@
 //! Models and the files they come from.
 
 use crate::arch::Network;
-use crate::file::{Checkpoint, content_hash};
+use crate::file::{Checkpoint, EmbeddedFolder, Files, content_hash};
 use crate::weights::Weights;
 use crate::{Config, ModelError, Tokenizer};
 use sketchkv_cache::CacheShape;
 use sketchkv_kernels::{ThreadPool, WeightFormat};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 /// Tokens of a chunk unless set otherwise.
 const CHUNK: usize = 512;
@@ -58,7 +58,18 @@ impl ModelFile {
     /// # Errors
     /// When it cannot be read, is truncated or corrupt, or holds a model that this engine does not run.
     pub fn open(path: &Path) -> Result<ModelFile, ModelError> {
-        let checkpoint = Checkpoint::open(path)?;
+        ModelFile::of(Checkpoint::open(path)?)
+    }
+
+    /// As [`ModelFile::open`], of a folder that is part of the program.
+    ///
+    /// # Errors
+    /// As [`ModelFile::open`].
+    pub fn embedded(folder: EmbeddedFolder) -> Result<ModelFile, ModelError> {
+        ModelFile::of(Checkpoint::reopen(&Files::Embedded(folder))?)
+    }
+
+    fn of(checkpoint: Checkpoint) -> Result<ModelFile, ModelError> {
         let config = Config::read(&checkpoint)?;
         Ok(ModelFile { checkpoint, config })
     }
@@ -135,7 +146,7 @@ impl ModelFile {
             tokenizer,
             network: network?,
             pool,
-            path: checkpoint.path().to_owned(),
+            origin: checkpoint.origin(),
             chunk: options.chunk,
             beyond_context: options.beyond_context,
         })
@@ -152,7 +163,7 @@ pub struct Model {
     pub(crate) beyond_context: bool,
     shape: CacheShape,
     tokenizer: Tokenizer,
-    path: PathBuf,
+    origin: Files,
     chunk: usize,
 }
 
@@ -194,9 +205,9 @@ impl Model {
         self.chunk
     }
 
-    /// Where it was loaded from.
+    /// Where it was loaded from; the name of an embedded folder.
     pub fn path(&self) -> &Path {
-        &self.path
+        self.origin.path()
     }
 
     /// Bytes the weights take in memory.
@@ -209,6 +220,6 @@ impl Model {
     /// # Errors
     /// When the file is no longer there.
     pub fn content_hash(&self) -> Result<String, ModelError> {
-        Checkpoint::open(&self.path).map(|checkpoint| content_hash(&checkpoint))
+        Checkpoint::reopen(&self.origin).map(|checkpoint| content_hash(&checkpoint))
     }
 }

@@ -1,19 +1,16 @@
 //! Hugging Face folders: `config.json`, one `model.safetensors` or the shards of an index, and JSON beside them.
 
-use super::{ElementType, Tensor, TensorEntry, map_file};
+use super::files::{Content, Files};
+use super::{ElementType, Tensor, TensorEntry};
 use crate::ModelError;
-use memmap2::Mmap;
 use safetensors::SafeTensors;
 use serde_json::Value;
 use std::collections::{BTreeMap, HashMap};
 use std::path::{Component, Path, PathBuf};
 
-/// Largest JSON file read: tokenizers of 250,000 tokens take about 20 MB.
-const MAX_JSON: u64 = 256 << 20;
-
 #[derive(Debug)]
 pub(crate) struct Folder {
-    path: PathBuf,
+    files: Files,
     config: Value,
     shards: Vec<Shard>,
     /// Tensor name to (shard, entry).
@@ -23,20 +20,20 @@ pub(crate) struct Folder {
 #[derive(Debug)]
 struct Shard {
     path: PathBuf,
-    map: Mmap,
+    map: Content,
     entries: Vec<TensorEntry>,
 }
 
 impl Folder {
-    pub(crate) fn open(path: &Path) -> Result<Folder, ModelError> {
-        let config_path = path.join("config.json");
-        if !config_path.is_file() {
+    pub(crate) fn open(files: Files) -> Result<Folder, ModelError> {
+        if !files.has("config.json") {
             let reason =
                 "no config.json here: a model folder holds config.json, model.safetensors and tokenizer.json";
-            return Err(ModelError::format(path, reason));
+            return Err(ModelError::format(files.path(), reason));
         }
-        let config = read_json(&config_path)?;
-        let shards = shard_paths(path)?.into_iter().map(Shard::open).collect::<Result<Vec<_>, _>>()?;
+        let config = read_json(&files, "config.json")?;
+        let shards = shard_names(&files)?;
+        let shards = shards.iter().map(|name| Shard::open(&files, name)).collect::<Result<Vec<_>, _>>()?;
         let mut index = HashMap::new();
         for (s, shard) in shards.iter().enumerate() {
             for (e, entry) in shard.entries.iter().enumerate() {
@@ -46,11 +43,16 @@ impl Folder {
                 }
             }
         }
-        Ok(Folder { path: path.to_owned(), config, shards, index })
+        Ok(Folder { files, config, shards, index })
     }
 
     pub(crate) fn path(&self) -> &Path {
-        &self.path
+        self.files.path()
+    }
+
+    /// The folder's files.
+    pub(crate) fn files(&self) -> &Files {
+        &self.files
     }
 
     pub(crate) fn config(&self) -> &Value {
@@ -69,20 +71,20 @@ impl Folder {
     }
 
     /// The weight files, in order.
-    pub(crate) fn files(&self) -> impl Iterator<Item = &[u8]> {
+    pub(crate) fn weights(&self) -> impl Iterator<Item = &[u8]> {
         self.shards.iter().map(|shard| &shard.map[..])
     }
 
     /// A JSON file of the folder, or `None` when it is not there.
     pub(crate) fn json(&self, name: &str) -> Result<Option<Value>, ModelError> {
-        let path = self.path.join(name);
-        if path.is_file() { read_json(&path).map(Some) } else { Ok(None) }
+        if self.files.has(name) { read_json(&self.files, name).map(Some) } else { Ok(None) }
     }
 }
 
 impl Shard {
-    fn open(path: PathBuf) -> Result<Shard, ModelError> {
-        let map = map_file(&path)?;
+    fn open(files: &Files, name: &str) -> Result<Shard, ModelError> {
+        let path = files.path().join(name);
+        let map = files.content(name)?;
         let entries = safetensors_entries(&map).map_err(|reason| ModelError::format(&path, reason))?;
         Ok(Shard { path, map, entries })
     }
@@ -116,21 +118,21 @@ pub(crate) fn safetensors_entries(bytes: &[u8]) -> Result<Vec<TensorEntry>, Stri
 }
 
 /// The weight files: those of the index if there is one, else `model.safetensors`.
-fn shard_paths(folder: &Path) -> Result<Vec<PathBuf>, ModelError> {
-    let index_path = folder.join("model.safetensors.index.json");
-    let single = folder.join("model.safetensors");
-    if !index_path.is_file() {
-        if single.is_file() {
-            return Ok(vec![single]);
+fn shard_names(files: &Files) -> Result<Vec<String>, ModelError> {
+    let index_name = "model.safetensors.index.json";
+    let index_path = files.path().join(index_name);
+    if !files.has(index_name) {
+        if files.has("model.safetensors") {
+            return Ok(vec!["model.safetensors".into()]);
         }
-        let reason = if folder.join("pytorch_model.bin").is_file() {
+        let reason = if files.has("pytorch_model.bin") {
             "only pytorch_model.bin is here, which runs code when read: convert it to model.safetensors"
         } else {
             "no model.safetensors and no model.safetensors.index.json here"
         };
-        return Err(ModelError::format(folder, reason));
+        return Err(ModelError::format(files.path(), reason));
     }
-    let index: BTreeMap<String, Value> = match read_json(&index_path)? {
+    let index: BTreeMap<String, Value> = match read_json(files, index_name)? {
         Value::Object(map) => map.into_iter().collect(),
         _ => return Err(ModelError::format(&index_path, "not a JSON object")),
     };
@@ -138,14 +140,14 @@ fn shard_paths(folder: &Path) -> Result<Vec<PathBuf>, ModelError> {
         .get("weight_map")
         .and_then(Value::as_object)
         .ok_or_else(|| ModelError::format(&index_path, "`weight_map` is missing"))?;
-    let mut names: Vec<&str> = Vec::new();
+    let mut names: Vec<String> = Vec::new();
     for value in map.values() {
-        let name = value.as_str().filter(|name| is_plain(name));
+        let name = value.as_str().filter(|name| is_plain(name)).map(str::to_owned);
         names.push(name.ok_or_else(|| ModelError::format(&index_path, format!("{value} is no file name")))?);
     }
     names.sort_unstable();
     names.dedup();
-    Ok(names.into_iter().map(|name| folder.join(name)).collect())
+    Ok(names)
 }
 
 /// Whether a name stays inside its folder.
@@ -154,14 +156,8 @@ fn is_plain(name: &str) -> bool {
     matches!((parts.next(), parts.next()), (Some(Component::Normal(_)), None))
 }
 
-fn read_json(path: &Path) -> Result<Value, ModelError> {
-    let length = std::fs::metadata(path).map_err(|source| ModelError::io(path, source))?.len();
-    if length > MAX_JSON {
-        return Err(ModelError::format(
-            path,
-            format!("{length} bytes are too many for a JSON file of a model"),
-        ));
-    }
-    let text = std::fs::read(path).map_err(|source| ModelError::io(path, source))?;
-    serde_json::from_slice(&text).map_err(|e| ModelError::format(path, format!("no valid JSON: {e}")))
+fn read_json(files: &Files, name: &str) -> Result<Value, ModelError> {
+    let path = files.path().join(name);
+    let text = files.read(name)?;
+    serde_json::from_slice(&text).map_err(|e| ModelError::format(&path, format!("no valid JSON: {e}")))
 }

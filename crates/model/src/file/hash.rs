@@ -17,7 +17,7 @@ pub(crate) fn content_hash(checkpoint: &Checkpoint) -> String {
         Checkpoint::Gguf(gguf) => sample(&mut hash, gguf.bytes()),
         Checkpoint::Folder(folder) => {
             hash.update(folder.config().to_string());
-            folder.files().for_each(|bytes| sample(&mut hash, bytes));
+            folder.weights().for_each(|bytes| sample(&mut hash, bytes));
         }
     }
     hash.finalize().iter().map(|byte| format!("{byte:02x}")).collect()

@@ -1,12 +1,15 @@
 //! Model files: GGUF and Hugging Face folders, behind one view of named tensors.
 
 mod element;
+mod files;
 mod folder;
 mod gguf;
 mod gguf_value;
 mod hash;
 
 pub(crate) use element::ElementType;
+pub use files::EmbeddedFolder;
+pub(crate) use files::Files;
 pub(crate) use folder::Folder;
 pub(crate) use gguf::Gguf;
 pub use gguf::GgufHeader;
@@ -74,13 +77,29 @@ impl Checkpoint {
     pub(crate) fn open(path: &Path) -> Result<Checkpoint, ModelError> {
         let metadata = std::fs::metadata(path).map_err(|source| ModelError::io(path, source))?;
         if metadata.is_dir() {
-            return Folder::open(path).map(Checkpoint::Folder);
+            return Folder::open(Files::Disk(path.to_owned())).map(Checkpoint::Folder);
         }
         if path.extension().is_some_and(|e| e == "safetensors") {
             let reason = "one safetensors file is no model: give the folder that also holds its config.json";
             return Err(ModelError::format(path, reason));
         }
         Gguf::open(path).map(Checkpoint::Gguf)
+    }
+
+    /// Opens it again, as it is now.
+    pub(crate) fn reopen(origin: &Files) -> Result<Checkpoint, ModelError> {
+        match origin {
+            Files::Disk(path) => Checkpoint::open(path),
+            Files::Embedded(_) => Folder::open(origin.clone()).map(Checkpoint::Folder),
+        }
+    }
+
+    /// What [`Checkpoint::reopen`] takes.
+    pub(crate) fn origin(&self) -> Files {
+        match self {
+            Checkpoint::Gguf(gguf) => Files::Disk(gguf.path().to_owned()),
+            Checkpoint::Folder(folder) => folder.files().clone(),
+        }
     }
 
     pub(crate) fn path(&self) -> &Path {

@@ -8,11 +8,11 @@ use std::collections::BTreeSet;
 
 pub(super) fn read(folder: &Folder) -> Result<Parts, ModelError> {
     let path = folder.path().join("tokenizer.json");
-    if !path.is_file() {
+    if !folder.files().has("tokenizer.json") {
         let reason = "no tokenizer.json here: save the tokenizer with transformers' fast format first";
         return Err(ModelError::format(folder.path(), reason));
     }
-    let bytes = std::fs::read(&path).map_err(|source| ModelError::io(&path, source))?;
+    let bytes = folder.files().read("tokenizer.json")?;
     let mut inner = tokenizers::Tokenizer::from_bytes(bytes)
         .map_err(|e| ModelError::format(&path, format!("no valid tokenizer: {e}")))?;
     // Saved settings of a training run; a prompt is never cut or filled up.
@@ -43,9 +43,11 @@ fn token_text(value: &Value) -> String {
 
 /// The template beside the tokenizer, or within its config: one, or the one called `default`.
 fn template(folder: &Folder, config: &Value) -> Result<Option<String>, ModelError> {
-    let file = folder.path().join("chat_template.jinja");
-    if file.is_file() {
-        return std::fs::read_to_string(&file).map(Some).map_err(|source| ModelError::io(&file, source));
+    let name = "chat_template.jinja";
+    if folder.files().has(name) {
+        let bytes = folder.files().read(name)?.into_owned();
+        let not_text = |_| ModelError::format(&folder.path().join(name), "not UTF-8 text");
+        return String::from_utf8(bytes).map(Some).map_err(not_text);
     }
     let named = |list: &Vec<Value>| {
         let default = list.iter().find(|entry| entry["name"] == "default").or(list.first())?;
