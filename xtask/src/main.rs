@@ -8,6 +8,7 @@ mod tools;
 
 use anyhow::Result;
 use clap::{Parser, Subcommand};
+use std::process::ExitCode;
 
 /// Build, test and documentation chores of sketchkv.
 #[derive(Parser)]
@@ -27,9 +28,19 @@ enum Chore {
     Docs(docs::Options),
 }
 
-fn main() -> Result<()> {
+fn main() -> ExitCode {
+    match run(Arguments::parse().chore) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("error: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run(chore: Chore) -> Result<()> {
     command::enter_repository()?;
-    match Arguments::parse().chore {
+    match chore {
         Chore::Test(options) => test::run(&options),
         Chore::Fuzz(options) => fuzz::run(&options),
         Chore::Docs(options) => docs::run(&options),
