@@ -98,6 +98,7 @@ impl<'m> Conversation<'m> {
             max_tokens: self.sampling.max_tokens.into_iter().chain(room).min(),
             stop: self.sampling.stop.clone(),
             ignore_end: false,
+            show_special: false,
             interrupt: Some(Arc::clone(&self.interrupt)),
         };
         let (mut answer, mut generated) = (String::new(), Vec::new());

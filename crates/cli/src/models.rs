@@ -5,7 +5,7 @@ use crate::{
     failure::usage,
 };
 use anyhow::{Context, Result, bail};
-use sketchkv_model::{LoadOptions, Model, ModelFile};
+use sketchkv_model::{EmbeddedFolder, LoadOptions, Model, ModelFile};
 use std::{
     fs,
     path::{Path, PathBuf},
@@ -15,6 +15,17 @@ use std::{
 pub(crate) const EMBEDDED: &str = "tiny-gpt2";
 /// One line about it.
 pub(crate) const EMBEDDED_ABOUT: &str = "a small trained GPT-2, 4.5M parameters, context 1,024";
+
+const EMBEDDED_FOLDER: EmbeddedFolder = EmbeddedFolder {
+    name: EMBEDDED,
+    files: &[
+        ("config.json", include_bytes!("../../../models/tiny-gpt2/config.json")),
+        ("generation_config.json", include_bytes!("../../../models/tiny-gpt2/generation_config.json")),
+        ("tokenizer.json", include_bytes!("../../../models/tiny-gpt2/tokenizer.json")),
+        ("tokenizer_config.json", include_bytes!("../../../models/tiny-gpt2/tokenizer_config.json")),
+        ("model.safetensors", include_bytes!("../../../models/tiny-gpt2/model.safetensors")),
+    ],
+};
 
 /// A model that is there to be loaded.
 pub(crate) enum Source {
@@ -58,17 +69,14 @@ impl Source {
     /// Reads everything but the weights.
     pub(crate) fn open(&self) -> Result<ModelFile> {
         Ok(match self {
-            Source::Embedded => bail!("not yet"),
+            Source::Embedded => ModelFile::embedded(EMBEDDED_FOLDER)?,
             Source::Path(path) => ModelFile::open(path)?,
         })
     }
 
     /// Loads the model, ready to run.
     pub(crate) fn load(&self, options: &LoadOptions) -> Result<Model> {
-        Ok(match self {
-            Source::Embedded => bail!("not yet"),
-            Source::Path(path) => Model::load(path, options)?,
-        })
+        Ok(self.open()?.load(options)?)
     }
 }
 

@@ -30,7 +30,8 @@ impl Arguments {
     pub(crate) fn run(self) -> Result<()> {
         let file = models::Source::find(&self.model)?.open()?;
         let (config, shape) = (file.config(), file.config().cache_shape());
-        let shares = by_format(file.tensors());
+        let tensors = file.tensors();
+        let shares = by_format(&tensors);
         let parameters: u64 = shares.values().map(|share| share.elements).sum();
         let bytes: u64 = shares.values().map(|share| share.bytes).sum();
         let per_token = shape.f16_bytes_per_token() as u64;
@@ -41,8 +42,7 @@ impl Arguments {
                     json!({ "format": name, "tensors": share.tensors, "elements": share.elements, "bytes": share.bytes })
                 })
                 .collect();
-            let tensors: Vec<_> = file
-                .tensors()
+            let tensors: Vec<_> = tensors
                 .iter()
                 .map(|t| json!({ "name": t.name, "shape": t.shape, "format": t.format, "bytes": t.bytes }))
                 .collect();
@@ -61,7 +61,7 @@ impl Arguments {
                 "tied_embeddings": config.tied_embeddings,
                 "parameters": parameters,
                 "weight_bytes": bytes,
-                "content_hash": file.content_hash()?,
+                "content_hash": file.content_hash(),
                 "f16_kv_bytes_per_token": per_token,
                 "formats": formats,
                 "tensors": tensors,
@@ -81,7 +81,7 @@ impl Arguments {
             facts.push(("sliding window", format!("{} tokens", format::count(window as u64))));
         }
         facts.push(("parameters", format::count(parameters)));
-        facts.push(("weights", format!("{} in {} tensors", format::bytes(bytes), file.tensors().len())));
+        facts.push(("weights", format!("{} in {} tensors", format::bytes(bytes), tensors.len())));
         facts.push(("f16 KV", format!("{} a token", format::bytes(per_token))));
         for (name, value) in facts {
             output::line(format!("{name:<15} {value}"))?;
@@ -99,7 +99,7 @@ impl Arguments {
             output::table(&["format", "tensors", "values", "bytes"], &[1, 2, 3], rows)
         ))?;
         if self.tensors {
-            let rows = file.tensors().iter().map(|tensor| {
+            let rows = tensors.iter().map(|tensor| {
                 let shape: Vec<_> = tensor.shape.iter().map(usize::to_string).collect();
                 vec![
                     tensor.name.clone(),

@@ -37,6 +37,9 @@ pub(crate) struct Arguments {
     /// Go on past the token that ends a text.
     #[arg(long)]
     ignore_end: bool,
+    /// Spell out special tokens instead of hiding them.
+    #[arg(long)]
+    show_special: bool,
     #[command(flatten)]
     sampling: SamplingArguments,
     /// Print one JSON document at the end instead of streaming the text.
@@ -64,6 +67,7 @@ impl Arguments {
             max_tokens: self.sampling.max_tokens.into_iter().chain(room).min(),
             stop: self.sampling.stop.clone(),
             ignore_end: self.ignore_end,
+            show_special: self.show_special,
             interrupt: Some(interrupt::flag()?),
         };
         let mut cache = Cache::new(model.cache_shape(), &spec, self.sampling.seed)?;

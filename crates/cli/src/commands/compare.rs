@@ -1,0 +1,168 @@
+use crate::{
+    arguments::{self, ModelArguments},
+    comparison_text, format, output,
+};
+use anyhow::Result;
+use clap::value_parser;
+use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
+use sketchkv_eval::{CompareOptions, Comparison, NamedSpec, Row, Step, compare};
+use std::{path::PathBuf, process::ExitCode};
+
+/// Run caches side by side on the same text: bytes, speed, and what is lost against the uncompressed cache.
+///
+/// Every document is taken in up to a point and streamed token by token from there; only the streamed tokens are
+/// scored, so that the cap of every row binds. KL is the mean divergence of the next-token distribution from that of
+/// an uncompressed f32 cache.
+#[derive(clap::Args)]
+#[command(after_help = "\
+sketchkv compare --quick
+sketchkv compare --model smollm2-135m --context 4096 --kv full+q8 --kv 'window@25%' --kv 'h2o(decay=0.99)@25%'
+sketchkv compare --text my.txt --text more.jsonl --json > results.json")]
+pub(crate) struct Arguments {
+    #[command(flatten)]
+    model: ModelArguments,
+    /// Few and short documents: under a minute on the built-in model.
+    #[arg(long)]
+    quick: bool,
+    /// A file or folder of text (.txt, .jsonl, .parquet); may be given several times [default: prose and passages
+    /// that come again, built in].
+    #[arg(long, value_name = "FILE")]
+    text: Vec<PathBuf>,
+    /// A cache to compare; may be given several times [default: the controls and the best of each kind].
+    #[arg(long, value_name = "SPEC")]
+    kv: Vec<String>,
+    /// Tokens of a document [default: the model's context, 2048 at most; 1024 with --quick].
+    #[arg(long, short, value_parser = value_parser!(u64).range(4..))]
+    context: Option<u64>,
+    /// Number of documents [default: 16; 4 with --quick].
+    #[arg(long, value_parser = value_parser!(u64).range(1..))]
+    documents: Option<u64>,
+    /// Tokens of a document taken in before the first is scored [default: half the document].
+    #[arg(long, value_parser = value_parser!(u64).range(1..))]
+    prefill: Option<u64>,
+    /// Tokens of each step after that. More is faster, and a little kinder to caches that evict.
+    #[arg(long, default_value_t = 1, value_parser = value_parser!(u64).range(1..=512))]
+    stream: u64,
+    /// Seed of the caches and of the bootstrap.
+    #[arg(long, default_value_t = 0)]
+    seed: u64,
+    /// Print one JSON document.
+    #[arg(long)]
+    json: bool,
+}
+
+/// Longest default document: beyond it a comparison of a dozen caches takes minutes.
+const LONGEST: usize = 2048;
+const QUICK_CONTEXT: usize = 1024;
+const DOCUMENTS: usize = 16;
+const QUICK_DOCUMENTS: usize = 4;
+/// Single-token steps at the end of each document whose time is taken.
+const TIMED: usize = 64;
+
+impl Arguments {
+    pub(crate) fn run(self) -> Result<ExitCode> {
+        let specs = self.specs()?;
+        let model = self.model.load(false)?;
+        let limit = model.config().context;
+        let context = match self.context {
+            Some(asked) if asked > limit as u64 => {
+                return Err(crate::failure::usage(format!(
+                    "{} was made for a context of {limit} tokens, not {asked}: ask for less",
+                    model.config().name
+                )));
+            }
+            Some(asked) => asked as usize,
+            None => limit.min(if self.quick { QUICK_CONTEXT } else { LONGEST }),
+        };
+        let documents = self.documents.map_or(if self.quick { QUICK_DOCUMENTS } else { DOCUMENTS }, |n| n as usize);
+        let text = comparison_text::sample(&model, &self.text, context, documents)?;
+        let options = CompareOptions {
+            specs,
+            prefill: self.prefill.map_or(context / 2, |tokens| tokens as usize),
+            stream: self.stream as usize,
+            timed: TIMED,
+            seed: self.seed,
+        };
+        let bar = progress_bar();
+        let mut shown = String::new();
+        let mut progress = |step: Step<'_>| {
+            bar.set_length(step.total);
+            bar.set_position(step.done);
+            if shown != step.what {
+                shown = step.what.to_owned();
+                bar.set_message(shown.clone());
+            }
+        };
+        let comparison = compare(&model, &text, &options, &mut progress)?;
+        bar.finish_and_clear();
+        if self.json {
+            output::json(&comparison)?;
+        } else {
+            output::line(table(&comparison))?;
+            eprintln!("{}", footnote(&comparison));
+        }
+        Ok(ExitCode::SUCCESS)
+    }
+
+    fn specs(&self) -> Result<Vec<NamedSpec>> {
+        let texts: Vec<&str> = match self.kv.is_empty() {
+            true => default_specs(),
+            false => self.kv.iter().map(String::as_str).collect(),
+        };
+        texts.into_iter().map(|text| Ok(arguments::spec(text)?.into())).collect()
+    }
+}
+
+/// The controls, and of each kind of method one that is worth a look.
+fn default_specs() -> Vec<&'static str> {
+    vec!["full", "full+q8", "window@25%"]
+}
+
+fn table(comparison: &Comparison) -> String {
+    let header = ["spec", "KV", "of full", "decode tok/s", "ppl", "change", "mean KL", "same top"];
+    let rows = comparison.rows.iter().map(cells);
+    output::table(&header, &[1, 2, 3, 4, 5, 6, 7], rows).to_string()
+}
+
+fn cells(row: &Row) -> Vec<String> {
+    let spec = match &row.name {
+        Some(name) => format!("{name} = {}", row.spec),
+        None => row.spec.clone(),
+    };
+    vec![
+        spec,
+        format::bytes(row.kv_bytes as u64),
+        format!("{:.1}%", row.kv_percent),
+        format::rate(row.decode_tps),
+        format!("{:.2}", row.ppl),
+        format!("{:+.1}%", 100.0 * row.ppl_change),
+        divergence(row.kl_mean),
+        format!("{:.1}%", 100.0 * row.same_top),
+    ]
+}
+
+/// A KL divergence to two digits that count: `0.1543`, `0.0021`, `3.1e-6`.
+fn divergence(nats: f64) -> String {
+    if nats == 0.0 || nats.abs() >= 5e-5 { format!("{nats:.4}") } else { format!("{nats:.1e}") }
+}
+
+fn footnote(comparison: &Comparison) -> String {
+    let Comparison { model, text, context, scored_tokens, seed, threads, machine, .. } = comparison;
+    format!(
+        "{model}, {text}: {} documents of {context} tokens, {} scored after {} each | reference {}, ppl {:.2} | seed \
+         {seed}, {threads} threads, {}",
+        comparison.documents,
+        format::count(*scored_tokens as u64),
+        comparison.prefill,
+        comparison.reference,
+        comparison.reference_ppl,
+        machine.cpu
+    )
+}
+
+fn progress_bar() -> ProgressBar {
+    let bar = ProgressBar::with_draw_target(Some(0), ProgressDrawTarget::stderr());
+    let style = ProgressStyle::with_template("{bar:30} {percent:>3}% {eta:>4} left  {msg}");
+    bar.set_style(style.unwrap_or_else(|_| ProgressStyle::default_bar()));
+    bar
+}
