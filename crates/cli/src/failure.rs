@@ -1,5 +1,8 @@
 //! How the program ends: 0 when it did what was asked, 2 when the request itself was wrong, 1 otherwise.
 
+use sketchkv_cache::CacheError;
+use sketchkv_eval::EvalError;
+use sketchkv_model::ModelError;
 use std::process::ExitCode;
 
 /// A mistake in what was asked for: a bad spec, an unknown name, a context the model does not have.
@@ -19,11 +22,21 @@ pub(crate) fn report(error: &anyhow::Error) -> ExitCode {
 }
 
 fn is_usage(error: &anyhow::Error) -> bool {
-    use sketchkv_cache::CacheError;
-    use sketchkv_model::ModelError;
-    error.chain().any(|cause| {
+    let cause = |cause: &(dyn std::error::Error + 'static)| {
         cause.is::<Usage>()
             || cause.is::<CacheError>()
-            || matches!(cause.downcast_ref(), Some(ModelError::Context { .. } | ModelError::Argument(_)))
-    })
+            || cause.downcast_ref().is_some_and(is_impossible)
+            || match cause.downcast_ref() {
+                // A transparent error hides its source from the chain.
+                Some(EvalError::Cache(_) | EvalError::Input(_)) => true,
+                Some(EvalError::Model(error)) => is_impossible(error),
+                _ => false,
+            }
+    };
+    error.chain().any(cause)
+}
+
+/// Whether the model was asked for what it cannot do, rather than failed.
+fn is_impossible(error: &ModelError) -> bool {
+    matches!(error, ModelError::Context { .. } | ModelError::Argument(_))
 }

@@ -3,6 +3,7 @@
 mod arguments;
 mod catalog;
 mod commands;
+mod comparison_text;
 mod conversation;
 mod failure;
 mod format;

@@ -1,9 +1,7 @@
 //! What a run took: bytes of the cache, tokens per second, memory.
 
-use serde_json::{Value, json};
 use sketchkv_cache::{Cache, Ledger};
-use sketchkv_model::Timing;
-use std::{fs, time::Duration};
+use std::fs;
 
 /// The size of a cache beside that of an uncompressed one.
 pub(crate) struct Footprint {
@@ -22,35 +20,23 @@ impl Footprint {
     }
 }
 
-/// Every item of a ledger and their sum, in bytes.
-pub(crate) fn ledger(ledger: &Ledger) -> Value {
-    json!({
-        "keys": ledger.keys,
-        "values": ledger.values,
-        "scales": ledger.scales,
-        "positions": ledger.positions,
-        "scores": ledger.scores,
-        "codes": ledger.codes,
-        "sketches": ledger.sketches,
-        "tail": ledger.tail,
-        "tables": ledger.tables,
-        "slack": ledger.slack,
-        "total": ledger.total(),
-    })
-}
-
-/// Tokens of the prompt per second, `None` when there was none.
-pub(crate) fn prefill_rate(timing: &Timing) -> Option<f64> {
-    rate(timing.prefill_tokens, timing.prefill)
-}
-
-/// Tokens of the answer per second, `None` when there was none.
-pub(crate) fn decode_rate(timing: &Timing) -> Option<f64> {
-    rate(timing.decode_tokens, timing.decode)
-}
-
-fn rate(tokens: usize, time: Duration) -> Option<f64> {
-    (tokens > 0 && !time.is_zero()).then(|| tokens as f64 / time.as_secs_f64())
+/// Every item of a ledger that is not zero, by name, and their sum, in bytes.
+pub(crate) fn ledger_items(ledger: &Ledger) -> Vec<(&'static str, usize)> {
+    let Ledger { keys, values, scales, positions, scores, codes, sketches, tail, tables, slack } = *ledger;
+    let items = [
+        ("keys", keys),
+        ("values", values),
+        ("scales", scales),
+        ("positions", positions),
+        ("scores", scores),
+        ("codes", codes),
+        ("sketches", sketches),
+        ("tail", tail),
+        ("tables", tables),
+        ("slack", slack),
+    ];
+    let total = [("total", ledger.total())];
+    items.into_iter().filter(|(_, bytes)| *bytes > 0).chain(total).collect()
 }
 
 /// The most memory this process has had resident; `None` where the system does not say.

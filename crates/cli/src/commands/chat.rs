@@ -3,7 +3,7 @@ use crate::{
     commands::run::summary,
     conversation::{Conversation, Turn},
     failure::usage,
-    interrupt, measured, output,
+    format, interrupt, measured, output,
 };
 use anyhow::{Context, Result};
 use rustyline::{DefaultEditor, error::ReadlineError};
@@ -89,11 +89,8 @@ impl Arguments {
 }
 
 fn ledger_table(conversation: &Conversation) -> String {
-    let ledger = measured::ledger(&conversation.ledger());
-    let items = ledger.as_object().into_iter().flatten();
-    let rows = items.map(|(name, bytes)| {
-        vec![name.clone(), bytes.as_u64().map_or_else(String::new, crate::format::bytes)]
-    });
+    let items = measured::ledger_items(&conversation.ledger());
+    let rows = items.into_iter().map(|(name, bytes)| vec![name.to_owned(), format::bytes(bytes as u64)]);
     let footprint = conversation.footprint();
     let table = output::table(&["item", "bytes"], &[1], rows);
     format!("{table}\n{} tokens seen, {:.1}% of full", conversation.tokens_seen(), footprint.percent)

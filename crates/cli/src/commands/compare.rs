@@ -1,12 +1,14 @@
 use crate::{
     arguments::{self, ModelArguments},
-    comparison_text, format, output,
+    comparison_text,
+    failure::usage,
+    format, output,
 };
 use anyhow::Result;
 use clap::value_parser;
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use sketchkv_eval::{CompareOptions, Comparison, NamedSpec, Row, Step, compare};
-use std::{path::PathBuf, process::ExitCode};
+use std::path::PathBuf;
 
 /// Run caches side by side on the same text: bytes, speed, and what is lost against the uncompressed cache.
 ///
@@ -60,13 +62,13 @@ const QUICK_DOCUMENTS: usize = 4;
 const TIMED: usize = 64;
 
 impl Arguments {
-    pub(crate) fn run(self) -> Result<ExitCode> {
+    pub(crate) fn run(self) -> Result<()> {
         let specs = self.specs()?;
         let model = self.model.load(false)?;
         let limit = model.config().context;
         let context = match self.context {
             Some(asked) if asked > limit as u64 => {
-                return Err(crate::failure::usage(format!(
+                return Err(usage(format!(
                     "{} was made for a context of {limit} tokens, not {asked}: ask for less",
                     model.config().name
                 )));
@@ -74,7 +76,8 @@ impl Arguments {
             Some(asked) => asked as usize,
             None => limit.min(if self.quick { QUICK_CONTEXT } else { LONGEST }),
         };
-        let documents = self.documents.map_or(if self.quick { QUICK_DOCUMENTS } else { DOCUMENTS }, |n| n as usize);
+        let documents =
+            self.documents.map_or(if self.quick { QUICK_DOCUMENTS } else { DOCUMENTS }, |n| n as usize);
         let text = comparison_text::sample(&model, &self.text, context, documents)?;
         let options = CompareOptions {
             specs,
@@ -101,7 +104,7 @@ impl Arguments {
             output::line(table(&comparison))?;
             eprintln!("{}", footnote(&comparison));
         }
-        Ok(ExitCode::SUCCESS)
+        Ok(())
     }
 
     fn specs(&self) -> Result<Vec<NamedSpec>> {

@@ -1,6 +1,7 @@
 //! One file per command.
 
 mod chat;
+mod compare;
 mod completions;
 mod info;
 mod man;
@@ -17,6 +18,7 @@ use std::process::ExitCode;
 /// What the program can do.
 #[derive(Subcommand)]
 pub(crate) enum Command {
+    Compare(compare::Arguments),
     Run(run::Arguments),
     Chat(chat::Arguments),
     Pull(pull::Arguments),
@@ -34,6 +36,7 @@ impl Command {
     pub(crate) fn run(self) -> Result<ExitCode> {
         let done = |()| ExitCode::SUCCESS;
         match self {
+            Command::Compare(arguments) => arguments.run().map(done),
             Command::Run(arguments) => arguments.run(),
             Command::Chat(arguments) => arguments.run().map(done),
             Command::Pull(arguments) => arguments.run().map(done),

@@ -6,6 +6,7 @@ use crate::{
 use anyhow::{Context, Result};
 use serde_json::json;
 use sketchkv_cache::Cache;
+use sketchkv_eval::LedgerBytes;
 use sketchkv_model::{ChatMessage, Finish, GenerateOptions, Generator, Model, Sampler, Timing, Workspace};
 use std::process::ExitCode;
 
@@ -84,9 +85,9 @@ impl Arguments {
                 "text": outcome.text,
                 "kv_bytes": footprint.bytes,
                 "kv_percent": footprint.percent,
-                "ledger": measured::ledger(&cache.ledger()),
-                "prefill_tps": measured::prefill_rate(&outcome.timing),
-                "decode_tps": measured::decode_rate(&outcome.timing),
+                "ledger": LedgerBytes::from(cache.ledger()),
+                "prefill_tps": outcome.timing.prefill_rate(),
+                "decode_tps": outcome.timing.decode_rate(),
                 "peak_rss_bytes": measured::peak_resident_bytes(),
             }))?;
         } else {
@@ -150,15 +151,15 @@ fn prompt(model: &Model, text: String, chat: bool, system: Option<String>) -> Re
 /// The line on standard error after a generation.
 pub(crate) fn summary(footprint: &measured::Footprint, timing: &Timing) -> String {
     use crate::format;
-    let rate = |rate: Option<f64>| rate.map_or_else(|| "-".into(), format::rate);
+    let rate = |rate: f64| if rate > 0.0 { format::rate(rate) } else { "-".into() };
     let mut text = format!(
         "KV {}, {:.1}% of full | prefill {} tokens, {}/s | decode {} tokens, {}/s",
         format::bytes(footprint.bytes),
         footprint.percent,
         timing.prefill_tokens,
-        rate(measured::prefill_rate(timing)),
+        rate(timing.prefill_rate()),
         timing.decode_tokens,
-        rate(measured::decode_rate(timing)),
+        rate(timing.decode_rate()),
     );
     if let Some(peak) = measured::peak_resident_bytes() {
         text += &format!(" | peak memory {}", format::bytes(peak));
