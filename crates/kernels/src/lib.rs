@@ -5,10 +5,15 @@
 //! - [`half`]: `f16` and `bf16` slices.
 //! - [`BlockFormat`]: the weights of GGUF files.
 //! - [`Matrix`]: weights repacked for products, with [`Input`] and [`Output`] fused.
+//! - [`attention`]: scores and weighted sums over the pages of a cache.
 //! - [`ops`]: norms, activations, rotations, softmax.
 
 mod activations;
+<<<<<<< HEAD
 mod bandwidth;
+=======
+pub mod attention;
+>>>>>>> a210ad1 (Attention kernels over strips of 16 slots, for every way of storing keys and values)
 mod blocks;
 mod buffer;
 pub mod cpu;
@@ -16,6 +21,7 @@ mod error;
 pub mod half;
 mod matrix;
 pub mod ops;
+mod parallel;
 mod pool;
 mod product;
 
@@ -24,5 +30,6 @@ pub use bandwidth::bandwidth;
 pub use blocks::{BlockFormat, quantize_q8_0};
 pub use error::KernelError;
 pub use matrix::{Matrix, Rows, WeightFormat};
+pub use parallel::{for_each_mut, for_each_pair_mut};
 pub use pool::ThreadPool;
 pub use product::Output;

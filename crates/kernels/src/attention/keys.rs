@@ -1,0 +1,416 @@
+//! Scores of a group of queries against the keys of a page, and keys decoded for dense products.
+
+use super::layout::{BLOCK, Codes, Encoding, Grid, Layout, Levels, STRIP, ScaleGroup, Side};
+use super::simd::Simd;
+use crate::cpu::Level;
+
+/// Queries of one KV head made ready for [`key_scores`]: plain, and as int8 in blocks of 32 dimensions.
+#[derive(Debug, Clone, Default)]
+pub struct Queries {
+    count: usize,
+    dim: usize,
+    /// `[query][dim]`
+    plain: Vec<f32>,
+    /// `[query][dim / 4]`, four signed bytes packed little-endian
+    packed: Vec<i32>,
+    /// `[query][dim / 32]`
+    scale: Vec<f32>,
+    /// `[query][dim / 32]`: sum of the signed bytes
+    sum: Vec<i32>,
+}
+
+impl Queries {
+    /// Takes `count` queries `[count][dim]`, to which the scale 1/√head_dim is already applied.
+    pub fn set(&mut self, plain: &[f32], dim: usize) {
+        (self.count, self.dim) = (plain.len() / dim, dim);
+        self.plain.clear();
+        self.plain.extend_from_slice(plain);
+        self.packed.resize(plain.len() / 4, 0);
+        self.scale.resize(plain.len() / BLOCK, 0.0);
+        self.sum.resize(plain.len() / BLOCK, 0);
+        quantize(&self.plain, &mut self.packed, &mut self.scale, &mut self.sum);
+    }
+
+    /// Number of queries.
+    pub fn count(&self) -> usize {
+        self.count
+    }
+
+    /// The queries as given, `[count][dim]`.
+    pub fn plain(&self) -> &[f32] {
+        &self.plain
+    }
+}
+
+/// x ≈ scale · q, blocks of 32, |q| ≤ 127.
+#[inline(always)]
+fn quantize(x: &[f32], packed: &mut [i32], scale: &mut [f32], sum: &mut [i32]) {
+    for (block, x) in x.chunks_exact(BLOCK).enumerate() {
+        let max = x.iter().fold(0.0f32, |m, x| m.max(x.abs()));
+        let inverse = if max > 0.0 { 127.0 / max } else { 0.0 };
+        let mut total = 0;
+        for (packed, x) in packed[block * BLOCK / 4..].iter_mut().zip(x.chunks_exact(4)) {
+            let q: [i32; 4] = std::array::from_fn(|i| (x[i] * inverse).round_ties_even() as i32);
+            total += q.iter().sum::<i32>();
+            *packed = i32::from_le_bytes(q.map(|q| q as i8 as u8));
+        }
+        scale[block] = max / 127.0;
+        sum[block] = total;
+    }
+}
+
+/// The unsigned bytes that stand for a code in integer products: level(u) = unit · (byte(u) − offset).
+struct ByteLevels {
+    table: Option<[u8; 16]>,
+    offset: i32,
+    unit: f32,
+}
+
+impl ByteLevels {
+    fn new(codes: &Codes) -> Self {
+        match codes.levels {
+            Levels::Linear { offset } => ByteLevels { table: None, offset: offset as i32, unit: 1.0 },
+            Levels::Table(table) => {
+                let max = table.iter().fold(0.0f32, |m, x| m.max(x.abs())).max(f32::MIN_POSITIVE);
+                let byte = |x: f32| (x * 127.0 / max).round() as i32 + 128;
+                ByteLevels { table: Some(table.map(|x| byte(x) as u8)), offset: 128, unit: max / 127.0 }
+            }
+        }
+    }
+}
+
+/// `out[query · stride + slot] = query · key(slot)` for the slots of consecutive strips.
+///
+/// Codes are multiplied as integers: the queries are rounded to int8 in blocks of 32 dimensions (relative error about
+/// 0.4 % of the largest component), and tables to 8 bits. `grid` is needed for per-channel codes.
+///
+/// # Panics
+/// When `strips` is not a whole number of strips, or `out` is too short.
+pub fn key_scores(
+    level: Level,
+    layout: &Layout,
+    grid: Option<Grid<'_>>,
+    queries: &Queries,
+    strips: &[u8],
+    out: &mut [f32],
+    stride: usize,
+) {
+    let count = strips.len() / layout.strip_bytes();
+    assert!(layout.side == Side::Keys && strips.len() == count * layout.strip_bytes());
+    assert!(queries.dim == layout.dim);
+    assert!(queries.count == 0 || out.len() >= (queries.count - 1) * stride + count * STRIP);
+    // SAFETY: the level was detected on this CPU, and the sizes are checked above.
+    dispatch!(level, key_scores_kernel(layout, grid, queries, strips, out, stride))
+}
+
+#[inline(always)]
+unsafe fn key_scores_kernel<S: Simd>(
+    layout: &Layout,
+    grid: Option<Grid<'_>>,
+    queries: &Queries,
+    strips: &[u8],
+    out: &mut [f32],
+    stride: usize,
+) {
+    match layout.encoding {
+        Encoding::Codes(codes) if codes.group == ScaleGroup::Channel => {
+            let grid = grid.expect("per-channel codes need their grid");
+            let dim = layout.dim;
+            // Fold the scales into the queries: q·(z + s∘l) = q·z + (q∘s)·l.
+            let mut folded = [0.0f32; 512];
+            let mut packed = [0i32; 128];
+            let (mut scale, mut sum) = ([0.0f32; 16], [0i32; 16]);
+            for query in 0..queries.count {
+                let q = &queries.plain[query * dim..][..dim];
+                let mut constant = 0.0;
+                for (i, q) in q.iter().enumerate() {
+                    folded[i] = q * grid.scale[i];
+                    constant += q * grid.zero[i];
+                }
+                quantize(&folded[..dim], &mut packed, &mut scale, &mut sum);
+                let prepared = Prepared { packed: &packed, scale: &scale, sum: &sum, constant };
+                // SAFETY: as the caller's.
+                unsafe {
+                    codes_scores::<S, 1>(layout, &codes, &prepared, strips, &mut out[query * stride..], 0)
+                };
+            }
+        }
+        Encoding::Codes(codes) => {
+            let (words, blocks) = (layout.dim / 4, layout.dim / BLOCK);
+            for first in (0..queries.count).step_by(4) {
+                let prepared = Prepared {
+                    packed: &queries.packed[first * words..],
+                    scale: &queries.scale[first * blocks..],
+                    sum: &queries.sum[first * blocks..],
+                    constant: 0.0,
+                };
+                let out = &mut out[first * stride..];
+                // SAFETY: as the caller's.
+                unsafe {
+                    match queries.count - first {
+                        1 => codes_scores::<S, 1>(layout, &codes, &prepared, strips, out, stride),
+                        2 => codes_scores::<S, 2>(layout, &codes, &prepared, strips, out, stride),
+                        3 => codes_scores::<S, 3>(layout, &codes, &prepared, strips, out, stride),
+                        _ => codes_scores::<S, 4>(layout, &codes, &prepared, strips, out, stride),
+                    }
+                }
+            }
+        }
+        encoding => {
+            for first in (0..queries.count).step_by(4) {
+                let q = &queries.plain[first * layout.dim..];
+                let out = &mut out[first * stride..];
+                // SAFETY: as the caller's.
+                unsafe {
+                    match queries.count - first {
+                        1 => float_scores::<S, 1>(layout, encoding, q, strips, out, stride),
+                        2 => float_scores::<S, 2>(layout, encoding, q, strips, out, stride),
+                        3 => float_scores::<S, 3>(layout, encoding, q, strips, out, stride),
+                        _ => float_scores::<S, 4>(layout, encoding, q, strips, out, stride),
+                    }
+                }
+            }
+        }
+    }
+}
+
+/// One dimension of the 16 keys of a strip.
+#[inline(always)]
+unsafe fn load_dimension<S: Simd>(encoding: Encoding, strip: *const u8, dim: usize) -> S::F {
+    // SAFETY: the caller vouches for `dim` within the strip.
+    unsafe {
+        match encoding {
+            Encoding::F32 => S::load(strip.cast::<f32>().add(dim * STRIP)),
+            Encoding::F16 => S::load_f16(strip.cast::<u16>().add(dim * STRIP)),
+            _ => S::load_bf16(strip.cast::<u16>().add(dim * STRIP)),
+        }
+    }
+}
+
+/// Two strips at a time: enough independent sums to hide the latency of the multiply-add.
+#[inline(always)]
+unsafe fn float_scores<S: Simd, const G: usize>(
+    layout: &Layout,
+    encoding: Encoding,
+    queries: &[f32],
+    strips: &[u8],
+    out: &mut [f32],
+    stride: usize,
+) {
+    let (dim, bytes) = (layout.dim, layout.strip_bytes());
+    let count = strips.len() / bytes;
+    let (base, q, out) = (strips.as_ptr(), queries.as_ptr(), out.as_mut_ptr());
+    // SAFETY: strips, queries and out are as long as `key_scores` checked.
+    unsafe {
+        let mut strip = 0;
+        while strip + 2 <= count {
+            let (a, b) = (base.add(strip * bytes), base.add((strip + 1) * bytes));
+            let mut sums = [[S::splat(0.0); 2]; G];
+            for i in 0..dim {
+                let keys = [load_dimension::<S>(encoding, a, i), load_dimension::<S>(encoding, b, i)];
+                for (g, sums) in sums.iter_mut().enumerate() {
+                    let q = S::splat(*q.add(g * dim + i));
+                    sums[0] = S::fma(keys[0], q, sums[0]);
+                    sums[1] = S::fma(keys[1], q, sums[1]);
+                }
+            }
+            for (g, sums) in sums.iter().enumerate() {
+                S::store(out.add(g * stride + strip * STRIP), sums[0]);
+                S::store(out.add(g * stride + (strip + 1) * STRIP), sums[1]);
+            }
+            strip += 2;
+        }
+        if strip < count {
+            let a = base.add(strip * bytes);
+            let mut sums = [S::splat(0.0); G];
+            for i in 0..dim {
+                let keys = load_dimension::<S>(encoding, a, i);
+                for (g, sum) in sums.iter_mut().enumerate() {
+                    *sum = S::fma(keys, S::splat(*q.add(g * dim + i)), *sum);
+                }
+            }
+            for (g, sums) in sums.iter().enumerate() {
+                S::store(out.add(g * stride + strip * STRIP), *sums);
+            }
+        }
+    }
+}
+
+/// Queries as integers; see [`Queries`]. `constant` is added to every score.
+struct Prepared<'a> {
+    packed: &'a [i32],
+    scale: &'a [f32],
+    sum: &'a [i32],
+    constant: f32,
+}
+
+#[inline(always)]
+unsafe fn codes_scores<S: Simd, const G: usize>(
+    layout: &Layout,
+    codes: &Codes,
+    queries: &Prepared<'_>,
+    strips: &[u8],
+    out: &mut [f32],
+    stride: usize,
+) {
+    // SAFETY: as the caller's; the number of bits is made a constant so that the unpacking is unrolled.
+    unsafe {
+        match codes.bits {
+            8 => codes_scores_bits::<S, G, 8>(layout, codes, queries, strips, out, stride),
+            4 => codes_scores_bits::<S, G, 4>(layout, codes, queries, strips, out, stride),
+            3 => codes_scores_bits::<S, G, 3>(layout, codes, queries, strips, out, stride),
+            _ => codes_scores_bits::<S, G, 2>(layout, codes, queries, strips, out, stride),
+        }
+    }
+}
+
+/// The bytes of four dimensions, group `t` of a strip.
+#[inline(always)]
+unsafe fn load_codes<S: Simd, const BITS: u32>(strip: *const u8, dim: usize, t: usize) -> S::B {
+    // SAFETY: the caller vouches for t < dim / 4.
+    unsafe {
+        match BITS {
+            8 => S::load_bytes(strip.add(64 * t)),
+            4 => S::field(S::load_bytes(strip.add(64 * (t / 2))), (t % 2) as u32 * 4, 15),
+            2 => S::field(S::load_bytes(strip.add(64 * (t / 4))), (t % 4) as u32 * 2, 3),
+            _ => {
+                let low = S::field(S::load_bytes(strip.add(64 * (t / 4))), (t % 4) as u32 * 2, 3);
+                let high = S::load_bytes(strip.add(64 * (dim / 16 + t / 8)));
+                S::join(low, S::field(high, (t % 8) as u32, 1))
+            }
+        }
+    }
+}
+
+#[inline(always)]
+unsafe fn codes_scores_bits<S: Simd, const G: usize, const BITS: u32>(
+    layout: &Layout,
+    codes: &Codes,
+    queries: &Prepared<'_>,
+    strips: &[u8],
+    out: &mut [f32],
+    stride: usize,
+) {
+    let (dim, bytes) = (layout.dim, layout.strip_bytes());
+    let (words, blocks) = (dim / 4, dim / BLOCK);
+    let levels = ByteLevels::new(codes);
+    let q = queries.packed.as_ptr();
+    // SAFETY: strips, queries and out are as long as `key_scores` checked.
+    unsafe {
+        let table = S::table(&levels.table.unwrap_or_default());
+        for (index, strip) in strips.chunks_exact(bytes).enumerate() {
+            let strip = strip.as_ptr();
+            let scales = strip.add(layout.code_bytes()).cast::<u16>();
+            let slot_scale =
+                if codes.group == ScaleGroup::Slot { S::load_f16(scales) } else { S::splat(1.0) };
+            let mut sums = [S::splat(queries.constant); G];
+            for block in 0..blocks {
+                let mut products = [S::zero_i(); G];
+                for t in 0..BLOCK / 4 {
+                    let t = block * (BLOCK / 4) + t;
+                    let mut code = load_codes::<S, BITS>(strip, dim, t);
+                    if levels.table.is_some() {
+                        code = S::lookup(table, code);
+                    }
+                    for (g, product) in products.iter_mut().enumerate() {
+                        *product = S::dot4(*product, code, *q.add(g * words + t));
+                    }
+                }
+                let scale = match codes.group {
+                    ScaleGroup::Block => S::load_f16(scales.add(block * STRIP)),
+                    _ => slot_scale,
+                };
+                for g in 0..G {
+                    let at = g * blocks + block;
+                    let unit = S::splat(*queries.scale.get_unchecked(at) * levels.unit);
+                    let offset = S::splat((levels.offset * *queries.sum.get_unchecked(at)) as f32);
+                    let exact = S::sub(S::to_f(products[g]), offset);
+                    sums[g] = S::fma(S::mul(exact, unit), scale, sums[g]);
+                }
+            }
+            for (g, sums) in sums.iter().enumerate() {
+                S::store(out.as_mut_ptr().add(g * stride + index * STRIP), *sums);
+            }
+        }
+    }
+}
+
+/// Decodes the keys of consecutive strips to `out`, `[strip][dim][16]`, for [`super::dense_scores`].
+///
+/// # Panics
+/// When sizes do not fit, or per-channel codes come without their grid.
+pub fn decode_keys(level: Level, layout: &Layout, grid: Option<Grid<'_>>, strips: &[u8], out: &mut [f32]) {
+    let count = strips.len() / layout.strip_bytes();
+    assert!(layout.side == Side::Keys && strips.len() == count * layout.strip_bytes());
+    assert!(out.len() >= count * layout.dim * STRIP);
+    // SAFETY: the level was detected on this CPU, and the sizes are checked above.
+    dispatch!(level, decode_keys_kernel(layout, grid, strips, out))
+}
+
+#[inline(always)]
+unsafe fn decode_keys_kernel<S: Simd>(
+    layout: &Layout,
+    grid: Option<Grid<'_>>,
+    strips: &[u8],
+    out: &mut [f32],
+) {
+    let (dim, bytes) = (layout.dim, layout.strip_bytes());
+    for (strip, out) in strips.chunks_exact(bytes).zip(out.chunks_exact_mut(dim * STRIP)) {
+        // SAFETY: the chunks have the sizes of the layout.
+        unsafe {
+            match layout.encoding {
+                Encoding::Codes(codes) => match codes.bits {
+                    8 => decode_key_codes::<S, 8>(layout, &codes, grid, strip, out),
+                    4 => decode_key_codes::<S, 4>(layout, &codes, grid, strip, out),
+                    3 => decode_key_codes::<S, 3>(layout, &codes, grid, strip, out),
+                    _ => decode_key_codes::<S, 2>(layout, &codes, grid, strip, out),
+                },
+                encoding => {
+                    for i in 0..dim {
+                        let keys = load_dimension::<S>(encoding, strip.as_ptr(), i);
+                        S::store(out.as_mut_ptr().add(i * STRIP), keys);
+                    }
+                }
+            }
+        }
+    }
+}
+
+#[inline(always)]
+unsafe fn decode_key_codes<S: Simd, const BITS: u32>(
+    layout: &Layout,
+    codes: &Codes,
+    grid: Option<Grid<'_>>,
+    strip: &[u8],
+    out: &mut [f32],
+) {
+    let dim = layout.dim;
+    let levels = ByteLevels::new(codes);
+    // SAFETY: strip and out have the sizes of the layout.
+    unsafe {
+        let table = S::table(&levels.table.unwrap_or_default());
+        let scales = strip.as_ptr().add(layout.code_bytes()).cast::<u16>();
+        let offset = S::splat(-levels.offset as f32);
+        for t in 0..dim / 4 {
+            let mut code = load_codes::<S, BITS>(strip.as_ptr(), dim, t);
+            if levels.table.is_some() {
+                code = S::lookup(table, code);
+            }
+            for i in 0..4 {
+                let at = 4 * t + i;
+                // A product with a one-hot vector picks one byte of each lane.
+                let byte = S::to_f(S::dot4(S::zero_i(), code, 1 << (8 * i)));
+                let level = S::mul(S::add(byte, offset), S::splat(levels.unit));
+                let key = match (codes.group, grid) {
+                    (ScaleGroup::Channel, Some(grid)) => {
+                        S::fma(level, S::splat(grid.scale[at]), S::splat(grid.zero[at]))
+                    }
+                    (ScaleGroup::Channel, None) => panic!("per-channel codes need their grid"),
+                    (ScaleGroup::Slot, _) => S::mul(level, S::load_f16(scales)),
+                    (ScaleGroup::Block, _) => S::mul(level, S::load_f16(scales.add(at / BLOCK * STRIP))),
+                };
+                S::store(out.as_mut_ptr().add(at * STRIP), key);
+            }
+        }
+    }
+}

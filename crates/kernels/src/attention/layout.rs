@@ -1,0 +1,359 @@
+//! How 16 slots of one KV head lie in memory: a *strip*. A page is a run of up to four strips.
+//!
+//! Keys lie dimension-major, so that one register holds one dimension (or four bytes' worth of dimensions) of 16
+//! slots; values lie slot-major, so that one slot is one row. Codes are packed so that a register unpacks by one
+//! shift and one mask, whatever the number of bits:
+//!
+//! | bits | a 64-byte key line holds, per lane, | a 16-byte piece of a value row holds |
+//! |---|---|---|
+//! | 8 | dimensions 4j+i | dimensions 16c+i |
+//! | 4 | field f: dimensions 8j+4f+i | field f: dimensions 32c+16f+i |
+//! | 2 | field f: dimensions 16j+4f+i | field f: dimensions 64c+16f+i |
+//! | 3 | the low two bits as above, then lines of one bit: field f: 32j+4f+i | then one u16 a 16 dimensions: bit i |
+//!
+//! (i < 4 is the byte within a lane of a key line, i < 16 the byte of a value piece; field f starts at bit f·bits.)
+//! The f16 scales follow, `[group][lane]`, then the f16 minima where the code has them.
+
+use half::{bf16, f16};
+
+/// Slots in a strip.
+pub const STRIP: usize = 16;
+/// Dimensions that share a scale in [`ScaleGroup::Block`].
+pub const BLOCK: usize = 32;
+
+/// How numbers are encoded.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub enum Encoding {
+    /// 32-bit floats.
+    F32,
+    /// IEEE half floats.
+    F16,
+    /// bfloat16.
+    Bf16,
+    /// Small integers with scales.
+    Codes(Codes),
+}
+
+/// What a code u in 0..2^bits stands for.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub enum Levels {
+    /// u − offset.
+    Linear {
+        /// The code of zero.
+        offset: u8,
+    },
+    /// table\[u\]; at most 16 levels.
+    Table([f32; 16]),
+}
+
+/// What shares a scale.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ScaleGroup {
+    /// 32 dimensions of one slot.
+    Block,
+    /// All dimensions of one slot.
+    Slot,
+    /// One dimension of all slots of a page (keys only): the [`Grid`] lies outside the strip.
+    Channel,
+}
+
+/// Codes with scales: value = scale · level(u) (+ minimum).
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Codes {
+    /// Bits of a code: 2, 3, 4 or 8.
+    pub bits: u32,
+    /// What a code stands for before scaling.
+    pub levels: Levels,
+    /// What shares a scale.
+    pub group: ScaleGroup,
+    /// Whether each scale comes with an additive minimum (values only).
+    pub minimum: bool,
+}
+
+impl Codes {
+    /// level(u), the value of a code before scaling.
+    pub fn level(&self, code: u8) -> f32 {
+        match self.levels {
+            Levels::Linear { offset } => code as f32 - offset as f32,
+            Levels::Table(table) => table[code as usize],
+        }
+    }
+
+    /// The largest code.
+    pub fn max_code(&self) -> u8 {
+        ((1u32 << self.bits) - 1) as u8
+    }
+
+    fn groups(&self, dim: usize) -> usize {
+        match self.group {
+            ScaleGroup::Block => dim / BLOCK,
+            ScaleGroup::Slot => 1,
+            ScaleGroup::Channel => 0,
+        }
+    }
+}
+
+/// Scale and zero of every dimension of a page's keys: key = zero + scale · level(u).
+#[derive(Debug, Clone, Copy)]
+pub struct Grid<'a> {
+    /// `[dim]`.
+    pub scale: &'a [f32],
+    /// `[dim]`.
+    pub zero: &'a [f32],
+}
+
+fn put_f16(bytes: &mut [u8], index: usize, x: f32) {
+    bytes[2 * index..][..2].copy_from_slice(&f16::from_f32(x).to_le_bytes());
+}
+
+fn get_f16(bytes: &[u8], index: usize) -> f32 {
+    f16::from_le_bytes([bytes[2 * index], bytes[2 * index + 1]]).to_f32()
+}
+
+/// The side of a strip that a layout describes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Side {
+    /// Dimension-major.
+    Keys,
+    /// Slot-major.
+    Values,
+}
+
+/// The layout of the keys or the values of a strip.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Layout {
+    /// Keys or values.
+    pub side: Side,
+    /// How numbers are encoded.
+    pub encoding: Encoding,
+    /// Dimensions; a multiple of 32 (pad with zeros).
+    pub dim: usize,
+}
+
+impl Layout {
+    /// A layout for `dim` dimensions, a multiple of 32.
+    ///
+    /// # Panics
+    /// When `dim` is no multiple of 32 or above 512, or values are to have per-channel scales.
+    pub fn new(side: Side, encoding: Encoding, dim: usize) -> Self {
+        assert!(dim.is_multiple_of(BLOCK) && (BLOCK..=512).contains(&dim), "dimension {dim}");
+        if let Encoding::Codes(codes) = encoding {
+            assert!(matches!(codes.bits, 2 | 3 | 4 | 8), "bits {}", codes.bits);
+            assert!(side == Side::Keys || codes.group != ScaleGroup::Channel, "per-channel values");
+            assert!(side == Side::Values || !codes.minimum, "keys with per-slot minima");
+        }
+        Layout { side, encoding, dim }
+    }
+
+    /// Bytes of the numbers or codes of a strip, without scales.
+    pub fn code_bytes(&self) -> usize {
+        let d = self.dim;
+        STRIP
+            * match self.encoding {
+                Encoding::F32 => 4 * d,
+                Encoding::F16 | Encoding::Bf16 => 2 * d,
+                Encoding::Codes(codes) => match (codes.bits, self.side) {
+                    (8, _) => d,
+                    (4, _) => d / 2,
+                    (2, Side::Keys) => d / 4,
+                    (3, Side::Keys) => d / 4 + d / 8,
+                    (2, Side::Values) => 16 * d.div_ceil(64),
+                    (_, Side::Values) => 16 * d.div_ceil(64) + d / 8,
+                    (bits, _) => unreachable!("{bits} bits"),
+                },
+            }
+    }
+
+    /// Bytes of the scales and minima of a strip.
+    pub fn scale_bytes(&self) -> usize {
+        2 * STRIP * self.groups() * (1 + self.minimum() as usize)
+    }
+
+    /// Bytes of a strip.
+    pub fn strip_bytes(&self) -> usize {
+        self.code_bytes() + self.scale_bytes()
+    }
+
+    /// Scales per slot.
+    pub fn groups(&self) -> usize {
+        match self.encoding {
+            Encoding::Codes(codes) => codes.groups(self.dim),
+            _ => 0,
+        }
+    }
+
+    fn minimum(&self) -> bool {
+        matches!(self.encoding, Encoding::Codes(Codes { minimum: true, .. }))
+    }
+
+    /// Bytes of one value row.
+    pub(crate) fn row_bytes(&self) -> usize {
+        debug_assert_eq!(self.side, Side::Values);
+        self.code_bytes() / STRIP
+    }
+
+    /// Byte offset of one float of the uncoded encodings, in elements.
+    fn element(&self, lane: usize, dim: usize) -> usize {
+        match self.side {
+            Side::Keys => dim * STRIP + lane,
+            Side::Values => lane * self.dim + dim,
+        }
+    }
+
+    /// The pieces of a code: (byte, shift, bits, shift in the code); one piece, or two for 3 bits.
+    fn pieces(&self, bits: u32, lane: usize, dim: usize) -> [(usize, u32, u32, u32); 2] {
+        let none = (0, 0, 0, 0);
+        match self.side {
+            Side::Keys => {
+                let (group, byte) = (dim / 4, 4 * lane + dim % 4);
+                // `fields` groups of four dimensions share a line.
+                let piece = |first_line: usize, fields: usize, bits: u32, to: u32| {
+                    (64 * (first_line + group / fields) + byte, (group % fields) as u32 * bits, bits, to)
+                };
+                match bits {
+                    8 => [piece(0, 1, 8, 0), none],
+                    4 => [piece(0, 2, 4, 0), none],
+                    2 => [piece(0, 4, 2, 0), none],
+                    _ => [piece(0, 4, 2, 0), piece(self.dim / 16, 8, 1, 2)],
+                }
+            }
+            Side::Values => {
+                let row = lane * self.row_bytes();
+                let (chunk, byte) = (dim / 16, dim % 16);
+                let piece = |fields: usize, bits: u32| {
+                    (row + 16 * (chunk / fields) + byte, (chunk % fields) as u32 * bits, bits, 0)
+                };
+                match bits {
+                    8 => [piece(1, 8), none],
+                    4 => [piece(2, 4), none],
+                    2 => [piece(4, 2), none],
+                    _ => {
+                        let masks = row + 16 * self.dim.div_ceil(64);
+                        [piece(4, 2), (masks + 2 * chunk + byte / 8, (byte % 8) as u32, 1, 2)]
+                    }
+                }
+            }
+        }
+    }
+
+    /// Writes one slot of an uncoded layout; `x` is `[dim]`.
+    ///
+    /// # Panics
+    /// When the layout is coded.
+    pub fn put(&self, strip: &mut [u8], lane: usize, x: &[f32]) {
+        for (dim, &x) in x.iter().enumerate() {
+            let at = self.element(lane, dim);
+            match self.encoding {
+                Encoding::F32 => strip[4 * at..][..4].copy_from_slice(&x.to_le_bytes()),
+                Encoding::F16 => put_f16(strip, at, x),
+                Encoding::Bf16 => strip[2 * at..][..2].copy_from_slice(&bf16::from_f32(x).to_le_bytes()),
+                Encoding::Codes(_) => panic!("put on a coded layout"),
+            }
+        }
+    }
+
+    /// Writes the codes of one slot, `[dim]`, its scales `[groups]` and its minima (`[groups]` or empty).
+    ///
+    /// # Panics
+    /// When the layout is not coded.
+    pub fn put_codes(&self, strip: &mut [u8], lane: usize, codes: &[u8], scales: &[f32], minima: &[f32]) {
+        for (dim, &code) in codes.iter().enumerate() {
+            self.put_code(strip, lane, dim, code);
+        }
+        let tail = &mut strip[self.code_bytes()..];
+        for (i, &x) in scales.iter().chain(minima).enumerate() {
+            put_f16(tail, i * STRIP + lane, x);
+        }
+    }
+
+    /// Writes one code.
+    ///
+    /// # Panics
+    /// When the layout is not coded.
+    pub fn put_code(&self, strip: &mut [u8], lane: usize, dim: usize, code: u8) {
+        let Encoding::Codes(Codes { bits, .. }) = self.encoding else { panic!("put_code on plain floats") };
+        for (byte, shift, width, from) in self.pieces(bits, lane, dim) {
+            if width > 0 {
+                let mask = (((1u32 << width) - 1) << shift) as u8;
+                let piece = ((code >> from) as u32) << shift;
+                strip[byte] = strip[byte] & !mask | piece as u8 & mask;
+            }
+        }
+    }
+
+    /// Reads one code.
+    ///
+    /// # Panics
+    /// When the layout is not coded.
+    pub fn code(&self, strip: &[u8], lane: usize, dim: usize) -> u8 {
+        let Encoding::Codes(Codes { bits, .. }) = self.encoding else { panic!("code on plain floats") };
+        self.pieces(bits, lane, dim).into_iter().fold(0, |code, (byte, shift, width, to)| {
+            let mask = (1u32 << width) - 1;
+            code | (((strip[byte] as u32 >> shift) & mask) << to) as u8
+        })
+    }
+
+    /// Decodes one slot into `out`, `[dim]`. `grid` is needed for per-channel codes.
+    ///
+    /// # Panics
+    /// When per-channel codes come without their grid.
+    pub fn get(&self, strip: &[u8], lane: usize, grid: Option<Grid<'_>>, out: &mut [f32]) {
+        let tail = &strip[self.code_bytes()..];
+        for (dim, out) in out.iter_mut().enumerate() {
+            let at = self.element(lane, dim);
+            *out = match self.encoding {
+                Encoding::F32 => f32::from_le_bytes(strip[4 * at..][..4].try_into().expect("4 bytes")),
+                Encoding::F16 => get_f16(strip, at),
+                Encoding::Bf16 => bf16::from_le_bytes([strip[2 * at], strip[2 * at + 1]]).to_f32(),
+                Encoding::Codes(codes) => {
+                    let level = codes.level(self.code(strip, lane, dim));
+                    let groups = codes.groups(self.dim);
+                    match codes.group {
+                        ScaleGroup::Channel => {
+                            let grid = grid.expect("per-channel codes need their grid");
+                            grid.zero[dim] + grid.scale[dim] * level
+                        }
+                        group => {
+                            let g = if group == ScaleGroup::Block { dim / BLOCK } else { 0 };
+                            let minimum =
+                                if codes.minimum { get_f16(tail, (groups + g) * STRIP + lane) } else { 0.0 };
+                            get_f16(tail, g * STRIP + lane) * level + minimum
+                        }
+                    }
+                }
+            };
+        }
+    }
+
+    /// Copies one slot from a strip to a strip of the same layout, bit for bit.
+    pub fn copy(&self, from: &[u8], from_lane: usize, to: &mut [u8], to_lane: usize) {
+        let mut bytes = |at: usize, to_at: usize, n: usize| {
+            to[to_at..to_at + n].copy_from_slice(&from[at..at + n]);
+        };
+        match self.encoding {
+            Encoding::F32 | Encoding::F16 | Encoding::Bf16 => {
+                let width = if self.encoding == Encoding::F32 { 4 } else { 2 };
+                for dim in 0..self.dim {
+                    let at = |lane| width * self.element(lane, dim);
+                    bytes(at(from_lane), at(to_lane), width);
+                }
+            }
+            Encoding::Codes(codes) => {
+                match self.side {
+                    // Every byte of a line belongs to one lane: whole bytes move.
+                    Side::Keys => (0..self.code_bytes() / 64)
+                        .for_each(|line| bytes(64 * line + 4 * from_lane, 64 * line + 4 * to_lane, 4)),
+                    Side::Values => {
+                        let row = self.row_bytes();
+                        bytes(row * from_lane, row * to_lane, row);
+                    }
+                }
+                let (start, rows) = (self.code_bytes(), self.groups() * (1 + codes.minimum as usize));
+                for row in 0..rows {
+                    let at = |lane| start + 2 * (row * STRIP + lane);
+                    bytes(at(from_lane), at(to_lane), 2);
+                }
+            }
+        }
+    }
+}

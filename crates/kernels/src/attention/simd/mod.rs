@@ -1,0 +1,95 @@
+//! Sixteen lanes, one per slot of a strip: the small set of vector operations attention is written in.
+//!
+//! Every kernel of this module is written once, generically over [`Simd`], and compiled for each instruction
+//! set inside a function that enables it. [`scalar::Scalar`] is the reference: plain arrays and loops.
+//!
+//! An intrinsic is inlined only into code compiled with its features, and a kernel gets them by being inlined itself:
+//! so kernels hold no closures, not even in `array::from_fn`, which would be compiled alone.
+
+pub(crate) mod scalar;
+
+#[cfg(target_arch = "x86_64")]
+pub(crate) mod avx2;
+#[cfg(target_arch = "x86_64")]
+pub(crate) mod avx512;
+
+/// Vector operations on 16 lanes.
+///
+/// # Safety
+/// Every method requires that the CPU has the instruction set of the implementing type, and pointer arguments
+/// valid for the number of elements that the name says. No alignment is needed.
+pub(crate) trait Simd: Copy {
+    /// 16 `f32`.
+    type F: Copy;
+    /// 16 `i32`.
+    type I: Copy;
+    /// 64 bytes: 4 per lane.
+    type B: Copy;
+
+    unsafe fn splat(x: f32) -> Self::F;
+    unsafe fn load(p: *const f32) -> Self::F;
+    unsafe fn store(p: *mut f32, x: Self::F);
+    unsafe fn load_f16(p: *const u16) -> Self::F;
+    unsafe fn load_bf16(p: *const u16) -> Self::F;
+    unsafe fn add(a: Self::F, b: Self::F) -> Self::F;
+    unsafe fn sub(a: Self::F, b: Self::F) -> Self::F;
+    unsafe fn mul(a: Self::F, b: Self::F) -> Self::F;
+    unsafe fn max(a: Self::F, b: Self::F) -> Self::F;
+    /// a·b + c, rounded once.
+    unsafe fn fma(a: Self::F, b: Self::F, c: Self::F) -> Self::F;
+    /// To the nearest integer, ties to even.
+    unsafe fn round(x: Self::F) -> Self::F;
+    /// 2^x for integers −126 ≤ x ≤ 127; 0 for −127.
+    unsafe fn exp2i(x: Self::F) -> Self::F;
+    unsafe fn sum(a: Self::F) -> f32;
+    unsafe fn maximum(a: Self::F) -> f32;
+
+    unsafe fn zero_i() -> Self::I;
+    unsafe fn to_f(a: Self::I) -> Self::F;
+    /// Lane-wise `acc + Σ_{i<4} bytes[lane][i]·x[i]`, bytes unsigned, `x` four signed bytes packed little-endian.
+    unsafe fn dot4(acc: Self::I, bytes: Self::B, x: i32) -> Self::I;
+
+    unsafe fn load_bytes(p: *const u8) -> Self::B;
+    /// Each byte shifted right by `n` < 8 and masked by `mask`.
+    unsafe fn field(b: Self::B, n: u32, mask: u8) -> Self::B;
+    /// `low | high << 2`, byte by byte.
+    unsafe fn join(low: Self::B, high: Self::B) -> Self::B;
+    /// A table of 16 bytes, made ready for [`Simd::lookup`].
+    unsafe fn table(table: &[u8; 16]) -> Self::B;
+    /// `table[index]`, byte by byte; indexes below 16.
+    unsafe fn lookup(table: Self::B, index: Self::B) -> Self::B;
+
+    /// 16 bytes, each widened to a lane.
+    unsafe fn load_u8(p: *const u8) -> Self::I;
+    /// Lanes shifted right by `n` and masked.
+    unsafe fn field_i(a: Self::I, n: u32, mask: i32) -> Self::I;
+    /// `a | mask_bit(lane) << 2`.
+    unsafe fn join_i(a: Self::I, bits: u16) -> Self::I;
+    /// A table of 16 floats, made ready for [`Simd::lookup_f`].
+    type T: Copy;
+    unsafe fn table_f(table: &[f32; 16]) -> Self::T;
+    /// `table[index]`, lane by lane; indexes below 16.
+    unsafe fn lookup_f(table: Self::T, index: Self::I) -> Self::F;
+}
+
+/// e^x, relative error below 3e-7 for x in [-87, 88]; 0 below −88 (so that −∞ gives 0).
+///
+/// 2^n · p(r) with n = round(x·log2 e), r = x − n·ln 2 in two pieces, and the Taylor polynomial of degree 6.
+///
+/// # Safety
+/// As [`Simd`].
+#[inline(always)]
+pub(crate) unsafe fn exp<S: Simd>(x: S::F) -> S::F {
+    // SAFETY: register operations only; the caller vouches for the instruction set.
+    unsafe {
+        let x = S::max(x, S::splat(-88.1));
+        let n = S::round(S::mul(x, S::splat(std::f32::consts::LOG2_E)));
+        let r = S::fma(n, S::splat(-0.693_145_75), x);
+        let r = S::fma(n, S::splat(-1.428_606_8e-6), r);
+        let mut p = S::splat(1.0 / 720.0);
+        for c in [1.0 / 120.0, 1.0 / 24.0, 1.0 / 6.0, 0.5, 1.0, 1.0] {
+            p = S::fma(p, r, S::splat(c));
+        }
+        S::mul(S::exp2i(n), p)
+    }
+}

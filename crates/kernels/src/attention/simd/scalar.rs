@@ -1,0 +1,116 @@
+use super::Simd;
+
+/// The reference: arrays and loops, on any CPU.
+#[derive(Clone, Copy)]
+pub(crate) struct Scalar;
+
+fn map<T: Copy, U: Copy + Default>(a: [T; 16], f: impl Fn(T) -> U) -> [U; 16] {
+    let mut out = [U::default(); 16];
+    for (o, a) in out.iter_mut().zip(a) {
+        *o = f(a);
+    }
+    out
+}
+
+fn zip(a: [f32; 16], b: [f32; 16], f: impl Fn(f32, f32) -> f32) -> [f32; 16] {
+    std::array::from_fn(|i| f(a[i], b[i]))
+}
+
+// SAFETY throughout: plain Rust but for the reads and writes through pointers, which the caller vouches for.
+impl Simd for Scalar {
+    type F = [f32; 16];
+    type I = [i32; 16];
+    type B = [u8; 64];
+    type T = [f32; 16];
+
+    unsafe fn splat(x: f32) -> Self::F {
+        [x; 16]
+    }
+    unsafe fn load(p: *const f32) -> Self::F {
+        // SAFETY: see the note on the impl.
+        unsafe { p.cast::<[f32; 16]>().read_unaligned() }
+    }
+    unsafe fn store(p: *mut f32, x: Self::F) {
+        // SAFETY: see the note on the impl.
+        unsafe { p.cast::<[f32; 16]>().write_unaligned(x) }
+    }
+    unsafe fn load_f16(p: *const u16) -> Self::F {
+        // SAFETY: see the note on the impl.
+        map(unsafe { p.cast::<[u16; 16]>().read_unaligned() }, |x| half::f16::from_bits(x).to_f32())
+    }
+    unsafe fn load_bf16(p: *const u16) -> Self::F {
+        // SAFETY: see the note on the impl.
+        map(unsafe { p.cast::<[u16; 16]>().read_unaligned() }, |x| f32::from_bits((x as u32) << 16))
+    }
+    unsafe fn add(a: Self::F, b: Self::F) -> Self::F {
+        zip(a, b, |a, b| a + b)
+    }
+    unsafe fn sub(a: Self::F, b: Self::F) -> Self::F {
+        zip(a, b, |a, b| a - b)
+    }
+    unsafe fn mul(a: Self::F, b: Self::F) -> Self::F {
+        zip(a, b, |a, b| a * b)
+    }
+    unsafe fn max(a: Self::F, b: Self::F) -> Self::F {
+        zip(a, b, |a, b| if a > b { a } else { b })
+    }
+    unsafe fn fma(a: Self::F, b: Self::F, c: Self::F) -> Self::F {
+        std::array::from_fn(|i| a[i].mul_add(b[i], c[i]))
+    }
+    unsafe fn round(x: Self::F) -> Self::F {
+        map(x, f32::round_ties_even)
+    }
+    unsafe fn exp2i(x: Self::F) -> Self::F {
+        map(x, |x| f32::from_bits(((x as i32 + 127) as u32) << 23))
+    }
+    unsafe fn sum(a: Self::F) -> f32 {
+        a.iter().sum()
+    }
+    unsafe fn maximum(a: Self::F) -> f32 {
+        a.into_iter().fold(f32::NEG_INFINITY, f32::max)
+    }
+    unsafe fn zero_i() -> Self::I {
+        [0; 16]
+    }
+    unsafe fn to_f(a: Self::I) -> Self::F {
+        map(a, |a| a as f32)
+    }
+    unsafe fn dot4(acc: Self::I, bytes: Self::B, x: i32) -> Self::I {
+        let x = x.to_le_bytes();
+        std::array::from_fn(|lane| {
+            (0..4).fold(acc[lane], |sum, i| sum + bytes[4 * lane + i] as i32 * (x[i] as i8) as i32)
+        })
+    }
+    unsafe fn load_bytes(p: *const u8) -> Self::B {
+        // SAFETY: see the note on the impl.
+        unsafe { p.cast::<[u8; 64]>().read_unaligned() }
+    }
+    unsafe fn field(b: Self::B, n: u32, mask: u8) -> Self::B {
+        b.map(|b| (b >> n) & mask)
+    }
+    unsafe fn join(low: Self::B, high: Self::B) -> Self::B {
+        std::array::from_fn(|i| low[i] | high[i] << 2)
+    }
+    unsafe fn table(table: &[u8; 16]) -> Self::B {
+        std::array::from_fn(|i| table[i % 16])
+    }
+    unsafe fn lookup(table: Self::B, index: Self::B) -> Self::B {
+        index.map(|i| table[i as usize])
+    }
+    unsafe fn load_u8(p: *const u8) -> Self::I {
+        // SAFETY: see the note on the impl.
+        map(unsafe { p.cast::<[u8; 16]>().read_unaligned() }, |b| b as i32)
+    }
+    unsafe fn field_i(a: Self::I, n: u32, mask: i32) -> Self::I {
+        map(a, |a| (a >> n) & mask)
+    }
+    unsafe fn join_i(a: Self::I, bits: u16) -> Self::I {
+        std::array::from_fn(|i| a[i] | ((bits >> i & 1) as i32) << 2)
+    }
+    unsafe fn table_f(table: &[f32; 16]) -> Self::T {
+        *table
+    }
+    unsafe fn lookup_f(table: Self::T, index: Self::I) -> Self::F {
+        map(index, |i| table[i as usize])
+    }
+}

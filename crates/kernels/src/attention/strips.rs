@@ -1,0 +1,59 @@
+/// A growable buffer of bytes that starts on a cache line, for the strips of a page.
+#[derive(Clone, Default)]
+pub struct Strips {
+    lines: Vec<Line>,
+    len: usize,
+}
+
+#[derive(Clone, Copy)]
+#[repr(C, align(64))]
+struct Line([u8; 64]);
+
+impl Strips {
+    /// A buffer of `len` zero bytes.
+    pub fn zeroed(len: usize) -> Self {
+        let mut strips = Strips::default();
+        strips.resize(len);
+        strips
+    }
+
+    /// Grows with zeros or shrinks to `len` bytes; memory that is no longer needed is given back.
+    pub fn resize(&mut self, len: usize) {
+        let lines = len.div_ceil(64);
+        if lines < self.lines.len() {
+            self.lines.truncate(lines);
+            self.lines.shrink_to_fit();
+        } else {
+            self.lines.reserve_exact(lines - self.lines.len());
+            self.lines.resize(lines, Line([0; 64]));
+        }
+        self.len = len;
+    }
+
+    /// Bytes allocated.
+    pub fn allocated(&self) -> usize {
+        self.lines.capacity() * 64
+    }
+}
+
+impl std::ops::Deref for Strips {
+    type Target = [u8];
+
+    fn deref(&self) -> &[u8] {
+        // SAFETY: a line is 64 initialised bytes without padding, and `len` is within the lines.
+        unsafe { std::slice::from_raw_parts(self.lines.as_ptr().cast(), self.len) }
+    }
+}
+
+impl std::ops::DerefMut for Strips {
+    fn deref_mut(&mut self) -> &mut [u8] {
+        // SAFETY: as in `deref`, and the borrow is exclusive.
+        unsafe { std::slice::from_raw_parts_mut(self.lines.as_mut_ptr().cast(), self.len) }
+    }
+}
+
+impl std::fmt::Debug for Strips {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "Strips({} bytes)", self.len)
+    }
+}

@@ -1,0 +1,271 @@
+use super::layout::{BLOCK, Codes, Encoding, Grid, Layout, Levels, STRIP, ScaleGroup, Side};
+use super::*;
+use crate::cpu::Level;
+use proptest::prelude::*;
+
+/// A small deterministic generator: numbers in [-1, 1).
+struct Random(u64);
+
+impl Random {
+    fn next(&mut self) -> f32 {
+        self.0 = self.0.wrapping_mul(6364136223846793005).wrapping_add(1442695040888963407);
+        (self.0 >> 40) as f32 / (1u64 << 23) as f32 - 1.0
+    }
+
+    fn vector(&mut self, n: usize) -> Vec<f32> {
+        (0..n).map(|_| self.next()).collect()
+    }
+}
+
+fn codes(bits: u32, table: bool, group: ScaleGroup, minimum: bool) -> Encoding {
+    let levels = if table {
+        Levels::Table(std::array::from_fn(|i| (i as f32 - 7.3) * 0.31))
+    } else {
+        Levels::Linear { offset: if bits == 8 { 128 } else { (1 << bits) / 2 } }
+    };
+    Encoding::Codes(Codes { bits, levels, group, minimum })
+}
+
+fn encodings(side: Side) -> Vec<Encoding> {
+    let mut all = vec![Encoding::F32, Encoding::F16, Encoding::Bf16];
+    for bits in [2, 3, 4, 8] {
+        all.push(codes(bits, false, ScaleGroup::Block, false));
+        if side == Side::Keys {
+            all.push(codes(bits, false, ScaleGroup::Channel, false));
+        } else {
+            all.push(codes(bits, false, ScaleGroup::Block, true));
+            all.push(codes(bits, false, ScaleGroup::Slot, true));
+        }
+        if bits < 8 {
+            all.push(codes(bits, true, ScaleGroup::Slot, false));
+        }
+    }
+    all
+}
+
+fn fill(layout: &Layout, strips: usize, random: &mut Random) -> Vec<u8> {
+    let mut bytes = vec![0; strips * layout.strip_bytes()];
+    for strip in bytes.chunks_exact_mut(layout.strip_bytes()) {
+        for lane in 0..STRIP {
+            match layout.encoding {
+                Encoding::Codes(codes) => {
+                    let max = codes.max_code() as f32 + 0.999;
+                    let u: Vec<u8> =
+                        (0..layout.dim).map(|_| ((random.next() + 1.0) / 2.0 * max) as u8).collect();
+                    let scales = random.vector(layout.groups());
+                    let minima = random.vector(if codes.minimum { layout.groups() } else { 0 });
+                    layout.put_codes(strip, lane, &u, &scales, &minima);
+                }
+                _ => layout.put(strip, lane, &random.vector(layout.dim)),
+            }
+        }
+    }
+    bytes
+}
+
+fn slot(layout: &Layout, bytes: &[u8], slot: usize, grid: Option<Grid<'_>>) -> Vec<f32> {
+    let mut out = vec![0.0; layout.dim];
+    layout.get(&bytes[slot / STRIP * layout.strip_bytes()..], slot % STRIP, grid, &mut out);
+    out
+}
+
+fn dot(a: &[f32], b: &[f32]) -> f64 {
+    a.iter().zip(b).map(|(a, b)| *a as f64 * *b as f64).sum()
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(40))]
+
+    #[test]
+    fn scores_equal_the_formula(
+        seed: u64, dim in prop::sample::select(vec![32usize, 64, 96, 128, 256]),
+        count in 1usize..6, strips in 1usize..6, slack in 0usize..3,
+    ) {
+        let mut random = Random(seed);
+        let (scale, zero) = (random.vector(dim), random.vector(dim));
+        let grid = Some(Grid { scale: &scale, zero: &zero });
+        let q = random.vector(count * dim);
+        let mut queries = Queries::default();
+        queries.set(&q, dim);
+        for encoding in encodings(Side::Keys) {
+            let layout = Layout::new(Side::Keys, encoding, dim);
+            let bytes = fill(&layout, strips, &mut random);
+            let stride = strips * STRIP + slack;
+            for &level in Level::available() {
+                let mut out = vec![f32::NAN; count * stride];
+                key_scores(level, &layout, grid, &queries, &bytes, &mut out, stride);
+                let mut decoded = vec![0.0; strips * dim * STRIP];
+                decode_keys(level, &layout, grid, &bytes, &mut decoded);
+                for s in 0..strips * STRIP {
+                    let key = slot(&layout, &bytes, s, grid);
+                    for (i, key) in key.iter().enumerate() {
+                        let got = decoded[(s / STRIP * dim + i) * STRIP + s % STRIP];
+                        // Tables are rounded to 8 bits: half a step of the largest level, times the scale.
+                        prop_assert!((got - key).abs() < 0.011, "{encoding:?} {level:?}: {got} for {key}");
+                    }
+                    for (i, q) in q.chunks_exact(dim).enumerate() {
+                        let got = out[i * stride + s] as f64;
+                        let largest = key.iter().fold(1.0f32, |m, k| m.max(k.abs())) as f64;
+                        let tolerance = match encoding {
+                            Encoding::Codes(_) => 0.02 * largest * (dim as f64).sqrt(),
+                            _ => 1e-4,
+                        };
+                        let want = dot(q, &key);
+                        prop_assert!((got - want).abs() < tolerance, "{encoding:?} {level:?}: {got} for {want}");
+                    }
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn value_sums_equal_the_formula(
+        seed: u64, dim in prop::sample::select(vec![32usize, 64, 96, 128, 256]),
+        count in 1usize..6, strips in 1usize..6, slack in 0usize..3,
+    ) {
+        let mut random = Random(seed);
+        for encoding in encodings(Side::Values) {
+            let layout = Layout::new(Side::Values, encoding, dim);
+            let bytes = fill(&layout, strips, &mut random);
+            let stride = strips * STRIP + slack;
+            let weights = random.vector(count * stride);
+            let values: Vec<_> = (0..strips * STRIP).map(|s| slot(&layout, &bytes, s, None)).collect();
+            for &level in Level::available() {
+                let mut out = random.vector(count * dim);
+                let before = out.clone();
+                value_sums(level, &layout, &weights, stride, &bytes, &mut out);
+                let mut decoded = vec![0.0; strips * STRIP * dim];
+                decode_values(level, &layout, &bytes, &mut decoded);
+                for (decoded, value) in decoded.chunks_exact(dim).zip(&values) {
+                    for (got, want) in decoded.iter().zip(value) {
+                        prop_assert!((got - want).abs() < 1e-4 * want.abs().max(1.0), "{encoding:?} {level:?}");
+                    }
+                }
+                for (at, got) in out.iter().enumerate() {
+                    let (q, i) = (at / dim, at % dim);
+                    let sum: f64 = values
+                        .iter()
+                        .enumerate()
+                        .map(|(s, v)| weights[q * stride + s] as f64 * v[i] as f64)
+                        .sum();
+                    let want = before[at] as f64 + sum;
+                    prop_assert!((*got as f64 - want).abs() < 2e-2, "{encoding:?} {level:?}: {got} for {want}");
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn dense_products_equal_the_formula(
+        seed: u64, dim in prop::sample::select(vec![32usize, 64, 96]),
+        count in 1usize..10, strips in 1usize..7, cut in 0usize..16,
+    ) {
+        let mut random = Random(seed);
+        let (slots, stride) = (strips * STRIP - cut, strips * STRIP + 3);
+        let (queries, keys) = (random.vector(count * dim), random.vector(strips * dim * STRIP));
+        let weights = random.vector(count * stride);
+        let value_stride = dim + 16;
+        let values = random.vector(strips * STRIP * value_stride);
+        for &level in Level::available() {
+            let mut out = vec![f32::NAN; count * stride];
+            dense_scores(level, dim, &queries, &keys, &mut out, stride);
+            let mut sums = vec![0.5; count * dim];
+            dense_values(level, dim, &weights, stride, &values, value_stride, slots, &mut sums);
+            for q in 0..count {
+                for s in 0..strips * STRIP {
+                    let want: f64 = (0..dim)
+                        .map(|i| queries[q * dim + i] as f64 * keys[(s / STRIP * dim + i) * STRIP + s % STRIP] as f64)
+                        .sum();
+                    prop_assert!((out[q * stride + s] as f64 - want).abs() < 1e-4);
+                }
+                for i in 0..dim {
+                    let want: f64 = 0.5 + (0..slots)
+                        .map(|s| weights[q * stride + s] as f64 * values[s * value_stride + i] as f64)
+                        .sum::<f64>();
+                    prop_assert!((sums[q * dim + i] as f64 - want).abs() < 1e-4);
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn softmax_equals_the_formula(mut scores in prop::collection::vec(-200f32..80.0, 1..70), dead in 0usize..70) {
+        if let Some(score) = scores.get_mut(dead) {
+            *score = f32::NEG_INFINITY;
+        }
+        for &level in Level::available() {
+            let max = maximum(level, &scores);
+            prop_assert_eq!(max, scores.iter().copied().fold(f32::NEG_INFINITY, f32::max));
+            let mut got = scores.clone();
+            let sum = exponentials(level, &mut got, max);
+            let want: Vec<f64> = scores.iter().map(|s| ((s - max) as f64).exp()).collect();
+            for (got, want) in got.iter().zip(&want) {
+                prop_assert!((*got as f64 - want).abs() <= 3e-7 * want + 1e-37 || max == f32::NEG_INFINITY);
+            }
+            if max > f32::NEG_INFINITY {
+                prop_assert!((sum as f64 / want.iter().sum::<f64>() - 1.0).abs() < 1e-5);
+            } else {
+                prop_assert_eq!(sum, 0.0);
+            }
+        }
+    }
+
+    #[test]
+    fn a_copied_slot_is_the_same_and_alone(seed: u64, from in 0usize..16, to in 0usize..16, keys: bool) {
+        let side = if keys { Side::Keys } else { Side::Values };
+        let mut random = Random(seed);
+        let (scale, zero) = (random.vector(64), random.vector(64));
+        let grid = Some(Grid { scale: &scale, zero: &zero });
+        for encoding in encodings(side) {
+            let layout = Layout::new(side, encoding, 64);
+            let source = fill(&layout, 1, &mut random);
+            let before = fill(&layout, 1, &mut random);
+            let mut target = before.clone();
+            layout.copy(&source, from, &mut target, to);
+            for lane in 0..STRIP {
+                let want = if lane == to { slot(&layout, &source, from, grid) } else { slot(&layout, &before, lane, grid) };
+                prop_assert_eq!(slot(&layout, &target, lane, grid), want, "{:?}", encoding);
+            }
+        }
+    }
+}
+
+#[test]
+fn codes_survive_packing() {
+    for side in [Side::Keys, Side::Values] {
+        for dim in [32, 64, 96, 128] {
+            for bits in [2, 3, 4, 8] {
+                let layout = Layout::new(side, codes(bits, false, ScaleGroup::Block, false), dim);
+                let mut strip = vec![0xa5; layout.strip_bytes()];
+                let code = |lane: usize, i: usize| ((lane * 37 + i * 11) % (1 << bits)) as u8;
+                let scales = vec![1.0; dim / BLOCK];
+                for lane in 0..STRIP {
+                    let row: Vec<u8> = (0..dim).map(|i| code(lane, i)).collect();
+                    layout.put_codes(&mut strip, lane, &row, &scales, &[]);
+                }
+                for lane in 0..STRIP {
+                    for i in 0..dim {
+                        assert_eq!(layout.code(&strip, lane, i), code(lane, i), "{side:?} {dim} {bits}");
+                    }
+                }
+            }
+        }
+    }
+}
+
+/// The strip is no larger than the codes and scales it holds, but for 2- and 3-bit values of a width that is no
+/// multiple of 64.
+#[test]
+fn strips_waste_nothing() {
+    for side in [Side::Keys, Side::Values] {
+        for encoding in encodings(side) {
+            let layout = Layout::new(side, encoding, 128);
+            let bits = match encoding {
+                Encoding::F32 => 32,
+                Encoding::F16 | Encoding::Bf16 => 16,
+                Encoding::Codes(codes) => codes.bits as usize,
+            };
+            assert_eq!(layout.code_bytes() * 8, STRIP * 128 * bits, "{encoding:?}");
+        }
+    }
+}
