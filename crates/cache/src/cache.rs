@@ -1,27 +1,77 @@
-use crate::{CacheError, CacheShape, Ledger, Spec};
-use sketchkv_kernels::ThreadPool;
+//! The cache of one sequence.
+
+use crate::attend::{Call, Scratch};
+use crate::budget::{BUDGETS, Budget};
+use crate::format::Format;
+use crate::head::{Chunk, Env, Head};
+use crate::keep::{Context, KEEPS};
+use crate::method::Method;
+use crate::plan::Plan;
+use crate::read::READS;
+use crate::tail::TAILS;
+use crate::{CacheError, CacheShape, Ledger, Spec, admit};
+use sketchkv_kernels::{ThreadPool, cpu};
+use std::mem::size_of;
+use std::sync::Arc;
 
 /// The cache of one sequence: all layers.
 pub struct Cache {
-    shape: CacheShape,
-    spec: Spec,
-    position: usize,
-    layers: Vec<Layer>,
+    pub(crate) shape: CacheShape,
+    pub(crate) spec: Spec,
+    pub(crate) seed: u64,
+    pub(crate) position: usize,
+    pub(crate) layers: Vec<Vec<Head>>,
+    /// What all caches of one spec and shape share.
+    common: Arc<Common>,
+    scratch: Scratch,
 }
 
-struct Layer {
-    keys: Vec<f32>,
-    values: Vec<f32>,
+struct Common {
+    format: Format,
+    plan: Plan,
+}
+
+fn find<B: Copy>(methods: &[(&'static Method, B)], method: &'static Method) -> B {
+    let own = methods.iter().find(|(known, _)| std::ptr::eq(*known, method));
+    own.expect("a spec holds methods of the registry, each in its place").1
 }
 
 impl Cache {
-    /// An empty cache for a model of this `shape`.
+    /// An empty cache for a model of this `shape`; `seed` is for the methods that draw at random.
     ///
     /// # Errors
-    /// When the spec does not fit the shape or its cap is below the minimum.
-    pub fn new(shape: CacheShape, spec: &Spec, _seed: u64) -> Result<Self, CacheError> {
-        let layers = (0..shape.layers).map(|_| Layer { keys: vec![], values: vec![] }).collect();
-        Ok(Cache { shape, spec: spec.clone(), position: 0, layers })
+    /// When the spec does not fit the shape, or its cap is below the minimum that it needs.
+    pub fn new(shape: CacheShape, spec: &Spec, seed: u64) -> Result<Self, CacheError> {
+        if shape.layers == 0 || shape.kv_heads == 0 || !shape.heads.is_multiple_of(shape.kv_heads.max(1)) {
+            return Err(CacheError::Unsupported(format!(
+                "{} query heads over {} KV heads in {} layers: every KV head needs the same number of query heads",
+                shape.heads, shape.kv_heads, shape.layers
+            )));
+        }
+        if shape.head_dim == 0 || shape.head_dim > 512 {
+            return Err(CacheError::Unsupported(format!(
+                "heads of {} dimensions: 1 to 512 are supported",
+                shape.head_dim
+            )));
+        }
+        let budget: Box<dyn Budget> = find(BUDGETS, spec.budget.method())(&spec.budget);
+        let format = Format::new(spec, shape.head_dim);
+        let layers: Vec<Vec<Head>> = (0..shape.layers)
+            .map(|layer| {
+                (0..shape.kv_heads)
+                    .map(|head| new_head(spec, &Context { shape: &shape, layer, head, seed }))
+                    .collect()
+            })
+            .collect();
+        let base = size_of::<Cache>()
+            + shape.layers * size_of::<Vec<Head>>()
+            + shape.rope.as_ref().map_or(0, |rope| rope.inverse_frequencies.len() * size_of::<f32>());
+        let least = layers[0][0].least_slots();
+        let plan = Plan::new(&shape, spec, &*budget, base, least);
+        plan.check(spec, &format, &layers[0][0])?;
+        let common = Arc::new(Common { format, plan });
+        let spec = spec.clone();
+        Ok(Cache { shape, spec, seed, position: 0, layers, common, scratch: Scratch::default() })
     }
 
     /// The spec this cache runs.
@@ -39,9 +89,36 @@ impl Cache {
         self.position
     }
 
+    /// Whether a token has been evicted: from then on the cap binds.
+    pub fn has_evicted(&self) -> bool {
+        self.layers.iter().flatten().any(|head| head.evicted() > 0)
+    }
+
+    /// Tokens in slots of one layer, per KV head.
+    pub fn kept(&self, layer: usize) -> Vec<usize> {
+        self.layers[layer].iter().map(Head::count).collect()
+    }
+
+    /// Positions of the tokens in slots of one KV head, ascending.
+    pub fn positions(&self, layer: usize, kv_head: usize) -> Vec<usize> {
+        let positions = self.layers[layer][kv_head].positions().iter();
+        let mut positions: Vec<usize> =
+            positions.filter(|&&p| p != crate::head::EMPTY).map(|&p| p as usize).collect();
+        positions.sort_unstable();
+        positions
+    }
+
     /// One layer, ready to attend.
     pub fn layer<'a>(&'a mut self, layer: usize, pool: &'a ThreadPool) -> LayerCache<'a> {
-        LayerCache { shape: &self.shape, layer: &mut self.layers[layer], pool }
+        LayerCache {
+            shape: &self.shape,
+            common: &self.common,
+            heads: &mut self.layers[layer],
+            scratch: &mut self.scratch,
+            position: self.position,
+            layer,
+            pool,
+        }
     }
 
     /// Ends a forward pass over `tokens` tokens, after every layer has attended.
@@ -49,60 +126,126 @@ impl Cache {
         self.position += tokens;
     }
 
+    /// The cap in bytes at this position, if there is one in bytes or percent.
+    pub fn cap_bytes(&self) -> Option<usize> {
+        let head = &self.layers[0][0];
+        self.common.plan.cap_bytes(self.position, &self.common.format, head)
+    }
+
     /// What the cache takes now.
     pub fn ledger(&self) -> Ledger {
-        let bytes = |v: &Vec<f32>| v.len() * 4;
-        Ledger {
-            keys: self.layers.iter().map(|l| bytes(&l.keys)).sum(),
-            values: self.layers.iter().map(|l| bytes(&l.values)).sum(),
-            ..Ledger::default()
+        let mut ledger = Ledger { tables: self.common.plan.base(), ..Ledger::default() };
+        for head in self.layers.iter().flatten() {
+            head.enter(&self.common.format, &mut ledger);
+        }
+        // The array of a layer's heads is counted with the heads.
+        ledger
+    }
+
+    /// Forgets every token; the next sequence runs as in a new cache.
+    pub fn reset(&mut self) {
+        self.position = 0;
+        for (layer, heads) in self.layers.iter_mut().enumerate() {
+            for (head, own) in heads.iter_mut().enumerate() {
+                let context = Context { shape: &self.shape, layer, head, seed: self.seed };
+                *own = new_head(&self.spec, &context);
+            }
         }
     }
 
-    /// Forgets every token.
-    pub fn reset(&mut self) {
-        self.position = 0;
-        for layer in &mut self.layers {
-            layer.keys.clear();
-            layer.values.clear();
+    /// A second sequence that goes on from here. Pages are shared until one of the two writes to them, so the ledgers of
+    /// both count them.
+    pub fn fork(&self) -> Cache {
+        Cache {
+            shape: self.shape.clone(),
+            spec: self.spec.clone(),
+            seed: self.seed,
+            position: self.position,
+            layers: self.layers.clone(),
+            common: self.common.clone(),
+            scratch: Scratch::default(),
         }
     }
+
+    /// Forgets the tokens from `position` on, so that another text can follow the first `position` tokens.
+    ///
+    /// # Errors
+    /// When tokens have been evicted (those before `position` cannot be had back), or the keep has learned from the
+    /// tokens to be forgotten and will evict by it.
+    pub fn truncate(&mut self, position: usize) -> Result<(), CacheError> {
+        if position >= self.position {
+            return Ok(());
+        }
+        let head = &self.layers[0][0];
+        let learns = head.keep.feedback().is_some() || head.keep.bytes() > 0;
+        let why = if self.has_evicted() {
+            "tokens were evicted that cannot be had back"
+        } else if learns && self.spec.evicts() {
+            "its scores have learned from the tokens to be forgotten"
+        } else {
+            let env = Env { format: &self.common.format, level: cpu::level() };
+            self.layers.iter_mut().flatten().for_each(|head| head.truncate(env, position));
+            self.position = position;
+            return Ok(());
+        };
+        Err(CacheError::Unsupported(format!(
+            "`{}` cannot be cut back to position {position}: {why}; fork the cache before going on, or start again",
+            self.spec
+        )))
+    }
+}
+
+fn new_head(spec: &Spec, context: &Context<'_>) -> Head {
+    let declares = |name| spec.keep.method().parameters.iter().any(|p| p.name == name);
+    let sinks = if declares("sinks") { spec.keep.integer("sinks").unwrap_or(0) } else { 0 };
+    // A keep that knows no recent tokens protects the newest alone.
+    let recent = if declares("recent") { spec.keep.integer("recent") } else { Some(1) };
+    Head::new(
+        find(KEEPS, spec.keep.method())(&spec.keep, context),
+        find(TAILS, spec.tail.method())(&spec.tail, context),
+        find(READS, spec.read.method())(&spec.read, context),
+        sinks,
+        recent,
+    )
 }
 
 /// One layer of a [`Cache`], borrowed for a forward pass.
 pub struct LayerCache<'a> {
     shape: &'a CacheShape,
-    layer: &'a mut Layer,
-    #[allow(dead_code)]
+    common: &'a Common,
+    heads: &'a mut Vec<Head>,
+    scratch: &'a mut Scratch,
+    position: usize,
+    layer: usize,
     pool: &'a ThreadPool,
 }
 
 impl LayerCache<'_> {
     /// Causal attention of a chunk of tokens over everything the cache remembers and the chunk itself;
-    /// then takes the chunk's keys and values in.
+    /// then takes the chunk's keys and values in, evicting what the cap asks for.
     ///
     /// `q` and `out` are `[token][head][head_dim]`, `k` and `v` are `[token][kv_head][head_dim]`, rotated.
     /// The scale 1/√head_dim is applied here.
+    ///
+    /// # Panics
+    /// When the sizes are no whole number of tokens, or differ.
     pub fn attend(&mut self, q: &[f32], k: &[f32], v: &[f32], out: &mut [f32]) {
         let CacheShape { heads, kv_heads, head_dim: d, .. } = *self.shape;
-        let past = self.layer.keys.len() / (kv_heads * d);
-        self.layer.keys.extend_from_slice(k);
-        self.layer.values.extend_from_slice(v);
-        let (keys, values) = (&self.layer.keys, &self.layer.values);
-        let group = heads / kv_heads;
-        for (row, (q, out)) in q.chunks_exact(d).zip(out.chunks_exact_mut(d)).enumerate() {
-            let (token, kv_head) = (row / heads, row % heads / group);
-            let slot = |i: usize| (i * kv_heads + kv_head) * d..(i * kv_heads + kv_head + 1) * d;
-            let mut weights: Vec<f32> = (0..=past + token)
-                .map(|i| q.iter().zip(&keys[slot(i)]).map(|(a, b)| a * b).sum::<f32>() / (d as f32).sqrt())
-                .collect();
-            let max = weights.iter().copied().fold(f32::NEG_INFINITY, f32::max);
-            weights.iter_mut().for_each(|w| *w = (*w - max).exp());
-            let sum: f32 = weights.iter().sum();
-            out.fill(0.0);
-            for (i, w) in weights.iter().enumerate() {
-                out.iter_mut().zip(&values[slot(i)]).for_each(|(o, v)| *o += w / sum * v);
-            }
+        let tokens = k.len() / (kv_heads * d);
+        assert_eq!(k.len(), tokens * kv_heads * d, "keys are [token][kv_head][head_dim]");
+        assert_eq!(v.len(), k.len(), "values are [token][kv_head][head_dim]");
+        assert_eq!(q.len(), tokens * heads * d, "queries are [token][head][head_dim]");
+        assert_eq!(out.len(), q.len(), "the output is [token][head][head_dim]");
+        if tokens == 0 {
+            return;
         }
+        let env = Env { format: &self.common.format, level: cpu::level() };
+        let chunks: Vec<Chunk<'_>> =
+            (0..kv_heads).map(|head| Chunk::new(k, v, kv_heads, head, d, self.position)).collect();
+        let call = Call { env, pool: self.pool, group: self.shape.group(), q, chunks: &chunks };
+        call.attend(self.heads, self.scratch, out);
+        let seen = self.position + tokens;
+        let limit = self.common.plan.limit(self.layer, seen, env.format, &self.heads[0]);
+        admit::admit(&call, self.heads, &mut self.scratch.heads, limit, self.common.plan.pooled);
     }
 }

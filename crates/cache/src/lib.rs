@@ -2,17 +2,35 @@
 //!
 //! The model hands the queries, keys and values of a chunk of tokens, one layer at a time, to
 //! [`LayerCache::attend`], and gets the attention output back; which tokens are kept, how they are stored
-//! and which of them are read is the cache's business alone.
-#![warn(missing_docs)]
+//! and which of them are read is the cache's business alone. A [`Spec`] says which methods it runs.
 
+mod admit;
+mod attend;
+pub mod budget;
 mod cache;
 mod error;
+mod format;
+mod head;
+pub mod keep;
 mod ledger;
+pub mod method;
+mod page;
+mod partial;
+mod plan;
+mod random;
+pub mod read;
+pub mod registry;
 mod shape;
 mod spec;
+mod state;
+pub mod store;
+pub mod tail;
 
 pub use cache::{Cache, LayerCache};
 pub use error::CacheError;
+pub use head::{Candidates, GroupQueries, Neighbours};
 pub use ledger::Ledger;
+pub use partial::Partial;
 pub use shape::{CacheShape, Rope};
-pub use spec::Spec;
+pub use spec::{Cap, Spec};
+pub use state::{Reader, StateError, Writer};

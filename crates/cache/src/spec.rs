@@ -1,22 +1,282 @@
-use crate::CacheError;
-use std::{fmt, str::FromStr};
+//! Specs: a full composition of the five choices, as one line of text.
 
-/// A full composition of the five choices, as text.
+use crate::method::{Call, Choice, Method};
+use crate::{CacheError, registry};
+use std::fmt;
+use std::str::FromStr;
+
+/// How much the cache may take.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub enum Cap {
+    /// As much as it needs.
+    None,
+    /// Bytes, everything included.
+    Bytes(usize),
+    /// Slots per KV head, on average over the heads where the budget moves them.
+    Tokens(usize),
+    /// A share, in percent, of what an f16 cache of all tokens seen so far would take.
+    Percent(f64),
+}
+
+impl FromStr for Cap {
+    type Err = CacheError;
+
+    fn from_str(text: &str) -> Result<Self, CacheError> {
+        let wrong = || {
+            CacheError::Spec(format!(
+                "`@{text}` is no cap: write a share `@25%`, tokens `@512tok` or bytes `@64MiB` (B, KiB, MiB, GiB, KB, MB, GB)"
+            ))
+        };
+        let split = text.find(|c: char| !c.is_ascii_digit() && c != '.').ok_or_else(wrong)?;
+        let (number, unit) = text.split_at(split);
+        let number: f64 = number.parse().map_err(|_| wrong())?;
+        let scale = match unit {
+            "%" if number > 0.0 && number <= 100.0 => return Ok(Cap::Percent(number)),
+            "tok" if number >= 1.0 && number.fract() == 0.0 => return Ok(Cap::Tokens(number as usize)),
+            "B" => 1.0,
+            "KB" => 1e3,
+            "MB" => 1e6,
+            "GB" => 1e9,
+            "KiB" => 1024.0,
+            "MiB" => 1024f64.powi(2),
+            "GiB" => 1024f64.powi(3),
+            _ => return Err(wrong()),
+        };
+        let bytes = (number * scale).round();
+        if bytes >= 1.0 && bytes < 2f64.powi(53) { Ok(Cap::Bytes(bytes as usize)) } else { Err(wrong()) }
+    }
+}
+
+impl fmt::Display for Cap {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match *self {
+            Cap::None => Ok(()),
+            Cap::Tokens(n) => write!(f, "@{n}tok"),
+            Cap::Percent(p) => write!(f, "@{p}%"),
+            Cap::Bytes(n) => {
+                let units = [(1 << 30, "GiB"), (1 << 20, "MiB"), (1 << 10, "KiB"), (1, "B")];
+                let (size, unit) = units.into_iter().find(|(size, _)| n % size == 0).expect("1 divides all");
+                write!(f, "@{}{unit}", n / size)
+            }
+        }
+    }
+}
+
+/// A full composition of the five choices and a cap.
+///
+/// Names joined by `+`, parameters in parentheses, the cap after `@`; what is not named has its default:
+/// `full`, `f16`, `none`, `all`, `uniform`, no cap. A bare store is for keys and values alike; `k=` and `v=` choose
+/// them separately.
+///
+/// ```
+/// use sketchkv_cache::Spec;
+/// let spec: Spec = "h2o(decay=0.9,sinks=4)+k=kivi4+v=q4@12.5%".parse()?;
+/// assert_eq!(spec.keep.method().name, "h2o");
+/// assert_eq!(spec.to_string(), "h2o(decay=0.9)+k=kivi4+v=q4@12.5%");
+/// assert!("h20@25%".parse::<Spec>().unwrap_err().to_string().contains("`h2o`"));
+/// # Ok::<(), sketchkv_cache::CacheError>(())
+/// ```
 #[derive(Debug, Clone, PartialEq)]
 pub struct Spec {
-    text: String,
+    /// Which tokens stay as exact slots.
+    pub keep: Call,
+    /// How kept keys are encoded.
+    pub keys: Call,
+    /// How kept values are encoded.
+    pub values: Call,
+    /// What is remembered of tokens no longer kept.
+    pub tail: Call,
+    /// Which kept slots a query looks at.
+    pub read: Call,
+    /// Who gets how many bytes.
+    pub budget: Call,
+    /// How many bytes there are.
+    pub cap: Cap,
+    /// The preset this spec was written as, if any.
+    pub preset: Option<&'static str>,
+}
+
+impl Default for Spec {
+    fn default() -> Self {
+        let call = |name| Call::new(registry::find(name).expect("defaults are registered"));
+        Spec {
+            keep: call("full"),
+            keys: call("f16"),
+            values: call("f16"),
+            tail: call("none"),
+            read: call("all"),
+            budget: call("uniform"),
+            cap: Cap::None,
+            preset: None,
+        }
+    }
+}
+
+const GRAMMAR: &str = "a spec is names joined by `+`, parameters in parentheses, a cap after `@`, \
+     as in `h2o(recent=64)+k=kivi4+v=q4@25%`";
+
+fn unknown(name: &str) -> CacheError {
+    let names =
+        registry::methods().into_iter().map(|m| m.name).chain(registry::PRESETS.iter().map(|p| p.name));
+    let mut near: Vec<_> = names.map(|known| (strsim::damerau_levenshtein(name, known), known)).collect();
+    near.sort();
+    let near: Vec<_> = near.iter().take(3).map(|(_, known)| format!("`{known}`")).collect();
+    CacheError::Spec(format!(
+        "no method is called `{name}`; near names: {}. {GRAMMAR}; `sketchkv methods` lists all",
+        near.join(", ")
+    ))
+}
+
+fn find(name: &str) -> Result<&'static Method, CacheError> {
+    registry::find(name).ok_or_else(|| unknown(name))
+}
+
+/// `name` or `name(parameter=value,…)`.
+fn call(text: &str) -> Result<Call, CacheError> {
+    let (name, parameters) = match text.split_once('(') {
+        None => (text, ""),
+        Some((name, rest)) => match rest.strip_suffix(')') {
+            Some(parameters) => (name, parameters),
+            None => {
+                return Err(CacheError::Spec(format!("`{text}`: the parenthesis is not closed; {GRAMMAR}")));
+            }
+        },
+    };
+    let mut call = Call::new(find(name)?);
+    for piece in parameters.split(',').filter(|piece| !piece.is_empty()) {
+        let (name, value) = piece.split_once('=').ok_or_else(|| {
+            CacheError::Spec(format!("`{text}`: `{piece}` has no value; write `{piece}=…`"))
+        })?;
+        call.set(name.trim(), value.trim())?;
+    }
+    Ok(call)
+}
+
+/// Splits at `+` outside parentheses.
+fn pieces(text: &str) -> Vec<&str> {
+    let mut depth = 0usize;
+    text.split(|c| {
+        match c {
+            '(' => depth += 1,
+            ')' => depth = depth.saturating_sub(1),
+            _ => {}
+        }
+        c == '+' && depth == 0
+    })
+    .map(str::trim)
+    .collect()
 }
 
 impl FromStr for Spec {
     type Err = CacheError;
 
     fn from_str(text: &str) -> Result<Self, CacheError> {
-        Ok(Spec { text: text.to_owned() })
+        if text.len() > 1000 {
+            return Err(CacheError::Spec(format!("a spec of {} characters; {GRAMMAR}", text.len())));
+        }
+        let (body, cap) = match text.trim().rsplit_once('@') {
+            Some((body, cap)) => (body, cap.trim().parse()?),
+            None => (text.trim(), Cap::None),
+        };
+        if let Some(preset) = registry::PRESETS.iter().find(|p| p.name == body) {
+            let mut spec: Spec = preset.spec.parse()?;
+            spec.preset = Some(preset.name);
+            if cap != Cap::None {
+                spec.cap = cap;
+            }
+            spec.check()?;
+            return Ok(spec);
+        }
+        let mut spec = Spec { cap, ..Spec::default() };
+        let mut named: Vec<(Choice, &str)> = vec![];
+        for piece in pieces(body) {
+            let (side, name) = match (piece.strip_prefix("k="), piece.strip_prefix("v=")) {
+                (Some(name), _) => ("k", name),
+                (_, Some(name)) => ("v", name),
+                _ => ("", piece),
+            };
+            if name.is_empty() {
+                return Err(CacheError::Spec(format!("`{text}`: a name is missing; {GRAMMAR}")));
+            }
+            let call = call(name)?;
+            let choice = call.method().choice;
+            if !side.is_empty() && choice != Choice::Store {
+                return Err(CacheError::Spec(format!(
+                    "`{piece}`: `{}` is no store but a {choice}; only stores are chosen by `k=` and `v=`",
+                    call.method().name
+                )));
+            }
+            let twice =
+                |&(c, s): &(Choice, &str)| c == choice && (s == side || s.is_empty() || side.is_empty());
+            if named.iter().any(twice) {
+                return Err(CacheError::Spec(format!(
+                    "`{text}`: the {choice} is chosen twice, again by `{piece}`"
+                )));
+            }
+            named.push((choice, side));
+            match (choice, side) {
+                (Choice::Keep, _) => spec.keep = call,
+                (Choice::Store, "k") => spec.keys = call,
+                (Choice::Store, "v") => spec.values = call,
+                (Choice::Store, _) => {
+                    spec.keys = call.clone();
+                    spec.values = call;
+                }
+                (Choice::Tail, _) => spec.tail = call,
+                (Choice::Read, _) => spec.read = call,
+                (Choice::Budget, _) => spec.budget = call,
+            }
+        }
+        spec.check()?;
+        Ok(spec)
     }
 }
 
+impl Spec {
+    /// Refuses what contradicts itself.
+    fn check(&self) -> Result<(), CacheError> {
+        let full = self.keep.method().name == "full";
+        let contradiction = if full && self.cap != Cap::None {
+            format!("a cap with `full`, which evicts nothing: choose a keep, as in `h2o{}`", self.cap)
+        } else if full && self.tail.method().name != "none" {
+            format!("`{}` with `full`: nothing is evicted, so there is no tail to remember", self.tail)
+        } else if full && self.budget.method().name != "uniform" {
+            format!("`{}` with `full`: nothing is evicted, so there is no budget to share out", self.budget)
+        } else {
+            return Ok(());
+        };
+        Err(CacheError::Spec(format!("`{self}` contradicts itself: {contradiction}")))
+    }
+
+    /// Whether anything is ever evicted.
+    pub fn evicts(&self) -> bool {
+        self.cap != Cap::None
+    }
+}
+
+/// The canonical text: parsing it gives the same spec.
 impl fmt::Display for Spec {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.text)
+        write!(f, "{}", self.keep)?;
+        let default = Spec::default();
+        if self.keys == self.values {
+            if self.keys != default.keys {
+                write!(f, "+{}", self.keys)?;
+            }
+        } else {
+            for (side, call) in [("k", &self.keys), ("v", &self.values)] {
+                if *call != default.keys {
+                    write!(f, "+{side}={call}")?;
+                }
+            }
+        }
+        for (call, default) in
+            [(&self.tail, &default.tail), (&self.read, &default.read), (&self.budget, &default.budget)]
+        {
+            if call != default {
+                write!(f, "+{call}")?;
+            }
+        }
+        write!(f, "{}", self.cap)
     }
 }

@@ -1,5 +1,6 @@
 //! Scores and value sums of one group of three query heads over pages beyond the last-level cache, one thread;
 //! throughput is the bytes of the pages read.
+#![allow(missing_docs)]
 
 use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
 use sketchkv_kernels::attention::layout::{Codes, Encoding, Layout, Levels, STRIP, ScaleGroup, Side};

@@ -1,0 +1,128 @@
+//! Taking a chunk's tokens into a layer, and evicting what must go.
+
+use crate::attend::{Call, HeadScratch};
+use crate::head::{Head, Limit, Work, before};
+use sketchkv_kernels::attention::layout::STRIP;
+use sketchkv_kernels::for_each_pair_mut;
+
+/// Lets the keeps see what was attended to, evicts down to the limit, and stores the chunk.
+///
+/// `limit` is an equal head's part; `pooled` the share of it that each head keeps when heads compete.
+pub(crate) fn admit(
+    call: &Call<'_>,
+    heads: &mut [Head],
+    own: &mut [HeadScratch],
+    limit: Limit,
+    pooled: Option<f32>,
+) {
+    let together = heads[0].keep.same_in_all_heads() || pooled.is_some();
+    if !together {
+        for_each_pair_mut(call.pool, heads, own, |h, head, own| {
+            let (chunk, work) = (&call.chunks[h], &mut own.work);
+            see(call, h, head, work);
+            let excess = head.excess(chunk, limit.slots);
+            if excess > 0 {
+                head.weigh(call.env, chunk, work);
+                head.choose_victims(chunk, work, limit.slots, excess);
+            }
+            head.evict(call.env, chunk, work);
+            head.store(call.env, chunk, work, limit.bytes);
+        });
+        return;
+    }
+    for_each_pair_mut(call.pool, heads, own, |h, head, own| {
+        see(call, h, head, &mut own.work);
+        head.weigh(call.env, &call.chunks[h], &mut own.work);
+    });
+    match pooled {
+        None => {
+            same_victims(call, heads, own, limit.slots);
+            for_each_pair_mut(call.pool, heads, own, |h, head, own| {
+                head.evict(call.env, &call.chunks[h], &mut own.work);
+                head.store(call.env, &call.chunks[h], &mut own.work, limit.bytes);
+            });
+        }
+        Some(floor) => {
+            // Each head may leave part of a strip empty: that much less is held.
+            let slots = match limit.bytes {
+                usize::MAX => limit.slots.saturating_mul(heads.len()),
+                _ => limit.slots * heads.len() - (STRIP - 1) * heads.len(),
+            };
+            pooled_victims(call, heads, own, slots, (limit.slots as f32 * floor) as usize);
+            // Heads that give come before heads that take, so that the sum never exceeds the limit.
+            for (h, (head, own)) in heads.iter_mut().zip(own.iter_mut()).enumerate() {
+                head.evict(call.env, &call.chunks[h], &mut own.work);
+                if limit.bytes != usize::MAX {
+                    head.compact(call.env);
+                }
+            }
+            let total = limit.bytes.saturating_mul(heads.len());
+            for h in 0..heads.len() {
+                let others: usize =
+                    heads.iter().enumerate().filter(|(o, _)| *o != h).map(|(_, head)| head.bytes()).sum();
+                let bytes = total.saturating_sub(others);
+                heads[h].store(call.env, &call.chunks[h], &mut own[h].work, bytes);
+            }
+        }
+    }
+}
+
+/// Shows a head's keep what was attended to and what is new.
+fn see(call: &Call<'_>, h: usize, head: &mut Head, work: &mut Work) {
+    head.observe(&work.mass, call.group_queries(h), &call.chunks[h]);
+    head.arrive(&call.chunks[h], work);
+}
+
+/// Evicts the same tokens in every head: those of least mean importance.
+fn same_victims(call: &Call<'_>, heads: &mut [Head], own: &mut [HeadScratch], limit: usize) {
+    let excess = heads[0].excess(&call.chunks[0], limit);
+    if excess == 0 {
+        return;
+    }
+    let count = heads.len() as f32;
+    let mut mean = vec![0.0f32; own[0].work.importance.len()];
+    for own in own.iter() {
+        mean.iter_mut().zip(&own.work.importance).for_each(|(m, x)| *m += x / count);
+    }
+    for (head, own) in heads.iter().zip(own.iter_mut()) {
+        own.work.importance.copy_from_slice(&mean);
+        head.choose_victims(&call.chunks[0], &mut own.work, limit, excess);
+    }
+}
+
+/// Evicts the least important of all heads together until `slots` are left, but no head below `floor`.
+fn pooled_victims(call: &Call<'_>, heads: &mut [Head], own: &mut [HeadScratch], slots: usize, floor: usize) {
+    let tokens = call.chunks[0].tokens;
+    let total: usize = heads.iter().map(|head| head.count() + tokens).sum();
+    let mut excess = total.saturating_sub(slots);
+    if excess == 0 {
+        return;
+    }
+    let mut all: Vec<((f32, u32, u32), usize)> = vec![];
+    for (h, (head, own)) in heads.iter().zip(own.iter()).enumerate() {
+        head.for_each_candidate(
+            &call.chunks[h],
+            &own.work,
+            slots / heads.len(),
+            |importance, position, i, recent| {
+                let importance = if recent { f32::MAX } else { importance };
+                all.push(((importance, position, i), h));
+            },
+        );
+    }
+    all.sort_unstable_by(|a, b| before(&a.0, &b.0).then(a.1.cmp(&b.1)));
+    let mut left: Vec<usize> = heads.iter().map(|head| head.count() + tokens).collect();
+    for ((_, _, candidate), h) in all {
+        if excess == 0 {
+            break;
+        }
+        if left[h] > floor {
+            left[h] -= 1;
+            excess -= 1;
+            own[h].work.victims.push(candidate);
+        }
+    }
+    for (h, (head, own)) in heads.iter().zip(own.iter_mut()).enumerate() {
+        head.sort_by_position(&call.chunks[h], &mut own.work.victims);
+    }
+}

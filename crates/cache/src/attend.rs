@@ -1,0 +1,454 @@
+//! Attention of one layer over everything the cache remembers and the chunk itself.
+
+use crate::format::Format;
+use crate::head::{Chunk, EMPTY, Env, GroupQueries, Head, Work};
+use crate::page::{PAGE, PAGE_STRIPS};
+use crate::partial::Partial;
+use crate::read::View;
+use sketchkv_kernels::attention::layout::STRIP;
+use sketchkv_kernels::attention::{Queries, add_scaled, dense_scores, dense_values, exponentials, maximum};
+use sketchkv_kernels::{ThreadPool, for_each_mut, for_each_pair_mut};
+use std::sync::Mutex;
+
+/// Strips one task reads in a single-token step.
+const TASK_STRIPS: usize = 16;
+/// Bytes of scores that one task of a longer chunk keeps, so that they stay in the second-level cache.
+const TASK_SCORES: usize = 512 << 10;
+
+/// Buffers of a cache's attention, shared by all layers. None of it lives beyond a call, so it is no part of the
+/// ledger.
+#[derive(Default)]
+pub(crate) struct Scratch {
+    pub(crate) heads: Vec<HeadScratch>,
+    runs: Vec<RunTask>,
+    blocks: Vec<BlockTask>,
+    tiles: Mutex<Vec<Tiles>>,
+}
+
+/// What one KV head needs during a call.
+#[derive(Default)]
+pub(crate) struct HeadScratch {
+    /// Queries of the group, `[query][head_dim]`, scaled.
+    scaled: Vec<f32>,
+    /// The same, turned and padded.
+    queries: Queries,
+    turned: Vec<f32>,
+    /// Strips to read, ascending.
+    strips: Vec<u32>,
+    /// Keys of the chunk, `[strip][dim][16]`.
+    chunk_keys: Vec<f32>,
+    partial: Partial,
+    /// Output of the group, `[token][query][head_dim]`.
+    out: Vec<f32>,
+    pub(crate) work: Work,
+}
+
+/// Consecutive strips of one page.
+#[derive(Clone, Copy)]
+struct Run {
+    page: u32,
+    first: u8,
+    end: u8,
+}
+
+/// Some strips of one head, for the queries of a single-token step.
+#[derive(Default)]
+struct RunTask {
+    head: usize,
+    runs: Vec<Run>,
+    /// Exponentials of the scores, `[query][strip][16]`.
+    scores: Vec<f32>,
+    max: Vec<f32>,
+    sum: Vec<f32>,
+    /// `[query][dim]`
+    acc: Vec<f32>,
+}
+
+/// Some tokens of a chunk for one head: all their queries over everything.
+#[derive(Default)]
+struct BlockTask {
+    head: usize,
+    first: usize,
+    tokens: usize,
+    /// `[token][query][head_dim]`
+    out: Vec<f32>,
+    /// Attention weight per slot, then per token of the chunk.
+    mass: Vec<f32>,
+}
+
+/// Large buffers of a running [`BlockTask`].
+#[derive(Default)]
+struct Tiles {
+    /// A page's keys or values in f32.
+    page: Vec<f32>,
+    scores: Vec<f32>,
+    scaled: Vec<f32>,
+    turned: Vec<f32>,
+    acc: Vec<f32>,
+    partial: Partial,
+}
+
+/// One call of attention.
+pub(crate) struct Call<'a> {
+    pub(crate) env: Env<'a>,
+    pub(crate) pool: &'a ThreadPool,
+    /// Query heads that share a KV head.
+    pub(crate) group: usize,
+    /// `[token][head][head_dim]`
+    pub(crate) q: &'a [f32],
+    /// Of each KV head.
+    pub(crate) chunks: &'a [Chunk<'a>],
+}
+
+impl Call<'_> {
+    fn format(&self) -> &Format {
+        self.env.format
+    }
+
+    /// The queries of one token and KV head, `[query][head_dim]`.
+    fn queries(&self, token: usize, head: usize) -> &[f32] {
+        self.group_queries(head).token(token)
+    }
+
+    /// The queries that a KV head answers.
+    pub(crate) fn group_queries(&self, head: usize) -> GroupQueries<'_> {
+        let len = self.group * self.format().head_dim;
+        GroupQueries { q: self.q, stride: self.chunks.len() * len, offset: head * len, len }
+    }
+
+    /// Writes the attention output, `[token][head][head_dim]`, and leaves the attention weights in each head's `work`.
+    pub(crate) fn attend(&self, heads: &mut [Head], scratch: &mut Scratch, out: &mut [f32]) {
+        scratch.heads.resize_with(heads.len(), HeadScratch::default);
+        if self.chunks[0].tokens == 1 {
+            self.step(heads, scratch)
+        } else {
+            self.chunk(heads, scratch)
+        }
+        let group = self.group * self.format().head_dim;
+        for (token, row) in out.chunks_exact_mut(heads.len() * group).enumerate() {
+            for (row, head) in row.chunks_exact_mut(group).zip(&scratch.heads) {
+                row.copy_from_slice(&head.out[token * group..][..group]);
+            }
+        }
+    }
+
+    fn scale(&self) -> f32 {
+        1.0 / (self.format().head_dim as f32).sqrt()
+    }
+
+    /// One token: each task multiplies the codes of some strips as they lie.
+    fn step(&self, heads: &mut [Head], scratch: &mut Scratch) {
+        let Scratch { heads: own, runs: tasks, .. } = scratch;
+        for (head, own) in own.iter_mut().enumerate() {
+            self.prepare(head, own);
+        }
+        if heads.iter().any(|head| head.read.is_some()) {
+            for_each_pair_mut(self.pool, heads, own, |h, head, own| self.select(head, own, h));
+        } else {
+            for (head, own) in heads.iter().zip(own.iter_mut()) {
+                own.strips.clear();
+                own.strips.extend(0..(head.slots() / STRIP) as u32);
+            }
+        }
+        let mut count = 0;
+        for (head, own) in own.iter().enumerate() {
+            for strips in own.strips.chunks(TASK_STRIPS) {
+                if tasks.len() == count {
+                    tasks.push(RunTask::default());
+                }
+                tasks[count].set(head, strips);
+                count += 1;
+            }
+        }
+        let tasks = &mut tasks[..count];
+        {
+            let (heads, own) = (&*heads, &*own);
+            for_each_mut(self.pool, tasks, |_, task| {
+                task.attend(self.env, &heads[task.head], &own[task.head].queries);
+            });
+        }
+        let tasks = &*tasks;
+        for_each_pair_mut(self.pool, heads, own, |h, head, own| self.merge(h, head, own, tasks));
+    }
+
+    /// Scales and turns the queries of a single token.
+    fn prepare(&self, head: usize, own: &mut HeadScratch) {
+        let format = self.format();
+        own.scaled.clear();
+        own.scaled.extend(self.queries(0, head).iter().map(|q| q * self.scale()));
+        own.turned.resize(self.group * format.dim, 0.0);
+        let rows = own.scaled.chunks_exact(format.head_dim);
+        for (q, turned) in rows.zip(own.turned.chunks_exact_mut(format.dim)) {
+            format.keys.turn(q, turned);
+        }
+        own.queries.set(&own.turned, format.dim);
+    }
+
+    fn select(&self, head: &mut Head, own: &mut HeadScratch, h: usize) {
+        own.strips.clear();
+        let Some(mut read) = head.read.take() else {
+            own.strips.extend(0..(head.slots() / STRIP) as u32);
+            return;
+        };
+        let view = View { positions: head.positions(), live: head.live(), position: self.chunks[h].position };
+        read.select(&own.scaled, &view, &mut own.strips);
+        head.read = Some(read);
+    }
+
+    /// Puts together what the tasks found, the tail and the token itself.
+    fn merge(&self, h: usize, head: &mut Head, own: &mut HeadScratch, tasks: &[RunTask]) {
+        let (format, chunk) = (self.format(), &self.chunks[h]);
+        let (d, dim) = (format.head_dim, format.dim);
+        let HeadScratch { partial, out, scaled, work, .. } = own;
+        let tasks = || tasks.iter().filter(|task| task.head == h);
+        // The sums over slots are in the space of the value codes: put together there, then turned back.
+        partial.reset(self.group, dim);
+        for task in tasks() {
+            for g in 0..self.group {
+                partial.add(g, task.max[g], task.sum[g], &task.acc[g * dim..][..dim]);
+            }
+        }
+        for acc in partial.acc.chunks_exact_mut(dim) {
+            format.values.turn_back(acc);
+        }
+        partial.narrow(dim, d);
+        if let Some(tail) = &head.tail {
+            tail.attend(scaled, partial);
+        }
+        out.resize(self.group * d, 0.0);
+        work.mass.clear();
+        let feedback = head.keep.feedback().is_some();
+        if feedback {
+            work.mass.resize(head.slots() + 1, 0.0);
+        }
+        for (g, (q, out)) in scaled.chunks_exact(d).zip(out.chunks_exact_mut(d)).enumerate() {
+            let logit = q.iter().zip(chunk.key(0)).map(|(q, k)| q * k).sum();
+            partial.add(g, logit, 1.0, chunk.value(0));
+            let norm = 1.0 / partial.sum[g];
+            out.iter_mut().zip(&partial.acc[g * d..]).for_each(|(out, x)| *out = x * norm);
+            if feedback {
+                let share = norm / self.group as f32;
+                for task in tasks() {
+                    task.add_mass(self.env, g, share * (task.max[g] - partial.max[g]).exp(), &mut work.mass);
+                }
+                let last = work.mass.len() - 1;
+                work.mass[last] += share * (logit - partial.max[g]).exp();
+            }
+        }
+    }
+
+    /// Several tokens: each task decodes the pages into f32 and multiplies a block of queries with them.
+    fn chunk(&self, heads: &mut [Head], scratch: &mut Scratch) {
+        let Scratch { heads: own, blocks, tiles, .. } = scratch;
+        let tiles = &*tiles;
+        let tokens = self.chunks[0].tokens;
+        for_each_mut(self.pool, own, |h, own| self.transpose(h, own));
+        let mut count = 0;
+        for (h, head) in heads.iter().enumerate() {
+            let row = 4 * (head.slots() + tokens.next_multiple_of(STRIP));
+            let block = (TASK_SCORES / row / self.group).clamp(4, 32);
+            for first in (0..tokens).step_by(block) {
+                if blocks.len() == count {
+                    blocks.push(BlockTask::default());
+                }
+                let block = block.min(tokens - first);
+                (blocks[count].head, blocks[count].first, blocks[count].tokens) = (h, first, block);
+                count += 1;
+            }
+        }
+        let blocks = &mut blocks[..count];
+        {
+            let (heads, own) = (&*heads, &*own);
+            for_each_mut(self.pool, blocks, |_, task| {
+                let mut mine = tiles.lock().ok().and_then(|mut all| all.pop()).unwrap_or_default();
+                self.block(task, &heads[task.head], &own[task.head], &mut mine);
+                if let Ok(mut all) = tiles.lock() {
+                    all.push(mine);
+                }
+            });
+        }
+        let blocks = &*blocks;
+        for_each_mut(self.pool, own, |h, own| {
+            own.out.clear();
+            own.work.mass.clear();
+            for task in blocks.iter().filter(|task| task.head == h) {
+                own.out.extend_from_slice(&task.out);
+                if own.work.mass.is_empty() {
+                    own.work.mass.extend_from_slice(&task.mass);
+                } else {
+                    add_scaled(self.env.level, &mut own.work.mass, 1.0, &task.mass);
+                }
+            }
+        });
+    }
+
+    /// The chunk's own keys, dimension-major.
+    fn transpose(&self, h: usize, own: &mut HeadScratch) {
+        let (chunk, d) = (&self.chunks[h], self.format().head_dim);
+        let strips = chunk.tokens.div_ceil(STRIP);
+        own.chunk_keys.clear();
+        own.chunk_keys.resize(strips * d * STRIP, 0.0);
+        for token in 0..chunk.tokens {
+            let strip = &mut own.chunk_keys[token / STRIP * d * STRIP..][..d * STRIP];
+            for (dim, &x) in chunk.key(token).iter().enumerate() {
+                strip[dim * STRIP + token % STRIP] = x;
+            }
+        }
+    }
+
+    fn block(&self, task: &mut BlockTask, head: &Head, own: &HeadScratch, tiles: &mut Tiles) {
+        let (env, format, chunk) = (self.env, self.format(), &self.chunks[task.head]);
+        let (d, dim, slots) = (format.head_dim, format.dim, head.slots());
+        let rows = task.tokens * self.group;
+        let stride = slots + chunk.tokens.next_multiple_of(STRIP);
+        let Tiles { page: tile, scores, scaled, turned, acc, partial } = tiles;
+
+        scaled.clear();
+        turned.resize(rows * dim, 0.0);
+        for token in 0..task.tokens {
+            scaled.extend(self.queries(task.first + token, task.head).iter().map(|q| q * self.scale()));
+        }
+        for (q, turned) in scaled.chunks_exact(d).zip(turned.chunks_exact_mut(dim)) {
+            format.keys.turn(q, turned);
+        }
+
+        // Scores: pages, then the chunk up to each token itself.
+        scores.resize(rows * stride, 0.0);
+        tile.resize(PAGE * dim, 0.0);
+        for (index, page) in head.pages().iter().enumerate() {
+            page.decode_keys(env.level, format, tile);
+            let keys = &tile[..page.strips() * dim * STRIP];
+            dense_scores(env.level, dim, turned, keys, &mut scores[index * PAGE..], stride);
+        }
+        // Keys of the chunk beyond the last token of this block are not visible to it.
+        let visible = (task.first + task.tokens).next_multiple_of(STRIP);
+        let chunk_keys = &own.chunk_keys[..visible * d];
+        dense_scores(env.level, d, scaled, chunk_keys, &mut scores[slots..], stride);
+
+        // The tail enters as further tokens would: a maximum, a sum and a weighted sum of values.
+        partial.reset(rows, d);
+        if let Some(tail) = &head.tail {
+            tail.attend(scaled, partial);
+        }
+        let feedback = head.keep.feedback();
+        task.mass.clear();
+        if feedback.is_some() {
+            task.mass.resize(slots + chunk.tokens, 0.0);
+        }
+        for (row, scores) in scores.chunks_exact_mut(stride).take(rows).enumerate() {
+            for (scores, &position) in scores.iter_mut().zip(head.positions()) {
+                if position == EMPTY {
+                    *scores = f32::NEG_INFINITY;
+                }
+            }
+            let token = task.first + row / self.group;
+            let seen = slots + token + 1;
+            let max = maximum(env.level, &scores[..seen]).max(partial.max[row]);
+            let sum = exponentials(env.level, &mut scores[..seen], max);
+            scores[seen..].fill(0.0);
+            let scale = (partial.max[row] - max).exp();
+            let norm = 1.0 / (sum + partial.sum[row] * scale);
+            scores[..seen].iter_mut().for_each(|p| *p *= norm);
+            partial.acc[row * d..][..d].iter_mut().for_each(|x| *x *= scale * norm);
+            if let Some(decay) = feedback {
+                // 0 to the power 0 is 1: with no memory, the newest query alone counts.
+                let weight = decay.powi((chunk.tokens - 1 - token) as i32) / self.group as f32;
+                if weight > 0.0 {
+                    let seen = &scores[..slots + chunk.tokens];
+                    add_scaled(env.level, &mut task.mass, weight, seen);
+                }
+            }
+        }
+
+        // Values: pages in the space of their codes, turned back; then the chunk and the tail.
+        acc.clear();
+        acc.resize(rows * dim, 0.0);
+        for (index, page) in head.pages().iter().enumerate() {
+            page.decode_values(env.level, format, tile);
+            let slots = page.strips() * STRIP;
+            dense_values(env.level, dim, &scores[index * PAGE..], stride, tile, dim, slots, acc);
+        }
+        for acc in acc.chunks_exact_mut(dim) {
+            format.values.turn_back(acc);
+        }
+        task.out.clear();
+        for (acc, tail) in acc.chunks_exact(dim).zip(partial.acc.chunks_exact(d)) {
+            task.out.extend(acc.iter().zip(tail).map(|(a, t)| a + t));
+        }
+        let (values, value_stride) = chunk.values_strided();
+        let seen = task.first + task.tokens;
+        if d.is_multiple_of(16) {
+            dense_values(env.level, d, &scores[slots..], stride, values, value_stride, seen, &mut task.out);
+        } else {
+            for (row, out) in task.out.chunks_exact_mut(d).enumerate() {
+                for (token, weight) in scores[row * stride + slots..][..seen].iter().enumerate() {
+                    add_scaled(env.level, out, *weight, chunk.value(token));
+                }
+            }
+        }
+    }
+}
+
+impl RunTask {
+    /// Takes some ascending strips of a head.
+    fn set(&mut self, head: usize, strips: &[u32]) {
+        self.head = head;
+        self.runs.clear();
+        for &strip in strips {
+            let (page, strip) = (strip / PAGE_STRIPS as u32, (strip % PAGE_STRIPS as u32) as u8);
+            match self.runs.last_mut() {
+                Some(run) if run.page == page && run.end == strip => run.end += 1,
+                _ => self.runs.push(Run { page, first: strip, end: strip + 1 }),
+            }
+        }
+    }
+
+    fn attend(&mut self, env: Env<'_>, head: &Head, queries: &Queries) {
+        let (group, dim) = (queries.count(), env.format.dim);
+        let stride = self.runs.iter().map(|run| (run.end - run.first) as usize).sum::<usize>() * STRIP;
+        self.scores.resize(group * stride, 0.0);
+        let mut at = 0;
+        for run in &self.runs {
+            let (page, strips) = (run.page as usize, run.first as usize..run.end as usize);
+            let scores = &mut self.scores[at..];
+            head.pages()[page].scores(env.level, env.format, queries, strips.clone(), scores, stride);
+            for strip in strips {
+                let mut dead = !(head.live()[page] >> (strip * STRIP)) as u16;
+                while dead != 0 {
+                    let lane = dead.trailing_zeros() as usize;
+                    (0..group).for_each(|g| self.scores[g * stride + at + lane] = f32::NEG_INFINITY);
+                    dead &= dead - 1;
+                }
+                at += STRIP;
+            }
+        }
+        self.max.clear();
+        self.sum.clear();
+        for scores in self.scores.chunks_exact_mut(stride) {
+            let max = maximum(env.level, scores);
+            self.max.push(max);
+            self.sum.push(exponentials(env.level, scores, max));
+        }
+        self.acc.clear();
+        self.acc.resize(group * dim, 0.0);
+        let mut at = 0;
+        for run in &self.runs {
+            let strips = run.first as usize..run.end as usize;
+            let page = &head.pages()[run.page as usize];
+            page.add_values(env.level, env.format, &self.scores[at..], stride, strips, &mut self.acc);
+            at += (run.end - run.first) as usize * STRIP;
+        }
+    }
+
+    /// Adds the weights of one query, times `factor`, to those of the slots they belong to.
+    fn add_mass(&self, env: Env<'_>, query: usize, factor: f32, mass: &mut [f32]) {
+        let stride = self.scores.len() / self.max.len();
+        let mut at = query * stride;
+        for run in &self.runs {
+            let slots = (run.end - run.first) as usize * STRIP;
+            let first = run.page as usize * PAGE + run.first as usize * STRIP;
+            add_scaled(env.level, &mut mass[first..][..slots], factor, &self.scores[at..][..slots]);
+            at += slots;
+        }
+    }
+}

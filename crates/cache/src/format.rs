@@ -1,0 +1,147 @@
+//! How the slots of a cache are encoded: both stores, bound to the width of a head.
+
+use crate::spec::Spec;
+use crate::store::{STORES, Store, Turn};
+use sketchkv_kernels::attention::layout::{BLOCK, Codes, Encoding, Layout, STRIP, ScaleGroup, Side};
+
+/// One side of the slots: keys or values.
+pub(crate) struct SideFormat {
+    pub(crate) layout: Layout,
+    store: Box<dyn Store>,
+    turn: Turn,
+    /// Signs of [`Turn::SignedHadamard`], `[head_dim]`.
+    signs: Vec<f32>,
+    head_dim: usize,
+}
+
+impl SideFormat {
+    fn new(call: &crate::method::Call, side: Side, head_dim: usize) -> Self {
+        let (_, build) = STORES
+            .iter()
+            .find(|(method, _)| std::ptr::eq(*method, call.method()))
+            .expect("a spec holds stores where stores belong");
+        let store = build(call, head_dim);
+        let layout = Layout::new(side, store.encoding(side), padded(head_dim));
+        // A fixed sequence: the signs are part of the code, not of a run's seed.
+        let mut random = crate::random::Random::new(0x5165_4b56);
+        let signs = (0..head_dim).map(|_| if random.next() & 1 == 0 { 1.0 } else { -1.0 }).collect();
+        SideFormat { layout, turn: store.turn(), store, signs, head_dim }
+    }
+
+    /// Whether codes share a grid over a page.
+    pub(crate) fn has_grid(&self) -> bool {
+        matches!(self.layout.encoding, Encoding::Codes(Codes { group: ScaleGroup::Channel, .. }))
+    }
+
+    /// Turns `x[head_dim]` into the space of the codes, padded with zeros to `out[dim]`.
+    pub(crate) fn turn(&self, x: &[f32], out: &mut [f32]) {
+        out[..x.len()].copy_from_slice(x);
+        out[x.len()..].fill(0.0);
+        match self.turn {
+            Turn::None => {}
+            Turn::Hadamard => hadamard(&mut out[..self.head_dim]),
+            Turn::SignedHadamard => {
+                out.iter_mut().zip(&self.signs).for_each(|(x, sign)| *x *= sign);
+                hadamard(&mut out[..self.head_dim]);
+            }
+        }
+    }
+
+    /// Turns `x[dim]`, in the space of the codes, back; the first `head_dim` numbers count.
+    pub(crate) fn turn_back(&self, x: &mut [f32]) {
+        match self.turn {
+            Turn::None => {}
+            Turn::Hadamard => hadamard(&mut x[..self.head_dim]),
+            Turn::SignedHadamard => {
+                hadamard(&mut x[..self.head_dim]);
+                x.iter_mut().zip(&self.signs).for_each(|(x, sign)| *x *= sign);
+            }
+        }
+    }
+
+    /// Encodes one turned and padded vector into a lane of a strip. Not for codes on a grid.
+    pub(crate) fn write(&self, strip: &mut [u8], lane: usize, x: &[f32]) {
+        match self.layout.encoding {
+            Encoding::Codes(codes) => {
+                let mut u = [0u8; 512];
+                let (mut scales, mut minima) = ([0.0f32; 16], [0.0f32; 16]);
+                let groups = self.layout.groups();
+                let minima = &mut minima[..if codes.minimum { groups } else { 0 }];
+                self.store.quantize(x, &mut u[..x.len()], &mut scales[..groups], minima);
+                self.layout.put_codes(strip, lane, &u[..x.len()], &scales[..groups], minima);
+            }
+            _ => self.layout.put(strip, lane, x),
+        }
+    }
+}
+
+/// Both sides, and what an open page is written in.
+pub(crate) struct Format {
+    pub(crate) keys: SideFormat,
+    pub(crate) values: SideFormat,
+    pub(crate) open_keys: Layout,
+    pub(crate) open_values: Layout,
+    pub(crate) head_dim: usize,
+    /// `head_dim` rounded up to a multiple of 32.
+    pub(crate) dim: usize,
+}
+
+/// Widths are padded to whole blocks.
+pub(crate) fn padded(head_dim: usize) -> usize {
+    head_dim.next_multiple_of(BLOCK)
+}
+
+impl Format {
+    pub(crate) fn new(spec: &Spec, head_dim: usize) -> Self {
+        let dim = padded(head_dim);
+        Format {
+            keys: SideFormat::new(&spec.keys, Side::Keys, head_dim),
+            values: SideFormat::new(&spec.values, Side::Values, head_dim),
+            open_keys: Layout::new(Side::Keys, Encoding::F16, dim),
+            open_values: Layout::new(Side::Values, Encoding::F16, dim),
+            head_dim,
+            dim,
+        }
+    }
+
+    /// Bytes of the keys and values of one sealed strip.
+    pub(crate) fn strip_bytes(&self) -> usize {
+        lines(self.keys.layout.strip_bytes()) + lines(self.values.layout.strip_bytes())
+    }
+
+    /// Bytes of the keys and values of one open strip.
+    pub(crate) fn open_strip_bytes(&self) -> usize {
+        lines(self.open_keys.strip_bytes()) + lines(self.open_values.strip_bytes())
+    }
+
+    /// Bytes of the grid of a sealed page.
+    pub(crate) fn grid_bytes(&self) -> usize {
+        if self.keys.has_grid() { 2 * 2 * self.dim } else { 0 }
+    }
+}
+
+/// Buffers are whole cache lines.
+fn lines(bytes: usize) -> usize {
+    debug_assert!(bytes.is_multiple_of(STRIP));
+    bytes.next_multiple_of(64)
+}
+
+/// The orthonormal Walsh-Hadamard transform, its own inverse, over blocks of the largest power of two that divides
+/// the length.
+pub(crate) fn hadamard(x: &mut [f32]) {
+    let size = 1 << x.len().trailing_zeros();
+    let scale = 1.0 / (size as f32).sqrt();
+    for block in x.chunks_exact_mut(size) {
+        let mut half = 1;
+        while half < size {
+            for pair in block.chunks_exact_mut(2 * half) {
+                let (low, high) = pair.split_at_mut(half);
+                for (a, b) in low.iter_mut().zip(high) {
+                    (*a, *b) = (*a + *b, *a - *b);
+                }
+            }
+            half *= 2;
+        }
+        block.iter_mut().for_each(|x| *x *= scale);
+    }
+}

@@ -1,0 +1,144 @@
+//! Which tokens stay as exact slots.
+
+mod full;
+mod h2o;
+mod random;
+mod window;
+
+use crate::head::{Candidates, GroupQueries};
+use crate::method::{Call, Kind, Method, Parameter};
+use crate::state::{Reader, StateError, Writer};
+use crate::{CacheShape, Rope};
+
+/// One KV head's judgement of which tokens matter.
+///
+/// The cache calls it in this order for every chunk of tokens: [`Keep::observe`] for the slots that were attended to,
+/// [`Keep::arrive`] for each new token, then, when slots must be freed, [`Keep::importance`] for all of them.
+pub trait Keep: Send + Sync {
+    /// A copy with all its state.
+    fn clone_box(&self) -> Box<dyn Keep>;
+
+    /// Heap bytes of state that does not grow with the slots.
+    fn bytes(&self) -> usize {
+        0
+    }
+
+    /// 32-bit words of state per slot.
+    fn words(&self) -> usize {
+        0
+    }
+
+    /// Whether attention weights are needed, and the decay γ by which a chunk's queries count: the weight of a slot is
+    /// Σ_t γ^(T−1−t) · mean over the group of a_t; γ = 0 asks for the newest query alone.
+    fn feedback(&self) -> Option<f32> {
+        None
+    }
+
+    /// How many slots to free at a time; more than needed spares scoring at every step.
+    fn batch(&self) -> usize {
+        1
+    }
+
+    /// Whether importance is averaged over the KV heads of a layer, which then evict the same tokens.
+    fn same_in_all_heads(&self) -> bool {
+        false
+    }
+
+    /// After attention over a chunk: updates the state of the slots, `[slot][words]`.
+    fn observe(&mut self, _step: &Step<'_>, _state: &mut [u32]) {}
+
+    /// Sets the state `[words]` of a new token.
+    fn arrive(&mut self, _token: &Arrival<'_>, _state: &mut [u32]) {}
+
+    /// How much each candidate matters: the smallest are evicted first, of equals the oldest.
+    fn importance(&mut self, candidates: &Candidates<'_>, out: &mut [f32]);
+
+    /// Writes the state that does not grow with the slots.
+    fn save(&self, _out: &mut Writer) {}
+
+    /// Reads what [`Keep::save`] wrote.
+    ///
+    /// # Errors
+    /// When the bytes are not what it writes.
+    fn load(&mut self, _from: &mut Reader<'_>) -> Result<(), StateError> {
+        Ok(())
+    }
+}
+
+/// What attention over a chunk showed.
+pub struct Step<'a> {
+    /// Attention weight per slot, as [`Keep::feedback`] asks for it; empty when it does not.
+    pub mass: &'a [f32],
+    /// Positions of the slots; `u32::MAX` where there is no token.
+    pub positions: &'a [u32],
+    /// Queries of the chunk.
+    pub queries: GroupQueries<'a>,
+    /// Number of tokens in the chunk.
+    pub tokens: usize,
+    /// Position of the first token of the chunk.
+    pub position: usize,
+}
+
+/// A token on its way into the cache.
+pub struct Arrival<'a> {
+    /// Key, `[head_dim]`, rotated.
+    pub key: &'a [f32],
+    /// Value, `[head_dim]`.
+    pub value: &'a [f32],
+    /// Position in the sequence.
+    pub position: usize,
+    /// Attention weight it drew within its own chunk; 0 when no feedback was asked for.
+    pub mass: f32,
+}
+
+/// What a method is built for.
+pub struct Context<'a> {
+    /// The model.
+    pub shape: &'a CacheShape,
+    /// Layer.
+    pub layer: usize,
+    /// KV head.
+    pub head: usize,
+    /// Seed of the run.
+    pub seed: u64,
+}
+
+impl Context<'_> {
+    /// A seed of this layer and head's own.
+    pub fn own_seed(&self) -> u64 {
+        let place = (self.layer as u64) << 32 | self.head as u64;
+        crate::random::mix(self.seed ^ crate::random::mix(place.wrapping_add(1)))
+    }
+
+    /// How the model rotates, if it does.
+    pub fn rope(&self) -> Option<&Rope> {
+        self.shape.rope.as_ref()
+    }
+}
+
+/// Builds a keep from its call.
+pub type Build = fn(&Call, &Context<'_>) -> Box<dyn Keep>;
+
+/// All keeps.
+pub static KEEPS: &[(&Method, Build)] = &[
+    (&full::METHOD, full::build),
+    (&window::METHOD, window::build),
+    (&random::METHOD, random::build),
+    (&h2o::METHOD, h2o::build),
+];
+
+/// The first tokens, never evicted: attention parks there what it does not need elsewhere.
+pub(crate) const SINKS: Parameter = Parameter {
+    name: "sinks",
+    kind: Kind::Integer(0, 1024),
+    default: "4",
+    help: "first tokens that are never evicted",
+};
+
+/// The newest tokens, never evicted.
+pub(crate) const RECENT: Parameter = Parameter {
+    name: "recent",
+    kind: Kind::Integer(1, 1 << 20),
+    default: "auto",
+    help: "newest tokens that are never evicted; auto is a quarter of the slots",
+};

@@ -1,0 +1,88 @@
+use super::{Store, Turn, to_f16};
+use crate::method::{Call, Choice, Method};
+use sketchkv_kernels::attention::layout::{Codes, Encoding, Levels, ScaleGroup, Side};
+
+macro_rules! turbo {
+    ($method:ident, $build:ident, $bits:literal, $name:literal, $state:literal) => {
+        pub(super) static $method: Method = Method {
+            name: $name,
+            choice: Choice::Store,
+            summary: concat!("TurboQuant: a rotated vector's coordinates to the best ", $bits, "-bit codebook"),
+            formula: "n = ‖x‖, y = H·S·x·√d/n, u_j = nearest Lloyd-Max level of y_j; x̂ = n/√d · Sᵀ·Hᵀ·level(u)",
+            state: $state,
+            paper: "TurboQuant, arXiv 2504.19874",
+            differs: "The MSE variant: no QJL residual, which raises the variance under softmax; \
+                 random signs and Hadamard in place of a dense random rotation.",
+            parameters: &[],
+        };
+
+        pub(super) fn $build(_: &Call, dim: usize) -> Box<dyn Store> {
+            Box::new(Turbo { bits: $bits, table: codebook($bits, dim), root: (dim as f32).sqrt() })
+        }
+    };
+}
+
+turbo!(TQ4, tq4, 4, "tq4", "4 bits a value + 16 a vector");
+turbo!(TQ3, tq3, 3, "tq3", "3 bits a value + 16 a vector");
+turbo!(TQ2, tq2, 2, "tq2", "2 bits a value + 16 a vector");
+
+struct Turbo {
+    bits: u32,
+    table: [f32; 16],
+    root: f32,
+}
+
+/// Lloyd-Max levels, ascending, of √d·y for y one coordinate of a uniform unit vector of d dimensions.
+///
+/// Its density is proportional to (1 − y²)^((d−3)/2); the levels are the fixed point of "each level is the mean of its
+/// cell, cells end half-way between levels", iterated on a fine grid.
+pub(crate) fn codebook(bits: u32, dim: usize) -> [f32; 16] {
+    let levels = 1usize << bits;
+    let (points, reach) = (4001, 5.0f64.min((dim as f64).sqrt()));
+    let grid: Vec<(f64, f64)> = (0..points)
+        .map(|i| {
+            let x = reach * (2.0 * i as f64 / (points - 1) as f64 - 1.0);
+            (x, (1.0 - x * x / dim as f64).max(0.0).powf((dim as f64 - 3.0) / 2.0))
+        })
+        .collect();
+    let mut table: Vec<f64> = (0..levels).map(|i| 3.0 * ((2 * i + 1) as f64 / levels as f64 - 1.0)).collect();
+    for _ in 0..300 {
+        let mut cells = vec![(0.0, 0.0); levels];
+        let mut cell = 0;
+        for &(x, density) in &grid {
+            while cell + 1 < levels && x > (table[cell] + table[cell + 1]) / 2.0 {
+                cell += 1;
+            }
+            cells[cell].0 += x * density;
+            cells[cell].1 += density;
+        }
+        for (level, (sum, weight)) in table.iter_mut().zip(cells) {
+            if weight > 0.0 {
+                *level = sum / weight;
+            }
+        }
+    }
+    std::array::from_fn(|i| table.get(i).map_or(0.0, |&level| level as f32))
+}
+
+impl Store for Turbo {
+    fn encoding(&self, _: Side) -> Encoding {
+        let levels = Levels::Table(self.table);
+        Encoding::Codes(Codes { bits: self.bits, levels, group: ScaleGroup::Slot, minimum: false })
+    }
+
+    fn turn(&self) -> Turn {
+        Turn::SignedHadamard
+    }
+
+    fn quantize(&self, x: &[f32], codes: &mut [u8], scales: &mut [f32], _: &mut [f32]) {
+        let norm = x.iter().map(|x| x * x).sum::<f32>().sqrt();
+        scales[0] = to_f16(norm / self.root);
+        let inverse = if scales[0] == 0.0 { 0.0 } else { 1.0 / scales[0] };
+        let levels = &self.table[..1 << self.bits];
+        for (code, x) in codes.iter_mut().zip(x) {
+            let y = x * inverse;
+            *code = levels.windows(2).filter(|pair| y > (pair[0] + pair[1]) / 2.0).count() as u8;
+        }
+    }
+}

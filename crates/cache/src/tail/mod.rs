@@ -1,0 +1,53 @@
+//! What is remembered of tokens no longer kept.
+
+mod none;
+
+use crate::head::Neighbours;
+use crate::keep::Context;
+use crate::method::{Call, Method};
+use crate::partial::Partial;
+use crate::state::{Reader, StateError, Writer};
+
+/// One KV head's memory of evicted tokens, of fixed size.
+pub trait Tail: Send + Sync {
+    /// A copy with all its state.
+    fn clone_box(&self) -> Box<dyn Tail>;
+
+    /// Heap bytes; fixed from the start.
+    fn bytes(&self) -> usize;
+
+    /// Takes in an evicted token; `neighbours` are the slots that stay.
+    fn absorb(&mut self, token: &Evicted<'_>, neighbours: &mut Neighbours<'_>);
+
+    /// Adds what the evicted tokens contribute to the attention of `queries`, `[query][head_dim]`, scaled.
+    fn attend(&self, queries: &[f32], partial: &mut Partial);
+
+    /// Writes all state.
+    fn save(&self, out: &mut Writer);
+
+    /// Reads what [`Tail::save`] wrote.
+    ///
+    /// # Errors
+    /// When the bytes are not what it writes.
+    fn load(&mut self, from: &mut Reader<'_>) -> Result<(), StateError>;
+}
+
+/// A token on its way out.
+pub struct Evicted<'a> {
+    /// Key as it was stored, `[head_dim]`, rotated.
+    pub key: &'a [f32],
+    /// Value as it was stored, `[head_dim]`.
+    pub value: &'a [f32],
+    /// Position in the sequence.
+    pub position: usize,
+    /// Its importance to the keep that evicted it.
+    pub importance: f32,
+    /// Attention it drew in this step relative to the mean over all tokens; 1 when the keep asks for no feedback.
+    pub relative_mass: f32,
+}
+
+/// Builds a tail from its call; `None` for no tail.
+pub type Build = fn(&Call, &Context<'_>) -> Option<Box<dyn Tail>>;
+
+/// All tails.
+pub static TAILS: &[(&Method, Build)] = &[(&none::METHOD, none::build)];
