@@ -9,11 +9,8 @@
 //! - [`ops`]: norms, activations, rotations, softmax.
 
 mod activations;
-<<<<<<< HEAD
-mod bandwidth;
-=======
 pub mod attention;
->>>>>>> a210ad1 (Attention kernels over strips of 16 slots, for every way of storing keys and values)
+mod bandwidth;
 mod blocks;
 mod buffer;
 pub mod cpu;
