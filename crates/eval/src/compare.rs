@@ -198,7 +198,7 @@ pub fn compare(
     })
 }
 
-fn row(
+pub(crate) fn row(
     model: &Model,
     named: &NamedSpec,
     run: &Run,

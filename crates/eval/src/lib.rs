@@ -6,6 +6,7 @@
 
 mod compare;
 mod error;
+pub mod experiments;
 mod machine;
 pub mod metrics;
 mod progress;

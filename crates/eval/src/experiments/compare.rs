@@ -1,0 +1,67 @@
+use super::{
+    Experiment, Settings,
+    job::{Common, Job, Work},
+};
+use sketchkv_cache::{Cache, Spec};
+use sketchkv_model::Model;
+
+/// Caches without a cap, which stand in every comparison.
+pub(super) const CONTROLS: [&str; 4] = ["full", "full+q8", "full+q4h", "full+k=kivi4+v=q4"];
+
+/// Families, each run at every budget. `window` and `random` are the controls that evict.
+const FAMILIES: [&str; 18] = [
+    "window",
+    "random",
+    "h2o",
+    "h2o(decay=0.99)",
+    "tova",
+    "snapkv",
+    "keydiff",
+    "knorm",
+    "expected",
+    "hashevict",
+    "cms",
+    "countsketch",
+    "race",
+    "h2o(decay=0.99)+buckets",
+    "h2o(decay=0.99)+k=kivi4+v=q4",
+    "h2o(decay=0.99)+k=kivi4+v=q4+buckets",
+    "topk",
+    "aggregate",
+];
+
+/// The specs that fit this model, written out in full; what a build of the cache does not know is left out.
+pub(super) fn fitting(model: &Model, specs: impl IntoIterator<Item = String>) -> Vec<String> {
+    let fits = |text: String| {
+        let spec: Spec = text.parse().ok()?;
+        Cache::new(model.cache_shape(), &spec, 0).ok()?;
+        Some(spec.to_string())
+    };
+    let mut specs: Vec<String> = specs.into_iter().filter_map(fits).collect();
+    let mut seen = std::collections::HashSet::new();
+    specs.retain(|spec| seen.insert(spec.clone()));
+    specs
+}
+
+/// All families at equal bytes: divergence and speed on text, and BLEU of continuations.
+pub(super) fn jobs(common: &Common<'_>, settings: &Settings, specs: &[String], model: &Model) -> Vec<Job> {
+    let specs = if specs.is_empty() {
+        let capped = settings.budgets.iter().flat_map(|cap| FAMILIES.map(|family| format!("{family}@{cap}")));
+        fitting(model, CONTROLS.map(str::to_owned).into_iter().chain(capped))
+    } else {
+        specs.to_vec()
+    };
+    let &Settings { context, prefill, samples, stream, timed, .. } = settings;
+    let mut jobs = Vec::new();
+    for &seed in &settings.seeds {
+        for spec in &specs {
+            let work = Work::Score { context, samples, prefill, stream, timed };
+            jobs.push(common.job(Experiment::Compare, spec, seed, work));
+        }
+        for spec in &specs {
+            let work = Work::Generate { prompt: prefill, samples: samples.max(2), tokens: 32 };
+            jobs.push(common.job(Experiment::Compare, spec, seed, work));
+        }
+    }
+    jobs
+}

@@ -1,0 +1,156 @@
+use super::Experiment;
+use crate::{
+    Row,
+    metrics::Unit,
+    results::Cell,
+    tasks::{Awareness, TaskKind},
+};
+use serde::{Deserialize, Serialize};
+use serde_json::{Map, Value};
+
+/// A cell and how to measure it.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Job {
+    /// The cell's inputs.
+    pub cell: Cell,
+    /// What is done.
+    pub work: Work,
+    /// About how many tokens run through the model.
+    pub cost: u64,
+}
+
+/// What is measured of one spec.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Work {
+    /// Divergence, perplexity, bytes and speed on documents of text.
+    Score {
+        /// Tokens of a document.
+        context: usize,
+        /// Documents.
+        samples: usize,
+        /// Tokens before the first scored one.
+        prefill: usize,
+        /// Tokens of a step.
+        stream: usize,
+        /// Timed steps at the end of each document.
+        timed: usize,
+    },
+    /// BLEU of greedy continuations.
+    Generate {
+        /// Tokens of each prompt.
+        prompt: usize,
+        /// Prompts.
+        samples: usize,
+        /// Tokens of each continuation.
+        tokens: usize,
+    },
+    /// Decode speed at depths.
+    Speed {
+        /// Tokens in the cache before the timed steps, ascending.
+        depths: Vec<usize>,
+        /// Timed steps at each.
+        timed: usize,
+    },
+    /// Scores of a task.
+    Task {
+        /// Which.
+        kind: TaskKind,
+        /// Tokens of the prompt.
+        length: usize,
+        /// Place of the needle, 0 to 1.
+        depth: f64,
+        /// Whether the cache knows the question before the text.
+        awareness: Awareness,
+        /// Tasks made.
+        samples: usize,
+    },
+}
+
+/// What [`Work::Score`] measures.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Scored {
+    /// As in a comparison.
+    #[serde(flatten)]
+    pub row: Row,
+    /// Perplexity of the uncompressed cache on the same tokens.
+    pub reference_ppl: f64,
+    /// Scored tokens.
+    pub scored_tokens: usize,
+    /// Sums of KL and token counts of what the bootstrap resamples, in order: pairs up between cells of one text.
+    pub units: Vec<Unit>,
+}
+
+impl Work {
+    /// The part of the cell's settings that says what is done.
+    pub(super) fn settings(&self) -> Map<String, Value> {
+        let value = match self {
+            Work::Score { samples, prefill, stream, timed, .. } => serde_json::json!({
+                "work": "score", "samples": samples, "prefill": prefill, "stream": stream, "timed": timed,
+            }),
+            Work::Generate { samples, tokens, .. } => {
+                serde_json::json!({"work": "generate", "samples": samples, "tokens": tokens})
+            }
+            Work::Speed { depths, timed } => {
+                serde_json::json!({"work": "speed", "depths": depths, "timed": timed})
+            }
+            Work::Task { kind, depth, awareness, samples, .. } => serde_json::json!({
+                "work": "task", "task": kind, "depth": depth, "awareness": awareness, "samples": samples,
+            }),
+        };
+        value.as_object().cloned().unwrap_or_default()
+    }
+
+    pub(super) fn context(&self) -> usize {
+        match self {
+            Work::Score { context, .. } => *context,
+            Work::Generate { prompt, .. } => *prompt,
+            Work::Speed { depths, .. } => depths.last().copied().unwrap_or(0),
+            Work::Task { length, .. } => *length,
+        }
+    }
+
+    pub(super) fn cost(&self) -> u64 {
+        let tokens = match self {
+            // A token in a step of its own costs about four times one in a large chunk.
+            Work::Score { context, samples, prefill, stream, .. } => {
+                samples * (prefill + (context - prefill.min(context)) * if *stream < 8 { 4 } else { 1 })
+            }
+            Work::Generate { prompt, samples, tokens } => samples * (prompt + 4 * tokens),
+            Work::Speed { depths, timed } => self_depth(depths) + 4 * timed * depths.len(),
+            Work::Task { length, samples, .. } => samples * (length + 80),
+        };
+        tokens as u64
+    }
+}
+
+fn self_depth(depths: &[usize]) -> usize {
+    depths.last().copied().unwrap_or(0)
+}
+
+/// What all cells of a lab have in common.
+pub(super) struct Common<'a> {
+    pub(super) model: &'a str,
+    pub(super) model_hash: &'a str,
+    pub(super) text: &'a str,
+    pub(super) text_hash: &'a str,
+}
+
+impl Common<'_> {
+    pub(super) fn job(&self, experiment: Experiment, spec: &str, seed: u64, work: Work) -> Job {
+        Job {
+            cost: work.cost(),
+            cell: Cell {
+                experiment: experiment.name().to_owned(),
+                model: self.model.to_owned(),
+                model_hash: self.model_hash.to_owned(),
+                spec: spec.to_owned(),
+                context: work.context(),
+                text: self.text.to_owned(),
+                text_hash: self.text_hash.to_owned(),
+                seed,
+                settings: work.settings(),
+            },
+            work,
+        }
+    }
+}

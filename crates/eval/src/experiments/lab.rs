@@ -1,0 +1,297 @@
+use super::{
+    Experiment, Grid, Settings, baseline, compare, grid,
+    job::{Common, Job, Scored, Work},
+    pareto, tasks,
+};
+use crate::{
+    EvalError, NamedSpec,
+    compare::{resampling_units, row},
+    machine::{peak_resident, reset_peak_resident},
+    metrics::DivergenceTable,
+    progress::{Counter, Progress},
+    results::{Claim, Finished, Results},
+    scoring::{Schedule, Scorer},
+    tasks::{Corpus, TaskMaker},
+};
+use serde_json::Value;
+use sha2::{Digest, Sha256};
+use sketchkv_cache::Spec;
+use sketchkv_model::{Model, Workspace};
+use std::time::Instant;
+
+/// One part of an experiment that is split over machines.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Shard {
+    /// Which part, from 1.
+    pub index: usize,
+    /// Of how many.
+    pub of: usize,
+}
+
+impl std::str::FromStr for Shard {
+    type Err = EvalError;
+
+    fn from_str(text: &str) -> Result<Self, EvalError> {
+        let wrong = || EvalError::Input(format!("`{text}` is no shard: write `2/5` for the second of five"));
+        let (index, of) = text.split_once('/').ok_or_else(wrong)?;
+        let shard =
+            Shard { index: index.parse().map_err(|_| wrong())?, of: of.parse().map_err(|_| wrong())? };
+        if (1..=shard.of).contains(&shard.index) { Ok(shard) } else { Err(wrong()) }
+    }
+}
+
+/// How an experiment went.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct Outcome {
+    /// Every finished cell of the experiment, in the experiment's order.
+    pub cells: Vec<Finished>,
+    /// Cells measured now.
+    pub measured: usize,
+    /// Cells that were finished before.
+    pub known: usize,
+    /// Cells that another process works on.
+    pub taken: usize,
+    /// Specs that cannot be measured, and why.
+    pub failed: Vec<(String, String)>,
+}
+
+/// A model, a text and a results file.
+pub struct Lab<'a> {
+    pub(super) model: &'a Model,
+    pub(super) corpus: &'a Corpus,
+    pub(super) settings: Settings,
+    pub(super) workspace: Workspace,
+    results: &'a mut Results,
+    shard: Option<Shard>,
+    model_hash: String,
+    text_name: String,
+    text_hash: String,
+    /// The reference of the last scored schedule: cells of one schedule stand together.
+    scorer: Option<(Work, Scorer<'a>)>,
+    maker: Option<TaskMaker<'a>>,
+    /// Greedy continuations by the uncompressed cache, of the last schedule asked for.
+    pub(super) uncompressed: Option<(Work, Vec<String>)>,
+}
+
+impl<'a> Lab<'a> {
+    /// A lab that measures what `results` does not have, all of it or one shard.
+    ///
+    /// # Errors
+    /// When the model cannot be hashed.
+    pub fn new(
+        model: &'a Model,
+        corpus: &'a Corpus,
+        settings: Settings,
+        results: &'a mut Results,
+        shard: Option<Shard>,
+    ) -> Result<Self, EvalError> {
+        let mut hasher = Sha256::new();
+        corpus.texts().for_each(|(_, text)| hasher.update(text.as_bytes()));
+        let text_hash = hasher.finalize().iter().map(|byte| format!("{byte:02x}")).collect();
+        Ok(Lab {
+            model,
+            corpus,
+            settings,
+            workspace: Workspace::new(),
+            results,
+            shard,
+            model_hash: model.content_hash()?,
+            text_name: corpus.name(),
+            text_hash,
+            scorer: None,
+            maker: None,
+            uncompressed: None,
+        })
+    }
+
+    /// Runs one experiment; `file` is the grid to run instead of the original's.
+    ///
+    /// # Errors
+    /// When the results file or the disk fails, or a spec does not parse. A cell that cannot be measured is marked as
+    /// failed and the others go on.
+    pub fn run(
+        &mut self,
+        experiment: Experiment,
+        file: Option<&Grid>,
+        progress: &mut dyn Progress,
+    ) -> Result<Outcome, EvalError> {
+        let specs = self.own_specs()?;
+        let jobs = {
+            let common = self.common();
+            let settings = &self.settings;
+            match experiment {
+                Experiment::Baseline => baseline::jobs(&common, settings, &specs),
+                Experiment::Grid => grid::jobs(&common, settings, file)?,
+                Experiment::Compare => compare::jobs(&common, settings, &specs, self.model),
+                Experiment::Tasks => tasks::jobs(&common, settings, &specs),
+                Experiment::Speed => super::speed::jobs(&common, settings, &specs),
+                Experiment::Pareto => pareto::first_round(&common, settings, self.model),
+            }
+        };
+        let mut outcome = self.measure(jobs, progress)?;
+        if experiment == Experiment::Pareto {
+            let second = pareto::second_round(&self.common(), &self.settings, &outcome.cells);
+            let more = self.measure(second, progress)?;
+            outcome.cells.extend(more.cells);
+            outcome.failed.extend(more.failed);
+            outcome.measured += more.measured;
+            outcome.known += more.known;
+            outcome.taken += more.taken;
+        }
+        Ok(outcome)
+    }
+
+    fn common(&self) -> Common<'_> {
+        Common {
+            model: &self.model.config().name,
+            model_hash: &self.model_hash,
+            text: &self.text_name,
+            text_hash: &self.text_hash,
+        }
+    }
+
+    /// The specs of the settings, checked and written out in full.
+    fn own_specs(&self) -> Result<Vec<String>, EvalError> {
+        self.settings.specs.iter().map(|text| Ok(text.parse::<Spec>()?.to_string())).collect()
+    }
+
+    /// Measures `jobs`, those of this shard that are not finished.
+    pub(crate) fn measure(
+        &mut self,
+        jobs: Vec<Job>,
+        progress: &mut dyn Progress,
+    ) -> Result<Outcome, EvalError> {
+        let mine = |job: &Job| self.shard.is_none_or(|shard| job.cell.shard(shard.of) == shard.index - 1);
+        let jobs: Vec<Job> = jobs.into_iter().filter(mine).collect();
+        let mut outcome = Outcome::default();
+        let known: std::collections::HashMap<String, Finished> = self
+            .results
+            .finished()?
+            .into_iter()
+            .filter(|cell| cell.state == crate::results::State::Done)
+            .map(|cell| (cell.key.clone(), cell))
+            .collect();
+        let total = jobs.iter().filter(|job| !known.contains_key(&job.cell.key())).map(|job| job.cost).sum();
+        let mut done = 0;
+        for job in &jobs {
+            if let Some(cell) = known.get(&job.cell.key()) {
+                outcome.known += 1;
+                outcome.cells.push(cell.clone());
+                continue;
+            }
+            match self.results.claim(&job.cell)? {
+                Claim::Finished(cell) => {
+                    outcome.known += 1;
+                    outcome.cells.push(*cell);
+                }
+                Claim::Taken => outcome.taken += 1,
+                Claim::Mine => self.measure_one(job, (done, total), &mut outcome, progress)?,
+            }
+            done += job.cost;
+        }
+        Ok(outcome)
+    }
+
+    fn measure_one(
+        &mut self,
+        job: &Job,
+        (done, total): (u64, u64),
+        outcome: &mut Outcome,
+        progress: &mut dyn Progress,
+    ) -> Result<(), EvalError> {
+        let started = Instant::now();
+        let name = format!("{} {}", job.cell.experiment, job.cell.spec);
+        // A job's own count is in other units than its cost; what is shown never runs past the job.
+        let mut within = |step: crate::Step<'_>| {
+            let share = job.cost * step.done.min(step.total) / step.total.max(1);
+            progress.step(crate::Step { what: &name, done: done + share, total });
+        };
+        let measured = self.work(job, &mut within);
+        let took = started.elapsed();
+        match measured {
+            Ok(measured) => {
+                self.results.finish(&job.cell, &measured, took)?;
+                outcome.measured += 1;
+                if let Claim::Finished(cell) = self.results.claim(&job.cell)? {
+                    outcome.cells.push(*cell);
+                }
+            }
+            // The disk, not the cell.
+            Err(error @ (EvalError::Scratch { .. } | EvalError::Results { .. })) => return Err(error),
+            Err(error) => {
+                self.results.fail(&job.cell, &error.to_string(), took)?;
+                outcome.failed.push((job.cell.spec.clone(), error.to_string()));
+            }
+        }
+        progress.step(crate::Step { what: &name, done: done + job.cost, total });
+        Ok(())
+    }
+
+    fn work(&mut self, job: &Job, progress: &mut dyn Progress) -> Result<Value, EvalError> {
+        let spec: Spec = job.cell.spec.parse()?;
+        let seed = job.cell.seed;
+        let json = |value: Result<Value, serde_json::Error>| {
+            value.map_err(|error| EvalError::Input(format!("what was measured is no JSON: {error}")))
+        };
+        match &job.work {
+            Work::Score { .. } => json(serde_json::to_value(self.score(&job.work, &spec, seed, progress)?)),
+            Work::Generate { .. } => {
+                json(serde_json::to_value(self.generate(&job.work, &spec, seed, progress)?))
+            }
+            Work::Speed { depths, timed } => {
+                json(serde_json::to_value(self.speed(depths, *timed, &spec, seed, progress)?))
+            }
+            Work::Task { .. } => {
+                self.ensure_maker()?;
+                json(serde_json::to_value(self.task(&job.work, &spec, seed, progress)?))
+            }
+        }
+    }
+
+    fn ensure_maker(&mut self) -> Result<(), EvalError> {
+        if self.maker.is_none() {
+            self.maker = Some(TaskMaker::new(self.model, self.corpus)?);
+        }
+        Ok(())
+    }
+
+    pub(super) fn maker(&self) -> Option<&TaskMaker<'a>> {
+        self.maker.as_ref()
+    }
+
+    fn score(
+        &mut self,
+        work: &Work,
+        spec: &Spec,
+        seed: u64,
+        progress: &mut dyn Progress,
+    ) -> Result<Scored, EvalError> {
+        let &Work::Score { context, samples, prefill, stream, timed } = work else {
+            unreachable!("scored work")
+        };
+        let ready = self.scorer.as_ref().is_some_and(|(of, _)| of == work);
+        let runs = if ready { 1 } else { 2 };
+        let mut counter = Counter::new(progress, (runs * samples * context) as u64);
+        if !ready {
+            // The old reference's file goes first.
+            self.scorer = None;
+            let text = self.corpus.sample(self.model, context, samples)?;
+            let schedule = Schedule { prefill, stream, timed };
+            let scorer = Scorer::new(self.model, text.documents, schedule, &mut counter)?;
+            self.scorer = Some((work.clone(), scorer));
+        }
+        let Some((_, scorer)) = self.scorer.as_mut() else { unreachable!("made above") };
+        reset_peak_resident();
+        let run = scorer.run(spec, seed, &mut counter)?;
+        let peak = peak_resident().unwrap_or(0);
+        let (units, _) = resampling_units(&run.scores);
+        let base = scorer.reference_scores()?.concat();
+        let named = NamedSpec { name: None, spec: spec.clone() };
+        Ok(Scored {
+            row: row(self.model, &named, &run, &units, seed, peak)?,
+            reference_ppl: DivergenceTable::of(&base).map_or(f64::NAN, |table| table.ppl.mean),
+            scored_tokens: base.len(),
+            units,
+        })
+    }
+}

@@ -1,0 +1,72 @@
+use super::{
+    Experiment, Settings,
+    compare::{CONTROLS, fitting},
+    job::{Common, Job, Work},
+};
+use crate::{Rng, results::Finished};
+use sketchkv_model::Model;
+
+const KEEPS: [&str; 5] = ["window", "h2o(decay=0.99)", "h2o(decay=0.97)", "tova", "snapkv"];
+const STORES: [&str; 5] = ["", "+q8", "+k=kivi4+v=q4", "+k=kivi4+v=tq3", "+tq4"];
+const TAILS: [&str; 3] = ["", "+buckets(n=32)", "+buckets(n=64)"];
+const BUDGETS: [&str; 3] = ["", "+pyramid", "+ada"];
+
+/// Every composition of the lists above at every cap: one document each, as many as the settings allow, chosen by the
+/// seed.
+pub(super) fn first_round(common: &Common<'_>, settings: &Settings, model: &Model) -> Vec<Job> {
+    let mut specs = Vec::new();
+    for cap in settings.budgets.iter().map(String::as_str).chain(["6.25%"]) {
+        for keep in KEEPS {
+            for store in STORES {
+                for tail in TAILS {
+                    specs.extend(BUDGETS.map(|budget| format!("{keep}{store}{tail}{budget}@{cap}")));
+                }
+            }
+        }
+    }
+    let mut jobs = Vec::new();
+    for &seed in &settings.seeds {
+        let mut specs = specs.clone();
+        Rng::for_part(seed, "pareto").shuffle(&mut specs);
+        // Fitting specs are found one by one, so that a build that lacks a method still tries as many.
+        let mut chosen = CONTROLS.map(str::to_owned).to_vec();
+        for spec in specs {
+            if chosen.len() == CONTROLS.len() + settings.candidates {
+                break;
+            }
+            chosen.extend(fitting(model, [spec]));
+        }
+        jobs.extend(chosen.iter().map(|spec| common.job(Experiment::Pareto, spec, seed, work(settings, 1))));
+    }
+    jobs
+}
+
+/// The first round's frontier and what lies within twice its KL, on all documents.
+pub(super) fn second_round(common: &Common<'_>, settings: &Settings, first: &[Finished]) -> Vec<Job> {
+    if settings.samples < 2 {
+        return Vec::new();
+    }
+    let point = |cell: &Finished| {
+        Some((cell.measured.get("kv_bytes")?.as_f64()?, cell.measured.get("kl_mean")?.as_f64()?))
+    };
+    let points: Vec<(f64, f64)> = first.iter().filter_map(point).collect();
+    let near = |cell: &&Finished| {
+        point(cell).is_some_and(|(bytes, kl)| {
+            points
+                .iter()
+                .all(|&(other_bytes, other_kl)| other_bytes > bytes || kl <= 2.0 * other_kl.max(1e-6))
+        })
+    };
+    first
+        .iter()
+        .filter(near)
+        .map(|cell| {
+            common.job(Experiment::Pareto, &cell.cell.spec, cell.cell.seed, work(settings, settings.samples))
+        })
+        .collect()
+}
+
+fn work(settings: &Settings, samples: usize) -> Work {
+    let &Settings { context, prefill, stream, timed, .. } = settings;
+    Work::Score { context, samples, prefill, stream, timed }
+}

@@ -1,0 +1,121 @@
+use super::{
+    Experiment, Lab, Settings,
+    compare::CONTROLS,
+    job::{Common, Job, Work},
+};
+use crate::{
+    EvalError, Progress, Step,
+    machine::{peak_resident, reset_peak_resident},
+    metrics::Latency,
+};
+use serde::{Deserialize, Serialize};
+use sketchkv_cache::{Cache, Spec};
+use sketchkv_model::{Logits, Sequence};
+use std::time::{Duration, Instant};
+
+/// Decode at one depth.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct SpeedPoint {
+    /// Tokens seen before the timed steps.
+    pub depth: usize,
+    /// Times of single-token steps.
+    pub latency: Latency,
+    /// Time of the prefill to this depth and the first step after it, in milliseconds.
+    pub first_token_ms: f64,
+    /// Tokens per second of the prefill to this depth.
+    pub prefill_tps: f64,
+    /// Bytes of the cache after the timed steps.
+    pub kv_bytes: usize,
+    /// The same in percent of an f16 cache.
+    pub kv_percent: f64,
+}
+
+/// Decode against depth.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct SpeedMeasured {
+    /// By depth, ascending.
+    pub points: Vec<SpeedPoint>,
+    /// Threads that ran the model.
+    pub threads: usize,
+    /// Peak of the process's resident memory, in bytes.
+    pub peak_rss_bytes: u64,
+}
+
+/// Decode speed of the full caches, and of a window and a composition under caps that do not grow.
+pub(super) fn jobs(common: &Common<'_>, settings: &Settings, specs: &[String]) -> Vec<Job> {
+    let own = CONTROLS.map(str::to_owned).into_iter().chain(
+        [
+            "window@256tok",
+            "h2o(decay=0.99)@256tok",
+            "topk",
+            "full+topk(k=128)",
+            "h2o(decay=0.99)+buckets@256tok",
+        ]
+        .map(str::to_owned),
+    );
+    let specs: Vec<String> = if specs.is_empty() {
+        own.filter_map(|text| Some(text.parse::<Spec>().ok()?.to_string())).collect()
+    } else {
+        specs.to_vec()
+    };
+    let work = Work::Speed { depths: settings.depths.clone(), timed: settings.timed };
+    specs.iter().map(|spec| common.job(Experiment::Speed, spec, settings.seeds[0], work.clone())).collect()
+}
+
+impl Lab<'_> {
+    pub(super) fn speed(
+        &mut self,
+        depths: &[usize],
+        timed: usize,
+        spec: &Spec,
+        seed: u64,
+        progress: &mut dyn Progress,
+    ) -> Result<SpeedMeasured, EvalError> {
+        let longest = depths.last().copied().unwrap_or(0) + timed;
+        // Speed does not ask what the text says: a short one goes round.
+        let text = self.corpus.texts().map(|(_, text)| text).collect::<Vec<_>>().join("\n");
+        let mut tokens = self.model.tokenizer().encode_literal(text.get(..longest * 12).unwrap_or(&text))?;
+        if tokens.is_empty() {
+            return Err(EvalError::Input("the text has no tokens to run".into()));
+        }
+        tokens = tokens.iter().copied().cycle().take(longest).collect();
+        let mut cache = Cache::new(self.model.cache_shape(), spec, seed)?;
+        let per_token = self.model.cache_shape().f16_bytes_per_token();
+        let (mut at, mut prefill, mut prefilled) = (0, Duration::ZERO, 0);
+        let mut points = Vec::new();
+        reset_peak_resident();
+        for &depth in depths {
+            let started = Instant::now();
+            if depth > at {
+                let mut batch = [Sequence { tokens: &tokens[at..depth], cache: &mut cache }];
+                self.model.forward(&mut batch, &mut self.workspace, Logits::Last)?;
+                prefilled += depth - at;
+                prefill += started.elapsed();
+                at = depth;
+            }
+            let mut steps = Vec::new();
+            for _ in 0..timed {
+                let started = Instant::now();
+                let mut batch = [Sequence { tokens: &tokens[at..=at], cache: &mut cache }];
+                self.model.forward(&mut batch, &mut self.workspace, Logits::Last)?;
+                steps.push(started.elapsed());
+                at += 1;
+            }
+            let kv_bytes = cache.ledger().total();
+            let first = prefill + steps.first().copied().unwrap_or_default();
+            let latency = Latency::of(&steps)
+                .ok_or_else(|| EvalError::Input("at least one step must be timed at each depth".into()))?;
+            points.push(SpeedPoint {
+                depth,
+                latency,
+                first_token_ms: first.as_secs_f64() * 1e3,
+                prefill_tps: prefilled as f64 / prefill.as_secs_f64().max(1e-9),
+                kv_bytes,
+                kv_percent: 100.0 * kv_bytes as f64 / (at * per_token) as f64,
+            });
+            progress.step(Step { what: "speed", done: at as u64, total: longest as u64 });
+        }
+        let peak_rss_bytes = peak_resident().unwrap_or(0);
+        Ok(SpeedMeasured { points, threads: self.model.pool().threads(), peak_rss_bytes })
+    }
+}

@@ -1,0 +1,101 @@
+use super::{
+    Experiment, Lab, Settings,
+    job::{Common, Job, Work},
+};
+use crate::{
+    EvalError, Progress, Step,
+    tasks::{Awareness, TaskKind},
+};
+use serde::{Deserialize, Serialize};
+use sketchkv_cache::Spec;
+
+/// How a cache did on one task.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct TaskMeasured {
+    /// Mean of the scores, 0 to 1.
+    pub score: f64,
+    /// Score of each sample.
+    pub scores: Vec<f64>,
+    /// Bytes of the cache before the question, mean over samples.
+    pub kv_bytes: usize,
+    /// What was expected of the first sample.
+    pub expected: String,
+    /// What the model said to the first sample.
+    pub output: String,
+}
+
+/// Caches that are tried on tasks; the uncompressed one tells what the model can do at all.
+const UNCAPPED: [&str; 2] = ["full", "full+q4h"];
+const CAPPED: [&str; 5] =
+    ["window", "random", "h2o(decay=0.99)", "snapkv", "h2o(decay=0.99)+k=kivi4+v=q4+buckets"];
+
+/// Every task over lengths, the single needle over depths too, with the question known before the text and not.
+pub(super) fn jobs(common: &Common<'_>, settings: &Settings, specs: &[String]) -> Vec<Job> {
+    let specs: Vec<String> = if specs.is_empty() {
+        let capped = settings.budgets.iter().flat_map(|cap| CAPPED.map(|keep| format!("{keep}@{cap}")));
+        let own = UNCAPPED.map(str::to_owned).into_iter().chain(capped);
+        own.filter_map(|text| Some(text.parse::<Spec>().ok()?.to_string())).collect()
+    } else {
+        specs.to_vec()
+    };
+    let mut jobs = Vec::new();
+    for &seed in &settings.seeds {
+        for &kind in &settings.tasks {
+            for &length in &settings.task_lengths {
+                for awareness in [Awareness::Agnostic, Awareness::Aware] {
+                    // A task without a question has nothing to know beforehand.
+                    let no_question = matches!(kind, TaskKind::Copy | TaskKind::Arithmetic);
+                    if awareness == Awareness::Aware && no_question {
+                        continue;
+                    }
+                    let half = [0.5];
+                    let over_depths = kind.has_depth() && awareness == Awareness::Agnostic;
+                    let depths = if over_depths { &settings.needle_depths[..] } else { &half[..] };
+                    for &depth in depths {
+                        for spec in &specs {
+                            let samples = settings.task_samples;
+                            let work = Work::Task { kind, length, depth, awareness, samples };
+                            jobs.push(common.job(Experiment::Tasks, spec, seed, work));
+                        }
+                    }
+                }
+            }
+        }
+    }
+    jobs
+}
+
+impl Lab<'_> {
+    pub(super) fn task(
+        &mut self,
+        work: &Work,
+        spec: &Spec,
+        seed: u64,
+        progress: &mut dyn Progress,
+    ) -> Result<TaskMeasured, EvalError> {
+        let &Work::Task { kind, length, depth, awareness, samples } = work else { unreachable!("task work") };
+        let mut measured = TaskMeasured {
+            score: 0.0,
+            scores: vec![],
+            kv_bytes: 0,
+            expected: String::new(),
+            output: String::new(),
+        };
+        for sample in 0..samples {
+            let Some(maker) = self.maker() else { unreachable!("made before tasks") };
+            // The task depends on the seed and the sample only: every cache gets the same ones.
+            let task =
+                maker.make(kind, length, depth, awareness, seed.wrapping_add(1_000 * sample as u64))?;
+            let answer = task.run(self.model, spec, seed, &mut self.workspace)?;
+            measured.scores.push(answer.score);
+            measured.kv_bytes += answer.kv_bytes / samples.max(1);
+            if sample == 0 {
+                measured.expected = task.answers.join(", ");
+                measured.output = answer.output;
+            }
+            progress.step(Step { what: kind.name(), done: sample as u64 + 1, total: samples as u64 });
+        }
+        measured.score = measured.scores.iter().sum::<f64>() / samples.max(1) as f64;
+        Ok(measured)
+    }
+}
