@@ -8,6 +8,7 @@ mod conversation;
 mod failure;
 mod format;
 mod interrupt;
+mod kv_size;
 mod measured;
 mod models;
 mod output;

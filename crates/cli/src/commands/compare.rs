@@ -7,6 +7,7 @@ use crate::{
 use anyhow::Result;
 use clap::value_parser;
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
+use sketchkv_cache::registry;
 use sketchkv_eval::{CompareOptions, Comparison, NamedSpec, Row, Step, compare};
 use std::path::PathBuf;
 
@@ -112,13 +113,35 @@ impl Arguments {
             true => default_specs(),
             false => self.kv.iter().map(String::as_str).collect(),
         };
-        texts.into_iter().map(|text| Ok(arguments::spec(text)?.into())).collect()
+        let named = |text| {
+            let spec = arguments::spec(text)?;
+            Ok(NamedSpec { name: spec.preset.map(str::to_owned), spec })
+        };
+        texts.into_iter().map(named).collect()
     }
 }
 
-/// The controls, and of each kind of method one that is worth a look.
+/// The uncompressed cache, the controls, and of each kind of method one that is worth a look, at equal bytes where it
+/// evicts.
+const DEFAULT_SPECS: &[(&str, &[&str])] = &[
+    ("full", &[]),
+    ("full+q8", &[]),
+    ("full+q4h", &["q4h"]),
+    ("full+k=kivi4+v=q4", &["kivi4"]),
+    ("window@25%", &[]),
+    ("random@25%", &["random"]),
+    ("h2o(decay=0.99)@25%", &["h2o"]),
+    ("snapkv@25%", &["snapkv"]),
+    ("cms@25%", &["cms"]),
+    ("h2o(decay=0.99)+buckets@25%", &["h2o", "buckets"]),
+    ("h2o(decay=0.99)+k=kivi4+v=q4@25%", &["h2o", "kivi4"]),
+    ("full+topk", &["topk"]),
+];
+
+/// Those of [`DEFAULT_SPECS`] whose methods are registered.
 fn default_specs() -> Vec<&'static str> {
-    vec!["full", "full+q8", "window@25%"]
+    let registered = |names: &[&str]| names.iter().all(|name| registry::find(name).is_some());
+    DEFAULT_SPECS.iter().filter(|(_, needs)| registered(needs)).map(|(spec, _)| *spec).collect()
 }
 
 fn table(comparison: &Comparison) -> String {

@@ -1,8 +1,10 @@
-use crate::{format, models, output};
+use crate::{arguments, format, kv_size, models, output};
 use anyhow::Result;
+use clap::value_parser;
 use serde_json::json;
-use sketchkv_model::TensorInfo;
-use std::collections::BTreeMap;
+use sketchkv_kernels::ThreadPool;
+use sketchkv_model::{ModelFile, TensorInfo};
+use std::{collections::BTreeMap, thread::available_parallelism};
 
 /// Show what a model is: its architecture, its tensors, its bytes.
 #[derive(clap::Args)]
@@ -10,12 +12,29 @@ pub(crate) struct Arguments {
     /// A name from `sketchkv models`, a GGUF file, or a Hugging Face folder.
     #[arg(default_value = models::EMBEDDED)]
     model: String,
+    /// A cache whose bytes to show; may be given several times.
+    #[arg(long, value_name = "SPEC", default_values = DEFAULT_SPECS)]
+    kv: Vec<String>,
+    /// Tokens after which to show them [default: 1024, or the model's context if that is less].
+    #[arg(long, short, value_parser = value_parser!(u64).range(1..))]
+    context: Option<u64>,
     /// List every tensor.
     #[arg(long)]
     tensors: bool,
     /// Print one JSON document.
     #[arg(long)]
     json: bool,
+}
+
+const DEFAULT_SPECS: [&str; 4] = ["full", "full+q8", "full+k=kivi4+v=q4", "window@25%"];
+const DEFAULT_TOKENS: usize = 1024;
+
+/// What a cache takes after some tokens.
+struct CacheSize {
+    spec: String,
+    bytes: u64,
+    per_token: f64,
+    percent: f64,
 }
 
 /// Tensors of one format.
@@ -29,6 +48,7 @@ struct FormatShare {
 impl Arguments {
     pub(crate) fn run(self) -> Result<()> {
         let file = models::Source::find(&self.model)?.open()?;
+        let (tokens, sizes) = self.sizes(&file)?;
         let (config, shape) = (file.config(), file.config().cache_shape());
         let tensors = file.tensors();
         let shares = by_format(&tensors);
@@ -45,6 +65,17 @@ impl Arguments {
             let tensors: Vec<_> = tensors
                 .iter()
                 .map(|t| json!({ "name": t.name, "shape": t.shape, "format": t.format, "bytes": t.bytes }))
+                .collect();
+            let kv: Vec<_> = sizes
+                .iter()
+                .map(|size| {
+                    json!({
+                        "spec": size.spec,
+                        "kv_bytes": size.bytes,
+                        "kv_bytes_per_token": size.per_token,
+                        "kv_percent": size.percent,
+                    })
+                })
                 .collect();
             return output::json(&json!({
                 "name": config.name,
@@ -63,6 +94,8 @@ impl Arguments {
                 "weight_bytes": bytes,
                 "content_hash": file.content_hash(),
                 "f16_kv_bytes_per_token": per_token,
+                "kv_tokens": tokens,
+                "kv": kv,
                 "formats": formats,
                 "tensors": tensors,
             }));
@@ -98,6 +131,19 @@ impl Arguments {
             "\n{}",
             output::table(&["format", "tensors", "values", "bytes"], &[1, 2, 3], rows)
         ))?;
+        let rows = sizes.iter().map(|size| {
+            vec![
+                size.spec.clone(),
+                format::bytes(size.bytes),
+                format::bytes(size.per_token.round() as u64),
+                format!("{:.1}%", size.percent),
+            ]
+        });
+        let title = format!("KV after {} tokens", format::count(tokens as u64));
+        output::line(format!(
+            "\n{}",
+            output::table(&["cache", &title, "a token", "of full"], &[1, 2, 3], rows)
+        ))?;
         if self.tensors {
             let rows = tensors.iter().map(|tensor| {
                 let shape: Vec<_> = tensor.shape.iter().map(usize::to_string).collect();
@@ -114,6 +160,21 @@ impl Arguments {
             ))?;
         }
         Ok(())
+    }
+
+    /// The number of tokens, and what each cache takes after them.
+    fn sizes(&self, file: &ModelFile) -> Result<(usize, Vec<CacheSize>)> {
+        let shape = file.config().cache_shape();
+        let tokens = self.context.map_or(DEFAULT_TOKENS.min(shape.context), |tokens| tokens as usize);
+        let pool = ThreadPool::new(available_parallelism().map_or(1, usize::from));
+        let size = |text: &String| {
+            let spec = arguments::spec(text)?;
+            let bytes = kv_size::after(&shape, &spec, tokens, &pool)?.total() as u64;
+            let per_token = bytes as f64 / tokens as f64;
+            let percent = 100.0 * per_token / shape.f16_bytes_per_token() as f64;
+            Ok(CacheSize { spec: spec.to_string(), bytes, per_token, percent })
+        };
+        Ok((tokens, self.kv.iter().map(size).collect::<Result<_>>()?))
     }
 }
 

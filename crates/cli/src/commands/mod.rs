@@ -5,6 +5,7 @@ mod compare;
 mod completions;
 mod info;
 mod man;
+mod methods;
 mod models;
 mod pull;
 mod reference;
@@ -24,6 +25,7 @@ pub(crate) enum Command {
     Pull(pull::Arguments),
     Models(models::Arguments),
     Info(info::Arguments),
+    Methods(methods::Arguments),
     Tokenize(tokenize::Arguments),
     Completions(completions::Arguments),
     Man(man::Arguments),
@@ -42,6 +44,7 @@ impl Command {
             Command::Pull(arguments) => arguments.run().map(done),
             Command::Models(arguments) => arguments.run().map(done),
             Command::Info(arguments) => arguments.run().map(done),
+            Command::Methods(arguments) => arguments.run().map(done),
             Command::Tokenize(arguments) => arguments.run().map(done),
             Command::Completions(arguments) => arguments.run().map(done),
             Command::Man(arguments) => arguments.run().map(done),
