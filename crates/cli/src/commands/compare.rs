@@ -19,7 +19,7 @@ use std::path::PathBuf;
 #[derive(clap::Args)]
 #[command(after_help = "\
 sketchkv compare --quick
-sketchkv compare --model smollm2-135m --context 4096 --kv full+q8 --kv 'window@25%' --kv 'h2o(decay=0.99)@25%'
+sketchkv compare --model smollm2-135m --context 4096 --kv full+q8 --kv 'window@25%' --kv 'h2o@25%'
 sketchkv compare --text my.txt --text more.jsonl --json > results.json")]
 pub(crate) struct Arguments {
     #[command(flatten)]
@@ -130,11 +130,11 @@ const DEFAULT_SPECS: &[(&str, &[&str])] = &[
     ("full+k=kivi4+v=q4", &["kivi4"]),
     ("window@25%", &[]),
     ("random@25%", &["random"]),
-    ("h2o(decay=0.99)@25%", &["h2o"]),
+    ("h2o@25%", &["h2o"]),
     ("snapkv@25%", &["snapkv"]),
     ("cms@25%", &["cms"]),
-    ("h2o(decay=0.99)+buckets@25%", &["h2o", "buckets"]),
-    ("h2o(decay=0.99)+k=kivi4+v=q4@25%", &["h2o", "kivi4"]),
+    ("h2o+buckets@25%", &["h2o", "buckets"]),
+    ("h2o+k=kivi4+v=q4@25%", &["h2o", "kivi4"]),
     ("full+topk", &["topk"]),
 ];
 
@@ -161,10 +161,16 @@ fn cells(row: &Row) -> Vec<String> {
         format!("{:.1}%", row.kv_percent),
         format::rate(row.decode_tps),
         format!("{:.2}", row.ppl),
-        format!("{:+.1}%", 100.0 * row.ppl_change),
+        change(row.ppl_change),
         divergence(row.kl_mean),
         format!("{:.1}%", 100.0 * row.same_top),
     ]
+}
+
+/// A share as a signed percentage; what rounds to nothing has no sign of its own.
+fn change(share: f64) -> String {
+    let text = format!("{:+.1}%", 100.0 * share);
+    if text == "-0.0%" { "+0.0%".into() } else { text }
 }
 
 /// A KL divergence to two digits that count: `0.1543`, `0.0021`, `3.1e-6`.
@@ -191,4 +197,27 @@ fn progress_bar() -> ProgressBar {
     let style = ProgressStyle::with_template("{bar:30} {percent:>3}% {eta:>4} left  {msg}");
     bar.set_style(style.unwrap_or_else(|_| ProgressStyle::default_bar()));
     bar
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn numbers_read_well_at_both_ends() {
+        assert_eq!(change(-0.0001), "+0.0%");
+        assert_eq!(change(-0.0123), "-1.2%");
+        assert_eq!(change(6.016), "+601.6%");
+        assert_eq!(divergence(0.0), "0.0000");
+        assert_eq!(divergence(1.8e-7), "1.8e-7");
+        assert_eq!(divergence(0.00005), "0.0001");
+        assert_eq!(divergence(1.7136), "1.7136");
+    }
+
+    #[test]
+    fn every_default_cache_parses() {
+        for text in default_specs() {
+            assert!(text.parse::<sketchkv_cache::Spec>().is_ok(), "{text}");
+        }
+    }
 }
