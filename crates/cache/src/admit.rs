@@ -56,11 +56,19 @@ pub(crate) fn admit(
                     head.compact(call.env);
                 }
             }
+            // Open pages are dearer than sealed ones: when it gets narrow, all heads seal theirs.
             let total = limit.bytes.saturating_mul(heads.len());
+            let tokens = call.chunks[0].tokens;
+            let next: usize =
+                heads.iter().map(|head| head.bytes() + head.growth(call.env.format, tokens)).sum();
+            if next > total {
+                heads.iter_mut().for_each(|head| head.seal(call.env.format));
+            }
             for h in 0..heads.len() {
                 let others: usize =
                     heads.iter().enumerate().filter(|(o, _)| *o != h).map(|(_, head)| head.bytes()).sum();
-                let bytes = total.saturating_sub(others);
+                // A head that is past its part opens no page that others would have to pay for.
+                let bytes = total.saturating_sub(others).min(if next > total { 0 } else { usize::MAX });
                 heads[h].store(call.env, &call.chunks[h], &mut own[h].work, bytes);
             }
         }

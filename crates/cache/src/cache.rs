@@ -63,8 +63,13 @@ impl Cache {
                     .collect()
             })
             .collect();
+        // Beside the heads: the structures themselves, and what they own.
         let base = size_of::<Cache>()
-            + shape.layers * size_of::<Vec<Head>>()
+            + size_of::<Common>()
+            + 2 * size_of::<usize>()
+            + format.bytes()
+            + spec.bytes()
+            + shape.layers * (size_of::<Vec<Head>>() + size_of::<f64>())
             + shape.rope.as_ref().map_or(0, |rope| rope.inverse_frequencies.len() * size_of::<f32>());
         let least = layers[0][0].least_slots();
         let plan = Plan::new(&shape, spec, &*budget, base, least);
@@ -140,6 +145,11 @@ impl Cache {
         }
         // The array of a layer's heads is counted with the heads.
         ledger
+    }
+
+    /// Gives back the buffers of attention, which no ledger counts: the next forward pass makes them anew.
+    pub fn release_scratch(&mut self) {
+        self.scratch = Scratch::default();
     }
 
     /// Forgets every token; the next sequence runs as in a new cache.

@@ -24,8 +24,10 @@ impl SideFormat {
         let layout = Layout::new(side, store.encoding(side), padded(head_dim));
         // A fixed sequence: the signs are part of the code, not of a run's seed.
         let mut random = crate::random::Random::new(0x5165_4b56);
-        let signs = (0..head_dim).map(|_| if random.next() & 1 == 0 { 1.0 } else { -1.0 }).collect();
-        SideFormat { layout, turn: store.turn(), store, signs, head_dim }
+        let turn = store.turn();
+        let signed = if turn == Turn::SignedHadamard { head_dim } else { 0 };
+        let signs = (0..signed).map(|_| if random.next() & 1 == 0 { 1.0 } else { -1.0 }).collect();
+        SideFormat { layout, turn, store, signs, head_dim }
     }
 
     /// Whether codes share a grid over a page.
@@ -102,6 +104,12 @@ impl Format {
             head_dim,
             dim,
         }
+    }
+
+    /// Heap bytes of the format itself.
+    pub(crate) fn bytes(&self) -> usize {
+        let side = |side: &SideFormat| side.signs.capacity() * 4 + size_of_val(&*side.store);
+        side(&self.keys) + side(&self.values)
     }
 
     /// Bytes of the keys and values of one sealed strip.

@@ -202,12 +202,15 @@ impl Head {
 
     /// Bytes of `strips` sealed strips and all that goes with them.
     pub(crate) fn cost(&self, format: &Format, strips: usize) -> usize {
-        let pages = strips.div_ceil(PAGE_STRIPS);
-        let page = ARC_COUNTS + size_of::<Page>() + size_of::<Arc<Page>>() + size_of::<u64>();
         let slot = size_of::<u32>() * (1 + self.keep.words());
         strips * (format.strip_bytes() + STRIP * slot)
-            + pages * (page + format.grid_bytes())
+            + strips.div_ceil(PAGE_STRIPS) * self.page_cost(format)
             + self.read.as_ref().map_or(0, |read| read.bytes(strips * STRIP))
+    }
+
+    /// Bytes of a sealed page without its strips.
+    pub(crate) fn page_cost(&self, format: &Format) -> usize {
+        ARC_COUNTS + size_of::<Page>() + size_of::<Arc<Page>>() + size_of::<u64>() + format.grid_bytes()
     }
 
     /// Bytes that do not grow with the slots.
@@ -500,9 +503,8 @@ impl Head {
         let open_page = PAGE_STRIPS * (format.open_strip_bytes() + per_slot) + 256;
         let full = self.pages.last().is_none_or(|page| page.strips() == PAGE_STRIPS);
         let cramped = room < format.open_strip_bytes() + per_slot;
-        if self.pages.last().is_some_and(|page| page.is_open()) && (full || cramped) {
-            let at = self.pages.len() - 1;
-            self.pages[at] = Arc::new(self.pages[at].seal(format, self.live[at]));
+        if full || cramped {
+            self.seal(format);
         }
         if full {
             let room = bytes.saturating_sub(self.bytes());
@@ -524,6 +526,23 @@ impl Head {
         if let Some(read) = &mut self.read {
             read.resize(self.positions.len());
         }
+    }
+
+    /// Seals the open page, if there is one.
+    pub(crate) fn seal(&mut self, format: &Format) {
+        if let (Some(page), Some(&live)) = (self.pages.last_mut(), self.live.last())
+            && page.is_open()
+        {
+            *page = Arc::new(page.seal(format, live));
+        }
+    }
+
+    /// Bytes by which storing `tokens` tokens may grow this head, whatever its pages are.
+    pub(crate) fn growth(&self, format: &Format, tokens: usize) -> usize {
+        let slot = size_of::<u32>() * (1 + self.keep.words());
+        let strip = format.open_strip_bytes().max(format.strip_bytes()) + STRIP * slot;
+        let strips = tokens / STRIP + 1;
+        strips * strip + (strips / PAGE_STRIPS + 1) * self.page_cost(format)
     }
 
     /// Gives back whole strips that free slots amount to, moving the tokens of the last strip into them.

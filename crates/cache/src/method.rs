@@ -141,6 +141,11 @@ impl Call {
         Call { method, values: method.parameters.iter().map(default).collect() }
     }
 
+    /// Heap bytes.
+    pub(crate) fn bytes(&self) -> usize {
+        self.values.capacity() * size_of::<Value>()
+    }
+
     /// The method called.
     pub fn method(&self) -> &'static Method {
         self.method

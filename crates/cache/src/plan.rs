@@ -34,6 +34,9 @@ impl Plan {
     ) -> Plan {
         let shares: Vec<f64> = (0..shape.layers).map(|l| budget.share(l, shape.layers)).collect();
         let sum: f64 = shares.iter().sum();
+        let pooled = budget.pooled();
+        // Heads that compete may each leave all but one slot of a strip empty.
+        let least = if pooled.is_some() { least + STRIP - 1 } else { least };
         Plan {
             cap: spec.cap,
             shares: shares.iter().map(|share| share / sum).collect(),
@@ -41,7 +44,7 @@ impl Plan {
             base,
             f16_bytes_per_token: shape.f16_bytes_per_token(),
             least,
-            pooled: budget.pooled(),
+            pooled,
         }
     }
 
@@ -63,17 +66,16 @@ impl Plan {
         (percent / 100.0 * (seen * self.f16_bytes_per_token) as f64) as usize
     }
 
-    /// The smallest cap in bytes that gives every head its least.
+    /// The smallest cap in bytes: every head gets its least.
     pub(crate) fn minimum(&self, format: &Format, head: &Head) -> usize {
-        let least = self.head_bytes(format, head, self.least);
-        // The layer with the smallest share decides.
-        let share = self.shares.iter().copied().fold(f64::INFINITY, f64::min);
-        self.base + ((least * self.kv_heads) as f64 / share).ceil() as usize
+        self.base + self.shares.len() * self.kv_heads * self.head_bytes(format, head, self.least)
     }
 
     /// Bytes of a head with `slots` slots.
     fn head_bytes(&self, format: &Format, head: &Head, slots: usize) -> usize {
-        head.fixed_bytes() + head.cost(format, slots.div_ceil(STRIP))
+        // Heads that compete fill their last pages unevenly: room for one more page each.
+        let ragged = if self.pooled.is_some() { head.page_cost(format) } else { 0 };
+        head.fixed_bytes() + head.cost(format, slots.div_ceil(STRIP)) + ragged
     }
 
     /// # Errors
@@ -103,17 +105,18 @@ impl Plan {
                 let slots = (tokens as f64 * share * self.shares.len() as f64).round() as usize;
                 return Limit { slots: slots.max(self.least), bytes: usize::MAX };
             }
-            Cap::Bytes(cap) => self.slots_within(self.layer_bytes(cap, share), format, head),
-            Cap::Percent(percent) => {
-                self.slots_within(self.layer_bytes(self.share_of(percent, seen), share), format, head)
-            }
+            Cap::Bytes(cap) => self.slots_under(cap, share, format, head),
+            Cap::Percent(percent) => self.slots_under(self.share_of(percent, seen), share, format, head),
         };
         let slots = slots.max(self.least.next_multiple_of(STRIP));
         Limit { slots, bytes: self.head_bytes(format, head, slots) }
     }
 
-    fn layer_bytes(&self, cap: usize, share: f64) -> usize {
-        ((cap.saturating_sub(self.base)) as f64 * share) as usize / self.kv_heads
+    /// The slots of a head of a layer under a cap in bytes: its least, and the layer's share of what is left.
+    fn slots_under(&self, cap: usize, share: f64, format: &Format, head: &Head) -> usize {
+        let surplus = cap.saturating_sub(self.minimum(format, head));
+        let bytes = self.head_bytes(format, head, self.least);
+        self.slots_within(bytes + (surplus as f64 * share) as usize / self.kv_heads, format, head)
     }
 
     /// The most slots, in whole strips, of a head of `bytes` bytes.

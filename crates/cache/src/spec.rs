@@ -248,6 +248,12 @@ impl Spec {
         Err(CacheError::Spec(format!("`{self}` contradicts itself: {contradiction}")))
     }
 
+    /// Heap bytes.
+    pub(crate) fn bytes(&self) -> usize {
+        let calls = [&self.keep, &self.keys, &self.values, &self.tail, &self.read, &self.budget];
+        calls.into_iter().map(Call::bytes).sum()
+    }
+
     /// Whether anything is ever evicted.
     pub fn evicts(&self) -> bool {
         self.cap != Cap::None

@@ -1,5 +1,6 @@
 //! Who gets how many bytes.
 
+mod ada;
 mod pyramid;
 mod uniform;
 
@@ -21,4 +22,4 @@ pub type Build = fn(&Call) -> Box<dyn Budget>;
 
 /// All budgets.
 pub static BUDGETS: &[(&Method, Build)] =
-    &[(&uniform::METHOD, uniform::build), (&pyramid::METHOD, pyramid::build)];
+    &[(&uniform::METHOD, uniform::build), (&pyramid::METHOD, pyramid::build), (&ada::METHOD, ada::build)];

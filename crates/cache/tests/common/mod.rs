@@ -1,5 +1,5 @@
 //! A small model's worth of random queries, keys and values, and attention by its formula in f64.
-#![allow(dead_code, missing_docs)]
+#![allow(dead_code, missing_docs, unreachable_pub)]
 
 use sketchkv_cache::{Cache, CacheShape, Rope, Spec};
 use sketchkv_kernels::ThreadPool;

@@ -1,0 +1,295 @@
+//! What every method and composition must do, derived from the registry.
+
+mod common;
+
+use common::{Stream, cache, shape};
+use proptest::prelude::*;
+use sketchkv_cache::method::{Call, Choice};
+use sketchkv_cache::{Cache, CacheError, Cap, Spec, registry};
+use sketchkv_kernels::ThreadPool;
+use std::alloc::{GlobalAlloc, Layout, System};
+use std::cell::Cell;
+
+/// Counts what this thread has allocated and not freed.
+struct Counting;
+
+thread_local! {
+    static ALLOCATED: Cell<isize> = const { Cell::new(0) };
+}
+
+fn count(bytes: isize) {
+    let _ = ALLOCATED.try_with(|allocated| allocated.set(allocated.get() + bytes));
+}
+
+// SAFETY: forwards to the system's allocator.
+#[allow(unsafe_code)]
+unsafe impl GlobalAlloc for Counting {
+    unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
+        count(layout.size() as isize);
+        // SAFETY: the caller's.
+        unsafe { System.alloc(layout) }
+    }
+
+    unsafe fn dealloc(&self, at: *mut u8, layout: Layout) {
+        count(-(layout.size() as isize));
+        // SAFETY: the caller's.
+        unsafe { System.dealloc(at, layout) }
+    }
+}
+
+#[global_allocator]
+static ALLOCATOR: Counting = Counting;
+
+fn names(choice: Choice) -> Vec<&'static str> {
+    registry::methods().into_iter().filter(|m| m.choice == choice).map(|m| m.name).collect()
+}
+
+/// Every method alone, in the company that it needs.
+fn each_alone() -> Vec<String> {
+    let mut specs = vec!["full".to_owned()];
+    for keep in names(Choice::Keep).into_iter().filter(|&k| k != "full") {
+        specs.push(format!("{keep}@25%"));
+        specs.push(format!("{keep}+q8@160tok"));
+    }
+    for store in names(Choice::Store) {
+        specs.push(format!("full+{store}"));
+        specs.push(format!("h2o+k={store}@30%"));
+        specs.push(format!("window+v={store}@200KiB"));
+    }
+    for tail in names(Choice::Tail) {
+        specs.push(format!("h2o+{tail}@30%"));
+    }
+    for read in names(Choice::Read) {
+        specs.push(format!("full+{read}"));
+        specs.push(format!("h2o+{read}@30%"));
+    }
+    for budget in names(Choice::Budget) {
+        specs.push(format!("h2o+{budget}@30%"));
+        specs.push(format!("h2o+{budget}@128tok"));
+    }
+    specs
+}
+
+/// Streams tokens through a cache and checks what must hold after every chunk.
+fn conform(spec: &str, chunks: &[usize], seed: u64) {
+    let shape = shape();
+    let tokens = chunks.iter().sum();
+    let stream = Stream::new(&shape, tokens, seed);
+    let pool = ThreadPool::new(1);
+    let parsed: Spec = spec.parse().unwrap_or_else(|e| panic!("{spec}: {e}"));
+    assert_eq!(parsed.to_string().parse::<Spec>().unwrap(), parsed, "the text of a spec reads back");
+    let sinks = parsed.keep.method().parameters.iter().any(|p| p.name == "sinks") as usize * 4;
+    let mut first = Cache::new(shape.clone(), &parsed, seed).unwrap_or_else(|e| panic!("{spec}: {e}"));
+    let mut second = Cache::new(shape.clone(), &parsed, seed).unwrap();
+    let two = ThreadPool::new(2);
+    let mut at = 0;
+    for &chunk in chunks {
+        let outputs = stream.run(&mut first, &pool, at, chunk, chunk);
+        assert_eq!(
+            outputs,
+            stream.run(&mut second, &two, at, chunk, chunk),
+            "{spec}: threads change results"
+        );
+        at += chunk;
+        assert!(outputs.iter().flatten().all(|x| x.is_finite()), "{spec}: not a number after {at}");
+        let ledger = first.ledger();
+        if let Some(cap) = first.cap_bytes() {
+            assert!(
+                ledger.total() <= cap,
+                "{spec}: {} of {cap} bytes after {at}: {ledger:?}",
+                ledger.total()
+            );
+        }
+        for layer in 0..shape.layers {
+            for head in 0..shape.kv_heads {
+                let kept = first.positions(layer, head);
+                for sink in 0..sinks.min(at) {
+                    assert!(kept.contains(&sink), "{spec}: sink {sink} gone after {at}");
+                }
+                assert!(kept.contains(&(at - 1)), "{spec}: the newest token gone after {at}");
+            }
+        }
+    }
+    // A share that the stores alone stay below never binds; a number of tokens always does.
+    if spec.ends_with("tok") || parsed.cap == Cap::None {
+        assert_eq!(first.has_evicted(), parsed.cap != Cap::None, "{spec} after {at}");
+    }
+}
+
+#[test]
+fn every_method_alone() {
+    for spec in each_alone() {
+        conform(&spec, &[1, 7, 100, 1, 1, 1, 64, 1, 1, 160, 1, 1, 1, 1, 1, 30], 11);
+    }
+}
+
+#[test]
+fn the_ledger_is_what_the_allocator_saw() {
+    let shape = shape();
+    let stream = Stream::new(&shape, 700, 5);
+    let pool = ThreadPool::new(1);
+    for spec in each_alone() {
+        // A first run brings in whatever is made once for all caches.
+        stream.run(&mut cache(&shape, &spec), &pool, 0, 8, 8);
+        let before = ALLOCATED.get();
+        let mut cache = cache(&shape, &spec);
+        for (first, tokens, chunk) in [(0, 300, 100), (300, 400, 1)] {
+            stream.run(&mut cache, &pool, first, tokens, chunk);
+        }
+        cache.release_scratch();
+        let seen = (ALLOCATED.get() - before) as f64 + size_of::<Cache>() as f64;
+        let ledger = cache.ledger().total() as f64;
+        assert!(
+            (ledger / seen - 1.0).abs() < 0.01,
+            "{spec}: ledger {ledger}, allocator {seen}: {:?}",
+            cache.ledger()
+        );
+    }
+}
+
+#[test]
+fn a_cap_beyond_the_sequence_changes_nothing() {
+    let shape = shape();
+    let stream = Stream::new(&shape, 200, 9);
+    let pool = ThreadPool::new(1);
+    for keep in names(Choice::Keep).into_iter().filter(|&k| k != "full") {
+        for store in ["f32", "q8", "kivi4"] {
+            let want = stream.run(&mut cache(&shape, &format!("full+{store}")), &pool, 0, 200, 25);
+            let got = stream.run(&mut cache(&shape, &format!("{keep}+{store}@64MiB")), &pool, 0, 200, 25);
+            assert_eq!(got, want, "{keep}+{store}");
+        }
+    }
+}
+
+#[test]
+fn a_fork_goes_its_own_way() {
+    let shape = shape();
+    let stream = Stream::new(&shape, 300, 2);
+    let pool = ThreadPool::new(1);
+    for spec in each_alone() {
+        let mut whole = cache(&shape, &spec);
+        stream.run(&mut whole, &pool, 0, 200, 40);
+        let mut fork = whole.fork();
+        let other = Stream::new(&shape, 300, 77);
+        other.run(&mut fork, &pool, 200, 60, 20);
+        let mut straight = cache(&shape, &spec);
+        stream.run(&mut straight, &pool, 0, 200, 40);
+        let got = stream.run(&mut whole, &pool, 200, 100, 10);
+        assert_eq!(got, stream.run(&mut straight, &pool, 200, 100, 10), "{spec}: a fork changed its origin");
+    }
+}
+
+#[test]
+fn truncating_and_resetting_forget() {
+    let shape = shape();
+    let stream = Stream::new(&shape, 300, 4);
+    let pool = ThreadPool::new(1);
+    for spec in ["full", "full+q8", "window+q4@64MiB", "h2o@64MiB", "h2o@100tok"] {
+        let mut cut = cache(&shape, spec);
+        stream.run(&mut cut, &pool, 0, 250, 50);
+        match cut.truncate(120) {
+            Ok(()) => {
+                let mut straight = cache(&shape, spec);
+                stream.run(&mut straight, &pool, 0, 120, 40);
+                let want = stream.run(&mut straight, &pool, 120, 30, 1);
+                assert_eq!(cut.position(), 120);
+                assert_eq!(stream.run(&mut cut, &pool, 120, 30, 1), want, "{spec}");
+                assert_eq!(cut.ledger(), straight.ledger(), "{spec}");
+            }
+            Err(CacheError::Unsupported(why)) => assert!(spec.starts_with("h2o"), "{why}"),
+            Err(other) => panic!("{other}"),
+        }
+        cut.reset();
+        let want = stream.run(&mut cache(&shape, spec), &pool, 0, 200, 50);
+        assert_eq!(stream.run(&mut cut, &pool, 0, 200, 50), want, "{spec}: reset left something");
+    }
+}
+
+#[test]
+fn ada_gives_heads_different_numbers_of_slots() {
+    let shape = shape();
+    let mut stream = Stream::new(&shape, 600, 8);
+    // Queries of the first KV head look at everything alike; those of the second at few keys.
+    let d = shape.head_dim;
+    for (i, q) in stream.q[0].iter_mut().enumerate() {
+        *q *= if i / d % shape.heads < 3 { 0.01 } else { 3.0 };
+    }
+    let mut cache = cache(&shape, "h2o(decay=1)+ada@128tok");
+    stream.run(&mut cache, &ThreadPool::new(1), 0, 600, 1);
+    let kept = cache.kept(0);
+    assert_eq!(kept.iter().sum::<usize>(), 2 * 128, "{kept:?}");
+    assert!(kept[0].abs_diff(kept[1]) > 16, "{kept:?}");
+}
+
+#[test]
+fn bad_specs_say_what_to_do() {
+    for (spec, says) in [
+        ("h20@25%", "`h2o`"),
+        ("full@25%", "evicts nothing"),
+        ("h2o(dcay=1)@25%", "decay"),
+        ("h2o(decay=2)@25%", "from 0 to 1"),
+        ("h2o@25", "@25%"),
+        ("h2o@0%", "@25%"),
+        ("h2o+window@25%", "chosen twice"),
+        ("k=h2o", "no store"),
+        ("h2o(decay=0.5@25%", "not closed"),
+        ("", "missing"),
+        ("h2o++q8@25%", "missing"),
+    ] {
+        let error = spec.parse::<Spec>().expect_err(spec).to_string();
+        assert!(error.contains(says), "{spec}: {error}");
+        assert!(!error.contains('\n'));
+    }
+    let tiny = Cache::new(shape(), &"h2o@1KiB".parse().unwrap(), 1).err().unwrap();
+    let CacheError::CapTooSmall { minimum, .. } = tiny else { panic!("{tiny}") };
+    let spec: Spec = format!("h2o@{minimum}B").parse().unwrap();
+    assert!(Cache::new(shape(), &spec, 1).is_ok());
+    assert!(Cache::new(shape(), &format!("h2o@{}B", minimum - 1).parse().unwrap(), 1).is_err());
+}
+
+#[test]
+fn the_registry_is_sound() {
+    let mut seen = std::collections::HashSet::new();
+    for method in registry::methods() {
+        assert!(seen.insert(method.name), "{} twice", method.name);
+        assert!(!method.summary.is_empty() && !method.formula.is_empty() && !method.state.is_empty());
+        // Every default is a value, or this panics; and what is not the default reads back.
+        assert_eq!(Call::new(method).to_string(), method.name);
+    }
+    for preset in registry::PRESETS {
+        let spec: Spec = preset.name.parse().unwrap();
+        assert_eq!(spec.preset, Some(preset.name));
+        assert!(seen.insert(preset.name));
+    }
+}
+
+fn composition() -> impl Strategy<Value = String> {
+    let keeps: Vec<_> = names(Choice::Keep).into_iter().filter(|&k| k != "full").collect();
+    let pick = |names: Vec<&'static str>| prop::sample::select(names);
+    (
+        pick(keeps),
+        pick(names(Choice::Store)),
+        pick(names(Choice::Store)),
+        pick(names(Choice::Tail)),
+        pick(names(Choice::Read)),
+        pick(names(Choice::Budget)),
+        pick(vec!["@40%", "@96tok", "@400KiB", "@150tok"]),
+    )
+        .prop_map(|(keep, k, v, tail, read, budget, cap)| {
+            format!("{keep}+k={k}+v={v}+{tail}+{read}+{budget}{cap}")
+        })
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 150, max_shrink_iters: 20, ..ProptestConfig::default() })]
+
+    #[test]
+    fn compositions_conform(
+        spec in composition(),
+        mut chunks in prop::collection::vec(prop_oneof![Just(1usize), 1usize..40, 40usize..200], 6..14),
+        seed in 0u64..1000,
+    ) {
+        chunks.push(300);
+        conform(&spec, &chunks, seed);
+    }
+}
