@@ -1,4 +1,4 @@
-//! Memory for weights and activations: aligned to cache lines, on huge pages where the system has them.
+//! Memory for activations, aligned to cache lines, and its division between threads.
 
 use std::alloc::{Layout, alloc, dealloc, handle_alloc_error};
 use std::marker::PhantomData;
@@ -7,12 +7,9 @@ use std::ptr::NonNull;
 
 /// A cache line, and one 512-bit vector.
 const LINE: usize = 64;
-/// A huge page; buffers of at least this size are aligned to it.
-const HUGE_PAGE: usize = 2 << 20;
 
 /// Plain numbers: any bytes are a value, zero bytes are zero.
 pub(crate) trait Plain: Copy + Send + Sync + 'static {}
-impl Plain for u8 {}
 impl Plain for i8 {}
 impl Plain for i32 {}
 impl Plain for f32 {}
@@ -37,7 +34,6 @@ impl<T: Plain> AlignedBuffer<T> {
         // SAFETY: the layout is not empty.
         let memory = unsafe { alloc(layout) };
         let Some(start) = NonNull::new(memory.cast::<T>()) else { handle_alloc_error(layout) };
-        advise_huge_pages(memory, layout);
         // SAFETY: the memory was just allocated with at least `len` values.
         unsafe { start.write_bytes(0, len) };
         AlignedBuffer { start, len }
@@ -46,8 +42,7 @@ impl<T: Plain> AlignedBuffer<T> {
     /// The layout of `len` values, `None` for no bytes.
     fn layout(len: usize) -> Option<Layout> {
         let bytes = len.checked_mul(size_of::<T>()).expect("a buffer fits the address space");
-        let align = if bytes >= HUGE_PAGE { HUGE_PAGE } else { LINE };
-        (bytes > 0).then(|| Layout::from_size_align(bytes, align).expect("a buffer fits the address space"))
+        (bytes > 0).then(|| Layout::from_size_align(bytes, LINE).expect("a buffer fits the address space"))
     }
 
     /// Makes room for at least `len` values; what was there is lost.
@@ -121,24 +116,13 @@ impl<'a, T> Disjoint<'a, T> {
     }
 }
 
-/// Asks for huge pages, which spare a walk of the page tables every 4 KiB of a streamed matrix. A refusal is harmless.
-fn advise_huge_pages(memory: *mut u8, layout: Layout) {
-    #[cfg(target_os = "linux")]
-    if layout.size() >= HUGE_PAGE {
-        // SAFETY: the range is ours, page-aligned by its layout; the advice does not change its contents.
-        unsafe { libc::madvise(memory.cast(), layout.size(), libc::MADV_HUGEPAGE) };
-    }
-    #[cfg(not(target_os = "linux"))]
-    let _ = (memory, layout);
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
 
     #[test]
     fn zeroed_and_aligned() {
-        for len in [0, 1, 63, 4096, HUGE_PAGE + 5] {
+        for len in [0, 1, 63, 4096, 2_000_005] {
             let mut buffer = AlignedBuffer::<f32>::zeroed(len);
             assert_eq!(buffer.len(), len);
             assert!(buffer.iter().all(|&x| x == 0.0));

@@ -9,6 +9,7 @@
 //! - [`ops`]: norms, activations, rotations, softmax.
 
 mod activations;
+mod arena;
 pub mod attention;
 mod bandwidth;
 mod blocks;

@@ -8,7 +8,7 @@
 //! | Q5_K | 32 | d·scale·q − dmin·min |
 //! | Q6_K | 16 | d·scale·(q − 32) |
 
-use super::{BlockFormat, Codes, scale_at};
+use super::{BlockFormat, Codes, Units, scale_at};
 use ::half::f16;
 
 /// Weights in a block.
@@ -33,7 +33,12 @@ pub(super) fn dequantize(format: BlockFormat, block: &[u8], out: &mut [f32]) {
 /// The codes of group `group` of a Q4_K or Q5_K block; scale and minimum are rounded to f16.
 pub(super) fn codes(format: BlockFormat, block: &[u8], group: usize) -> Codes {
     let (d, m) = group_scale(block, group);
-    Codes { u: group_codes(format, block, group), d: f16::from_f32(d), m: f16::from_f32(-m) }
+    let u = group_codes(format, block, group);
+    let units = match format {
+        BlockFormat::Q5_K => Units::Bytes(u),
+        _ => Units::Pairs(std::array::from_fn(|i| u[i] | u[i + 16] << 4)),
+    };
+    Codes { units, d: f16::from_f32(d), m: f16::from_f32(-m) }
 }
 
 /// Scale and (positive) minimum of a group of Q4_K or Q5_K: 6 bits each, packed over 12 bytes.

@@ -10,7 +10,7 @@
 //!
 //! The low nibble of byte i is weight i, the high nibble weight i + 16; d and m are f16.
 
-use super::{BlockFormat, Codes, scale_at};
+use super::{BlockFormat, Codes, Units, scale_at};
 use ::half::f16;
 
 /// Weights in a block.
@@ -18,14 +18,14 @@ pub(super) const LEN: usize = 32;
 
 /// Decodes one block.
 pub(super) fn dequantize(format: BlockFormat, block: &[u8], out: &mut [f32]) {
-    let Codes { u, d, m } = codes(format, block);
+    let Codes { units, d, m } = codes(format, block);
     let d = d.to_f32();
     // The symmetric formats are exact as d·(u − offset); d·u + m would round twice.
     let (offset, m) = match format {
         BlockFormat::Q4_1 | BlockFormat::Q5_1 => (0, m.to_f32()),
         _ => (offset(format), 0.0),
     };
-    out.iter_mut().zip(u).for_each(|(o, u)| *o = d * (i32::from(u) - offset) as f32 + m);
+    out.iter_mut().zip(units.bytes()).for_each(|(o, u)| *o = d * (i32::from(u) - offset) as f32 + m);
 }
 
 /// The code that stands for zero in the symmetric formats.
@@ -41,33 +41,25 @@ fn offset(format: BlockFormat) -> i32 {
 pub(super) fn codes(format: BlockFormat, block: &[u8]) -> Codes {
     let d = scale_at(block, 0);
     let symmetric = f16::from_f32(-(offset(format) as f32) * d.to_f32());
-    match format {
-        BlockFormat::Q4_0 => Codes { u: nibbles(&block[2..]), d, m: symmetric },
-        BlockFormat::Q4_1 => Codes { u: nibbles(&block[4..]), d, m: scale_at(block, 2) },
+    let (units, m) = match format {
+        BlockFormat::Q4_0 => (Units::Pairs(array(&block[2..])), symmetric),
+        BlockFormat::Q4_1 => (Units::Pairs(array(&block[4..])), scale_at(block, 2)),
         // From around 16 to around 128, where the symmetric tiles of bytes have their zero.
-        BlockFormat::Q5_0 => {
-            Codes { u: five_bits(&block[2..6], &block[6..]).map(|u| u + 112), d, m: symmetric }
-        }
-        BlockFormat::Q5_1 => Codes { u: five_bits(&block[4..8], &block[8..]), d, m: scale_at(block, 2) },
-        _ => Codes { u: std::array::from_fn(|i| block[2 + i] ^ 0x80), d, m: symmetric },
-    }
-}
-
-fn nibbles(bytes: &[u8]) -> [u8; LEN] {
-    let bytes: &[u8; LEN / 2] = bytes.try_into().expect("a block has 16 bytes of nibbles");
-    let mut u = [0; LEN];
-    for (i, byte) in bytes.iter().enumerate() {
-        u[i] = byte & 15;
-        u[i + LEN / 2] = byte >> 4;
-    }
-    u
+        BlockFormat::Q5_0 => (Units::Bytes(five_bits(&block[2..6], &block[6..]).map(|u| u + 112)), symmetric),
+        BlockFormat::Q5_1 => (Units::Bytes(five_bits(&block[4..8], &block[8..])), scale_at(block, 2)),
+        _ => (Units::Bytes(array(&block[2..]).map(|b| b ^ 0x80)), symmetric),
+    };
+    Codes { units, d, m }
 }
 
 fn five_bits(high: &[u8], low: &[u8]) -> [u8; LEN] {
-    let high = u32::from_le_bytes(high.try_into().expect("a block has 4 bytes of fifth bits"));
-    let mut u = nibbles(low);
-    u.iter_mut().enumerate().for_each(|(i, u)| *u |= ((high >> i & 1) << 4) as u8);
-    u
+    let high = u32::from_le_bytes(array(high));
+    let low = Units::Pairs(array(low)).bytes();
+    std::array::from_fn(|i| low[i] | ((high >> i & 1) << 4) as u8)
+}
+
+fn array<const N: usize>(bytes: &[u8]) -> [u8; N] {
+    bytes.try_into().expect("a block has the bytes of its format")
 }
 
 /// Encodes `weights` as Q8_0: per block of 32 the f16 scale max|w|/127, then 32 signed bytes.

@@ -190,11 +190,28 @@ impl BlockFormat {
     }
 }
 
-/// 32 weights as small integers: weight i is `d · u[i] + m`.
+/// 32 weights as small integers: weight i is `d · unit i + m`.
 pub(crate) struct Codes {
-    pub(crate) u: [u8; 32],
+    pub(crate) units: Units,
     pub(crate) d: f16,
     pub(crate) m: f16,
+}
+
+/// The unsigned integers of 32 weights.
+pub(crate) enum Units {
+    /// 4 bits each: byte i holds unit i below unit i + 16.
+    Pairs([u8; 16]),
+    Bytes([u8; 32]),
+}
+
+impl Units {
+    /// A byte each.
+    pub(crate) fn bytes(&self) -> [u8; 32] {
+        match self {
+            Units::Pairs(pairs) => std::array::from_fn(|i| pairs[i % 16] >> (i / 16 * 4) & 15),
+            Units::Bytes(bytes) => *bytes,
+        }
+    }
 }
 
 fn each<const N: usize>(bytes: &[u8], out: &mut [f32], decode: impl Fn([u8; N]) -> f32) {
@@ -257,7 +274,7 @@ mod tests {
                 let codes = format.codes(&row, group);
                 // Folding a K-quant's two scales into one f16 rounds to 11 bits.
                 let folded = matches!(format, BlockFormat::Q4_K | BlockFormat::Q5_K);
-                for (u, w) in codes.u.iter().zip(weights) {
+                for (u, w) in codes.units.bytes().iter().zip(weights) {
                     let (scaled, m) = (codes.d.to_f32() * f32::from(*u), codes.m.to_f32());
                     let tolerance = if folded { (scaled.abs() + m.abs()) / 2048.0 } else { 1e-6 };
                     assert!((scaled + m - w).abs() <= tolerance, "{format:?}: {} is not {w}", scaled + m);

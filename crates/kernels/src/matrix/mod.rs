@@ -3,11 +3,11 @@
 mod pack;
 pub(crate) mod tile;
 
-use crate::buffer::{AlignedBuffer, Disjoint};
+use crate::arena::WeightBuffer;
 use crate::{BlockFormat, KernelError, ThreadPool};
 use pack::FileRows;
 pub(crate) use pack::{get_codes, get_float, get_scale};
-use std::sync::Mutex;
+use std::sync::{Mutex, PoisonError};
 use tile::{LANES, TileFormat};
 
 /// What weights become in memory.
@@ -51,7 +51,7 @@ pub(crate) struct Segment {
     pub(crate) rows: usize,
     /// Blocks along a row.
     pub(crate) blocks: usize,
-    tiles: AlignedBuffer<u8>,
+    tiles: WeightBuffer,
 }
 
 impl Segment {
@@ -91,26 +91,19 @@ impl Segment {
         let blocks = format.blocks(cols);
         let tile_count = part.rows.div_ceil(LANES);
         let tile_bytes = blocks.checked_mul(format.block_bytes()).ok_or(too_large.clone())?;
-        let bytes =
-            tile_bytes.checked_mul(tile_count).filter(|&b| b < isize::MAX as usize).ok_or(too_large)?;
-        let mut tiles = AlignedBuffer::zeroed(bytes);
-        if bytes > 0 {
-            let shared = Disjoint::new(&mut tiles);
-            let failure = Mutex::new(None);
-            pool.run(tile_count, &|index| {
-                let first = index * LANES;
-                let last = part.rows.min(first + LANES);
-                let file_bytes = &part.bytes[first * row_bytes..last * row_bytes];
-                let rows = FileRows { format: part.format, cols, first, bytes: file_bytes, row_bytes };
-                // SAFETY: every index is run once, and tiles do not overlap.
-                let tile = unsafe { shared.part(index * tile_bytes..(index + 1) * tile_bytes) };
-                if let Err(error) = pack::pack_tile(rows, format, tile) {
-                    *failure.lock().expect("packing does not panic") = Some(error);
-                }
-            });
-            if let Some(error) = failure.into_inner().expect("packing does not panic") {
-                return Err(error);
+        tile_bytes.checked_mul(tile_count).filter(|&b| b < isize::MAX as usize / 2).ok_or(too_large)?;
+        let failure = Mutex::new(None);
+        let tiles = WeightBuffer::new(pool, tile_count, tile_bytes, &|index, tile| {
+            let first = index * LANES;
+            let last = part.rows.min(first + LANES);
+            let bytes = &part.bytes[first * row_bytes..last * row_bytes];
+            let rows = FileRows { format: part.format, cols, first, bytes, row_bytes };
+            if let Err(error) = pack::pack_tile(rows, format, tile) {
+                *failure.lock().unwrap_or_else(PoisonError::into_inner) = Some(error);
             }
+        });
+        if let Some(error) = failure.into_inner().unwrap_or_else(PoisonError::into_inner) {
+            return Err(error);
         }
         Ok(Segment { format, first_row, rows: part.rows, blocks, tiles })
     }
@@ -187,7 +180,7 @@ impl Matrix {
 
     /// Bytes in memory, padding included.
     pub fn bytes(&self) -> usize {
-        self.segments.iter().map(|s| s.tiles.bytes()).sum()
+        self.segments.iter().map(|s| s.tiles.len()).sum()
     }
 
     /// Decodes row `row` into `out`: the embedding of a token where the output matrix is tied to the input.

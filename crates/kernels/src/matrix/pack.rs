@@ -1,7 +1,7 @@
 //! Repacking of GGUF rows into tiles, and reading a row back.
 
 use super::tile::{BLOCK, LANES, TileFormat};
-use crate::blocks::Codes;
+use crate::blocks::{Codes, Units};
 use crate::{BlockFormat, KernelError};
 use ::half::{bf16, f16};
 
@@ -25,12 +25,9 @@ impl<'a> FileRows<'a> {
 
 /// Writes the rows as one tile. `tile` is zeroed.
 pub(super) fn pack_tile(rows: FileRows, format: TileFormat, tile: &mut [u8]) -> Result<(), KernelError> {
-    if !format.is_integer() {
-        return pack_floats(rows, format, tile);
-    }
-    let blocks = tile.chunks_exact_mut(format.block_bytes());
-    if TileFormat::native(rows.format) == format && rows.format.codes_are_exact() {
-        for (group, block) in blocks.enumerate() {
+    let same = TileFormat::native(rows.format) == format;
+    if same && rows.format.codes_are_exact() {
+        for (group, block) in tile.chunks_exact_mut(format.block_bytes()).enumerate() {
             for (lane, row) in rows.rows().enumerate() {
                 let codes = rows.format.codes(row, group);
                 check_finite(codes.d.is_finite() && codes.m.is_finite(), &rows, lane)?;
@@ -40,29 +37,34 @@ pub(super) fn pack_tile(rows: FileRows, format: TileFormat, tile: &mut [u8]) -> 
         return Ok(());
     }
     let weights = decode(&rows)?;
-    for (group, block) in blocks.enumerate() {
-        for (lane, row) in weights.chunks_exact(rows.cols).enumerate() {
-            let row = &row[group * BLOCK..rows.cols.min((group + 1) * BLOCK)];
-            put_codes(format, block, lane, &quantize(row));
+    if format.is_integer() {
+        for (group, block) in tile.chunks_exact_mut(format.block_bytes()).enumerate() {
+            for (lane, row) in weights.chunks_exact(rows.cols).enumerate() {
+                let row = &row[group * BLOCK..rows.cols.min((group + 1) * BLOCK)];
+                put_codes(format, block, lane, &quantize(row));
+            }
         }
+    } else if same && format != TileFormat::F32 {
+        transpose(rows.bytes.as_chunks::<2>().0, |bytes| *bytes, rows.cols, tile);
+    } else {
+        transpose(&weights, |w| w.to_le_bytes(), rows.cols, tile);
     }
     Ok(())
 }
 
-fn pack_floats(rows: FileRows, format: TileFormat, tile: &mut [u8]) -> Result<(), KernelError> {
-    let weights = decode(&rows)?;
-    let width = format.block_bytes() / LANES;
-    for (lane, row) in weights.chunks_exact(rows.cols).enumerate() {
-        for (block, w) in tile.chunks_exact_mut(format.block_bytes()).zip(row) {
-            let place = &mut block[lane * width..][..width];
-            match format {
-                TileFormat::F16 => place.copy_from_slice(&f16::from_f32(*w).to_le_bytes()),
-                TileFormat::BF16 => place.copy_from_slice(&bf16::from_f32(*w).to_le_bytes()),
-                _ => place.copy_from_slice(&w.to_le_bytes()),
-            }
+/// Writes `[row][col]` values as `[col][16]`.
+fn transpose<T, const WIDTH: usize>(
+    values: &[T],
+    bytes: impl Fn(&T) -> [u8; WIDTH],
+    cols: usize,
+    tile: &mut [u8],
+) {
+    let columns = tile.as_chunks_mut::<WIDTH>().0.as_chunks_mut::<LANES>().0;
+    for (lane, row) in values.chunks_exact(cols).enumerate() {
+        for (column, value) in columns.iter_mut().zip(row) {
+            column[lane] = bytes(value);
         }
     }
-    Ok(())
 }
 
 /// The rows as `f32`, `[row][cols]`, all finite.
@@ -70,8 +72,9 @@ fn decode(rows: &FileRows) -> Result<Vec<f32>, KernelError> {
     let mut weights = vec![0.0; rows.bytes.len() / rows.row_bytes * rows.cols];
     rows.format.dequantize(rows.bytes, &mut weights)?;
     for (lane, row) in weights.chunks_exact(rows.cols).enumerate() {
-        // The sum of x·0 is NaN as soon as one x is not finite, and has no branch in it.
-        check_finite(row.iter().map(|w| w * 0.0).sum::<f32>() == 0.0, rows, lane)?;
+        // Infinity and NaN have the largest exponent, and no number a larger magnitude.
+        let largest = row.iter().fold(0, |a: u32, w| a.max(w.to_bits() & 0x7fff_ffff));
+        check_finite(f32::from_bits(largest).is_finite(), rows, lane)?;
     }
     Ok(weights)
 }
@@ -82,56 +85,45 @@ fn check_finite(finite: bool, rows: &FileRows, lane: usize) -> Result<(), Kernel
 
 /// Up to 32 weights as 8-bit codes around 128; the scale is rounded to f16 first, so that the codes suit it.
 fn quantize(weights: &[f32]) -> Codes {
+    /// Adding 1.5·2²³ rounds to the nearest integer, ties to even, and leaves it in the low bits.
+    const TO_INTEGER: f32 = 12_582_912.0;
     let largest = weights.iter().fold(0.0_f32, |a, w| a.max(w.abs()));
     let d = f16::from_f32((largest / 127.0).min(f16::MAX.to_f32()));
     let inverse = if d.to_f32() > 0.0 { 1.0 / d.to_f32() } else { 0.0 };
     let mut u = [128; BLOCK];
     for (u, w) in u.iter_mut().zip(weights) {
-        *u = ((w * inverse).round_ties_even().clamp(-127.0, 127.0) + 128.0) as u8;
+        let rounded = (w * inverse).clamp(-127.0, 127.0) + TO_INTEGER;
+        *u = rounded.to_bits() as u8 ^ 0x80;
     }
-    Codes { u, d, m: f16::ZERO }
-}
-
-/// Where row `lane` of an integer block has columns 4j to 4j + 3 (and 16 + 4j … in nibble tiles).
-fn word_at(format: TileFormat, lane: usize, j: usize) -> usize {
-    format.scale_bytes() + j * 4 * LANES + lane * 4
+    Codes { units: Units::Bytes(u), d, m: f16::ZERO }
 }
 
 fn put_codes(format: TileFormat, block: &mut [u8], lane: usize, codes: &Codes) {
-    block[2 * lane..][..2].copy_from_slice(&codes.d.to_le_bytes());
+    let (scales, lines) = block.split_at_mut(format.scale_bytes());
+    let (scales, lines) =
+        (scales.as_chunks_mut::<2>().0, lines.as_chunks_mut::<4>().0.as_chunks_mut::<LANES>().0);
+    scales[lane] = codes.d.to_le_bytes();
     if format.is_affine() {
-        block[2 * (LANES + lane)..][..2].copy_from_slice(&codes.m.to_le_bytes());
+        scales[LANES + lane] = codes.m.to_le_bytes();
     }
-    let (words, _) = codes.u.as_chunks::<4>();
-    if format.is_nibbles() {
-        let (low, high) = words.split_at(4);
-        for (j, (low, high)) in low.iter().zip(high).enumerate() {
-            let word = u32::from_le_bytes(*low) | u32::from_le_bytes(*high) << 4;
-            block[word_at(format, lane, j)..][..4].copy_from_slice(&word.to_le_bytes());
-        }
-    } else {
-        for (j, word) in words.iter().enumerate() {
-            block[word_at(format, lane, j)..][..4].copy_from_slice(word);
-        }
+    let words = match &codes.units {
+        Units::Pairs(pairs) => pairs.as_chunks::<4>().0,
+        Units::Bytes(bytes) => bytes.as_chunks::<4>().0,
+    };
+    for (line, word) in lines.iter_mut().zip(words) {
+        line[lane] = *word;
     }
 }
 
 /// The codes of row `lane` of an integer block.
 pub(crate) fn get_codes(format: TileFormat, block: &[u8], lane: usize) -> [u8; BLOCK] {
-    let mut u = [0; BLOCK];
+    let lines = block[format.scale_bytes()..].as_chunks::<4>().0.as_chunks::<LANES>().0;
+    let byte = |i: usize| lines[i / 4][lane][i % 4];
     if format.is_nibbles() {
-        for j in 0..4 {
-            for (i, byte) in block[word_at(format, lane, j)..][..4].iter().enumerate() {
-                u[4 * j + i] = byte & 15;
-                u[16 + 4 * j + i] = byte >> 4;
-            }
-        }
+        Units::Pairs(std::array::from_fn(byte)).bytes()
     } else {
-        for j in 0..8 {
-            u[4 * j..][..4].copy_from_slice(&block[word_at(format, lane, j)..][..4]);
-        }
+        std::array::from_fn(byte)
     }
-    u
 }
 
 /// Scale and constant of row `lane` of an integer block: `w = d·(u − offset) + m`.
