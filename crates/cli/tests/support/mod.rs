@@ -2,6 +2,7 @@
 #![allow(dead_code)]
 
 pub(crate) mod hub;
+pub(crate) mod smollm2;
 
 use assert_cmd::Command;
 use serde_json::Value;

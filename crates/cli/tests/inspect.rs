@@ -1,0 +1,123 @@
+//! The commands that tell about models, methods and the command itself.
+
+mod support;
+
+use std::{collections::BTreeSet, fs};
+use support::{finish, sketchkv, smollm2};
+
+fn stdout(arguments: &[&str]) -> String {
+    let done = finish(sketchkv().args(arguments));
+    assert_eq!(done.code, 0, "{arguments:?}: {}", done.stderr);
+    done.stdout
+}
+
+fn json(arguments: &[&str]) -> serde_json::Value {
+    finish(sketchkv().args(arguments).arg("--json")).json()
+}
+
+#[test]
+fn info_of_the_embedded_model() {
+    let text = stdout(&["info"]);
+    for fact in ["gpt2", "4 query, 4 KV, of 64", "1,024 tokens", "4,470,272", "F16"] {
+        assert!(text.contains(fact), "{fact} is missing:\n{text}");
+    }
+    let info =
+        json(&["info", "--kv", "full", "--kv", "full+f32", "--kv", "window@100KiB", "--context", "640"]);
+    assert_eq!((info["layers"].as_u64(), info["weight_bytes"].as_u64()), (Some(4), Some(2 * 4_470_272)));
+    assert_eq!(info["tensors"].as_array().unwrap().len(), 52);
+    let bytes = |row: usize| info["kv"][row]["kv_bytes"].as_u64().unwrap();
+    // 4 layers of 4 heads of 64 numbers, keys and values, of two and four bytes, and little else.
+    let values = 640 * 4 * 4 * 64 * 2;
+    assert!(bytes(0) >= 2 * values && bytes(0) < 2 * values * 105 / 100, "{}", bytes(0));
+    assert!(bytes(1) >= 4 * values && bytes(1) < 4 * values * 105 / 100, "{}", bytes(1));
+    assert!(bytes(2) <= 100 << 10);
+}
+
+#[test]
+fn info_of_a_real_model() {
+    let Some(path) = smollm2::path() else { return };
+    let info = json(&["info", path.to_str().unwrap(), "--context", "64"]);
+    assert_eq!(info["architecture"], "llama");
+    let dimensions = ["layers", "hidden", "heads", "kv_heads", "head_dim", "context", "vocabulary"];
+    let found = dimensions.map(|name| info[name].as_u64().unwrap());
+    assert_eq!(found, [30, 576, 9, 3, 64, 8192, 49152]);
+    assert_eq!(info["parameters"], 134_515_008);
+    assert!(stdout(&["info", path.to_str().unwrap(), "--tensors"]).contains("blk.29.ffn_down.weight"));
+}
+
+#[test]
+fn tokens_and_back() {
+    let text = "Naïve café, 東京 🙂\n\tif (x) { y(); }";
+    let tokens = json(&["tokenize", text]);
+    assert_eq!(tokens["text"], text);
+    let list = tokens["tokens"].as_array().unwrap();
+    assert_eq!(list.len() as u64, tokens["count"].as_u64().unwrap());
+    let ids: Vec<_> = list.iter().map(|token| token["id"].to_string()).collect();
+    assert_eq!(stdout(&["tokenize", "--decode", &ids.join(" ")]), format!("{text}\n"));
+    assert_eq!(stdout(&["tokenize", text]).lines().count(), list.len());
+    for wrong in ["4096", "-1", "word"] {
+        let failed = finish(sketchkv().args(["tokenize", "--decode", "--", wrong]));
+        assert_eq!(failed.code, 2, "{wrong}");
+    }
+}
+
+#[test]
+fn special_tokens_are_parsed_unless_literal() {
+    let count = |literal: bool| {
+        let mut arguments = vec!["tokenize", "a<|endoftext|>b"];
+        arguments.extend(literal.then_some("--literal"));
+        json(&arguments)["count"].as_u64().unwrap()
+    };
+    assert_eq!(count(false), 3);
+    assert!(count(true) > 3);
+}
+
+#[test]
+fn methods_are_listed_and_explained() {
+    let listed = json(&["methods"]);
+    let methods = listed["methods"].as_array().unwrap();
+    let names: BTreeSet<_> = methods.iter().map(|method| method["name"].as_str().unwrap()).collect();
+    assert_eq!(names.len(), methods.len(), "names are unique");
+    let overview = stdout(&["methods"]);
+    for name in names {
+        assert!(overview.contains(&format!("| {name}")), "{name}");
+        let explained = stdout(&["methods", name]);
+        assert!(explained.starts_with(&format!("{name} (")), "{explained}");
+        let method = json(&["methods", name]);
+        for parameter in method["parameters"].as_array().unwrap() {
+            assert!(explained.contains(parameter["help"].as_str().unwrap()), "{name}: {parameter}");
+        }
+    }
+    let unknown = finish(sketchkv().args(["methods", "h20"]));
+    assert_eq!(unknown.code, 2);
+    assert!(unknown.error().contains("h2o"));
+}
+
+#[test]
+fn completions_know_every_command() {
+    for shell in ["bash", "zsh", "fish", "powershell", "elvish"] {
+        let script = stdout(&["completions", shell]);
+        for word in ["compare", "tokenize", "temperature", "beyond-context"] {
+            assert!(script.contains(word), "{shell}: {word}");
+        }
+    }
+}
+
+#[test]
+fn a_manual_page_for_every_command() {
+    let folder = tempfile::tempdir().unwrap();
+    stdout(&["man", folder.path().to_str().unwrap()]);
+    let mut pages: Vec<_> = fs::read_dir(folder.path())
+        .unwrap()
+        .map(|entry| entry.unwrap().file_name().into_string().unwrap())
+        .collect();
+    pages.sort();
+    let commands =
+        ["chat", "compare", "completions", "info", "man", "methods", "models", "pull", "run", "tokenize"];
+    let mut wanted: Vec<_> = commands.iter().map(|command| format!("sketchkv-{command}.1")).collect();
+    wanted.push("sketchkv.1".into());
+    assert!(wanted.iter().all(|page| pages.contains(page)), "{pages:?}");
+    let page = fs::read_to_string(folder.path().join("sketchkv-run.1")).unwrap();
+    assert!(page.contains(".TH") && page.contains("temperature"), "{page}");
+    assert!(stdout(&["man"]).contains("sketchkv"));
+}

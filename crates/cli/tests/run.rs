@@ -1,0 +1,147 @@
+//! `run`: text on standard output, one line about it on standard error, or one JSON document.
+
+mod support;
+
+use assert_cmd::Command;
+use std::{
+    fs,
+    io::{BufRead, BufReader, Read},
+    process::Stdio,
+};
+use support::{finish, sketchkv};
+
+const PROMPT: &str = "She was persuaded to believe the engagement";
+
+fn run(arguments: &[&str]) -> Command {
+    let mut command = sketchkv();
+    command.arg("run").args(arguments);
+    command
+}
+
+#[test]
+fn text_goes_to_stdout_and_one_line_to_stderr() {
+    let done = finish(&mut run(&[PROMPT, "-n", "20", "--temperature", "0"]));
+    assert_eq!(done.code, 0, "{}", done.stderr);
+    assert!(done.stdout.trim().split_whitespace().count() > 5, "{}", done.stdout);
+    let line = done.stderr.trim_end();
+    assert!(!line.contains('\n'), "{line}");
+    assert!(line.starts_with("KV ") && line.contains("% of full | prefill "), "{line}");
+    assert!(line.contains("/s | decode 19 tokens, "), "{line}");
+    if cfg!(target_os = "linux") {
+        assert!(line.contains("| peak memory "), "{line}");
+    }
+}
+
+#[test]
+fn json_is_one_document_that_agrees_with_the_text() {
+    let arguments = [PROMPT, "-n", "20", "--temperature", "0", "--kv", "full+q8"];
+    let text = finish(&mut run(&arguments)).stdout;
+    let done = finish(run(&arguments).arg("--json"));
+    let json = done.json();
+    assert_eq!(done.stderr, "");
+    assert_eq!(json["text"].as_str().unwrap(), text.strip_suffix('\n').unwrap());
+    assert_eq!(json["spec"], "full+q8");
+    assert_eq!(json["model"], "tiny-gpt2");
+    assert_eq!(json["generated_tokens"], 20);
+    assert_eq!(json["finish"], "length");
+    assert_eq!(json["ledger"]["total"], json["kv_bytes"]);
+    for field in ["prefill_tps", "decode_tps", "kv_percent", "prompt_tokens"] {
+        assert!(json[field].as_f64().unwrap() > 0.0, "{field}: {json}");
+    }
+}
+
+#[test]
+fn a_seed_reproduces_a_run_on_any_number_of_threads() {
+    let sampled = |seed: &str, threads: &str| {
+        finish(&mut run(&[PROMPT, "-n", "40", "--seed", seed, "--threads", threads])).stdout
+    };
+    assert_eq!(sampled("7", "1"), sampled("7", "2"));
+    assert_ne!(sampled("7", "1"), sampled("8", "1"));
+}
+
+#[test]
+fn a_prompt_comes_from_an_argument_a_file_or_stdin() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("prompt.txt");
+    fs::write(&file, PROMPT).unwrap();
+    let options = ["-n", "10", "--temperature", "0"];
+    let argument = finish(run(&[PROMPT]).args(options)).stdout;
+    assert_eq!(finish(run(&["--file", file.to_str().unwrap()]).args(options)).stdout, argument);
+    assert_eq!(finish(run(&[]).args(options).write_stdin(PROMPT)).stdout, argument);
+    assert_eq!(finish(run(&["-"]).args(options).write_stdin(PROMPT)).stdout, argument);
+}
+
+#[test]
+fn a_cap_holds_and_changes_what_is_said() {
+    let long = PROMPT.repeat(40);
+    let generated = |spec: &str| {
+        let json =
+            finish(&mut run(&[&long, "-n", "60", "--temperature", "0", "--kv", spec, "--json"])).json();
+        (json["kv_bytes"].as_u64().unwrap(), json["text"].as_str().unwrap().to_owned())
+    };
+    let (full_bytes, full) = generated("full");
+    let (capped_bytes, capped) = generated("window@200KiB");
+    assert!(capped_bytes <= 200 << 10, "{capped_bytes}");
+    assert!(full_bytes > 4 * capped_bytes, "{full_bytes} {capped_bytes}");
+    assert_ne!(full, capped);
+}
+
+#[test]
+fn a_stop_text_ends_the_answer_and_is_not_part_of_it() {
+    let options = ["-n", "60", "--temperature", "0", "--json"];
+    let free = finish(run(&[PROMPT]).args(options)).json()["text"].as_str().unwrap().to_owned();
+    let stop: String = free.chars().skip(20).take(6).collect();
+    let stopped = finish(run(&[PROMPT, "--stop", &stop]).args(options)).json();
+    assert_eq!(stopped["finish"], "stop");
+    assert_eq!(stopped["text"].as_str().unwrap(), &free[..free.find(&stop).unwrap()]);
+}
+
+#[test]
+fn generation_ends_at_the_context_asked_for() {
+    let json = finish(&mut run(&[PROMPT, "--context", "32", "--ignore-end", "--json"])).json();
+    let tokens = |field: &str| json[field].as_u64().unwrap();
+    assert_eq!(tokens("prompt_tokens") + tokens("generated_tokens"), 32);
+    let whole = finish(&mut run(&[PROMPT, "--ignore-end", "--json"])).json();
+    assert_eq!(whole["prompt_tokens"].as_u64().unwrap() + whole["generated_tokens"].as_u64().unwrap(), 1024);
+}
+
+#[cfg(unix)]
+#[test]
+fn ctrl_c_stops_cleanly() {
+    let mut child = std::process::Command::new(assert_cmd::cargo::cargo_bin!("sketchkv"))
+        .args(["run", PROMPT, "--ignore-end", "--threads", "1"])
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    // Once text arrives, the handler is in place.
+    let mut stdout = BufReader::new(child.stdout.take().unwrap());
+    let mut first = [0];
+    stdout.read_exact(&mut first).unwrap();
+    let sent = std::process::Command::new("kill").args(["-INT", &child.id().to_string()]).status().unwrap();
+    assert!(sent.success());
+    let mut rest = Vec::new();
+    stdout.read_to_end(&mut rest).unwrap();
+    let mut stderr = String::new();
+    BufReader::new(child.stderr.take().unwrap()).read_line(&mut stderr).unwrap();
+    assert_eq!(child.wait().unwrap().code(), Some(130));
+    assert!(stderr.starts_with("KV "), "{stderr}");
+    assert!(rest.ends_with(b"\n"));
+}
+
+#[cfg(unix)]
+#[test]
+fn a_reader_that_has_had_enough_is_no_error() {
+    let mut child = std::process::Command::new(assert_cmd::cargo::cargo_bin!("sketchkv"))
+        .args(["run", PROMPT, "--ignore-end"])
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    drop(child.stdout.take());
+    let mut stderr = String::new();
+    child.stderr.take().unwrap().read_to_string(&mut stderr).unwrap();
+    assert_eq!((child.wait().unwrap().code(), stderr.as_str()), (Some(0), ""));
+}
