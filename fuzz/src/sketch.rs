@@ -1,4 +1,6 @@
-use sketchkv_sketch::{CountMin, CountSketch, Race, SimHash, VectorCountSketch, VectorRace};
+use sketchkv_sketch::{
+    CountMin, CountSketch, Race, SimHash, SpaceSaving, TopK, VectorCountSketch, VectorRace,
+};
 
 /// Reads bytes as every kind of sketch: each is an error or a sketch that works and is written back the same.
 ///
@@ -72,5 +74,13 @@ fn read_as_all(data: &[u8]) {
         let (vector, mut value) = (vec![1.0; sketch.dim()], vec![1.0; sketch.value_dim()]);
         sketch.add(&vector, &value, 1.0);
         sketch.query(&vector, &mut value);
+    }
+    if let Ok(mut summary) = SpaceSaving::<String, u64>::from_bytes(data) {
+        summary.update("key".to_string(), 1);
+        summary.top(3);
+    }
+    if let Ok(mut top) = TopK::<String, CountMin<u32>>::from_bytes(data) {
+        top.update("key".to_string(), 1);
+        top.top();
     }
 }

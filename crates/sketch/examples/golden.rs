@@ -6,7 +6,9 @@
 
 use std::path::PathBuf;
 
-use sketchkv_sketch::{CountMin, CountSketch, Projection, Race, SimHash, VectorCountSketch, VectorRace};
+use sketchkv_sketch::{
+    CountMin, CountSketch, Projection, Race, SimHash, SpaceSaving, TopK, VectorCountSketch, VectorRace,
+};
 
 fn main() -> Result<(), Box<dyn std::error::Error>> {
     let folder = PathBuf::from(std::env::args().nth(1).ok_or("give the folder to write to")?);
@@ -20,14 +22,18 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
 fn samples() -> Result<Vec<(&'static str, Vec<u8>)>, sketchkv_sketch::SketchError> {
     let words = ["to", "be", "or", "not", "to", "be"];
 
-    let mut count_min_u32 = CountMin::<u32>::new(8, 3, 1)?;
-    let mut count_min_u64 = CountMin::<u64>::new(5, 2, 2)?;
-    let mut count_min_f32 = CountMin::<f32>::new(7, 2, 3)?;
-    let mut count_sketch_i32 = CountSketch::<i32>::new(8, 3, 4)?;
-    let mut count_sketch_i64 = CountSketch::<i64>::new(5, 3, 5)?;
-    let mut count_sketch_f32 = CountSketch::<f32>::new(7, 3, 6)?;
-    let mut vectors = VectorCountSketch::new(3, 3, 2, 7)?;
+    let mut count_min_u32 = CountMin::<u32>::new(32, 3, 1)?;
+    let mut count_min_u64 = CountMin::<u64>::new(32, 2, 2)?;
+    let mut count_min_f32 = CountMin::<f32>::new(32, 2, 3)?;
+    let mut count_sketch_i32 = CountSketch::<i32>::new(64, 3, 4)?;
+    let mut count_sketch_i64 = CountSketch::<i64>::new(64, 3, 5)?;
+    let mut count_sketch_f32 = CountSketch::<f32>::new(64, 3, 6)?;
+    let mut vectors = VectorCountSketch::new(32, 3, 2, 7)?;
+    let mut saving = SpaceSaving::<String, u64>::new(4, 13)?;
+    let mut top = TopK::<String, _>::new(CountMin::<u32>::new(32, 3, 14)?, 2)?;
     for word in words {
+        saving.update(word.to_string(), 1);
+        top.update(word.to_string(), 1);
         count_min_u32.update(word, 1);
         count_min_u64.update_conservative(word, 1 << 40);
         count_min_f32.decay(0.75);
@@ -60,5 +66,7 @@ fn samples() -> Result<Vec<(&'static str, Vec<u8>)>, sketchkv_sketch::SketchErro
         ("simhash_hadamard", SimHash::new(3, 5, Projection::Hadamard, 12)?.to_bytes()),
         ("race", race.to_bytes()),
         ("vector_race", vector_race.to_bytes()),
+        ("space_saving", saving.to_bytes()),
+        ("top_k", top.to_bytes()),
     ])
 }

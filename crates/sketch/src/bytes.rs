@@ -31,6 +31,8 @@ pub(crate) enum Kind {
     SimHash = 4,
     Race = 5,
     VectorRace = 6,
+    SpaceSaving = 7,
+    TopK = 8,
 }
 
 impl Kind {
@@ -42,6 +44,8 @@ impl Kind {
             Self::SimHash => "SimHash",
             Self::Race => "RACE sketch",
             Self::VectorRace => "vector RACE sketch",
+            Self::SpaceSaving => "Space-Saving summary",
+            Self::TopK => "top-k summary",
         }
     }
 
@@ -95,6 +99,12 @@ impl Writer {
         for &x in xs {
             self.f32(x);
         }
+    }
+
+    /// Bytes with their length before them.
+    pub(crate) fn chunk(&mut self, bytes: &[u8]) {
+        self.u64(bytes.len() as u64);
+        self.raw(bytes);
     }
 
     pub(crate) fn finish(mut self) -> Vec<u8> {
@@ -174,6 +184,14 @@ impl<'a> Reader<'a> {
     /// A count of things, as the machine counts them.
     pub(crate) fn size(&mut self) -> Option<usize> {
         self.u32().map(|x| x as usize)
+    }
+
+    /// What [`Writer::chunk`] wrote.
+    pub(crate) fn chunk(&mut self) -> Option<&'a [u8]> {
+        let length = usize::try_from(self.u64()?).ok()?;
+        let (bytes, rest) = self.payload.split_at_checked(length)?;
+        self.payload = rest;
+        Some(bytes)
     }
 
     /// `n` floats; nothing where there are fewer left.

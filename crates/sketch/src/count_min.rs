@@ -5,9 +5,10 @@ use std::hash::Hash;
 use crate::bytes::{Kind, Reader, Writer};
 use crate::counter::Counter;
 use crate::error::{SketchError, try_table};
-use crate::hash::{LinearHash, column, digest, digest_point};
+use crate::hash::{LinearHash, column, digest, digest_point, scramble};
+use crate::params;
 use crate::random::Random;
-use crate::scale::Scale;
+use crate::scale::{Epoch, Scale};
 use crate::simd::Level;
 use crate::simd::columns::{for_each_counter, least_counters};
 
@@ -52,6 +53,7 @@ pub struct CountMin<C> {
     /// `[depth][width]`, in stored units: true = stored · scale.
     table: Vec<C>,
     scale: Scale,
+    epoch: Epoch,
     /// Sum of all amounts, in stored units.
     total: f64,
     /// Why the table is no longer a linear function of the stream, if it is not.
@@ -95,6 +97,16 @@ impl<C: Counter> CountMin<C> {
         Ok(Self::with_table(width, depth, seed, table))
     }
 
+    /// An empty sketch whose estimates are too large by at most `epsilon · ‖f‖₁`, but for probability `delta`; see
+    /// [`params::count_min`].
+    ///
+    /// # Errors
+    /// If `epsilon` or `delta` is not between 0 and 1, or no sketch is that large.
+    pub fn for_error(epsilon: f64, delta: f64, seed: u64) -> Result<Self, SketchError> {
+        let (width, depth) = params::count_min(epsilon, delta)?;
+        Self::new(width, depth, seed)
+    }
+
     fn with_table(width: usize, depth: usize, seed: u64, table: Vec<C>) -> Self {
         let mut random = Random::new(seed, 0x636f_756e_746d_696e);
         Self {
@@ -104,6 +116,7 @@ impl<C: Counter> CountMin<C> {
             rows: (0..depth).map(|_| LinearHash::new(&mut random)).collect(),
             table,
             scale: Scale::ONE,
+            epoch: Epoch::default(),
             total: 0.0,
             nonlinear: None,
         }
@@ -134,10 +147,15 @@ impl<C: Counter> CountMin<C> {
         self.table.capacity() * size_of::<C>() + self.rows.capacity() * size_of::<LinearHash>()
     }
 
+    #[inline]
+    pub(crate) fn digest<K: Hash + ?Sized>(&self, key: &K) -> u64 {
+        digest(self.point, key)
+    }
+
     /// Adds `amount` to `key`.
     #[inline]
     pub fn update<K: Hash + ?Sized>(&mut self, key: &K, amount: C) {
-        self.update_hash(digest(self.point, key), amount);
+        self.update_hash(self.digest(key), amount);
     }
 
     /// Adds `amount` to a key that is a `u64` already. Equal to [`update`](Self::update) with that integer; any
@@ -146,7 +164,7 @@ impl<C: Counter> CountMin<C> {
     pub fn update_hash(&mut self, key: u64, amount: C) {
         let amount = amount.admitted();
         self.total += amount.to_f64() * f64::from(self.scale.inverse());
-        let amount = amount.scaled(self.scale.inverse());
+        let (amount, key) = (amount.scaled(self.scale.inverse()), scramble(key));
         for (row, hash) in self.table.chunks_exact_mut(self.width).zip(&self.rows) {
             let counter = &mut row[column(hash.hash(key), self.width as u32) as usize];
             *counter = counter.plus(amount);
@@ -203,7 +221,7 @@ impl<C: Counter> CountMin<C> {
     /// Estimates stay upper bounds and come closer, at the price of linearity: afterwards
     /// [`subtract`](Self::subtract) and [`inner_product`](Self::inner_product) are refused.
     pub fn update_conservative<K: Hash + ?Sized>(&mut self, key: &K, amount: C) {
-        self.update_hash_conservative(digest(self.point, key), amount);
+        self.update_hash_conservative(self.digest(key), amount);
     }
 
     /// [`update_conservative`](Self::update_conservative) for a key that is a `u64` already.
@@ -212,6 +230,7 @@ impl<C: Counter> CountMin<C> {
         self.total += amount.to_f64() * f64::from(self.scale.inverse());
         self.nonlinear.get_or_insert(Nonlinear::Conservative);
         let target = self.stored(key).plus(amount.scaled(self.scale.inverse()));
+        let key = scramble(key);
         for (row, hash) in self.table.chunks_exact_mut(self.width).zip(&self.rows) {
             let counter = &mut row[column(hash.hash(key), self.width as u32) as usize];
             if *counter < target {
@@ -223,7 +242,7 @@ impl<C: Counter> CountMin<C> {
     /// An upper bound on the sum of the amounts of `key`.
     #[inline]
     pub fn query<K: Hash + ?Sized>(&self, key: &K) -> C {
-        self.query_hash(digest(self.point, key))
+        self.query_hash(self.digest(key))
     }
 
     /// [`query`](Self::query) for a key that is a `u64` already.
@@ -232,9 +251,14 @@ impl<C: Counter> CountMin<C> {
         self.stored(key).scaled(self.scale.value())
     }
 
+    pub(crate) fn epoch(&self) -> u64 {
+        self.epoch.number()
+    }
+
     /// The estimate in stored units.
     #[inline]
-    fn stored(&self, key: u64) -> C {
+    pub(crate) fn stored(&self, key: u64) -> C {
+        let key = scramble(key);
         let mut rows = self.table.chunks_exact(self.width).zip(&self.rows);
         let at = |(row, hash): (&[C], &LinearHash)| row[column(hash.hash(key), self.width as u32) as usize];
         let first = rows.next().map(at).unwrap_or_default();
@@ -269,7 +293,7 @@ impl<C: Counter> CountMin<C> {
     fn digests<'a, K: Hash>(&self, keys: &[K], hashes: &'a mut [u64; BATCH]) -> &'a [u64] {
         let hashes = &mut hashes[..keys.len()];
         for (hash, key) in hashes.iter_mut().zip(keys) {
-            *hash = digest(self.point, key);
+            *hash = self.digest(key);
         }
         hashes
     }
@@ -291,11 +315,13 @@ impl<C: Counter> CountMin<C> {
             *counter = counter.halved();
         }
         self.total *= 0.5;
+        self.epoch.advance();
     }
 
     /// Forgets the stream, keeps the hash functions.
     pub fn clear(&mut self) {
         self.table.fill(C::default());
+        self.epoch.advance();
         self.scale = Scale::ONE;
         self.total = 0.0;
         self.nonlinear = None;
@@ -338,6 +364,7 @@ impl<C: Counter> CountMin<C> {
         }
         self.total += other.total * f64::from(factor);
         self.nonlinear = self.nonlinear.or(other.nonlinear);
+        self.epoch.advance();
         Ok(())
     }
 
@@ -355,6 +382,7 @@ impl<C: Counter> CountMin<C> {
         let difference = self.table.iter().zip(&other.table).map(|(a, b)| a.minus(b.scaled(factor)));
         self.table = difference.collect::<Option<Vec<C>>>().ok_or(SketchError::NotAPart)?;
         self.total = (self.total - other.total * f64::from(factor)).max(0.0);
+        self.epoch.advance();
         Ok(())
     }
 
@@ -446,6 +474,7 @@ impl CountMin<f32> {
             for counter in &mut self.table {
                 *counter *= shift;
             }
+            self.epoch.advance();
             self.total *= f64::from(shift);
         }
     }

@@ -8,8 +8,9 @@ use crate::counter::SignedCounter;
 use crate::error::{SketchError, try_table};
 use crate::hash::{CubicHash, LinearHash, column, digest, digest_point};
 use crate::median::median;
+use crate::params;
 use crate::random::Random;
-use crate::scale::Scale;
+use crate::scale::{Epoch, Scale};
 
 /// The place of a key in each row of a signed table: its column, and whether its sign there is negative.
 ///
@@ -81,6 +82,7 @@ pub struct CountSketch<C> {
     /// `[depth][width]`, in stored units: true = stored · scale.
     table: Vec<C>,
     scale: Scale,
+    epoch: Epoch,
 }
 
 impl<C: SignedCounter> CountSketch<C> {
@@ -94,6 +96,16 @@ impl<C: SignedCounter> CountSketch<C> {
         Ok(Self::with_table(width, depth, seed, table))
     }
 
+    /// An empty sketch whose estimates miss by at most `epsilon · ‖f‖₂`, but for probability `delta`; see
+    /// [`params::count_sketch`].
+    ///
+    /// # Errors
+    /// If `epsilon` or `delta` is not between 0 and 1, or no sketch is that large.
+    pub fn for_error(epsilon: f64, delta: f64, seed: u64) -> Result<Self, SketchError> {
+        let (width, depth) = params::count_sketch(epsilon, delta)?;
+        Self::new(width, depth, seed)
+    }
+
     fn with_table(width: usize, depth: usize, seed: u64, table: Vec<C>) -> Self {
         Self {
             width,
@@ -102,6 +114,7 @@ impl<C: SignedCounter> CountSketch<C> {
             rows: SignedRows::new(depth, seed, 0x0063_6f75_6e74_736b),
             table,
             scale: Scale::ONE,
+            epoch: Epoch::default(),
         }
     }
 
@@ -125,10 +138,15 @@ impl<C: SignedCounter> CountSketch<C> {
         self.table.capacity() * size_of::<C>() + self.rows.bytes()
     }
 
+    #[inline]
+    pub(crate) fn digest<K: Hash + ?Sized>(&self, key: &K) -> u64 {
+        digest(self.point, key)
+    }
+
     /// Adds `amount`, of either sign, to `key`. An amount that is no number counts as 0.
     #[inline]
     pub fn update<K: Hash + ?Sized>(&mut self, key: &K, amount: C) {
-        self.update_hash(digest(self.point, key), amount);
+        self.update_hash(self.digest(key), amount);
     }
 
     /// Adds `amount` to a key that is a `u64` already; equal to [`update`](Self::update) with that integer.
@@ -141,14 +159,64 @@ impl<C: SignedCounter> CountSketch<C> {
         }
     }
 
+    /// Adds one to every key of a slice.
+    pub fn update_batch<K: Hash>(&mut self, keys: &[K]) {
+        keys.iter().for_each(|key| self.update(key, C::ONE));
+    }
+
+    /// Adds `amounts[i]` to `keys[i]`.
+    ///
+    /// # Panics
+    /// If the slices differ in length.
+    pub fn update_batch_weighted<K: Hash>(&mut self, keys: &[K], amounts: &[C]) {
+        assert_eq!(keys.len(), amounts.len(), "one amount per key");
+        keys.iter().zip(amounts).for_each(|(key, &amount)| self.update(key, amount));
+    }
+
+    /// [`update_batch_weighted`](Self::update_batch_weighted) for keys that are `u64` already.
+    ///
+    /// # Panics
+    /// If the slices differ in length.
+    pub fn update_hash_batch_weighted(&mut self, keys: &[u64], amounts: &[C]) {
+        assert_eq!(keys.len(), amounts.len(), "one amount per key");
+        keys.iter().zip(amounts).for_each(|(&key, &amount)| self.update_hash(key, amount));
+    }
+
+    /// Estimates of many keys: `estimates[i] = query(&keys[i])`.
+    ///
+    /// # Panics
+    /// If the slices differ in length.
+    pub fn query_batch<K: Hash>(&self, keys: &[K], estimates: &mut [C]) {
+        assert_eq!(keys.len(), estimates.len(), "one estimate per key");
+        keys.iter().zip(estimates).for_each(|(key, estimate)| *estimate = self.query(key));
+    }
+
+    /// [`query_batch`](Self::query_batch) for keys that are `u64` already.
+    ///
+    /// # Panics
+    /// If the slices differ in length.
+    pub fn query_hash_batch(&self, keys: &[u64], estimates: &mut [C]) {
+        assert_eq!(keys.len(), estimates.len(), "one estimate per key");
+        keys.iter().zip(estimates).for_each(|(&key, estimate)| *estimate = self.query_hash(key));
+    }
+
     /// The estimated sum of the amounts of `key`.
     #[inline]
     pub fn query<K: Hash + ?Sized>(&self, key: &K) -> C {
-        self.query_hash(digest(self.point, key))
+        self.query_hash(self.digest(key))
     }
 
     /// [`query`](Self::query) for a key that is a `u64` already.
     pub fn query_hash(&self, key: u64) -> C {
+        self.stored(key).scaled(self.scale.value())
+    }
+
+    pub(crate) fn epoch(&self) -> u64 {
+        self.epoch.number()
+    }
+
+    /// The estimate in stored units.
+    pub(crate) fn stored(&self, key: u64) -> C {
         let mut estimates = [C::default(); MAX_DEPTH];
         let places = self.rows.places(key, self.width);
         for ((estimate, row), (column, negative)) in
@@ -156,12 +224,13 @@ impl<C: SignedCounter> CountSketch<C> {
         {
             *estimate = row[column].negated_if(negative);
         }
-        median(&mut estimates[..self.depth()]).scaled(self.scale.value())
+        median(&mut estimates[..self.depth()])
     }
 
     /// Forgets the stream, keeps the hash functions.
     pub fn clear(&mut self) {
         self.table.fill(C::default());
+        self.epoch.advance();
         self.scale = Scale::ONE;
     }
 
@@ -200,6 +269,7 @@ impl<C: SignedCounter> CountSketch<C> {
         for (counter, &added) in self.table.iter_mut().zip(&other.table) {
             *counter = counter.plus(added.admitted().negated_if(negative).scaled(factor));
         }
+        self.epoch.advance();
         Ok(())
     }
 
@@ -208,6 +278,17 @@ impl<C: SignedCounter> CountSketch<C> {
     pub fn l2_norm(&self) -> f64 {
         let squares = self.row_products(self);
         squares.max(0.0).sqrt() * f64::from(self.scale.value())
+    }
+
+    /// The probability, at most, that an estimate misses by more than `epsilon · ‖f‖₂`; see
+    /// [`params::count_sketch_failure`].
+    pub fn failure_probability(&self, epsilon: f64) -> f64 {
+        params::count_sketch_failure(self.width, self.depth(), epsilon)
+    }
+
+    /// The standard error of one row's estimate, estimated: `‖f‖₂ / √width`.
+    pub fn standard_error(&self) -> f64 {
+        self.l2_norm() / (self.width as f64).sqrt()
     }
 
     /// The estimated inner product `Σ_x f(x) g(x)` of two streams, unbiased in each row.
@@ -276,6 +357,7 @@ impl CountSketch<f32> {
             for counter in &mut self.table {
                 *counter *= shift;
             }
+            self.epoch.advance();
         }
     }
 }

@@ -45,6 +45,27 @@ pub(crate) fn column(value: u64, width: u32) -> u32 {
     (((value >> 9 << 12) as u128 * width as u128) >> 64) as u32
 }
 
+/// A fixed bijection of each 32-bit half of a key, which leaves 0 alone.
+///
+/// No theorem needs it, for a bijection keeps distinct keys distinct. But on keys in arithmetic progression (which
+/// positions and identifiers are) a linear hash fills the columns more evenly than chance, all rows alike, and the
+/// least of several rows then gains less over one row than it does on scrambled keys.
+///
+/// Constants: the best two-round 32-bit mixers known by search (Wellons, Hash prospecting, 2018 and after).
+#[inline]
+pub(crate) fn scramble(key: u64) -> u64 {
+    u64::from(scramble_half((key >> 32) as u32)) << 32 | u64::from(scramble_half(key as u32))
+}
+
+pub(crate) const SCRAMBLE: [u32; 2] = [0x21f0_aaad, 0xd35a_2d97];
+
+#[inline]
+fn scramble_half(mut x: u32) -> u32 {
+    x = (x ^ x >> 16).wrapping_mul(SCRAMBLE[0]);
+    x = (x ^ x >> 15).wrapping_mul(SCRAMBLE[1]);
+    x ^ x >> 15
+}
+
 /// `(low·x_low + high·x_high + offset) mod p` with `x = x_high·2^32 + x_low`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct LinearHash {
@@ -272,6 +293,17 @@ mod tests {
             let expected = (c0 + mul_mod(c1, x)) % P + (mul_mod(c2, x2) + mul_mod(c3, x3)) % P;
             assert_eq!(cubic.hash(x), expected % P);
         }
+    }
+
+    #[test]
+    fn scrambling_is_a_bijection_of_each_half_that_fixes_zero() {
+        let mut seen: Vec<u32> = (0..1 << 16).map(|x| scramble_half(x * 65_537)).collect();
+        seen.sort_unstable();
+        seen.dedup();
+        assert_eq!(seen.len(), 1 << 16);
+        assert_eq!(scramble(0), 0);
+        assert_eq!(scramble(5) >> 32, 0);
+        assert_eq!(scramble(5 << 32 | 7), scramble(5) << 32 | scramble(7));
     }
 
     #[test]

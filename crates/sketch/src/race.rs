@@ -256,6 +256,23 @@ impl Race {
         sum / self.rows() as f32 * self.scale.value()
     }
 
+    /// The estimated density at `x` and the standard error of it, from the spread of its counters over the rows.
+    ///
+    /// # Panics
+    /// If `x` is not of length `dim`.
+    pub fn query_with_error(&self, x: &[f32]) -> (f32, f32) {
+        let (mut sum, mut squares, width) = (0.0, 0.0, self.buckets.width());
+        self.buckets.for_rows(x, |row, bucket| {
+            let counter = f64::from(self.table[row * width + bucket as usize]);
+            sum += counter;
+            squares += counter * counter;
+        });
+        let (rows, scale) = (self.rows() as f64, f64::from(self.scale.value()));
+        let mean = sum / rows;
+        let variance = (squares / rows - mean * mean).max(0.0) / (rows - 1.0).max(1.0);
+        ((mean * scale) as f32, (variance.sqrt() * scale) as f32)
+    }
+
     /// The median of the means of `groups` groups of rows: slightly biased, but with an error probability that
     /// falls exponentially in the number of groups.
     ///

@@ -51,6 +51,27 @@ impl Scale {
     }
 }
 
+/// Counts the times that a table was changed otherwise than by adding to it, for those who keep estimates taken
+/// from it. Sketches that differ in nothing else are equal.
+#[derive(Debug, Clone, Copy, Default)]
+pub(crate) struct Epoch(u64);
+
+impl Epoch {
+    pub(crate) fn advance(&mut self) {
+        self.0 = self.0.wrapping_add(1);
+    }
+
+    pub(crate) fn number(self) -> u64 {
+        self.0
+    }
+}
+
+impl PartialEq for Epoch {
+    fn eq(&self, _: &Self) -> bool {
+        true
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

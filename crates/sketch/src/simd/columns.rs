@@ -5,7 +5,7 @@
 //! other when one key comes many times in a row.
 
 use super::Level;
-use crate::hash::{LinearHash, column};
+use crate::hash::{LinearHash, column, scramble};
 
 /// Keys handled at once.
 const LANES: usize = 16;
@@ -118,6 +118,7 @@ fn scalar(rows: &[LinearHash], width: u32, keys: &[u64], visitor: &mut impl Visi
             // Keys outside, rows inside: the other way round compilers vectorise 64-bit multiplications that the
             // baseline does not have, and lose by it.
             for (i, &key) in keys.iter().enumerate() {
+                let key = scramble(key);
                 for (columns, hash) in columns.iter_mut().zip(rows) {
                     columns[i] = column(hash.hash(key), width);
                 }
@@ -133,7 +134,7 @@ mod x86 {
     use std::arch::x86_64::*;
 
     use super::{GROUP, LANES, Visitor};
-    use crate::hash::{LinearHash, P};
+    use crate::hash::{LinearHash, P, SCRAMBLE};
 
     const LOW_52: u64 = (1 << 52) - 1;
     const LOW_31: u64 = (1 << 31) - 1;
@@ -165,6 +166,26 @@ mod x86 {
         for (row, hash) in rest.iter().enumerate() {
             avx512_rows::<1, false>(&[*hash], width, keys, groups.len() * GROUP + row, visitor);
         }
+    }
+
+    /// [`scramble`](crate::hash::scramble), both halves of eight keys at once.
+    #[target_feature(enable = "avx512f")]
+    #[inline]
+    fn scramble_avx512(x: __m512i) -> __m512i {
+        let [m0, m1] = SCRAMBLE.map(|m| _mm512_set1_epi32(m as i32));
+        let x = _mm512_mullo_epi32(_mm512_xor_si512(x, _mm512_srli_epi32::<16>(x)), m0);
+        let x = _mm512_mullo_epi32(_mm512_xor_si512(x, _mm512_srli_epi32::<15>(x)), m1);
+        _mm512_xor_si512(x, _mm512_srli_epi32::<15>(x))
+    }
+
+    /// [`scramble`](crate::hash::scramble), both halves of four keys at once.
+    #[target_feature(enable = "avx2")]
+    #[inline]
+    fn scramble_avx2(x: __m256i) -> __m256i {
+        let [m0, m1] = SCRAMBLE.map(|m| _mm256_set1_epi32(m as i32));
+        let x = _mm256_mullo_epi32(_mm256_xor_si256(x, _mm256_srli_epi32::<16>(x)), m0);
+        let x = _mm256_mullo_epi32(_mm256_xor_si256(x, _mm256_srli_epi32::<15>(x)), m1);
+        _mm256_xor_si256(x, _mm256_srli_epi32::<15>(x))
     }
 
     /// One row's multipliers in limbs of 52 and 9 bits, one register each.
@@ -224,6 +245,7 @@ mod x86 {
                     _mm512_loadu_si512(keys16.as_ptr().add(8).cast()),
                 )
             };
+            let (k0, k1) = (scramble_avx512(k0), scramble_avx512(k1));
             for (columns, row) in columns.iter_mut().zip(&rows) {
                 let both = _mm512_permutex2var_epi32(eight(k0, row), even, eight(k1, row));
                 // SAFETY: the array is one register wide.
@@ -265,12 +287,15 @@ mod x86 {
         let mut columns = [[0; LANES]; R];
         for first in (0..keys.len()).step_by(LANES) {
             let keys16 = sixteen(keys, first, &mut rest);
+            let mut scrambled = [_mm256_setzero_si256(); LANES / 4];
+            for (x, keys) in scrambled.iter_mut().zip(keys16.as_chunks::<4>().0) {
+                // SAFETY: the array is one register wide.
+                *x = scramble_avx2(unsafe { _mm256_loadu_si256(keys.as_ptr().cast()) });
+            }
             for (columns, hash) in columns.iter_mut().zip(rows) {
                 let (low, high) = (limbs(hash.low), limbs(hash.high));
                 let offset = _mm256_set1_epi64x(hash.offset as i64);
-                for (keys, columns) in keys16.as_chunks::<4>().0.iter().zip(columns.as_chunks_mut::<4>().0) {
-                    // SAFETY: the array is one register wide.
-                    let x = unsafe { _mm256_loadu_si256(keys.as_ptr().cast()) };
+                for (&x, columns) in scrambled.iter().zip(columns.as_chunks_mut::<4>().0) {
                     // A 32-bit multiplication reads the lower half of each lane only.
                     let y = _mm256_srli_epi64::<32>(x);
                     let l = _mm256_add_epi64(_mm256_mul_epu32(low[0], x), _mm256_mul_epu32(high[0], y));
@@ -329,8 +354,9 @@ mod tests {
                 let keys: Vec<u64> = (0..n).map(key).collect();
                 let mut rows: Vec<LinearHash> = (0..7).map(|_| LinearHash::new(&mut random)).collect();
                 rows.extend([extreme(0), extreme(1), extreme(P - 1)]);
-                let columns_of =
-                    |hash: &LinearHash| keys.iter().map(|&key| column(hash.hash(key), width)).collect();
+                let columns_of = |hash: &LinearHash| {
+                    keys.iter().map(|&key| column(hash.hash(scramble(key)), width)).collect()
+                };
                 let expected: Vec<Vec<u32>> = rows.iter().map(columns_of).collect();
                 for level in Level::available() {
                     let mut seen = Collect(vec![vec![u32::MAX; n]; rows.len()]);
