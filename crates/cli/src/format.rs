@@ -38,6 +38,11 @@ pub(crate) fn rate(rate: f64) -> String {
     }
 }
 
+/// A KL divergence to two digits that count: `0.1543`, `0.0021`, `3.1e-6`.
+pub(crate) fn divergence(nats: f64) -> String {
+    if nats == 0.0 || nats.abs() >= 5e-5 { format!("{nats:.4}") } else { format!("{nats:.1e}") }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -12,6 +12,7 @@ mod kv_size;
 mod measured;
 mod models;
 mod output;
+mod progress;
 
 use clap::Parser;
 use commands::Command;

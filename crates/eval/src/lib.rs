@@ -4,17 +4,20 @@
 //! is taken on real models in real caches, against the uncompressed cache on the same tokens, and carries its error.
 #![warn(missing_docs)]
 
+mod advise;
 mod compare;
 mod error;
 pub mod experiments;
 mod machine;
 pub mod metrics;
 mod progress;
+pub mod report;
 pub mod results;
 mod rng;
 mod scoring;
 pub mod tasks;
 
+pub use advise::{Advice, Candidate, advise};
 pub use compare::{CompareOptions, Comparison, LedgerBytes, NamedSpec, Row, compare};
 pub use error::EvalError;
 pub use machine::Machine;

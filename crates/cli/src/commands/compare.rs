@@ -2,13 +2,12 @@ use crate::{
     arguments::{self, ModelArguments},
     comparison_text,
     failure::usage,
-    format, output,
+    format, output, progress,
 };
 use anyhow::Result;
 use clap::value_parser;
-use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use sketchkv_cache::registry;
-use sketchkv_eval::{CompareOptions, Comparison, NamedSpec, Row, Step, compare};
+use sketchkv_eval::{CompareOptions, Comparison, NamedSpec, Row, compare};
 use std::path::PathBuf;
 
 /// Run caches side by side on the same text: bytes, speed, and what is lost against the uncompressed cache.
@@ -79,7 +78,7 @@ impl Arguments {
         };
         let documents =
             self.documents.map_or(if self.quick { QUICK_DOCUMENTS } else { DOCUMENTS }, |n| n as usize);
-        let text = comparison_text::sample(&model, &self.text, context, documents)?;
+        let text = comparison_text::corpus(&self.text)?.sample(&model, context, documents)?;
         let options = CompareOptions {
             specs,
             prefill: self.prefill.map_or(context / 2, |tokens| tokens as usize),
@@ -87,16 +86,8 @@ impl Arguments {
             timed: TIMED,
             seed: self.seed,
         };
-        let bar = progress_bar();
-        let mut shown = String::new();
-        let mut progress = |step: Step<'_>| {
-            bar.set_length(step.total);
-            bar.set_position(step.done);
-            if shown != step.what {
-                shown = step.what.to_owned();
-                bar.set_message(shown.clone());
-            }
-        };
+        let bar = progress::bar();
+        let mut progress = progress::shown_on(&bar);
         let comparison = compare(&model, &text, &options, &mut progress)?;
         bar.finish_and_clear();
         if self.json {
@@ -162,7 +153,7 @@ fn cells(row: &Row) -> Vec<String> {
         format::rate(row.decode_tps),
         format!("{:.2}", row.ppl),
         change(row.ppl_change),
-        divergence(row.kl_mean),
+        format::divergence(row.kl_mean),
         format!("{:.1}%", 100.0 * row.same_top),
     ]
 }
@@ -171,11 +162,6 @@ fn cells(row: &Row) -> Vec<String> {
 fn change(share: f64) -> String {
     let text = format!("{:+.1}%", 100.0 * share);
     if text == "-0.0%" { "+0.0%".into() } else { text }
-}
-
-/// A KL divergence to two digits that count: `0.1543`, `0.0021`, `3.1e-6`.
-fn divergence(nats: f64) -> String {
-    if nats == 0.0 || nats.abs() >= 5e-5 { format!("{nats:.4}") } else { format!("{nats:.1e}") }
 }
 
 fn footnote(comparison: &Comparison) -> String {
@@ -190,13 +176,6 @@ fn footnote(comparison: &Comparison) -> String {
         comparison.reference_ppl,
         machine.cpu
     )
-}
-
-fn progress_bar() -> ProgressBar {
-    let bar = ProgressBar::with_draw_target(Some(0), ProgressDrawTarget::stderr());
-    let style = ProgressStyle::with_template("{bar:30} {percent:>3}% {eta:>4} left  {msg}");
-    bar.set_style(style.unwrap_or_else(|_| ProgressStyle::default_bar()));
-    bar
 }
 
 #[cfg(test)]

@@ -1,14 +1,18 @@
 //! One file per command.
 
+mod advise;
 mod chat;
 mod compare;
 mod completions;
+mod experiment;
 mod info;
 mod man;
 mod methods;
 mod models;
 mod pull;
 mod reference;
+mod report;
+mod results;
 mod run;
 mod tokenize;
 
@@ -20,6 +24,10 @@ use std::process::ExitCode;
 #[derive(Subcommand)]
 pub(crate) enum Command {
     Compare(compare::Arguments),
+    Experiment(Box<experiment::Arguments>),
+    Report(report::Arguments),
+    Results(results::Arguments),
+    Advise(advise::Arguments),
     Run(run::Arguments),
     Chat(chat::Arguments),
     Pull(pull::Arguments),
@@ -39,6 +47,10 @@ impl Command {
         let done = |()| ExitCode::SUCCESS;
         match self {
             Command::Compare(arguments) => arguments.run().map(done),
+            Command::Experiment(arguments) => arguments.run().map(done),
+            Command::Report(arguments) => arguments.run().map(done),
+            Command::Results(arguments) => arguments.run().map(done),
+            Command::Advise(arguments) => arguments.run().map(done),
             Command::Run(arguments) => arguments.run(),
             Command::Chat(arguments) => arguments.run().map(done),
             Command::Pull(arguments) => arguments.run().map(done),

@@ -31,7 +31,7 @@ const FAMILIES: [&str; 18] = [
 ];
 
 /// The specs that fit this model, written out in full; what a build of the cache does not know is left out.
-pub(super) fn fitting(model: &Model, specs: impl IntoIterator<Item = String>) -> Vec<String> {
+pub(crate) fn fitting(model: &Model, specs: impl IntoIterator<Item = String>) -> Vec<String> {
     let fits = |text: String| {
         let spec: Spec = text.parse().ok()?;
         Cache::new(model.cache_shape(), &spec, 0).ok()?;

@@ -87,6 +87,7 @@ impl<'a> Lab<'a> {
     ) -> Result<Self, EvalError> {
         let mut hasher = Sha256::new();
         corpus.texts().for_each(|(_, text)| hasher.update(text.as_bytes()));
+        hasher.update([u8::from(corpus.repeats())]);
         let text_hash = hasher.finalize().iter().map(|byte| format!("{byte:02x}")).collect();
         Ok(Lab {
             model,

@@ -11,6 +11,7 @@ mod settings;
 mod speed;
 mod tasks;
 
+pub(crate) use compare::fitting;
 pub use generate::Generated;
 pub use grid::Grid;
 pub use job::{Job, Scored, Work};

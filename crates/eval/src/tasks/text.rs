@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Corpus {
     texts: Vec<(String, String)>,
+    repeats: bool,
 }
 
 /// Documents of equal length, as tokens of one model.
@@ -21,7 +22,21 @@ pub struct TextSample {
 impl Corpus {
     /// The one text `text`, called `name`.
     pub fn of(name: impl Into<String>, text: impl Into<String>) -> Self {
-        Corpus { texts: vec![(name.into(), text.into())] }
+        Corpus { texts: vec![(name.into(), text.into())], repeats: false }
+    }
+
+    /// The texts of `named`, pairs of a name and a text.
+    pub fn of_all<N: Into<String>, T: Into<String>>(named: impl IntoIterator<Item = (N, T)>) -> Self {
+        let texts = named.into_iter().map(|(name, text)| (name.into(), text.into())).collect();
+        Corpus { texts, repeats: false }
+    }
+
+    /// Makes every other document a passage that comes twice.
+    ///
+    /// On plain prose a small model hardly looks back further than a sliding window reaches; on a passage that comes
+    /// again it shows at once what was dropped.
+    pub fn with_repeats(self) -> Self {
+        Corpus { repeats: true, ..self }
     }
 
     /// Reads files and folders (all text files in them, in the order of their names): `.jsonl` by its `text` fields,
@@ -41,11 +56,16 @@ impl Corpus {
         Ok(corpus)
     }
 
+    /// Whether every other document is a passage that comes twice.
+    pub fn repeats(&self) -> bool {
+        self.repeats
+    }
+
     /// Names of the texts, with commas.
     pub fn name(&self) -> String {
         let mut names: Vec<&str> = self.texts.iter().map(|(name, _)| name.as_str()).collect();
         names.dedup();
-        names.join(", ")
+        names.join(", ") + if self.repeats { ", every other passage twice" } else { "" }
     }
 
     /// Name and text of each text.
@@ -61,7 +81,7 @@ impl Corpus {
     pub fn sample(&self, model: &Model, context: usize, count: usize) -> Result<TextSample, EvalError> {
         let tokenizer = model.tokenizer();
         let prefix = prefix(model)?;
-        let body = context.saturating_sub(prefix.len()).max(1);
+        let body = context.saturating_sub(prefix.len()).max(2);
         let mut documents = Vec::new();
         let mut longest = 0;
         let shares = self.texts.len().max(1);
@@ -72,10 +92,10 @@ impl Corpus {
             }
             let tokens = tokenizer.encode_literal(text)?;
             longest = longest.max(tokens.len());
-            let have = (tokens.len() / body).min(want);
-            let stride = if have > 1 { (tokens.len() - body) / (have - 1) } else { 0 };
-            documents
-                .extend((0..have).map(|i| [&prefix[..], &tokens[i * stride..i * stride + body]].concat()));
+            let plain = if self.repeats { want.div_ceil(2) } else { want };
+            documents.extend(cut(&tokens, body, plain).map(|passage| [&prefix[..], passage].concat()));
+            let twice = cut(&tokens, body / 2, want - plain);
+            documents.extend(twice.map(|passage| [&prefix[..], passage, passage].concat()));
         }
         if documents.is_empty() {
             return Err(EvalError::Input(format!(
@@ -132,6 +152,13 @@ impl TextSample {
         }
         hasher.finalize().iter().map(|byte| format!("{byte:02x}")).collect()
     }
+}
+
+/// As many of `count` passages of `length` as there are without overlap, evenly spread.
+fn cut(tokens: &[u32], length: usize, count: usize) -> impl Iterator<Item = &[u32]> {
+    let have = (tokens.len() / length).min(count);
+    let stride = if have > 1 { (tokens.len() - length) / (have - 1) } else { 0 };
+    (0..have).map(move |i| &tokens[i * stride..i * stride + length])
 }
 
 /// The tokens that the tokenizer puts before a prompt by its own convention.

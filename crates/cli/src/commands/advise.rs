@@ -1,0 +1,83 @@
+use crate::{arguments::ModelArguments, comparison_text, failure::usage, format, output, progress};
+use anyhow::Result;
+use clap::value_parser;
+use sketchkv_cache::Cap;
+use sketchkv_eval::{Advice, advise};
+use std::path::PathBuf;
+
+/// Recommend a cache for a model, a budget and a context, by measuring a few for a minute or so.
+#[derive(clap::Args)]
+#[command(after_help = "\
+sketchkv advise --model smollm2-135m --budget 64MiB --context 8192
+sketchkv advise --budget 25%")]
+pub(crate) struct Arguments {
+    #[command(flatten)]
+    model: ModelArguments,
+    /// What the cache may take: bytes (64MiB), a share of the full cache (25%), or as many bytes as an f16 cache of
+    /// so many tokens (512tok).
+    #[arg(long, value_name = "CAP")]
+    budget: String,
+    /// Tokens of context [default: the model's].
+    #[arg(long, short, value_parser = value_parser!(u64).range(64..))]
+    context: Option<u64>,
+    /// A file or folder of text like the one the model will work on; may be given several times.
+    #[arg(long, value_name = "FILE")]
+    text: Vec<PathBuf>,
+    /// Documents measured; more tell closer candidates apart.
+    #[arg(long, default_value_t = 2, value_parser = value_parser!(u64).range(1..))]
+    samples: u64,
+    /// Seed of the caches.
+    #[arg(long, default_value_t = 0)]
+    seed: u64,
+    /// Print one JSON document.
+    #[arg(long)]
+    json: bool,
+}
+
+impl Arguments {
+    pub(crate) fn run(self) -> Result<()> {
+        let cap: Cap = self.budget.trim_start_matches('@').parse()?;
+        let model = self.model.load(false)?;
+        let limit = model.config().context;
+        let context = self.context.map_or(limit, |context| context as usize);
+        if context > limit && model.config().rope.is_none() {
+            return Err(usage(format!(
+                "{} has no positions beyond {limit} tokens: ask for a shorter context",
+                model.config().name
+            )));
+        }
+        let per_token = model.cache_shape().f16_bytes_per_token();
+        let budget = match cap {
+            Cap::Bytes(bytes) => bytes,
+            Cap::Tokens(tokens) => tokens * per_token,
+            Cap::Percent(percent) => (percent / 100.0 * (per_token * context) as f64) as usize,
+            Cap::None => return Err(usage("give a budget, as in --budget 64MiB")),
+        };
+        let corpus = comparison_text::corpus(&self.text)?;
+        let bar = progress::bar();
+        let mut shown = progress::shown_on(&bar);
+        let advice = advise(&model, &corpus, budget, context, self.samples as usize, self.seed, &mut shown);
+        bar.finish_and_clear();
+        let advice = advice?;
+        if self.json { output::json(&advice) } else { show(&advice) }
+    }
+}
+
+fn show(advice: &Advice) -> Result<()> {
+    output::line(format!("--kv '{}'\n", advice.spec))?;
+    for reason in &advice.reasons {
+        output::line(format!("- {reason}"))?;
+    }
+    let header = ["spec", "KV", "mean KL", "ppl change", "same top", "decode tok/s"];
+    let rows = advice.candidates.iter().map(|candidate| {
+        vec![
+            candidate.spec.clone(),
+            format::bytes(candidate.bytes as u64),
+            format::divergence(candidate.row.kl_mean),
+            format!("{:+.1}%", 100.0 * candidate.row.ppl_change),
+            format!("{:.1}%", 100.0 * candidate.row.same_top),
+            format::rate(candidate.row.decode_tps),
+        ]
+    });
+    output::line(format!("\n{}", output::table(&header, &[1, 2, 3, 4, 5], rows)))
+}

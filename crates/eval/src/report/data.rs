@@ -1,0 +1,211 @@
+//! Results as the figures need them.
+
+use crate::{
+    experiments::{Generated, Scored, SpeedMeasured, TaskMeasured},
+    results::{Finished, State},
+};
+use serde::de::DeserializeOwned;
+use std::collections::BTreeMap;
+
+/// A cell with what it measured.
+pub(super) struct Measured<'a, T> {
+    pub(super) cell: &'a Finished,
+    pub(super) of: T,
+}
+
+/// All results of one model.
+pub(super) struct ModelResults<'a> {
+    pub(super) name: String,
+    pub(super) scored: Vec<Measured<'a, Scored>>,
+    pub(super) generated: Vec<Measured<'a, Generated>>,
+    pub(super) speed: Vec<Measured<'a, SpeedMeasured>>,
+    pub(super) tasks: Vec<Measured<'a, TaskMeasured>>,
+}
+
+/// What kind of cache a spec is, which decides its colour.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum Family {
+    /// The yardsticks that stand in every comparison.
+    Control,
+    /// Every token kept, in fewer bits.
+    Coded,
+    /// Fewer tokens kept, in f16.
+    Evicting,
+    /// Fewer tokens in fewer bits, or with a tail.
+    Composed,
+}
+
+impl Family {
+    pub(super) const ALL: [Family; 4] = [Family::Control, Family::Coded, Family::Evicting, Family::Composed];
+
+    pub(super) fn of(spec: &str) -> Self {
+        let (body, cap) = spec.rsplit_once('@').unwrap_or((spec, ""));
+        let first = body.split(['+', '(']).next().unwrap_or(body);
+        let parts = body.split('+').count();
+        match (first, parts, cap) {
+            ("full", 1, _) | ("window" | "random", 1, _) => Family::Control,
+            ("full", 2, _) if body.ends_with("+q8") || body.ends_with("+q4h") => Family::Control,
+            (_, _, "") => Family::Coded,
+            (_, 1, _) => Family::Evicting,
+            _ => Family::Composed,
+        }
+    }
+
+    /// The class of its marks in the style sheet.
+    pub(super) fn class(self) -> &'static str {
+        match self {
+            Family::Control => "control",
+            Family::Coded => "coded",
+            Family::Evicting => "evicting",
+            Family::Composed => "composed",
+        }
+    }
+
+    pub(super) fn words(self) -> &'static str {
+        match self {
+            Family::Control => "control",
+            Family::Coded => "all tokens, fewer bits",
+            Family::Evicting => "fewer tokens",
+            Family::Composed => "fewer tokens and bits, or a tail",
+        }
+    }
+}
+
+/// The results of each model, the models in the order of their names.
+pub(super) fn by_model(cells: &[Finished]) -> Vec<ModelResults<'_>> {
+    let mut models: BTreeMap<(&str, &str), Vec<&Finished>> = BTreeMap::new();
+    for cell in cells.iter().filter(|cell| cell.state == State::Done) {
+        models.entry((&cell.cell.model, &cell.cell.model_hash)).or_default().push(cell);
+    }
+    models
+        .into_iter()
+        .map(|((name, _), cells)| ModelResults {
+            name: name.to_owned(),
+            scored: of_work(&cells, "score"),
+            generated: of_work(&cells, "generate"),
+            speed: of_work(&cells, "speed"),
+            tasks: of_work(&cells, "task"),
+        })
+        .collect()
+}
+
+fn of_work<'a, T: DeserializeOwned>(cells: &[&'a Finished], work: &str) -> Vec<Measured<'a, T>> {
+    cells
+        .iter()
+        .filter(|cell| setting(cell, "work") == work)
+        // What another version measured otherwise is left out rather than misread.
+        .filter_map(|cell| Some(Measured { cell, of: serde_json::from_value(cell.measured.clone()).ok()? }))
+        .collect()
+}
+
+/// A setting of a cell as text; empty when it has none.
+pub(super) fn setting(cell: &Finished, name: &str) -> String {
+    match cell.cell.settings.get(name) {
+        Some(serde_json::Value::String(text)) => text.clone(),
+        Some(value) => value.to_string(),
+        None => String::new(),
+    }
+}
+
+impl<'a> ModelResults<'a> {
+    /// The scored cells that can be compared with each other: one text, context, schedule and seed, the largest such
+    /// group, each spec once, by bytes.
+    pub(super) fn comparable(&self) -> Vec<&Measured<'a, Scored>> {
+        let mut groups: BTreeMap<String, Vec<&Measured<'a, Scored>>> = BTreeMap::new();
+        for scored in self.scored.iter().filter(|scored| scored.cell.cell.experiment != "baseline") {
+            let cell = &scored.cell.cell;
+            let key = format!("{} {} {} {:?}", cell.text_hash, cell.context, cell.seed, cell.settings);
+            let group = groups.entry(key).or_default();
+            if group.iter().all(|other| other.cell.cell.spec != cell.spec) {
+                group.push(scored);
+            }
+        }
+        let rank = |group: &Vec<&Measured<'a, Scored>>| {
+            let compared = group.iter().filter(|s| s.cell.cell.experiment == "compare").count();
+            (compared, group.len())
+        };
+        let mut largest = groups.into_values().max_by_key(rank).unwrap_or_default();
+        largest.sort_by_key(|scored| scored.of.row.kv_bytes);
+        largest
+    }
+}
+
+/// The places of `points` (x, y) that no other point is at or below in both: the frontier, by x.
+pub(super) fn frontier(points: &[(f64, f64)]) -> Vec<usize> {
+    let mut order: Vec<usize> = (0..points.len()).collect();
+    order.sort_by(|&a, &b| points[a].0.total_cmp(&points[b].0).then(points[a].1.total_cmp(&points[b].1)));
+    let mut best = f64::INFINITY;
+    order.retain(|&i| {
+        let better = points[i].1 < best;
+        best = best.min(points[i].1);
+        better
+    });
+    order
+}
+
+/// Text made safe for HTML and its attributes.
+pub(super) fn escape(text: &str) -> String {
+    text.replace('&', "&amp;").replace('<', "&lt;").replace('>', "&gt;").replace('"', "&quot;")
+}
+
+/// Bytes with a binary unit.
+pub(super) fn bytes(bytes: f64) -> String {
+    let units = ["B", "KiB", "MiB", "GiB", "TiB"];
+    let mut value = bytes;
+    let mut unit = 0;
+    while value >= 999.5 && unit + 1 < units.len() {
+        value /= 1024.0;
+        unit += 1;
+    }
+    let digits = if unit == 0 || value >= 99.95 { 0 } else { 1 };
+    format!("{value:.digits$} {}", units[unit])
+}
+
+/// A KL divergence to two digits that count.
+pub(super) fn nats(kl: f64) -> String {
+    if kl == 0.0 {
+        "0".into()
+    } else if kl < 1e-4 {
+        format!("{kl:.0e}")
+    } else {
+        let digits = (1.0 - kl.log10().floor()).clamp(1.0, 5.0) as usize;
+        format!("{kl:.digits$}")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn families() {
+        for (spec, family) in [
+            ("full", Family::Control),
+            ("full+q8", Family::Control),
+            ("window@25%", Family::Control),
+            ("random@64MiB", Family::Control),
+            ("full+k=kivi4+v=q4", Family::Coded),
+            ("h2o(decay=0.99)@25%", Family::Evicting),
+            ("h2o+q8@25%", Family::Composed),
+            ("window+buckets@25%", Family::Composed),
+        ] {
+            assert_eq!(Family::of(spec), family, "{spec}");
+        }
+    }
+
+    #[test]
+    fn the_frontier_is_what_nothing_beats() {
+        let points = [(4.0, 1.0), (1.0, 9.0), (2.0, 5.0), (2.0, 6.0), (3.0, 5.0), (8.0, 2.0)];
+        assert_eq!(frontier(&points), [1, 2, 0]);
+    }
+
+    #[test]
+    fn text_is_safe_and_numbers_are_short() {
+        assert_eq!(escape("<b a=\"1\">&"), "&lt;b a=&quot;1&quot;&gt;&amp;");
+        assert_eq!(bytes(1536.0), "1.5 KiB");
+        assert_eq!(
+            (nats(0.1543), nats(0.0021), nats(2e-6), nats(0.0)),
+            ("0.15".into(), "0.0021".into(), "2e-6".into(), "0".into())
+        );
+    }
+}

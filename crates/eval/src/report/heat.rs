@@ -1,0 +1,124 @@
+use super::{
+    data::{Measured, ModelResults, escape, setting},
+    figures::figure,
+};
+use crate::{experiments::TaskMeasured, results::Finished};
+use std::{collections::BTreeSet, fmt::Write};
+
+/// A table of coloured cells; colour says again what the number in the cell says.
+pub(super) struct HeatMap<'a> {
+    pub(super) caption: &'a str,
+    pub(super) row_title: &'a str,
+    pub(super) column_title: &'a str,
+    pub(super) rows: Vec<String>,
+    pub(super) columns: Vec<String>,
+    /// `[row][column]`: how the cell is written, and its goodness from 0 to 1.
+    pub(super) cells: Vec<Vec<Option<(String, f64)>>>,
+}
+
+impl HeatMap<'_> {
+    pub(super) fn html(&self) -> String {
+        let mut html = format!(
+            "<table class=\"heat\"><caption>{}</caption><thead><tr><th scope=\"col\">{} \\ {}</th>",
+            escape(self.caption),
+            self.row_title,
+            self.column_title
+        );
+        for column in &self.columns {
+            let _ = write!(html, "<th scope=\"col\">{column}</th>");
+        }
+        html.push_str("</tr></thead><tbody>");
+        for (name, cells) in self.rows.iter().zip(&self.cells) {
+            let _ = write!(html, "<tr><th scope=\"row\">{name}</th>");
+            for cell in cells {
+                let _ = match cell {
+                    Some((text, goodness)) => {
+                        // Five shades, from the worst to the best.
+                        let shade = (goodness.clamp(0.0, 1.0) * 4.0).round();
+                        write!(html, "<td class=\"shade{shade:.0}\">{text}</td>")
+                    }
+                    None => write!(html, "<td>–</td>"),
+                };
+            }
+            html.push_str("</tr>");
+        }
+        html + "</tbody></table>"
+    }
+}
+
+/// Depth × length of the single needle, one map a cache.
+pub(super) fn needles(model: &ModelResults<'_>) -> String {
+    let needles: Vec<&Measured<'_, TaskMeasured>> = model
+        .tasks
+        .iter()
+        .filter(|task| {
+            setting(task.cell, "task") == "niah_single" && setting(task.cell, "awareness") == "agnostic"
+        })
+        .collect();
+    if needles.is_empty() {
+        return String::new();
+    }
+    let lengths: BTreeSet<usize> = needles.iter().map(|task| task.cell.cell.context).collect();
+    let mut depths: Vec<String> = needles.iter().map(|task| setting(task.cell, "depth")).collect();
+    depths.sort_by(|a, b| a.parse::<f64>().unwrap_or(0.0).total_cmp(&b.parse().unwrap_or(0.0)));
+    depths.dedup();
+    let mut specs: Vec<&str> = Vec::new();
+    for task in &needles {
+        if !specs.contains(&task.cell.cell.spec.as_str()) {
+            specs.push(&task.cell.cell.spec);
+        }
+    }
+    let score = |spec: &str, length: usize, depth: &str| {
+        let found: Vec<f64> = needles
+            .iter()
+            .filter(|task| task.cell.cell.spec == spec && task.cell.cell.context == length)
+            .filter(|task| setting(task.cell, "depth") == depth)
+            .map(|task| task.of.score)
+            .collect();
+        (!found.is_empty()).then(|| found.iter().sum::<f64>() / found.len() as f64)
+    };
+    let maps: Vec<String> = specs
+        .iter()
+        .map(|spec| {
+            let cell = |depth: &String, length: usize| {
+                let score = score(spec, length, depth)?;
+                // What the model cannot do with all its cache says nothing about a smaller one.
+                let able =
+                    *spec == "full" || score_of_full(&needles, length, depth).is_none_or(|full| full >= 0.5);
+                let mark = if able { "" } else { "*" };
+                Some((format!("{:.0}{mark}", 100.0 * score), score))
+            };
+            HeatMap {
+                caption: spec,
+                row_title: "depth",
+                column_title: "tokens",
+                rows: depths
+                    .iter()
+                    .map(|d| format!("{:.0} %", 100.0 * d.parse::<f64>().unwrap_or(0.0)))
+                    .collect(),
+                columns: lengths.iter().map(usize::to_string).collect(),
+                cells: depths.iter().map(|d| lengths.iter().map(|&l| cell(d, l)).collect()).collect(),
+            }
+            .html()
+        })
+        .collect();
+    let cells: Vec<&Finished> = needles.iter().map(|task| task.cell).collect();
+    let words = "A fact is hidden at a depth of a text and asked for after it; the number is the share found, in percent. \
+                 Where a number bears a star, the model fails with its whole cache too, so it says nothing about the \
+                 method.";
+    figure(
+        "needles",
+        "Needles in a haystack",
+        words,
+        &format!("<div class=\"maps\">{}</div>", maps.concat()),
+        &cells,
+    )
+}
+
+fn score_of_full(needles: &[&Measured<'_, TaskMeasured>], length: usize, depth: &str) -> Option<f64> {
+    let full = needles.iter().find(|task| {
+        let cell = &task.cell.cell;
+        cell.spec == "full" && cell.context == length && setting(task.cell, "depth") == depth
+    });
+    full.map(|task| task.of.score)
+}
