@@ -72,4 +72,12 @@ mod tests {
         assert_eq!(rate(99.96), "100");
         assert_eq!(rate(293.4), "293");
     }
+
+    #[test]
+    fn divergences_keep_two_digits() {
+        assert_eq!(divergence(0.0), "0.0000");
+        assert_eq!(divergence(1.8e-7), "1.8e-7");
+        assert_eq!(divergence(0.00005), "0.0001");
+        assert_eq!(divergence(1.7136), "1.7136");
+    }
 }

@@ -187,10 +187,6 @@ mod tests {
         assert_eq!(change(-0.0001), "+0.0%");
         assert_eq!(change(-0.0123), "-1.2%");
         assert_eq!(change(6.016), "+601.6%");
-        assert_eq!(divergence(0.0), "0.0000");
-        assert_eq!(divergence(1.8e-7), "1.8e-7");
-        assert_eq!(divergence(0.00005), "0.0001");
-        assert_eq!(divergence(1.7136), "1.7136");
     }
 
     #[test]
