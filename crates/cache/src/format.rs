@@ -35,6 +35,11 @@ impl SideFormat {
         matches!(self.layout.encoding, Encoding::Codes(Codes { group: ScaleGroup::Channel, .. }))
     }
 
+    /// Whether codes are in another space than the vectors they stand for.
+    pub(crate) fn turns(&self) -> bool {
+        !matches!(self.turn, Turn::None)
+    }
+
     /// Turns `x[head_dim]` into the space of the codes, padded with zeros to `out[dim]`.
     pub(crate) fn turn(&self, x: &[f32], out: &mut [f32]) {
         out[..x.len()].copy_from_slice(x);

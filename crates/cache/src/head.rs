@@ -1,11 +1,11 @@
 //! One KV head of one layer: its pages, and who lives in them.
 
+use crate::candidates::{Candidates, Vectors};
 use crate::format::Format;
 use crate::keep::{Arrival, Keep, Step};
 use crate::page::{PAGE, PAGE_STRIPS, Page};
 use crate::read::Read;
 use crate::tail::{Evicted, Tail};
-use sketchkv_kernels::attention::Queries;
 use sketchkv_kernels::attention::layout::STRIP;
 use sketchkv_kernels::cpu::Level;
 use std::mem::size_of;
@@ -60,7 +60,7 @@ pub(crate) struct Chunk<'a> {
     values: &'a [f32],
     stride: usize,
     offset: usize,
-    head_dim: usize,
+    pub(crate) head_dim: usize,
     pub(crate) tokens: usize,
     pub(crate) position: usize,
 }
@@ -293,22 +293,20 @@ impl Head {
         let slots = self.slots();
         work.importance.clear();
         work.importance.resize(slots + chunk.tokens, 0.0);
-        let (old, new) = work.importance.split_at_mut(slots);
         let (old_mass, new_mass) = work.mass.split_at(slots.min(work.mass.len()));
-        let candidates = Candidates {
+        let old = Candidates {
             positions: &self.positions,
             state: &self.state,
             mass: old_mass,
             vectors: Vectors::Slots { pages: &self.pages, env },
         };
-        self.keep.importance(&candidates, old);
-        let candidates = Candidates {
+        let new = Candidates {
             positions: &work.arrivals,
             state: &work.state,
             mass: new_mass,
-            vectors: Vectors::Rows(*chunk),
+            vectors: Vectors::Rows { chunk: *chunk, env },
         };
-        self.keep.importance(&candidates, new);
+        self.keep.weigh(&[old, new], &mut work.importance);
     }
 
     /// Calls `f(importance, position, candidate)` for every token, and says whether it is protected as a recent one;
@@ -609,70 +607,6 @@ impl Head {
 /// Less important first; of equals, older first.
 pub(crate) fn before(a: &(f32, u32, u32), b: &(f32, u32, u32)) -> std::cmp::Ordering {
     a.0.total_cmp(&b.0).then(a.1.cmp(&b.1))
-}
-
-/// Tokens that may be evicted: the slots of a head, or the tokens on their way in.
-pub struct Candidates<'a> {
-    /// Positions; `u32::MAX` where a slot is empty, whose importance does not matter.
-    pub positions: &'a [u32],
-    /// State, `[candidate][words]`.
-    pub state: &'a [u32],
-    /// Attention weights of this step, where the keep asked for them; else empty.
-    pub mass: &'a [f32],
-    vectors: Vectors<'a>,
-}
-
-enum Vectors<'a> {
-    Slots { pages: &'a [Arc<Page>], env: Env<'a> },
-    Rows(Chunk<'a>),
-}
-
-impl Candidates<'_> {
-    /// The product of every key with a query `[head_dim]`.
-    pub fn dot(&self, query: &[f32], out: &mut [f32]) {
-        match &self.vectors {
-            Vectors::Slots { pages, env } => {
-                let mut turned = vec![0.0; env.format.dim];
-                env.format.keys.turn(query, &mut turned);
-                let mut queries = Queries::default();
-                queries.set(&turned, env.format.dim);
-                for (page, out) in pages.iter().zip(out.chunks_mut(PAGE)) {
-                    page.scores(env.level, env.format, &queries, 0..page.strips(), out, PAGE);
-                }
-            }
-            Vectors::Rows(chunk) => {
-                for (token, out) in out.iter_mut().enumerate() {
-                    *out = chunk.key(token).iter().zip(query).map(|(k, q)| k * q).sum();
-                }
-            }
-        }
-    }
-
-    /// The key of a candidate, `[head_dim]`.
-    pub fn key(&self, candidate: usize, out: &mut [f32]) {
-        match &self.vectors {
-            Vectors::Slots { pages, env } => {
-                let mut key = vec![0.0; env.format.dim];
-                pages[candidate / PAGE].key(env.format, candidate % PAGE, &mut key);
-                env.format.keys.turn_back(&mut key);
-                out.copy_from_slice(&key[..out.len()]);
-            }
-            Vectors::Rows(chunk) => out.copy_from_slice(chunk.key(candidate)),
-        }
-    }
-
-    /// The value of a candidate, `[head_dim]`.
-    pub fn value(&self, candidate: usize, out: &mut [f32]) {
-        match &self.vectors {
-            Vectors::Slots { pages, env } => {
-                let mut value = vec![0.0; env.format.dim];
-                pages[candidate / PAGE].value(env.format, candidate % PAGE, &mut value);
-                env.format.values.turn_back(&mut value);
-                out.copy_from_slice(&value[..out.len()]);
-            }
-            Vectors::Rows(chunk) => out.copy_from_slice(chunk.value(candidate)),
-        }
-    }
 }
 
 /// The slots that stay when others are evicted.

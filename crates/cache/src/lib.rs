@@ -8,6 +8,7 @@ mod admit;
 mod attend;
 pub mod budget;
 mod cache;
+mod candidates;
 mod error;
 mod format;
 mod head;
@@ -27,8 +28,9 @@ pub mod store;
 pub mod tail;
 
 pub use cache::{Cache, LayerCache};
+pub use candidates::Candidates;
 pub use error::CacheError;
-pub use head::{Candidates, GroupQueries, Neighbours};
+pub use head::{GroupQueries, Neighbours};
 pub use ledger::Ledger;
 pub use partial::Partial;
 pub use shape::{CacheShape, Rope};

@@ -1,5 +1,5 @@
 use super::{Context, Keep};
-use crate::head::Candidates;
+use crate::Candidates;
 use crate::method::{Call, Choice, Method};
 
 pub(super) static METHOD: Method = Method {

@@ -1,19 +1,29 @@
 //! Which tokens stay as exact slots.
 
+mod cms;
+mod countsketch;
+mod expected;
 mod full;
 mod h2o;
+mod hashevict;
+mod keydiff;
+mod knorm;
+mod race;
 mod random;
+mod sketched;
+mod snapkv;
+mod tova;
 mod window;
 
-use crate::head::{Candidates, GroupQueries};
 use crate::method::{Call, Kind, Method, Parameter};
 use crate::state::{Reader, StateError, Writer};
 use crate::{CacheShape, Rope};
+use crate::{Candidates, GroupQueries};
 
 /// One KV head's judgement of which tokens matter.
 ///
 /// The cache calls it in this order for every chunk of tokens: [`Keep::observe`] for the slots that were attended to,
-/// [`Keep::arrive`] for each new token, then, when slots must be freed, [`Keep::importance`] for all of them.
+/// [`Keep::arrive`] for each new token, then, when slots must be freed, [`Keep::weigh`] for all of them.
 pub trait Keep: Send + Sync {
     /// A copy with all its state.
     fn clone_box(&self) -> Box<dyn Keep>;
@@ -51,7 +61,16 @@ pub trait Keep: Send + Sync {
     fn arrive(&mut self, _token: &Arrival<'_>, _state: &mut [u32]) {}
 
     /// How much each candidate matters: the smallest are evicted first, of equals the oldest.
-    fn importance(&mut self, candidates: &Candidates<'_>, out: &mut [f32]);
+    ///
+    /// A keep implements this, or [`Keep::weigh`] where importance is relative to the other candidates.
+    fn importance(&mut self, _candidates: &Candidates<'_>, _out: &mut [f32]) {}
+
+    /// [`Keep::importance`] of the slots and of the new tokens, one after the other in `out`.
+    fn weigh(&mut self, candidates: &[Candidates<'_>; 2], out: &mut [f32]) {
+        let (old, new) = out.split_at_mut(candidates[0].len());
+        self.importance(&candidates[0], old);
+        self.importance(&candidates[1], new);
+    }
 
     /// Writes the state that does not grow with the slots.
     fn save(&self, _out: &mut Writer) {}
@@ -125,6 +144,15 @@ pub static KEEPS: &[(&Method, Build)] = &[
     (&window::METHOD, window::build),
     (&random::METHOD, random::build),
     (&h2o::METHOD, h2o::build),
+    (&tova::METHOD, tova::build),
+    (&snapkv::METHOD, snapkv::build),
+    (&keydiff::METHOD, keydiff::build),
+    (&knorm::METHOD, knorm::build),
+    (&expected::METHOD, expected::build),
+    (&hashevict::METHOD, hashevict::build),
+    (&cms::METHOD, cms::build),
+    (&countsketch::METHOD, countsketch::build),
+    (&race::METHOD, race::build),
 ];
 
 /// The first tokens, never evicted: attention parks there what it does not need elsewhere.
@@ -142,3 +170,18 @@ pub(crate) const RECENT: Parameter = Parameter {
     default: "auto",
     help: "newest tokens that are never evicted; auto is a quarter of the slots",
 };
+
+/// How many slots to free at a time.
+const fn interval(default: &'static str) -> Parameter {
+    Parameter {
+        name: "interval",
+        kind: Kind::Integer(1, 4096),
+        default,
+        help: "tokens evicted at a time, at most a quarter of those that may be; more is cheaper, and holds fewer",
+    }
+}
+
+/// ‖x‖
+fn norm(x: &[f32]) -> f32 {
+    x.iter().map(|x| x * x).sum::<f32>().sqrt()
+}

@@ -1,0 +1,147 @@
+//! What a keep sees of the tokens it judges.
+
+use crate::head::{Chunk, Env};
+use crate::page::{PAGE, Page};
+use sketchkv_kernels::attention::Queries;
+use sketchkv_kernels::attention::layout::STRIP;
+use sketchkv_kernels::cpu::Level;
+use std::sync::Arc;
+
+/// Tokens that may be evicted: the slots of a head, or the tokens on their way in.
+pub struct Candidates<'a> {
+    /// Positions; `u32::MAX` where a slot is empty, whose importance does not matter.
+    pub positions: &'a [u32],
+    /// State, `[candidate][words]`.
+    pub state: &'a [u32],
+    /// Attention weights of this step, where the keep asked for them; else empty.
+    pub mass: &'a [f32],
+    pub(crate) vectors: Vectors<'a>,
+}
+
+/// Where the keys and values of candidates lie.
+pub(crate) enum Vectors<'a> {
+    Slots { pages: &'a [Arc<Page>], env: Env<'a> },
+    Rows { chunk: Chunk<'a>, env: Env<'a> },
+}
+
+impl Candidates<'_> {
+    /// Number of candidates, empty slots included.
+    pub fn len(&self) -> usize {
+        self.positions.len()
+    }
+
+    /// Whether there are none.
+    pub fn is_empty(&self) -> bool {
+        self.positions.is_empty()
+    }
+
+    /// The products of every key with some queries: `queries` is `[query][head_dim]`, `out` `[query][candidate]`.
+    ///
+    /// Keys in codes are multiplied as attention multiplies them, with queries rounded to 8 bits.
+    pub fn dot(&self, queries: &[f32], out: &mut [f32]) {
+        let n = self.len();
+        match &self.vectors {
+            Vectors::Slots { pages, env } => {
+                let (d, dim) = (env.format.head_dim, env.format.dim);
+                let mut turned = vec![0.0; queries.len() / d * dim];
+                for (query, turned) in queries.chunks_exact(d).zip(turned.chunks_exact_mut(dim)) {
+                    env.format.keys.turn(query, turned);
+                }
+                let mut queries = Queries::default();
+                queries.set(&turned, dim);
+                for (index, page) in pages.iter().enumerate() {
+                    let out = &mut out[index * PAGE..];
+                    page.scores(env.level, env.format, &queries, 0..page.strips(), out, n);
+                }
+            }
+            Vectors::Rows { chunk, .. } => {
+                for (query, out) in queries.chunks_exact(chunk.head_dim).zip(out.chunks_exact_mut(n)) {
+                    for (token, out) in out.iter_mut().enumerate() {
+                        *out = chunk.key(token).iter().zip(query).map(|(k, q)| k * q).sum();
+                    }
+                }
+            }
+        }
+    }
+
+    /// Calls `f(first, keys)` for every candidate's key in runs of up to four strips: `keys` is `[strip][head_dim][16]`,
+    /// decoded and turned back, and belongs to the candidates from `first` on; a last strip may reach beyond them.
+    pub fn for_each_tile(&self, mut f: impl FnMut(usize, &[f32])) {
+        match &self.vectors {
+            Vectors::Slots { pages, env } => {
+                let (d, dim) = (env.format.head_dim, env.format.dim);
+                let mut tile = vec![0.0; PAGE * dim];
+                let mut key = vec![0.0; dim];
+                for (index, page) in pages.iter().enumerate() {
+                    page.decode_keys(env.level, env.format, &mut tile);
+                    let tile = &mut tile[..page.strips() * dim * STRIP];
+                    if env.format.keys.turns() {
+                        for strip in tile.chunks_exact_mut(dim * STRIP) {
+                            for lane in 0..STRIP {
+                                key.iter_mut().enumerate().for_each(|(i, x)| *x = strip[i * STRIP + lane]);
+                                env.format.keys.turn_back(&mut key);
+                                key.iter().enumerate().for_each(|(i, x)| strip[i * STRIP + lane] = *x);
+                            }
+                        }
+                    }
+                    if d != dim {
+                        for strip in 1..page.strips() {
+                            let from = strip * dim * STRIP;
+                            tile.copy_within(from..from + d * STRIP, strip * d * STRIP);
+                        }
+                    }
+                    f(index * PAGE, &tile[..page.strips() * d * STRIP]);
+                }
+            }
+            Vectors::Rows { chunk, .. } => {
+                let d = chunk.head_dim;
+                let mut tile = vec![0.0; PAGE * d];
+                for first in (0..self.len()).step_by(PAGE) {
+                    let tokens = PAGE.min(self.len() - first);
+                    let tile = &mut tile[..tokens.next_multiple_of(STRIP) * d];
+                    tile.fill(0.0);
+                    for token in 0..tokens {
+                        let strip = &mut tile[token / STRIP * d * STRIP..];
+                        for (i, &x) in chunk.key(first + token).iter().enumerate() {
+                            strip[i * STRIP + token % STRIP] = x;
+                        }
+                    }
+                    f(first, tile);
+                }
+            }
+        }
+    }
+
+    /// What the kernels run on.
+    pub fn level(&self) -> Level {
+        match &self.vectors {
+            Vectors::Slots { env, .. } | Vectors::Rows { env, .. } => env.level,
+        }
+    }
+
+    /// The key of a candidate, `[head_dim]`.
+    pub fn key(&self, candidate: usize, out: &mut [f32]) {
+        match &self.vectors {
+            Vectors::Slots { pages, env } => {
+                let mut key = vec![0.0; env.format.dim];
+                pages[candidate / PAGE].key(env.format, candidate % PAGE, &mut key);
+                env.format.keys.turn_back(&mut key);
+                out.copy_from_slice(&key[..out.len()]);
+            }
+            Vectors::Rows { chunk, .. } => out.copy_from_slice(chunk.key(candidate)),
+        }
+    }
+
+    /// The value of a candidate, `[head_dim]`.
+    pub fn value(&self, candidate: usize, out: &mut [f32]) {
+        match &self.vectors {
+            Vectors::Slots { pages, env } => {
+                let mut value = vec![0.0; env.format.dim];
+                pages[candidate / PAGE].value(env.format, candidate % PAGE, &mut value);
+                env.format.values.turn_back(&mut value);
+                out.copy_from_slice(&value[..out.len()]);
+            }
+            Vectors::Rows { chunk, .. } => out.copy_from_slice(chunk.value(candidate)),
+        }
+    }
+}

@@ -1,0 +1,343 @@
+use super::{Arrival, Context, Keep, RECENT, SINKS, Step, interval};
+use crate::Candidates;
+use crate::head::EMPTY;
+use crate::method::{Call, Choice, Kind, Method, Parameter};
+use crate::state::{Reader, StateError, Writer};
+use sketchkv_kernels::attention::layout::STRIP;
+use sketchkv_kernels::attention::{add_scaled, dense_scores, exponentials, maximum};
+
+pub(super) static METHOD: Method = Method {
+    name: "expected",
+    choice: Choice::Keep,
+    summary: "the tokens that queries to come are expected to look at, by the size of their values",
+    formula: "μ, Σ = mean and covariance of the queries before rotation; R = mean rotation of the next `horizon` \
+              positions; s = softmax_i((Rμ)ᵀk_i/√d + k_iᵀ RΣRᵀ k_i/2d), mean over the group; evict argmin s_i·‖v_i‖",
+    state: "4 B a slot; 4·d B a query head, with cov=diag 8·d, with cov=full 4·d + 2·d·(d+1); 4 B a rotated pair",
+    paper: "Expected Attention, arXiv 2510.00636",
+    differs: "The paper takes its statistics from the prompt; here they run on over every query seen, and the tokens \
+              kept are chosen anew every `interval` tokens. cov=diag keeps variances alone.",
+    parameters: &[
+        Parameter {
+            name: "horizon",
+            kind: Kind::Integer(1, 1 << 20),
+            default: "512",
+            help: "coming positions over which the rotation is averaged",
+        },
+        Parameter {
+            name: "cov",
+            kind: Kind::Word(&["full", "diag", "none"]),
+            default: "diag",
+            help: "what is kept of the covariance of the queries",
+        },
+        interval("64"),
+        SINKS,
+        RECENT,
+    ],
+};
+
+pub(super) fn build(call: &Call, context: &Context<'_>) -> Box<dyn Keep> {
+    let (d, group) = (context.shape.head_dim, context.shape.group());
+    let covariance = match call.word("cov") {
+        "full" => Covariance::Full,
+        "diag" => Covariance::Diagonal,
+        _ => Covariance::None,
+    };
+    Box::new(Expected {
+        horizon: call.count("horizon"),
+        interval: call.count("interval"),
+        covariance,
+        head_dim: d,
+        frequencies: context.rope().map_or(vec![], |rope| rope.inverse_frequencies.clone()),
+        position: 0,
+        seen: 0,
+        mean: vec![0.0; group * d],
+        spread: vec![0.0; group * covariance.entries(d)],
+    })
+}
+
+#[derive(Debug, Clone, Copy, PartialEq)]
+enum Covariance {
+    Full,
+    Diagonal,
+    None,
+}
+
+impl Covariance {
+    fn entries(self, d: usize) -> usize {
+        match self {
+            Covariance::Full => d * (d + 1) / 2,
+            Covariance::Diagonal => d,
+            Covariance::None => 0,
+        }
+    }
+}
+
+#[derive(Clone)]
+struct Expected {
+    horizon: usize,
+    interval: usize,
+    covariance: Covariance,
+    head_dim: usize,
+    /// Radians a position, one for each pair of dimensions that turn together; none for learned positions.
+    frequencies: Vec<f32>,
+    /// Position of the next token.
+    position: usize,
+    /// Tokens whose queries are in the statistics.
+    seen: u64,
+    /// Mean of the queries before rotation, `[query][head_dim]`.
+    mean: Vec<f32>,
+    /// Sum of the products of deviations from the mean: `[query]` and the rows of the lower triangle, or its diagonal.
+    spread: Vec<f32>,
+}
+
+/// The mean rotation of some positions: `(c, s)` for each pair, x + iy ↦ (c + is)·(x + iy).
+struct MeanRotation(Vec<(f32, f32)>);
+
+impl MeanRotation {
+    /// Of the `horizon` positions from `first` on: the sum of a geometric series.
+    fn new(frequencies: &[f32], first: usize, horizon: usize) -> Self {
+        let h = horizon as f64;
+        let mean = |&frequency: &f32| {
+            let frequency = frequency as f64;
+            let half = (frequency / 2.0).sin();
+            let length = if half.abs() < 1e-12 { 1.0 } else { (h * frequency / 2.0).sin() / (h * half) };
+            let (sin, cos) = ((first as f64 + (h - 1.0) / 2.0) * frequency).sin_cos();
+            ((length * cos) as f32, (length * sin) as f32)
+        };
+        MeanRotation(frequencies.iter().map(mean).collect())
+    }
+
+    /// Turns rows of equal length, `[head_dim]` of them: a vector where they are one number long.
+    fn apply(&self, rows: &mut [f32], length: usize) {
+        let (low, rest) = rows.split_at_mut(self.0.len() * length);
+        let pairs = low.chunks_exact_mut(length).zip(rest.chunks_exact_mut(length));
+        for ((x, y), &(c, s)) in pairs.zip(&self.0) {
+            for (x, y) in x.iter_mut().zip(y) {
+                (*x, *y) = (c * *x - s * *y, s * *x + c * *y);
+            }
+        }
+    }
+}
+
+impl Keep for Expected {
+    fn clone_box(&self) -> Box<dyn Keep> {
+        Box::new(self.clone())
+    }
+
+    fn bytes(&self) -> usize {
+        (self.frequencies.capacity() + self.mean.capacity() + self.spread.capacity()) * size_of::<f32>()
+    }
+
+    /// The norm of the value.
+    fn words(&self) -> usize {
+        1
+    }
+
+    fn batch(&self) -> usize {
+        self.interval
+    }
+
+    fn observe(&mut self, step: &Step<'_>, _: &mut [u32]) {
+        let mut query = vec![0.0; self.head_dim];
+        for token in 0..step.tokens {
+            let position = (step.position + token) as f32;
+            let turns: Vec<(f32, f32)> = self.frequencies.iter().map(|f| (position * f).sin_cos()).collect();
+            self.seen += 1;
+            for (head, rotated) in step.queries.token(token).chunks_exact(self.head_dim).enumerate() {
+                query.copy_from_slice(rotated);
+                let (low, rest) = query.split_at_mut(turns.len());
+                for ((x, y), (sin, cos)) in low.iter_mut().zip(rest).zip(&turns) {
+                    (*x, *y) = (cos * *x + sin * *y, cos * *y - sin * *x);
+                }
+                self.learn(head, &mut query);
+            }
+        }
+        self.position = step.position + step.tokens;
+    }
+
+    fn arrive(&mut self, token: &Arrival<'_>, state: &mut [u32]) {
+        state[0] = super::norm(token.value).to_bits();
+    }
+
+    fn weigh(&mut self, candidates: &[Candidates<'_>; 2], out: &mut [f32]) {
+        let n = out.len();
+        let mut logits = vec![0.0; self.mean.len() / self.head_dim * n];
+        self.logits(&candidates[0], &mut logits, n);
+        self.logits(&candidates[1], &mut logits[candidates[0].len()..], n);
+        out.fill(0.0);
+        let level = candidates[0].level();
+        let share = self.head_dim as f32 / self.mean.len() as f32;
+        for logits in logits.chunks_exact_mut(n) {
+            let all = candidates.iter().flat_map(|c| c.positions);
+            for (logit, _) in logits.iter_mut().zip(all).filter(|(_, position)| **position == EMPTY) {
+                *logit = f32::NEG_INFINITY;
+            }
+            let max = maximum(level, logits);
+            let sum = exponentials(level, logits, max);
+            add_scaled(level, out, share / sum, logits);
+        }
+        let norms = candidates.iter().flat_map(|c| c.state);
+        out.iter_mut().zip(norms).for_each(|(out, &norm)| *out *= f32::from_bits(norm));
+    }
+
+    fn save(&self, out: &mut Writer) {
+        out.u64(self.position as u64);
+        out.u64(self.seen);
+        out.floats(&self.mean);
+        out.floats(&self.spread);
+    }
+
+    fn load(&mut self, from: &mut Reader<'_>) -> Result<(), StateError> {
+        self.position = from.length(u32::MAX as usize)?;
+        self.seen = from.u64()?;
+        self.mean = from.floats(self.mean.len())?;
+        self.spread = from.floats(self.spread.len())?;
+        Ok(())
+    }
+}
+
+impl Expected {
+    /// Takes a query into the statistics of its head (Welford 1962); leaves its deviation from the mean before.
+    fn learn(&mut self, head: usize, query: &mut [f32]) {
+        let d = self.head_dim;
+        let mean = &mut self.mean[head * d..][..d];
+        let share = 1.0 / self.seen as f32;
+        for (mean, x) in mean.iter_mut().zip(&mut *query) {
+            *x -= *mean;
+            *mean += *x * share;
+        }
+        // The deviation from the new mean is (1 − 1/n) times that from the old.
+        let rest = 1.0 - share;
+        let entries = self.covariance.entries(d);
+        let spread = &mut self.spread[head * entries..][..entries];
+        match self.covariance {
+            Covariance::None => {}
+            Covariance::Diagonal => {
+                spread.iter_mut().zip(query).for_each(|(spread, x)| *spread += rest * *x * *x);
+            }
+            Covariance::Full => {
+                let mut rows = spread;
+                for i in 0..d {
+                    let (row, below) = rows.split_at_mut(i + 1);
+                    let factor = rest * query[i];
+                    row.iter_mut().zip(&*query).for_each(|(spread, x)| *spread += factor * x);
+                    rows = below;
+                }
+            }
+        }
+    }
+
+    /// The expected logits, `[query]` at a distance of `stride`.
+    fn logits(&self, candidates: &Candidates<'_>, logits: &mut [f32], stride: usize) {
+        let (d, level) = (self.head_dim, candidates.level());
+        let rotation = MeanRotation::new(&self.frequencies, self.position, self.horizon);
+        let mut means = self.mean.clone();
+        for mean in means.chunks_exact_mut(d) {
+            rotation.apply(mean, 1);
+            mean.iter_mut().for_each(|x| *x /= (d as f32).sqrt());
+        }
+        let scale = 1.0 / (2.0 * d as f32 * self.seen.max(1) as f32);
+        let forms: Vec<Form> = (0..means.len() / d).map(|head| self.form(head, &rotation, scale)).collect();
+        let mut products = vec![];
+        candidates.for_each_tile(|first, keys| {
+            let width = keys.len() / d;
+            products.resize(means.len() / d * width, 0.0);
+            dense_scores(level, d, &means, keys, &mut products, width);
+            for (head, products) in products.chunks_exact(width).enumerate() {
+                let real = width.min(candidates.len() - first);
+                logits[head * stride + first..][..real].copy_from_slice(&products[..real]);
+            }
+            for (head, form) in forms.iter().enumerate() {
+                let real = width.min(candidates.len() - first);
+                form.add(level, d, keys, &mut logits[head * stride + first..][..real]);
+            }
+        });
+    }
+
+    /// `scale` times the covariance of a head, turned.
+    fn form(&self, head: usize, rotation: &MeanRotation, scale: f32) -> Form {
+        let d = self.head_dim;
+        let entries = self.covariance.entries(d);
+        let spread = &self.spread[head * entries..][..entries];
+        match self.covariance {
+            Covariance::None => Form::Zero,
+            Covariance::Diagonal => {
+                let pairs = rotation.0.len();
+                let of_pair = |(i, &(c, s)): (usize, &(f32, f32))| {
+                    let (x, y) = (spread[i] * scale, spread[i + pairs] * scale);
+                    [x * c * c + y * s * s, 2.0 * c * s * (x - y), x * s * s + y * c * c]
+                };
+                Form::Pairs {
+                    pairs: rotation.0.iter().enumerate().map(of_pair).collect(),
+                    rest: spread[2 * pairs..].iter().map(|x| x * scale).collect(),
+                }
+            }
+            Covariance::Full => {
+                let mut matrix = vec![0.0; d * d];
+                for i in 0..d {
+                    for j in 0..=i {
+                        let x = spread[i * (i + 1) / 2 + j] * scale;
+                        (matrix[i * d + j], matrix[j * d + i]) = (x, x);
+                    }
+                }
+                matrix.chunks_exact_mut(d).for_each(|row| rotation.apply(row, 1));
+                rotation.apply(&mut matrix, d);
+                Form::Matrix(matrix)
+            }
+        }
+    }
+}
+
+/// A quadratic form of a key.
+enum Form {
+    Zero,
+    /// For every pair of dimensions that turn together the factors of x², xy and y²; then those of further dimensions.
+    Pairs {
+        pairs: Vec<[f32; 3]>,
+        rest: Vec<f32>,
+    },
+    /// `[head_dim][head_dim]`
+    Matrix(Vec<f32>),
+}
+
+impl Form {
+    /// Adds the form of each of some keys, `[strip][d][16]`.
+    fn add(&self, level: sketchkv_kernels::cpu::Level, d: usize, keys: &[f32], out: &mut [f32]) {
+        let width = keys.len() / d;
+        let mut rows = vec![];
+        if let Form::Matrix(matrix) = self {
+            rows.resize(d * width, 0.0);
+            dense_scores(level, d, matrix, keys, &mut rows, width);
+        }
+        for (strip, (keys, out)) in keys.chunks_exact(d * STRIP).zip(out.chunks_mut(STRIP)).enumerate() {
+            let keys = keys.as_chunks::<STRIP>().0;
+            let mut sum = [0.0f32; STRIP];
+            match self {
+                Form::Zero => {}
+                Form::Pairs { pairs, rest } => {
+                    let (low, others) = keys.split_at(pairs.len());
+                    let (high, others) = others.split_at(pairs.len());
+                    for (&[xx, xy, yy], (x, y)) in pairs.iter().zip(low.iter().zip(high)) {
+                        for lane in 0..STRIP {
+                            sum[lane] += x[lane] * (xx * x[lane] + xy * y[lane]) + yy * y[lane] * y[lane];
+                        }
+                    }
+                    for (&xx, x) in rest.iter().zip(others) {
+                        for lane in 0..STRIP {
+                            sum[lane] += xx * x[lane] * x[lane];
+                        }
+                    }
+                }
+                Form::Matrix(_) => {
+                    for (x, row) in keys.iter().zip(rows.chunks_exact(width)) {
+                        let row = &row[strip * STRIP..][..STRIP];
+                        for lane in 0..STRIP {
+                            sum[lane] += x[lane] * row[lane];
+                        }
+                    }
+                }
+            }
+            out.iter_mut().zip(sum).for_each(|(out, sum)| *out += sum);
+        }
+    }
+}

@@ -1,0 +1,207 @@
+//! Importance counted in a sketch: what `cms`, `countsketch` and `race` have in common.
+
+use super::{Arrival, Context, Keep, Step, interval};
+use crate::Candidates;
+use crate::head::EMPTY;
+use crate::method::{Call, Kind, Parameter};
+use crate::random::mix;
+use crate::state::{Reader, StateError, Writer};
+use sketchkv_sketch::{Projection, SimHash};
+
+/// What a token is counted under.
+pub(super) const KEY: Parameter = Parameter {
+    name: "key",
+    kind: Kind::Word(&["content", "position"]),
+    default: "content",
+    help: "what a token is counted under: the SimHash code of its key, which tokens alike share, or its position",
+};
+
+/// How fast counts fade.
+pub(super) const DECAY: Parameter = Parameter {
+    name: "decay",
+    kind: Kind::Real(0.0, 1.0),
+    default: "0.99",
+    help: "γ, per token, by which counts fade; 1 counts over all time",
+};
+
+/// How often tokens are evicted.
+pub(super) const INTERVAL: Parameter = interval("16");
+
+pub(super) const DIFFERS: &str = "The original counts under positions. Keys are hashed after subtraction of the running \
+     mean key, which softmax does not see and which would fix most bits. Weights below a quarter of an even share are \
+     not counted; estimates are looked up for `interval` evictions at a time.";
+
+/// A sketch of amounts under 64-bit keys.
+pub(super) trait Counts: Clone + Send + Sync + 'static {
+    /// Multiplies everything counted by `factor`.
+    fn decay(&mut self, factor: f32);
+
+    /// Adds `amounts[i]` to `keys[i]`.
+    fn add(&mut self, keys: &[u64], amounts: &[f32]);
+
+    /// Estimates the amounts of keys.
+    fn estimate(&self, keys: &[u64], out: &mut [f32]);
+
+    /// Heap bytes of the counters.
+    fn bytes(&self) -> usize;
+
+    /// The hash it has of its own, if any: keys are hashed with it then.
+    fn hash(&self) -> Option<&SimHash> {
+        None
+    }
+
+    fn save(&self) -> Vec<u8>;
+
+    /// Reads what `save` of a sketch of the same parameters wrote.
+    fn load(&self, bytes: &[u8]) -> Result<Self, String>;
+}
+
+/// Keys handed to a sketch at a time.
+const BLOCK: usize = 256;
+
+/// A keep whose importance is the estimate of a sketch.
+#[derive(Clone)]
+pub(super) struct Sketched<C> {
+    counts: C,
+    key: Key,
+    /// Shared with the sketch if that has one.
+    hash: Option<SimHash>,
+    decay: f32,
+    interval: usize,
+}
+
+#[derive(Clone)]
+enum Key {
+    /// The code of a key less the mean key so far, `[head_dim]`.
+    Content { bits: usize, mean: Vec<f32>, seen: u64 },
+    /// A hash of the position.
+    Position { seed: u64 },
+}
+
+impl<C: Counts> Sketched<C> {
+    /// Codes are of `bits` bits, at most 64.
+    pub(super) fn new(call: &Call, context: &Context<'_>, bits: usize, counts: C) -> Self {
+        let (seed, d) = (context.own_seed(), context.shape.head_dim);
+        let mut hash = counts.hash().cloned();
+        let key = if call.word("key") == "content" {
+            let new = || SimHash::new(d, bits, Projection::Hadamard, seed);
+            hash.get_or_insert_with(|| new().expect("bits and head_dim are within their bounds"));
+            Key::Content { bits, mean: vec![0.0; d], seen: 0 }
+        } else {
+            Key::Position { seed }
+        };
+        Sketched { counts, key, hash, decay: call.real("decay"), interval: call.count("interval") }
+    }
+
+    /// The key of a token, of its state or its position.
+    fn key(&self, state: &[u32], token: usize, position: u32) -> u64 {
+        match self.key {
+            Key::Content { bits: ..=32, .. } => state[token] as u64,
+            Key::Content { .. } => state[2 * token] as u64 | (state[2 * token + 1] as u64) << 32,
+            Key::Position { seed } => mix(seed ^ position as u64),
+        }
+    }
+}
+
+impl<C: Counts> Keep for Sketched<C> {
+    fn clone_box(&self) -> Box<dyn Keep> {
+        Box::new(self.clone())
+    }
+
+    fn bytes(&self) -> usize {
+        let mean = match &self.key {
+            Key::Content { mean, .. } => mean.capacity() * size_of::<f32>(),
+            Key::Position { .. } => 0,
+        };
+        mean + self.hash.as_ref().map_or(0, SimHash::bytes) + self.counts.bytes()
+    }
+
+    /// The code.
+    fn words(&self) -> usize {
+        match self.key {
+            Key::Content { bits, .. } => bits.div_ceil(32),
+            Key::Position { .. } => 0,
+        }
+    }
+
+    fn feedback(&self) -> Option<f32> {
+        Some(self.decay)
+    }
+
+    fn batch(&self) -> usize {
+        self.interval
+    }
+
+    fn observe(&mut self, step: &Step<'_>, state: &mut [u32]) {
+        self.counts.decay(self.decay.powi(step.tokens as i32));
+        // A chunk's weights sum to Σ_t γ^t, t below its length.
+        let total: f32 = (0..step.tokens).map(|t| self.decay.powi(t as i32)).sum();
+        let live = step.positions.iter().filter(|&&p| p != EMPTY).count();
+        let least = total / (4 * live.max(1)) as f32;
+        let (mut keys, mut amounts, mut n) = ([0; BLOCK], [0.0; BLOCK], 0);
+        for (slot, (&mass, &position)) in step.mass.iter().zip(step.positions).enumerate() {
+            if mass < least || position == EMPTY {
+                continue;
+            }
+            (keys[n], amounts[n]) = (self.key(state, slot, position), mass);
+            n += 1;
+            if n == BLOCK {
+                self.counts.add(&keys, &amounts);
+                n = 0;
+            }
+        }
+        self.counts.add(&keys[..n], &amounts[..n]);
+    }
+
+    fn arrive(&mut self, token: &Arrival<'_>, state: &mut [u32]) {
+        if let (Key::Content { mean, seen, .. }, Some(hash)) = (&mut self.key, &self.hash) {
+            *seen += 1;
+            let share = 1.0 / *seen as f32;
+            let mut centred = [0.0; 512];
+            let centred = &mut centred[..mean.len()];
+            for ((mean, x), key) in mean.iter_mut().zip(&mut *centred).zip(token.key) {
+                *mean += (key - *mean) * share;
+                *x = key - *mean;
+            }
+            let mut code = [0];
+            hash.encode(centred, &mut code);
+            state
+                .iter_mut()
+                .zip([code[0] as u32, (code[0] >> 32) as u32])
+                .for_each(|(word, bits)| *word = bits);
+        }
+        let key = self.key(state, 0, token.position as u32);
+        self.counts.add(&[key], &[token.mass]);
+    }
+
+    fn importance(&mut self, candidates: &Candidates<'_>, out: &mut [f32]) {
+        let mut keys = [0; BLOCK];
+        let positions = candidates.positions.chunks(BLOCK);
+        for (block, (positions, out)) in positions.zip(out.chunks_mut(BLOCK)).enumerate() {
+            for (i, (key, &position)) in keys.iter_mut().zip(positions).enumerate() {
+                *key = self.key(candidates.state, block * BLOCK + i, position);
+            }
+            self.counts.estimate(&keys[..out.len()], out);
+        }
+    }
+
+    fn save(&self, out: &mut Writer) {
+        if let Key::Content { mean, seen, .. } = &self.key {
+            out.floats(mean);
+            out.u64(*seen);
+        }
+        out.blob(&self.counts.save());
+    }
+
+    fn load(&mut self, from: &mut Reader<'_>) -> Result<(), StateError> {
+        if let Key::Content { mean, seen, .. } = &mut self.key {
+            *mean = from.floats(mean.len())?;
+            *seen = from.u64()?;
+        }
+        self.counts = self.counts.load(from.blob()?).map_err(StateError::Corrupt)?;
+        if let Some(hash) = self.counts.hash() {
+            self.hash = Some(hash.clone());
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,39 @@
+use super::{Context, Keep, RECENT, SINKS};
+use crate::Candidates;
+use crate::method::{Call, Choice, Method};
+
+pub(super) static METHOD: Method = Method {
+    name: "tova",
+    choice: Choice::Keep,
+    summary: "the tokens that the newest query looks at, the same in every head",
+    formula: "w_i of the newest query, mean over all heads of the layer; evict argmin w",
+    state: "0",
+    paper: "TOVA, arXiv 2401.06104",
+    differs: "Sinks and the newest tokens are protected (the paper: sinks=0, recent=1). \
+              In a chunk of several tokens only the last one's query counts.",
+    parameters: &[SINKS, RECENT],
+};
+
+pub(super) fn build(_: &Call, _: &Context<'_>) -> Box<dyn Keep> {
+    Box::new(Tova)
+}
+
+struct Tova;
+
+impl Keep for Tova {
+    fn clone_box(&self) -> Box<dyn Keep> {
+        Box::new(Tova)
+    }
+
+    fn feedback(&self) -> Option<f32> {
+        Some(0.0)
+    }
+
+    fn same_in_all_heads(&self) -> bool {
+        true
+    }
+
+    fn importance(&mut self, candidates: &Candidates<'_>, out: &mut [f32]) {
+        out.copy_from_slice(candidates.mass);
+    }
+}
