@@ -1,5 +1,6 @@
 //! What is remembered of tokens no longer kept.
 
+mod buckets;
 mod none;
 
 use crate::head::Neighbours;
@@ -50,4 +51,4 @@ pub struct Evicted<'a> {
 pub type Build = fn(&Call, &Context<'_>) -> Option<Box<dyn Tail>>;
 
 /// All tails.
-pub static TAILS: &[(&Method, Build)] = &[(&none::METHOD, none::build)];
+pub static TAILS: &[(&Method, Build)] = &[(&none::METHOD, none::build), (&buckets::METHOD, buckets::build)];

@@ -82,12 +82,12 @@ impl Stream {
         let mut at = first;
         while at < first + count {
             let n = chunk.min(first + count - at);
-            for layer in 0..self.shape.layers {
+            for (layer, outputs) in outputs.iter_mut().enumerate() {
                 let q = self.rows(&self.q[layer], at, n);
                 let mut out = vec![f32::NAN; q.len()];
                 let (k, v) = (self.rows(&self.k[layer], at, n), self.rows(&self.v[layer], at, n));
                 cache.layer(layer, pool).attend(q, k, v, &mut out);
-                outputs[layer].extend_from_slice(&out);
+                outputs.extend_from_slice(&out);
             }
             cache.advance(n);
             at += n;
