@@ -4,9 +4,11 @@
 //! The same functions run under libFuzzer (`cargo xtask fuzz`) and, on the seeds and mutations of them,
 //! in an ordinary test that every toolchain can run.
 
+mod model;
 mod mutate;
 mod sketch;
 
+pub use model::{config, gguf, safetensors};
 pub use mutate::Mutator;
 pub use sketch::sketch;
 
@@ -16,11 +18,18 @@ pub struct Target {
     pub name: &'static str,
     /// Runs once on arbitrary bytes.
     pub body: fn(&[u8]),
+    /// Mutated inputs of the ordinary test, for about two seconds.
+    pub mutations: usize,
 }
 
 /// All targets.
-pub const TARGETS: &[Target] =
-    &[Target { name: "sketch", body: sketch }, Target { name: "spec", body: spec }];
+pub const TARGETS: &[Target] = &[
+    Target { name: "config", body: config, mutations: 2_000 },
+    Target { name: "gguf", body: gguf, mutations: 2_000 },
+    Target { name: "safetensors", body: safetensors, mutations: 2_000 },
+    Target { name: "sketch", body: sketch, mutations: 20_000 },
+    Target { name: "spec", body: spec, mutations: 20_000 },
+];
 
 /// Parses a spec; what parses must print to a text that parses to the same spec.
 pub fn spec(data: &[u8]) {

@@ -3,9 +3,6 @@
 use sketchkv_fuzz::{Mutator, TARGETS};
 use std::{fs, panic, path::Path};
 
-/// Mutated inputs for each target; a second or two in all.
-const MUTATIONS: usize = 20_000;
-
 fn seeds(target: &str) -> Vec<Vec<u8>> {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("seeds").join(target);
     let mut paths: Vec<_> =
@@ -14,17 +11,31 @@ fn seeds(target: &str) -> Vec<Vec<u8>> {
     paths.iter().map(|path| fs::read(path).unwrap()).collect()
 }
 
-#[test]
-fn no_target_panics() {
-    for target in TARGETS {
-        let seeds = seeds(target.name);
-        assert!(!seeds.is_empty(), "{} has no seeds", target.name);
-        let mut mutator = Mutator::new(1);
-        let mutated = (0..MUTATIONS).map(|_| mutator.mutated(&seeds));
-        for input in seeds.iter().cloned().chain(mutated) {
-            if panic::catch_unwind(|| (target.body)(&input)).is_err() {
-                panic!("{} panics on {:?}", target.name, String::from_utf8_lossy(&input));
-            }
+/// Runs one target; nextest runs the tests below in processes of their own.
+fn survives(name: &str) {
+    let target = TARGETS.iter().find(|target| target.name == name).expect("the target is listed");
+    let seeds = seeds(target.name);
+    assert!(!seeds.is_empty(), "{name} has no seeds");
+    let mut mutator = Mutator::new(1);
+    let mutated = (0..target.mutations).map(|_| mutator.mutated(&seeds));
+    for input in seeds.iter().cloned().chain(mutated) {
+        if panic::catch_unwind(|| (target.body)(&input)).is_err() {
+            let shown: String = String::from_utf8_lossy(&input).chars().take(2000).collect();
+            panic!("{name} panics on {} bytes: {shown:?}", input.len());
         }
     }
 }
+
+macro_rules! targets {
+    ($($name:ident)*) => {
+        $(#[test] fn $name() { survives(stringify!($name)); })*
+
+        #[test]
+        fn every_target_is_run() {
+            let names: Vec<_> = TARGETS.iter().map(|target| target.name).collect();
+            assert_eq!(names, [$(stringify!($name)),*]);
+        }
+    };
+}
+
+targets! { config gguf safetensors sketch spec }

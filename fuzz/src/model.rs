@@ -1,0 +1,67 @@
+use sketchkv_model::{GgufHeader, LoadOptions, ModelFile};
+use std::{
+    fs,
+    path::{Path, PathBuf},
+    sync::OnceLock,
+};
+
+const CONFIG: &[u8] = include_bytes!("../seeds/config/smallest");
+const WEIGHTS: &[u8] = include_bytes!("../seeds/safetensors/gpt2");
+const TOKENIZER: &[u8] = include_bytes!("tokenizer.json");
+
+/// Reads the header of a GGUF file, and of a sound one everything else.
+pub fn gguf(data: &[u8]) {
+    if GgufHeader::parse(data).is_ok() {
+        let path = scratch("gguf").join("model.gguf");
+        write(&path, data);
+        open(&path);
+    }
+}
+
+/// Opens and loads a Hugging Face folder whose `model.safetensors` is `data`.
+pub fn safetensors(data: &[u8]) {
+    folder("safetensors", "model.safetensors", data);
+}
+
+/// Opens and loads a Hugging Face folder whose `config.json` is `data`.
+pub fn config(data: &[u8]) {
+    folder("config", "config.json", data);
+}
+
+/// The smallest model, with one of its files replaced by `data`.
+fn folder(name: &str, file: &str, data: &[u8]) {
+    let folder = scratch(name);
+    if !folder.join("tokenizer.json").exists() {
+        write(&folder.join("config.json"), CONFIG);
+        write(&folder.join("model.safetensors"), WEIGHTS);
+        write(&folder.join("tokenizer.json"), TOKENIZER);
+    }
+    write(&folder.join(file), data);
+    open(folder);
+}
+
+fn open(path: &Path) {
+    let Ok(file) = ModelFile::open(path) else { return };
+    file.tensors();
+    file.content_hash();
+    // Errors are fine here too.
+    let _ = file.tokenizer().map(|tokenizer| tokenizer.encode("a <s> b"));
+    let _ = file.load(&LoadOptions { threads: 1, ..LoadOptions::default() });
+}
+
+/// Files are written anew each time: the one before may still be mapped.
+fn write(path: &Path, data: &[u8]) {
+    let _ = fs::remove_file(path);
+    fs::write(path, data).expect("the scratch folder can be written");
+}
+
+/// A folder of this target's own; a run overwrites what the one before left.
+fn scratch(target: &str) -> &'static Path {
+    static SCRATCH: OnceLock<PathBuf> = OnceLock::new();
+    SCRATCH.get_or_init(|| {
+        let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../target/fuzz-scratch").join(target);
+        let _ = fs::remove_dir_all(&path);
+        fs::create_dir_all(&path).expect("the target folder can be written");
+        path
+    })
+}
