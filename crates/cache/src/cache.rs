@@ -147,6 +147,11 @@ impl Cache {
         ledger
     }
 
+    /// The heads of every layer, and how their slots are encoded.
+    pub(crate) fn heads_and_format(&mut self) -> (&mut [Vec<Head>], &Format) {
+        (&mut self.layers, &self.common.format)
+    }
+
     /// Gives back the buffers of attention, which no ledger counts: the next forward pass makes them anew.
     pub fn release_scratch(&mut self) {
         self.scratch = Scratch::default();

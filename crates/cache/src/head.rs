@@ -200,6 +200,25 @@ impl Head {
         &self.positions
     }
 
+    /// State of the keep, `[slot][words]`.
+    pub(crate) fn state(&self) -> &[u32] {
+        &self.state
+    }
+
+    /// Takes slots that were saved.
+    pub(crate) fn restore_slots(
+        &mut self,
+        pages: Vec<Arc<Page>>,
+        live: Vec<u64>,
+        positions: Vec<u32>,
+        state: Vec<u32>,
+        evicted: u64,
+    ) {
+        self.count = live.iter().map(|live| live.count_ones() as usize).sum();
+        (self.pages, self.live, self.positions, self.state) = (pages, live, positions, state);
+        self.evicted = evicted;
+    }
+
     /// Bytes of `strips` sealed strips and all that goes with them.
     pub(crate) fn cost(&self, format: &Format, strips: usize) -> usize {
         let slot = size_of::<u32>() * (1 + self.keep.words());

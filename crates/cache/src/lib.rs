@@ -21,6 +21,7 @@ mod plan;
 mod random;
 pub mod read;
 pub mod registry;
+mod save;
 mod shape;
 mod spec;
 mod state;

@@ -63,6 +63,16 @@ impl Page {
         self.strips = strips;
     }
 
+    /// Keys, values and grid as they lie in memory.
+    pub(crate) fn parts(&self) -> (&[u8], &[u8], &[f16]) {
+        (&self.keys, &self.values, &self.grid)
+    }
+
+    /// The same, to be written.
+    pub(crate) fn parts_mut(&mut self) -> (&mut [u8], &mut [u8], &mut [f16]) {
+        (&mut self.keys, &mut self.values, &mut self.grid)
+    }
+
     /// Layouts of the keys and the values as they lie now.
     pub(crate) fn layouts<'f>(&self, format: &'f Format) -> (&'f Layout, &'f Layout) {
         if self.open {

@@ -180,6 +180,22 @@ fn a_fork_goes_its_own_way() {
 }
 
 #[test]
+fn a_saved_cache_goes_on_bit_for_bit() {
+    let shape = shape();
+    let stream = Stream::new(&shape, 300, 6);
+    let pool = ThreadPool::new(1);
+    for spec in each_alone() {
+        let mut whole = cache(&shape, &spec);
+        stream.run(&mut whole, &pool, 0, 217, 40);
+        let mut loaded = Cache::from_bytes(&whole.to_bytes(), shape.clone()).unwrap_or_else(|e| panic!("{spec}: {e}"));
+        assert_eq!(loaded.ledger(), whole.ledger(), "{spec}");
+        let want = stream.run(&mut whole, &pool, 217, 83, 1);
+        assert_eq!(stream.run(&mut loaded, &pool, 217, 83, 1), want, "{spec}");
+        assert_eq!(loaded.to_bytes(), whole.to_bytes(), "{spec}");
+    }
+}
+
+#[test]
 fn truncating_and_resetting_forget() {
     let shape = shape();
     let stream = Stream::new(&shape, 300, 4);

@@ -1,0 +1,247 @@
+//! Caches on disk: a sequence goes on bit for bit where it was left.
+//!
+//! Layout, little-endian: the magic `SKETCHKV`, a version (u32), the CRC-32 of what follows (u32), then the spec, the
+//! shape, the seed and position, and every head: pages as they lie in memory, positions, and what the methods save.
+
+use crate::format::Format;
+use crate::head::Head;
+use crate::page::{PAGE, PAGE_STRIPS, Page};
+use crate::state::{Reader, StateError, Writer};
+use crate::{Cache, CacheShape, Spec};
+use half::f16;
+use sketchkv_kernels::attention::layout::STRIP;
+use std::io::Write;
+use std::path::Path;
+use std::sync::Arc;
+
+const MAGIC: &[u8; 8] = b"SKETCHKV";
+const VERSION: u32 = 1;
+const HEADER: usize = 16;
+
+impl Cache {
+    /// The whole state of the cache as bytes.
+    pub fn to_bytes(&self) -> Vec<u8> {
+        let mut out = Writer::default();
+        out.blob(self.spec.to_string().as_bytes());
+        for n in dimensions(&self.shape) {
+            out.u64(n as u64);
+        }
+        out.u64(self.seed);
+        out.u64(self.position as u64);
+        for head in self.layers.iter().flatten() {
+            head.save(&mut out);
+        }
+        let body = out.finish();
+        let mut bytes = Vec::with_capacity(HEADER + body.len());
+        bytes.extend_from_slice(MAGIC);
+        bytes.extend_from_slice(&VERSION.to_le_bytes());
+        bytes.extend_from_slice(&crc32fast::hash(&body).to_le_bytes());
+        bytes.extend_from_slice(&body);
+        bytes
+    }
+
+    /// The cache that [`Cache::to_bytes`] wrote, for a model of this `shape`.
+    ///
+    /// # Errors
+    /// When the bytes are damaged, of another version, or of a model of another shape.
+    pub fn from_bytes(bytes: &[u8], shape: CacheShape) -> Result<Cache, StateError> {
+        if bytes.len() < HEADER || &bytes[..8] != MAGIC {
+            return Err(StateError::Corrupt("it does not start as one".to_owned()));
+        }
+        let number = |at: usize| u32::from_le_bytes(bytes[at..at + 4].try_into().expect("4 bytes"));
+        if number(8) != VERSION {
+            return Err(StateError::Mismatch(format!(
+                "it has version {}, this program reads version {VERSION}",
+                number(8)
+            )));
+        }
+        let body = &bytes[HEADER..];
+        if crc32fast::hash(body) != number(12) {
+            return Err(StateError::Corrupt("its checksum is wrong".to_owned()));
+        }
+        let mut from = Reader::new(body);
+        let text = std::str::from_utf8(from.blob()?)
+            .map_err(|_| StateError::Corrupt("its spec is no text".to_owned()))?;
+        let spec: Spec = text.parse().map_err(|e| StateError::Corrupt(format!("its spec: {e}")))?;
+        for (name, expected) in
+            ["layers", "query heads", "KV heads", "dimensions a head"].iter().zip(dimensions(&shape))
+        {
+            let found = from.u64()?;
+            if found != expected as u64 {
+                return Err(StateError::Mismatch(format!(
+                    "it is of a model with {found} {name}, this one has {expected}"
+                )));
+            }
+        }
+        let (seed, position) = (from.u64()?, from.length(u32::MAX as usize - 1)?);
+        let mut cache =
+            Cache::new(shape, &spec, seed).map_err(|e| StateError::Corrupt(format!("its spec: {e}")))?;
+        cache.position = position;
+        let (layers, format) = cache.heads_and_format();
+        for head in layers.iter_mut().flatten() {
+            head.restore(format, position, &mut from)?;
+        }
+        if !from.is_empty() {
+            return Err(StateError::Corrupt("bytes follow its end".to_owned()));
+        }
+        Ok(cache)
+    }
+
+    /// Writes the cache to a file, which appears whole or not at all.
+    ///
+    /// # Errors
+    /// When the file cannot be written; nothing is left of it then.
+    pub fn save(&self, path: &Path) -> std::io::Result<()> {
+        let mut name = path.file_name().unwrap_or_default().to_owned();
+        name.push(format!(".{}.part", std::process::id()));
+        let part = path.with_file_name(name);
+        let write = || {
+            let mut file = std::fs::File::create(&part)?;
+            file.write_all(&self.to_bytes())?;
+            file.sync_all()?;
+            std::fs::rename(&part, path)
+        };
+        write().inspect_err(|_| {
+            let _ = std::fs::remove_file(&part);
+        })
+    }
+
+    /// Reads a cache from a file that [`Cache::save`] wrote.
+    ///
+    /// # Errors
+    /// When the file cannot be read, or does not fit; see [`Cache::from_bytes`].
+    pub fn load(path: &Path, shape: CacheShape) -> std::io::Result<Cache> {
+        let bytes = std::fs::read(path)?;
+        Cache::from_bytes(&bytes, shape).map_err(|e| std::io::Error::new(std::io::ErrorKind::InvalidData, e))
+    }
+}
+
+fn dimensions(shape: &CacheShape) -> [usize; 4] {
+    [shape.layers, shape.heads, shape.kv_heads, shape.head_dim]
+}
+
+impl Head {
+    fn save(&self, out: &mut Writer) {
+        out.u64(self.evicted());
+        out.u64(self.pages().len() as u64);
+        for (page, &live) in self.pages().iter().zip(self.live()) {
+            page.save(out);
+            out.u64(live);
+        }
+        out.words(self.positions());
+        out.words(self.state());
+        self.keep.save(out);
+        if let Some(tail) = &self.tail {
+            tail.save(out);
+        }
+        if let Some(read) = &self.read {
+            read.save(out);
+        }
+    }
+
+    /// Reads into an empty head what [`Head::save`] wrote, trusting nothing.
+    fn restore(&mut self, format: &Format, position: usize, from: &mut Reader<'_>) -> Result<(), StateError> {
+        let corrupt = |what: &str| Err(StateError::Corrupt(what.to_owned()));
+        let evicted = from.u64()?;
+        let count = from.length(position)?;
+        let (mut pages, mut live) = (vec![], vec![]);
+        for index in 0..count {
+            let page = Page::restore(format, from)?;
+            let mask = from.u64()?;
+            let room = page.strips() * STRIP;
+            if index + 1 < count && room != PAGE || room < PAGE && mask >> room != 0 {
+                return corrupt("a page has room where there is none");
+            }
+            pages.push(Arc::new(page));
+            live.push(mask);
+        }
+        let slots = pages.iter().map(|page| page.strips() * STRIP).sum::<usize>();
+        let positions = from.words(slots)?;
+        for (slot, &p) in positions.iter().enumerate() {
+            let holds = live[slot / PAGE] >> (slot % PAGE) & 1 == 1;
+            let valid = if holds { (p as usize) < position } else { p == crate::head::EMPTY };
+            if !valid {
+                return corrupt("a slot holds a token that was never seen");
+            }
+        }
+        let state = from.words(slots * self.keep.words())?;
+        pages.shrink_to_fit();
+        live.shrink_to_fit();
+        self.restore_slots(pages, live, positions, state, evicted);
+        self.keep.load(from)?;
+        if let Some(tail) = &mut self.tail {
+            tail.load(from)?;
+        }
+        if let Some(read) = &mut self.read {
+            read.resize(slots);
+            read.load(from)?;
+        }
+        Ok(())
+    }
+}
+
+impl Page {
+    fn save(&self, out: &mut Writer) {
+        out.u64(self.is_open() as u64);
+        out.u64(self.strips() as u64);
+        let (keys, values, grid) = self.parts();
+        out.raw(keys);
+        out.raw(values);
+        grid.iter().for_each(|x| out.raw(&x.to_le_bytes()));
+    }
+
+    fn restore(format: &Format, from: &mut Reader<'_>) -> Result<Page, StateError> {
+        let open = from.length(1)? == 1;
+        if open && !format.keys.has_grid() {
+            return Err(StateError::Corrupt("an open page where none is kept open".to_owned()));
+        }
+        let strips = from.length(PAGE_STRIPS)?;
+        let mut page = Page::new(format, open);
+        page.resize(format, strips);
+        let (keys, values, grid) = page.parts_mut();
+        keys.copy_from_slice(from.raw(keys.len())?);
+        values.copy_from_slice(from.raw(values.len())?);
+        let bytes = from.raw(2 * grid.len())?;
+        for (x, bytes) in grid.iter_mut().zip(bytes.as_chunks::<2>().0) {
+            *x = f16::from_le_bytes(*bytes);
+        }
+        Ok(page)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use sketchkv_kernels::ThreadPool;
+
+    fn shape() -> CacheShape {
+        CacheShape { layers: 1, heads: 2, kv_heads: 1, head_dim: 32, context: 512, rope: None }
+    }
+
+    #[test]
+    fn damage_is_an_error_and_no_panic() {
+        let pool = ThreadPool::new(1);
+        let mut cache = Cache::new(shape(), &"h2o+kivi4@40tok".parse().unwrap(), 3).unwrap();
+        let numbers: Vec<f32> = (0..100 * 64).map(|i| ((i * 37) % 101) as f32 / 50.0 - 1.0).collect();
+        let mut out = vec![0.0; 6400];
+        cache.layer(0, &pool).attend(&numbers, &numbers[..3200], &numbers[3200..], &mut out);
+        cache.advance(100);
+        let bytes = cache.to_bytes();
+        assert_eq!(Cache::from_bytes(&bytes, shape()).unwrap().to_bytes(), bytes);
+        for end in 0..bytes.len() {
+            assert!(Cache::from_bytes(&bytes[..end], shape()).is_err());
+        }
+        for at in 0..bytes.len() {
+            let mut damaged = bytes.clone();
+            damaged[at] ^= 0x41;
+            assert!(Cache::from_bytes(&damaged, shape()).is_err(), "byte {at}");
+            // With the checksum made right, too, nothing may panic.
+            let sum = crc32fast::hash(&damaged[HEADER..]);
+            damaged[12..16].copy_from_slice(&sum.to_le_bytes());
+            let _ = Cache::from_bytes(&damaged, shape());
+        }
+        let other = CacheShape { heads: 4, ..shape() };
+        let error = Cache::from_bytes(&bytes, other).err().unwrap().to_string();
+        assert!(error.contains("2 query heads, this one has 4"), "{error}");
+    }
+}
