@@ -156,81 +156,90 @@ unsafe fn key_scores_kernel<S: Simd>(
                 }
             }
         }
-        encoding => {
-            for first in (0..queries.count).step_by(4) {
-                let q = &queries.plain[first * layout.dim..];
-                let out = &mut out[first * stride..];
-                // SAFETY: as the caller's.
-                unsafe {
-                    match queries.count - first {
-                        1 => float_scores::<S, 1>(layout, encoding, q, strips, out, stride),
-                        2 => float_scores::<S, 2>(layout, encoding, q, strips, out, stride),
-                        3 => float_scores::<S, 3>(layout, encoding, q, strips, out, stride),
-                        _ => float_scores::<S, 4>(layout, encoding, q, strips, out, stride),
-                    }
-                }
+        // SAFETY: as the caller's.
+        Encoding::F32 => unsafe { float_groups::<S, F32>(layout, queries, strips, out, stride) },
+        // SAFETY: as the caller's.
+        Encoding::F16 => unsafe { float_groups::<S, F16>(layout, queries, strips, out, stride) },
+        // SAFETY: as the caller's.
+        Encoding::Bf16 => unsafe { float_groups::<S, Bf16>(layout, queries, strips, out, stride) },
+    }
+}
+
+#[inline(always)]
+unsafe fn float_groups<S: Simd, E: Float>(
+    layout: &Layout,
+    queries: &Queries,
+    strips: &[u8],
+    out: &mut [f32],
+    stride: usize,
+) {
+    for first in (0..queries.count).step_by(4) {
+        let (q, out) = (&queries.plain[first * layout.dim..], &mut out[first * stride..]);
+        // SAFETY: as the caller's.
+        unsafe {
+            match queries.count - first {
+                1 => float_scores::<S, 1, E>(layout, q, strips, out, stride),
+                2 => float_scores::<S, 2, E>(layout, q, strips, out, stride),
+                3 => float_scores::<S, 3, E>(layout, q, strips, out, stride),
+                _ => float_scores::<S, 4, E>(layout, q, strips, out, stride),
             }
         }
     }
 }
 
-/// One dimension of the 16 keys of a strip.
-#[inline(always)]
-unsafe fn load_dimension<S: Simd>(encoding: Encoding, strip: *const u8, dim: usize) -> S::F {
-    // SAFETY: the caller vouches for `dim` within the strip.
-    unsafe {
-        match encoding {
-            Encoding::F32 => S::load(strip.cast::<f32>().add(dim * STRIP)),
-            Encoding::F16 => S::load_f16(strip.cast::<u16>().add(dim * STRIP)),
-            _ => S::load_bf16(strip.cast::<u16>().add(dim * STRIP)),
-        }
-    }
+/// How the floats of a strip are read.
+trait Float {
+    /// 16 consecutive floats, the first being number `at`.
+    ///
+    /// # Safety
+    /// As [`Simd`].
+    unsafe fn load<S: Simd>(floats: *const u8, at: usize) -> S::F;
 }
 
-/// Two strips at a time: enough independent sums to hide the latency of the multiply-add.
+macro_rules! float {
+    ($name:ident, $element:ty, $load:ident) => {
+        struct $name;
+
+        impl Float for $name {
+            #[inline(always)]
+            unsafe fn load<S: Simd>(floats: *const u8, at: usize) -> S::F {
+                // SAFETY: the caller's.
+                unsafe { S::$load(floats.cast::<$element>().add(at)) }
+            }
+        }
+    };
+}
+
+float!(F32, f32, load);
+float!(F16, u16, load_f16);
+float!(Bf16, u16, load_bf16);
+
+/// One strip at a time, which memory likes best: even and odd dimensions are summed apart, so that there are enough
+/// independent sums to hide the latency of the multiply-add.
 #[inline(always)]
-unsafe fn float_scores<S: Simd, const G: usize>(
+unsafe fn float_scores<S: Simd, const G: usize, E: Float>(
     layout: &Layout,
-    encoding: Encoding,
     queries: &[f32],
     strips: &[u8],
     out: &mut [f32],
     stride: usize,
 ) {
     let (dim, bytes) = (layout.dim, layout.strip_bytes());
-    let count = strips.len() / bytes;
-    let (base, q, out) = (strips.as_ptr(), queries.as_ptr(), out.as_mut_ptr());
-    // SAFETY: strips, queries and out are as long as `key_scores` checked.
-    unsafe {
-        let mut strip = 0;
-        while strip + 2 <= count {
-            let (a, b) = (base.add(strip * bytes), base.add((strip + 1) * bytes));
+    let q = queries.as_ptr();
+    for (index, strip) in strips.chunks_exact(bytes).enumerate() {
+        // SAFETY: strips, queries and out are as long as `key_scores` checked; `dim` is even.
+        unsafe {
             let mut sums = [[S::splat(0.0); 2]; G];
-            for i in 0..dim {
-                let keys = [load_dimension::<S>(encoding, a, i), load_dimension::<S>(encoding, b, i)];
+            for i in (0..dim).step_by(2) {
+                let even = E::load::<S>(strip.as_ptr(), i * STRIP);
+                let odd = E::load::<S>(strip.as_ptr(), (i + 1) * STRIP);
                 for (g, sums) in sums.iter_mut().enumerate() {
-                    let q = S::splat(*q.add(g * dim + i));
-                    sums[0] = S::fma(keys[0], q, sums[0]);
-                    sums[1] = S::fma(keys[1], q, sums[1]);
+                    sums[0] = S::fma(even, S::splat(*q.add(g * dim + i)), sums[0]);
+                    sums[1] = S::fma(odd, S::splat(*q.add(g * dim + i + 1)), sums[1]);
                 }
             }
             for (g, sums) in sums.iter().enumerate() {
-                S::store(out.add(g * stride + strip * STRIP), sums[0]);
-                S::store(out.add(g * stride + (strip + 1) * STRIP), sums[1]);
-            }
-            strip += 2;
-        }
-        if strip < count {
-            let a = base.add(strip * bytes);
-            let mut sums = [S::splat(0.0); G];
-            for i in 0..dim {
-                let keys = load_dimension::<S>(encoding, a, i);
-                for (g, sum) in sums.iter_mut().enumerate() {
-                    *sum = S::fma(keys, S::splat(*q.add(g * dim + i)), *sum);
-                }
-            }
-            for (g, sums) in sums.iter().enumerate() {
-                S::store(out.add(g * stride + strip * STRIP), *sums);
+                S::store(out.as_mut_ptr().add(g * stride + index * STRIP), S::add(sums[0], sums[1]));
             }
         }
     }
@@ -365,14 +374,19 @@ unsafe fn decode_keys_kernel<S: Simd>(
                     3 => decode_key_codes::<S, 3>(layout, &codes, grid, strip, out),
                     _ => decode_key_codes::<S, 2>(layout, &codes, grid, strip, out),
                 },
-                encoding => {
-                    for i in 0..dim {
-                        let keys = load_dimension::<S>(encoding, strip.as_ptr(), i);
-                        S::store(out.as_mut_ptr().add(i * STRIP), keys);
-                    }
-                }
+                Encoding::F32 => copy_floats::<S, F32>(strip, out),
+                Encoding::F16 => copy_floats::<S, F16>(strip, out),
+                Encoding::Bf16 => copy_floats::<S, Bf16>(strip, out),
             }
         }
+    }
+}
+
+#[inline(always)]
+unsafe fn copy_floats<S: Simd, E: Float>(strip: &[u8], out: &mut [f32]) {
+    for at in (0..out.len()).step_by(16) {
+        // SAFETY: strip and out have the sizes of the layout.
+        unsafe { S::store(out.as_mut_ptr().add(at), E::load::<S>(strip.as_ptr(), at)) };
     }
 }
 
