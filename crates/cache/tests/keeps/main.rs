@@ -1,0 +1,387 @@
+//! Every keep against its formula: the same tokens kept at every step, the same outputs.
+//!
+//! A reference in f64 follows a cache token by token: it computes the attention over what is kept, lets a [`Rule`] judge
+//! every token from the stream itself, and says which tokens must go. Where the cache chooses otherwise the two
+//! importances must be equal to rounding; the reference then goes on from the cache's choice.
+
+#[path = "../common/mod.rs"]
+mod common;
+mod formulas;
+mod sketches;
+
+use common::{Random, Stream};
+use formulas::Rule;
+use sketchkv_cache::keep::Context;
+use sketchkv_cache::{Cache, CacheShape, Rope, Spec};
+use sketchkv_kernels::ThreadPool;
+
+const SEED: u64 = 1;
+
+/// One KV head's view of a stream, in f64.
+pub(crate) struct View<'a> {
+    pub(crate) stream: &'a Stream,
+    pub(crate) kv_head: usize,
+}
+
+impl View<'_> {
+    pub(crate) fn d(&self) -> usize {
+        self.stream.shape.head_dim
+    }
+
+    pub(crate) fn group(&self) -> usize {
+        self.stream.shape.group()
+    }
+
+    fn row<'a>(&self, all: &'a [f32], token: usize, rows: usize, row: usize) -> &'a [f32] {
+        &all[(token * rows + row) * self.d()..][..self.d()]
+    }
+
+    pub(crate) fn key(&self, token: usize) -> &[f32] {
+        self.row(&self.stream.k[0], token, self.stream.shape.kv_heads, self.kv_head)
+    }
+
+    pub(crate) fn value(&self, token: usize) -> &[f32] {
+        self.row(&self.stream.v[0], token, self.stream.shape.kv_heads, self.kv_head)
+    }
+
+    pub(crate) fn query(&self, token: usize, member: usize) -> &[f32] {
+        let head = self.kv_head * self.group() + member;
+        self.row(&self.stream.q[0], token, self.stream.shape.heads, head)
+    }
+
+    /// Attention weights of a query over some tokens.
+    pub(crate) fn attention(&self, query: &[f64], tokens: &[usize]) -> Vec<f64> {
+        let logit = |&t: &usize| dot(query, &wide(self.key(t))) / (self.d() as f64).sqrt();
+        softmax(&tokens.iter().map(logit).collect::<Vec<_>>())
+    }
+
+    /// Attention weights of the newest token, mean over the group.
+    fn mass(&self, token: usize, tokens: &[usize]) -> Vec<f64> {
+        let group = self.group();
+        let mut mass = vec![0.0; tokens.len()];
+        for member in 0..group {
+            let weights = self.attention(&wide(self.query(token, member)), tokens);
+            mass.iter_mut().zip(weights).for_each(|(m, w)| *m += w / group as f64);
+        }
+        mass
+    }
+
+    pub(crate) fn own_seed(&self) -> u64 {
+        Context { shape: &self.stream.shape, layer: 0, head: self.kv_head, seed: SEED }.own_seed()
+    }
+}
+
+pub(crate) fn wide(x: &[f32]) -> Vec<f64> {
+    x.iter().map(|&x| x as f64).collect()
+}
+
+pub(crate) fn dot(a: &[f64], b: &[f64]) -> f64 {
+    a.iter().zip(b).map(|(a, b)| a * b).sum()
+}
+
+pub(crate) fn norm(x: &[f64]) -> f64 {
+    dot(x, x).sqrt()
+}
+
+pub(crate) fn softmax(logits: &[f64]) -> Vec<f64> {
+    let max = logits.iter().copied().fold(f64::NEG_INFINITY, f64::max);
+    let weights: Vec<f64> = logits.iter().map(|x| (x - max).exp()).collect();
+    let sum: f64 = weights.iter().sum();
+    weights.iter().map(|w| w / sum).collect()
+}
+
+fn shape(head_dim: usize, rope: bool) -> CacheShape {
+    let pairs = head_dim / 2;
+    let rope = rope.then(|| Rope {
+        inverse_frequencies: (0..pairs).map(|i| 10_000f32.powf(-(i as f32) / pairs as f32)).collect(),
+    });
+    CacheShape { layers: 1, heads: 6, kv_heads: 2, head_dim, context: 4096, rope }
+}
+
+/// Keys around a dozen centres that come back again and again, and queries that look for them.
+fn recurring(shape: &CacheShape, tokens: usize, seed: u64) -> Stream {
+    let mut stream = Stream::new(shape, tokens, seed);
+    let mut random = Random(seed ^ 0x5eed);
+    let d = shape.head_dim;
+    let centres: Vec<f32> = (0..12 * d).map(|_| random.normal()).collect();
+    let mut centre = |x: &mut [f32], noise: f32| {
+        let at = (random.uniform() * 12.0) as usize * d;
+        x.iter_mut().zip(&centres[at..]).for_each(|(x, centre)| *x = *x * noise + centre);
+    };
+    stream.k[0].chunks_exact_mut(d).for_each(|k| centre(k, 0.2));
+    stream.q[0].chunks_exact_mut(d).for_each(|q| centre(q, 0.5));
+    stream
+}
+
+/// What the reference follows the cache with.
+struct Case<'a> {
+    spec: &'a str,
+    sinks: usize,
+    recent: usize,
+    batch: usize,
+    limit: usize,
+    same_in_all_heads: bool,
+    /// Relative difference of importances that counts as rounding.
+    rounding: f64,
+}
+
+impl Case<'_> {
+    /// The tokens that must go, of `candidates` in ascending order.
+    fn victims(&self, candidates: &[usize], importance: &[f64]) -> Vec<usize> {
+        let Some(over) = candidates.len().checked_sub(self.limit).filter(|&over| over > 0) else {
+            return vec![];
+        };
+        let movable = candidates.len() - self.sinks - 1;
+        let excess = over.max(self.batch.min(movable / 4));
+        let next = candidates.last().unwrap() + 1;
+        let mut free: Vec<(f64, usize)> = candidates
+            .iter()
+            .zip(importance)
+            .filter(|&(&position, _)| position >= self.sinks && position + self.recent < next)
+            .map(|(&position, &importance)| (importance, position))
+            .collect();
+        free.sort_by(|a, b| a.0.total_cmp(&b.0).then(a.1.cmp(&b.1)));
+        let mut victims: Vec<usize> = free[..excess].iter().map(|x| x.1).collect();
+        victims.sort();
+        victims
+    }
+
+    fn follow(&self, stream: &Stream, rule: &dyn Fn(&View<'_>) -> Box<dyn Rule>) {
+        let shape = &stream.shape;
+        let spec: Spec = self.spec.parse().unwrap();
+        let mut cache = Cache::new(shape.clone(), &spec, SEED).unwrap();
+        let pool = ThreadPool::new(1);
+        let views: Vec<View<'_>> = (0..shape.kv_heads).map(|kv_head| View { stream, kv_head }).collect();
+        let mut rules: Vec<Box<dyn Rule>> = views.iter().map(rule).collect();
+        let mut kept = vec![vec![]; shape.kv_heads];
+        let (mut chosen, mut ties) = (0, 0);
+        for token in 0..stream.tokens {
+            let outputs = stream.run(&mut cache, &pool, token, 1, 1);
+            let mut importances = vec![];
+            for ((view, rule), kept) in views.iter().zip(&mut rules).zip(&mut kept) {
+                kept.push(token);
+                for member in 0..view.group() {
+                    let head = view.kv_head * view.group() + member;
+                    let want = stream.attention(0, head, token, kept);
+                    let got = &outputs[0][head * shape.head_dim..][..shape.head_dim];
+                    let off = common::largest_difference(got, &want);
+                    assert!(off < 2e-5, "{}: token {token}, head {head}: output off by {off}", self.spec);
+                }
+                rule.see(view, token, kept, &view.mass(token, kept));
+                // Importance is of use, and may be dear, only when something must go.
+                let full = kept.len() > self.limit;
+                importances.push(if full {
+                    rule.importance(view, token, kept)
+                } else {
+                    vec![0.0; kept.len()]
+                });
+            }
+            if self.same_in_all_heads {
+                let heads = importances.len() as f64;
+                let mean = |i: usize| importances.iter().map(|all| all[i]).sum::<f64>() / heads;
+                let mean: Vec<f64> = (0..importances[0].len()).map(mean).collect();
+                importances.fill(mean);
+            }
+            for ((head, kept), importance) in kept.iter_mut().enumerate().zip(&importances) {
+                let want = self.victims(kept, importance);
+                let now = cache.positions(0, head);
+                let got: Vec<usize> = kept.iter().copied().filter(|p| !now.contains(p)).collect();
+                assert_eq!(got.len(), want.len(), "{}: token {token}, head {head}", self.spec);
+                assert_eq!(now.len() + got.len(), kept.len(), "{}: token {token}, head {head}", self.spec);
+                chosen += want.len();
+                let of = |p: &usize| importance[kept.binary_search(p).unwrap()];
+                for instead in got.iter().filter(|p| !want.contains(p)) {
+                    ties += 1;
+                    let nearest =
+                        want.iter().filter(|p| !got.contains(p)).map(of).fold(f64::NEG_INFINITY, f64::max);
+                    let x = of(instead);
+                    assert!(
+                        (x - nearest).abs() <= self.rounding * (x.abs() + nearest.abs()),
+                        "{}: token {token}, head {head}: evicted {got:?} where {want:?} belong: {x} and {nearest}",
+                        self.spec
+                    );
+                }
+                *kept = now;
+            }
+        }
+        assert!(chosen > 400, "{}: only {chosen} evicted", self.spec);
+        assert!(ties * 50 <= chosen, "{}: {ties} ties in {chosen}", self.spec);
+    }
+}
+
+/// Follows `name(parameters)` on random and on recurring keys.
+fn check(name: &str, parameters: &str, batch: usize, rule: &dyn Fn(&View<'_>) -> Box<dyn Rule>) {
+    for (head_dim, rope, tokens) in [(64, true, 330), (40, false, 330)] {
+        let shape = shape(head_dim, rope);
+        for (stream, limit) in [(Stream::new(&shape, tokens, 7), 60), (recurring(&shape, tokens, 8), 48)] {
+            let full = format!("{name}(sinks=2,recent=9{parameters})+f32@{limit}tok");
+            let case = Case {
+                spec: &full,
+                sinks: 2,
+                recent: 9,
+                batch,
+                limit,
+                same_in_all_heads: name == "tova",
+                rounding: 3e-4,
+            };
+            case.follow(&stream, rule);
+        }
+    }
+}
+
+#[test]
+fn h2o() {
+    for decay in [1.0, 0.9] {
+        let rule = |_: &View<'_>| -> Box<dyn Rule> { Box::new(formulas::HeavyHitters::new(decay)) };
+        check("h2o", &format!(",decay={decay}"), 1, &rule);
+    }
+}
+
+#[test]
+fn tova() {
+    check("tova", "", 1, &|_| Box::new(formulas::Tova::default()));
+}
+
+#[test]
+fn snapkv() {
+    for (window, pool, interval) in [(6, 5, 1), (16, 1, 7), (9, 4, 100)] {
+        let rule = |_: &View<'_>| -> Box<dyn Rule> { Box::new(formulas::SnapKv { window, pool }) };
+        check("snapkv", &format!(",window={window},pool={pool},interval={interval}"), interval, &rule);
+    }
+}
+
+#[test]
+fn keydiff() {
+    for interval in [1, 8] {
+        let rule = |_: &View<'_>| -> Box<dyn Rule> { Box::new(formulas::KeyDifference) };
+        check("keydiff", &format!(",interval={interval}"), interval, &rule);
+    }
+}
+
+#[test]
+fn knorm() {
+    check("knorm", "", 1, &|_| Box::new(formulas::KeyNorm));
+}
+
+#[test]
+fn expected() {
+    for (cov, horizon, interval) in [("full", 40, 8), ("diag", 300, 6), ("none", 1, 3)] {
+        let rule = |_: &View<'_>| -> Box<dyn Rule> { Box::new(formulas::Expected { cov, horizon }) };
+        check("expected", &format!(",cov={cov},horizon={horizon},interval={interval}"), interval, &rule);
+    }
+}
+
+#[test]
+fn hashevict() {
+    for bits in [16, 37, 100] {
+        let rule = |view: &View<'_>| -> Box<dyn Rule> { Box::new(sketches::HashEvict::new(view, bits)) };
+        check("hashevict", &format!(",bits={bits}"), 1, &rule);
+    }
+}
+
+#[test]
+fn cms() {
+    for (width, depth, key, bits, decay, interval) in
+        [(512, 4, "content", 12, 0.97, 5), (31, 2, "content", 5, 1.0, 1), (64, 3, "position", 12, 0.9, 9)]
+    {
+        let rule = |view: &View<'_>| -> Box<dyn Rule> {
+            let counts = sketches::CountMinRows::new(view, width, depth);
+            Box::new(sketches::Counted::new(view, key, bits, decay, Box::new(counts)))
+        };
+        let parameters =
+            format!(",width={width},depth={depth},key={key},bits={bits},decay={decay},interval={interval}");
+        check("cms", &parameters, interval, &rule);
+    }
+}
+
+#[test]
+fn a_wide_count_min_sketch_is_an_exact_dictionary() {
+    for key in ["content", "position"] {
+        let rule = |view: &View<'_>| -> Box<dyn Rule> {
+            Box::new(sketches::Counted::new(view, key, 9, 0.95, Box::new(sketches::Exact::default())))
+        };
+        check("cms", &format!(",width=100000,depth=5,key={key},bits=9,decay=0.95,interval=4"), 4, &rule);
+    }
+}
+
+#[test]
+fn countsketch() {
+    for (width, depth, key, bits, decay, interval) in
+        [(512, 3, "content", 12, 0.97, 5), (40, 5, "content", 6, 1.0, 1), (64, 3, "position", 12, 0.9, 9)]
+    {
+        let rule = |view: &View<'_>| -> Box<dyn Rule> {
+            let counts = sketches::SignedRows::new(view, width, depth);
+            Box::new(sketches::Counted::new(view, key, bits, decay, Box::new(counts)))
+        };
+        let parameters =
+            format!(",width={width},depth={depth},key={key},bits={bits},decay={decay},interval={interval}");
+        check("countsketch", &parameters, interval, &rule);
+    }
+}
+
+#[test]
+fn race() {
+    for (rows, bits, key, decay, interval) in
+        [(8, 6, "content", 0.97, 5), (3, 4, "content", 1.0, 1), (8, 8, "position", 0.9, 9)]
+    {
+        let rule = |view: &View<'_>| -> Box<dyn Rule> {
+            let counts = sketches::Buckets::new(rows, bits);
+            Box::new(sketches::Counted::new(view, key, rows * bits, decay, Box::new(counts)))
+        };
+        let parameters = format!(",rows={rows},bits={bits},key={key},decay={decay},interval={interval}");
+        check("race", &parameters, interval, &rule);
+    }
+}
+
+#[test]
+fn window_and_random() {
+    check_plain("window(sinks=2)", 1, &|_| Box::new(formulas::Oldest));
+    check_plain("random(sinks=2,recent=1)", 1, &|view| Box::new(formulas::Hashed { seed: view.own_seed() }));
+}
+
+fn check_plain(keep: &str, recent: usize, rule: &dyn Fn(&View<'_>) -> Box<dyn Rule>) {
+    let stream = Stream::new(&shape(64, true), 330, 7);
+    let spec = format!("{keep}+f32@60tok");
+    let case =
+        Case { spec: &spec, sinks: 2, recent, batch: 1, limit: 60, same_in_all_heads: false, rounding: 0.0 };
+    case.follow(&stream, rule);
+}
+
+/// Where importance is a token's own and never changes, the tokens kept do not depend on the chunk.
+#[test]
+fn what_does_not_depend_on_the_chunk() {
+    let shape = shape(64, true);
+    let stream = Stream::new(&shape, 600, 3);
+    let pool = ThreadPool::new(1);
+    for keep in ["window", "random(recent=20)", "knorm(recent=20)"] {
+        let kept = |chunk: usize| {
+            let spec: Spec = format!("{keep}+f32@100tok").parse().unwrap();
+            let mut cache = Cache::new(shape.clone(), &spec, SEED).unwrap();
+            stream.run(&mut cache, &pool, 0, 600, chunk);
+            (cache.positions(0, 0), cache.positions(0, 1))
+        };
+        let one = kept(1);
+        assert_eq!(one.0.len(), 100);
+        for chunk in [7, 64, 512] {
+            assert_eq!(kept(chunk), one, "{keep}, chunk {chunk}");
+        }
+    }
+}
+
+/// The seed, and nothing else, decides what a method that draws at random keeps.
+#[test]
+fn a_seed_decides() {
+    let shape = shape(64, true);
+    let stream = recurring(&shape, 300, 3);
+    let pool = ThreadPool::new(1);
+    for keep in ["random", "hashevict", "cms(width=32)", "countsketch(width=32)", "race(rows=2,bits=3)"] {
+        let kept = |seed: u64| {
+            let spec: Spec = format!("{keep}+f32@50tok").parse().unwrap();
+            let mut cache = Cache::new(shape.clone(), &spec, seed).unwrap();
+            stream.run(&mut cache, &pool, 0, 300, 1);
+            (cache.positions(0, 0), cache.positions(0, 1))
+        };
+        assert_eq!(kept(5), kept(5), "{keep}");
+        assert_ne!(kept(5), kept(6), "{keep}");
+    }
+}
