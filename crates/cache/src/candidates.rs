@@ -15,16 +15,38 @@ pub struct Candidates<'a> {
     pub state: &'a [u32],
     /// Attention weights of this step, where the keep asked for them; else empty.
     pub mass: &'a [f32],
-    pub(crate) vectors: Vectors<'a>,
+    vectors: Vectors<'a>,
 }
 
 /// Where the keys and values of candidates lie.
-pub(crate) enum Vectors<'a> {
+enum Vectors<'a> {
     Slots { pages: &'a [Arc<Page>], env: Env<'a> },
     Rows { chunk: Chunk<'a>, env: Env<'a> },
 }
 
-impl Candidates<'_> {
+impl<'a> Candidates<'a> {
+    /// The tokens on their way in.
+    pub(crate) fn rows(
+        chunk: Chunk<'a>,
+        positions: &'a [u32],
+        state: &'a [u32],
+        mass: &'a [f32],
+        env: Env<'a>,
+    ) -> Self {
+        Candidates { positions, state, mass, vectors: Vectors::Rows { chunk, env } }
+    }
+
+    /// Tokens in slots.
+    pub(crate) fn slots(
+        pages: &'a [Arc<Page>],
+        positions: &'a [u32],
+        state: &'a [u32],
+        mass: &'a [f32],
+        env: Env<'a>,
+    ) -> Self {
+        Candidates { positions, state, mass, vectors: Vectors::Slots { pages, env } }
+    }
+
     /// Number of candidates, empty slots included.
     pub fn len(&self) -> usize {
         self.positions.len()

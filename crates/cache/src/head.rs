@@ -1,6 +1,6 @@
 //! One KV head of one layer: its pages, and who lives in them.
 
-use crate::candidates::{Candidates, Vectors};
+use crate::candidates::Candidates;
 use crate::format::Format;
 use crate::keep::{Arrival, Keep, Step};
 use crate::page::{PAGE, PAGE_STRIPS, Page};
@@ -313,18 +313,8 @@ impl Head {
         work.importance.clear();
         work.importance.resize(slots + chunk.tokens, 0.0);
         let (old_mass, new_mass) = work.mass.split_at(slots.min(work.mass.len()));
-        let old = Candidates {
-            positions: &self.positions,
-            state: &self.state,
-            mass: old_mass,
-            vectors: Vectors::Slots { pages: &self.pages, env },
-        };
-        let new = Candidates {
-            positions: &work.arrivals,
-            state: &work.state,
-            mass: new_mass,
-            vectors: Vectors::Rows { chunk: *chunk, env },
-        };
+        let old = Candidates::slots(&self.pages, &self.positions, &self.state, old_mass, env);
+        let new = Candidates::rows(*chunk, &work.arrivals, &work.state, new_mass, env);
         self.keep.weigh(&[old, new], &mut work.importance);
     }
 

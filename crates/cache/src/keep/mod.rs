@@ -15,6 +15,9 @@ mod snapkv;
 mod tova;
 mod window;
 
+#[cfg(test)]
+mod tests;
+
 use crate::method::{Call, Kind, Method, Parameter};
 use crate::state::{Reader, StateError, Writer};
 use crate::{CacheShape, Rope};
