@@ -229,12 +229,18 @@ impl<C: Counter> CountMin<C> {
         let amount = amount.admitted();
         self.total += amount.to_f64() * f64::from(self.scale.inverse());
         self.nonlinear.get_or_insert(Nonlinear::Conservative);
-        let target = self.stored(key).plus(amount.scaled(self.scale.inverse()));
         let key = scramble(key);
-        for (row, hash) in self.table.chunks_exact_mut(self.width).zip(&self.rows) {
-            let counter = &mut row[column(hash.hash(key), self.width as u32) as usize];
-            if *counter < target {
-                *counter = target;
+        let mut places = [0; MAX_DEPTH];
+        for ((place, hash), row) in places.iter_mut().zip(&self.rows).zip(0..) {
+            *place = row * self.width + column(hash.hash(key), self.width as u32) as usize;
+        }
+        let places = &places[..self.depth()];
+        let counters = places.iter().map(|&place| self.table[place]);
+        let least = counters.reduce(|a, b| if b < a { b } else { a }).unwrap_or_default();
+        let target = least.plus(amount.scaled(self.scale.inverse()));
+        for &place in places {
+            if self.table[place] < target {
+                self.table[place] = target;
             }
         }
     }

@@ -6,29 +6,23 @@ use crate::bytes::{Kind, Reader, Writer};
 use crate::count_min::{MAX_DEPTH, check_dimensions};
 use crate::counter::SignedCounter;
 use crate::error::{SketchError, try_table};
-use crate::hash::{CubicHash, LinearHash, column, digest, digest_point};
+use crate::hash::{CubicHash, LinearHash, digest, digest_point};
 use crate::median::median;
 use crate::params;
 use crate::random::Random;
 use crate::scale::{Epoch, Scale};
+use crate::simd::Level;
+use crate::simd::columns::LANES;
+use crate::simd::places::{SignedRows, visit};
 
-/// The place of a key in each row of a signed table: its column, and whether its sign there is negative.
-///
-/// Both come from one value of a 4-wise independent hash: the column from its high bits, the sign from its lowest.
-#[derive(Debug, Clone, PartialEq)]
-pub(crate) struct SignedRows {
-    /// Takes a 64-bit key into the field; shared, it keeps distinct keys apart but for probability 1/p.
-    fold: LinearHash,
-    rows: Vec<CubicHash>,
-}
+/// Keys digested at once by the batch forms.
+const BATCH: usize = 256;
 
 impl SignedRows {
     pub(crate) fn new(depth: usize, seed: u64, purpose: u64) -> Self {
         let mut random = Random::new(seed, purpose);
-        Self {
-            fold: LinearHash::new(&mut random),
-            rows: (0..depth).map(|_| CubicHash::new(&mut random)).collect(),
-        }
+        let fold = LinearHash::new(&mut random);
+        Self { fold, rows: (0..depth).map(|_| CubicHash::new(&mut random)).collect() }
     }
 
     pub(crate) fn depth(&self) -> usize {
@@ -37,15 +31,6 @@ impl SignedRows {
 
     pub(crate) fn bytes(&self) -> usize {
         self.rows.capacity() * size_of::<CubicHash>()
-    }
-
-    #[inline]
-    pub(crate) fn places(&self, key: u64, width: usize) -> impl Iterator<Item = (usize, bool)> {
-        let key = self.fold.hash(key);
-        self.rows.iter().map(move |hash| {
-            let value = hash.hash(key);
-            (column(value, width as u32) as usize, value & 1 == 1)
-        })
     }
 }
 
@@ -159,9 +144,13 @@ impl<C: SignedCounter> CountSketch<C> {
         }
     }
 
-    /// Adds one to every key of a slice.
+    /// Adds one to every key of a slice; the same as as many calls of [`update`](Self::update), faster.
     pub fn update_batch<K: Hash>(&mut self, keys: &[K]) {
-        keys.iter().for_each(|key| self.update(key, C::ONE));
+        let mut hashes = [0; BATCH];
+        for keys in keys.chunks(BATCH) {
+            let hashes = self.digests(keys, &mut hashes);
+            self.add_batch(hashes, |_| C::ONE);
+        }
     }
 
     /// Adds `amounts[i]` to `keys[i]`.
@@ -170,7 +159,11 @@ impl<C: SignedCounter> CountSketch<C> {
     /// If the slices differ in length.
     pub fn update_batch_weighted<K: Hash>(&mut self, keys: &[K], amounts: &[C]) {
         assert_eq!(keys.len(), amounts.len(), "one amount per key");
-        keys.iter().zip(amounts).for_each(|(key, &amount)| self.update(key, amount));
+        let mut hashes = [0; BATCH];
+        for (keys, amounts) in keys.chunks(BATCH).zip(amounts.chunks(BATCH)) {
+            let hashes = self.digests(keys, &mut hashes);
+            self.add_batch(hashes, |i| amounts[i]);
+        }
     }
 
     /// [`update_batch_weighted`](Self::update_batch_weighted) for keys that are `u64` already.
@@ -179,7 +172,24 @@ impl<C: SignedCounter> CountSketch<C> {
     /// If the slices differ in length.
     pub fn update_hash_batch_weighted(&mut self, keys: &[u64], amounts: &[C]) {
         assert_eq!(keys.len(), amounts.len(), "one amount per key");
-        keys.iter().zip(amounts).for_each(|(&key, &amount)| self.update_hash(key, amount));
+        self.add_batch(keys, |i| amounts[i]);
+    }
+
+    #[inline]
+    fn add_batch(&mut self, keys: &[u64], amount: impl Fn(usize) -> C) {
+        let inverse = self.scale.inverse();
+        visit(Level::current(), &self.rows, self.width as u32, keys, &mut |places, row, first| {
+            places.for_each(&mut self.table[row * self.width..][..self.width], |counter, i, negative| {
+                let amount = amount(first + i).admitted().scaled(inverse);
+                *counter = counter.plus(amount.negated_if(negative));
+            });
+        });
+    }
+
+    fn digests<'a, K: Hash>(&self, keys: &[K], hashes: &'a mut [u64; BATCH]) -> &'a [u64] {
+        let hashes = &mut hashes[..keys.len()];
+        hashes.iter_mut().zip(keys).for_each(|(hash, key)| *hash = self.digest(key));
+        hashes
     }
 
     /// Estimates of many keys: `estimates[i] = query(&keys[i])`.
@@ -188,7 +198,10 @@ impl<C: SignedCounter> CountSketch<C> {
     /// If the slices differ in length.
     pub fn query_batch<K: Hash>(&self, keys: &[K], estimates: &mut [C]) {
         assert_eq!(keys.len(), estimates.len(), "one estimate per key");
-        keys.iter().zip(estimates).for_each(|(key, estimate)| *estimate = self.query(key));
+        let mut hashes = [0; BATCH];
+        for (keys, estimates) in keys.chunks(BATCH).zip(estimates.chunks_mut(BATCH)) {
+            self.query_hash_batch(self.digests(keys, &mut hashes), estimates);
+        }
     }
 
     /// [`query_batch`](Self::query_batch) for keys that are `u64` already.
@@ -197,7 +210,23 @@ impl<C: SignedCounter> CountSketch<C> {
     /// If the slices differ in length.
     pub fn query_hash_batch(&self, keys: &[u64], estimates: &mut [C]) {
         assert_eq!(keys.len(), estimates.len(), "one estimate per key");
-        keys.iter().zip(estimates).for_each(|(&key, estimate)| *estimate = self.query_hash(key));
+        let depth = self.depth();
+        // `[key][row]`, for the keys visited at once.
+        let mut values = [C::default(); LANES * MAX_DEPTH];
+        visit(Level::current(), &self.rows, self.width as u32, keys, &mut |places, row, first| {
+            for (i, (counter, negative)) in
+                places.read(&self.table[row * self.width..][..self.width]).enumerate()
+            {
+                values[i * depth + row] = counter.negated_if(negative);
+            }
+            if row + 1 == depth {
+                for (estimate, values) in
+                    estimates[first..].iter_mut().zip(values.chunks_exact_mut(depth)).take(LANES)
+                {
+                    *estimate = median(values).scaled(self.scale.value());
+                }
+            }
+        });
     }
 
     /// The estimated sum of the amounts of `key`.

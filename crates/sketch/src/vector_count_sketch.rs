@@ -4,11 +4,11 @@ use std::hash::Hash;
 
 use crate::bytes::{Kind, Reader, Writer};
 use crate::count_min::{MAX_DEPTH, check_dimensions};
-use crate::count_sketch::SignedRows;
 use crate::error::{SketchError, try_table};
 use crate::hash::{digest, digest_point};
 use crate::median::median_of_rows;
 use crate::scale::Scale;
+use crate::simd::places::SignedRows;
 
 /// Sums of vectors per key, in `depth` rows of `width` buckets of `dim` floats: a [`CountSketch`](crate::CountSketch)
 /// in every coordinate, with one hash for all of them.

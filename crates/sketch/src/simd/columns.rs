@@ -8,7 +8,7 @@ use super::Level;
 use crate::hash::{LinearHash, column, scramble};
 
 /// Keys handled at once.
-const LANES: usize = 16;
+pub(crate) const LANES: usize = 16;
 /// Rows handled at once.
 const GROUP: usize = 4;
 
@@ -130,7 +130,7 @@ fn scalar(rows: &[LinearHash], width: u32, keys: &[u64], visitor: &mut impl Visi
 }
 
 #[cfg(target_arch = "x86_64")]
-mod x86 {
+pub(super) mod x86 {
     use std::arch::x86_64::*;
 
     use super::{GROUP, LANES, Visitor};
@@ -141,7 +141,11 @@ mod x86 {
 
     /// The keys from `first` on: in place where there are enough of them, else copied into `rest`.
     #[inline(always)]
-    fn sixteen<'a>(keys: &'a [u64], first: usize, rest: &'a mut [u64; LANES]) -> &'a [u64; LANES] {
+    pub(in crate::simd) fn sixteen<'a>(
+        keys: &'a [u64],
+        first: usize,
+        rest: &'a mut [u64; LANES],
+    ) -> &'a [u64; LANES] {
         match keys[first..].first_chunk() {
             Some(keys) => keys,
             None => {

@@ -4,6 +4,7 @@
 
 pub(crate) mod columns;
 pub(crate) mod hamming;
+pub(crate) mod places;
 pub(crate) mod project;
 pub(crate) mod score;
 
