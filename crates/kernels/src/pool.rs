@@ -4,6 +4,10 @@
 //! for each would cost more than the work. Idle workers therefore spin for a moment, then yield, then park.
 //! A worker *joins* a region; the caller waits only for those that did, so that a worker which the operating system
 //! has put aside never holds up a region that the others have finished.
+//!
+//! The indices of a region are cut into as many shares as there are threads. A thread works through its own share first
+//! and then helps with the others', index by index: neighbouring indices stay on one thread, whose core reads one
+//! stretch of memory ahead, and a thread that is slow still takes fewer.
 
 use std::any::Any;
 use std::cell::UnsafeCell;
@@ -40,8 +44,8 @@ struct Apart<T>(T);
 struct Shared {
     /// Epoch, [`OPEN`] and the number of joined workers, in one word so that joining and closing exclude each other.
     region: Apart<AtomicU64>,
-    /// Next index of the region to hand out.
-    next: Apart<AtomicUsize>,
+    /// Next index of each share to hand out, by thread.
+    next: Box<[Apart<AtomicUsize>]>,
     /// Written by the caller only while the region is closed and no worker is joined.
     job: UnsafeCell<Job>,
     busy: AtomicBool,
@@ -69,10 +73,11 @@ impl ThreadPool {
     ///
     /// Where the system refuses a thread the pool makes do with those it got, see [`ThreadPool::threads`].
     pub fn new(threads: usize) -> Self {
+        let threads = threads.clamp(1, JOINED as usize);
         let nothing: &'static (dyn Fn(usize) + Sync) = &|_| {};
         let shared = Arc::new(Shared {
             region: Apart(AtomicU64::new(0)),
-            next: Apart(AtomicUsize::new(0)),
+            next: (0..threads).map(|_| Apart(AtomicUsize::new(0))).collect(),
             job: UnsafeCell::new(Job { task: nothing, count: 0 }),
             busy: AtomicBool::new(false),
             sleepers: AtomicUsize::new(0),
@@ -81,11 +86,11 @@ impl ThreadPool {
             wake: Condvar::new(),
             panic: Mutex::new(None),
         });
-        let workers = (1..threads.clamp(1, JOINED as usize))
+        let workers = (1..threads)
             .map_while(|index| {
                 let shared = Arc::clone(&shared);
                 let builder = std::thread::Builder::new().name(format!("sketchkv-{index}"));
-                builder.spawn(move || shared.serve()).ok()
+                builder.spawn(move || shared.serve(index)).ok()
             })
             .collect();
         ThreadPool { shared, workers }
@@ -98,7 +103,7 @@ impl ThreadPool {
 
     /// Runs `task(i)` once for every `i` in `0..count` and returns when all are done.
     ///
-    /// Indices are handed out one by one, so that a thread which is slow takes fewer.
+    /// Neighbouring indices go to one thread as far as all are equally fast; see the module.
     ///
     /// # Panics
     /// When a task panics: with the payload of one that did, after the region has ended on all threads. Indices not
@@ -109,7 +114,7 @@ impl ThreadPool {
             return (0..count).for_each(task);
         }
         let job = self.shared.open(count, task);
-        self.shared.work(job);
+        self.shared.work(job, 0);
         self.shared.close();
         let panic = self.shared.panic.lock().unwrap_or_else(PoisonError::into_inner).take();
         self.shared.busy.store(false, Ordering::Release);
@@ -148,7 +153,9 @@ impl Shared {
         let job = Job { task, count };
         // SAFETY: the region is closed and nobody is joined, see `job`.
         unsafe { *self.job.get() = job };
-        self.next.0.store(0, Ordering::Relaxed);
+        for share in 0..self.shares(count) {
+            self.next[share].0.store(self.share(count, share).start, Ordering::Relaxed);
+        }
         let epoch = (self.region.0.load(Ordering::Relaxed) >> EPOCH_SHIFT).wrapping_add(1) << EPOCH_SHIFT;
         // Sequentially consistent with the sleeper's count: either it sees the region or we see the sleeper.
         self.region.0.store(epoch | OPEN, Ordering::SeqCst);
@@ -168,33 +175,49 @@ impl Shared {
         }
     }
 
-    /// Takes indices of the region until none are left.
-    fn work(&self, job: Job) {
+    /// Number of shares that `count` indices are cut into.
+    fn shares(&self, count: usize) -> usize {
+        self.next.len().min(count)
+    }
+
+    /// The indices of share `share`.
+    fn share(&self, count: usize, share: usize) -> Range<usize> {
+        let shares = self.shares(count);
+        share * count / shares..(share + 1) * count / shares
+    }
+
+    /// Takes indices of the region, those of thread `thread` first, until none are left.
+    fn work(&self, job: Job, thread: usize) {
+        let shares = self.shares(job.count);
         let result = catch_unwind(AssertUnwindSafe(|| {
             // SAFETY: `run` keeps the task alive until every thread that works on it has left the region.
             let task = unsafe { &*job.task };
-            loop {
-                let index = self.next.0.fetch_add(1, Ordering::Relaxed);
-                if index >= job.count {
-                    break;
+            for turn in 0..shares {
+                let share = (thread + turn) % shares;
+                let end = self.share(job.count, share).end;
+                loop {
+                    let index = self.next[share].0.fetch_add(1, Ordering::Relaxed);
+                    if index >= end {
+                        break;
+                    }
+                    task(index);
                 }
-                task(index);
             }
         }));
         if let Err(payload) = result {
-            self.next.0.store(job.count, Ordering::Relaxed);
+            self.next[..shares].iter().for_each(|next| next.0.store(job.count, Ordering::Relaxed));
             *self.panic.lock().unwrap_or_else(PoisonError::into_inner) = Some(payload);
         }
     }
 
-    /// The life of a worker.
-    fn serve(&self) {
+    /// The life of worker `thread`.
+    fn serve(&self, thread: usize) {
         let mut seen = 0;
         while let Some(epoch) = self.join(seen) {
             seen = epoch;
             // SAFETY: this thread is joined, so the caller does not write the job.
             let job = unsafe { *self.job.get() };
-            self.work(job);
+            self.work(job, thread);
             self.region.0.fetch_sub(1, Ordering::Release);
         }
     }

@@ -6,6 +6,8 @@
 
 #[cfg(target_arch = "x86_64")]
 mod avx512;
+#[cfg(target_arch = "aarch64")]
+mod neon;
 mod scalar;
 #[cfg(target_arch = "x86_64")]
 mod x86_256;
@@ -121,38 +123,46 @@ impl Call<'_> {
     fn run(&self, pool: &ThreadPool) {
         let groups = self.tokens.div_ceil(GROUP);
         let panel = (PANEL_BYTES / (GROUP * self.matrix.cols().max(1))).clamp(1, groups);
+        let tiles = self.matrix.segments().iter().map(Segment::tile_count).sum::<usize>();
+        let grain = tiles.div_ceil(pool.threads() * TASKS_PER_THREAD);
         for first in (0..groups).step_by(panel) {
             let panel = first..groups.min(first + panel);
-            for segment in self.matrix.segments() {
-                let grain = segment.tile_count().div_ceil(pool.threads() * TASKS_PER_THREAD);
-                pool.run_ranges(segment.tile_count(), grain, &|tiles| {
-                    self.tiles(segment, tiles, panel.clone())
-                });
-            }
+            pool.run_ranges(tiles, grain, &|tiles| self.tiles(tiles, panel.clone()));
         }
     }
 
-    /// Multiplies some tiles with a panel of groups; each tile stays in the first-level cache for all of them.
-    fn tiles(&self, segment: &Segment, tiles: Range<usize>, panel: Range<usize>) {
-        let (level, cols) = (self.workspace.level(), self.matrix.cols());
+    /// Multiplies some tiles, counted over all segments, with a panel of groups.
+    fn tiles(&self, tiles: Range<usize>, panel: Range<usize>) {
         let mut sums = Sums([0.0; GROUP * LANES]);
-        for index in tiles {
-            let tile = segment.tile(index);
-            for group in panel.clone() {
-                let tokens = group * GROUP..self.tokens.min((group + 1) * GROUP);
-                if segment.format.is_integer() {
-                    let x = self.workspace.group(group, self.tokens, cols);
-                    debug_assert_eq!(x.quants.len(), tokens.len() * segment.blocks * BLOCK);
-                    // SAFETY: the kernel was chosen for this format and number of tokens, at a level the
-                    // workspace has checked; tile and activations have the same number of blocks.
-                    unsafe { integer_kernel(level, segment.format, tokens.len())(tile, &x, &mut sums) };
-                } else {
-                    let x = self.workspace.rows(tokens.start, tokens.end, cols);
-                    // SAFETY: as above.
-                    unsafe { float_kernel(level, segment.format, tokens.len())(tile, x, &mut sums) };
-                }
-                self.finish(segment, index, tokens, &sums);
+        let mut before = 0;
+        for segment in self.matrix.segments() {
+            let count = segment.tile_count();
+            let within = |tile: usize| tile.clamp(before, before + count) - before;
+            for index in within(tiles.start)..within(tiles.end) {
+                self.tile(segment, index, panel.clone(), &mut sums);
             }
+            before += count;
+        }
+    }
+
+    /// Multiplies one tile with a panel of groups; it stays in the first-level cache for all of them.
+    fn tile(&self, segment: &Segment, index: usize, panel: Range<usize>, sums: &mut Sums) {
+        let (level, cols) = (self.workspace.level(), self.matrix.cols());
+        let tile = segment.tile(index);
+        for group in panel {
+            let tokens = group * GROUP..self.tokens.min((group + 1) * GROUP);
+            if segment.format.is_integer() {
+                let x = self.workspace.group(group, self.tokens, cols);
+                debug_assert_eq!(x.quants.len(), tokens.len() * segment.blocks * BLOCK);
+                // SAFETY: the kernel was chosen for this format and number of tokens, at a level the workspace has
+                // checked; tile and activations have the same number of blocks.
+                unsafe { integer_kernel(level, segment.format, tokens.len())(tile, &x, sums) };
+            } else {
+                let x = self.workspace.rows(tokens.start, tokens.end, cols);
+                // SAFETY: as above.
+                unsafe { float_kernel(level, segment.format, tokens.len())(tile, x, sums) };
+            }
+            self.finish(segment, index, tokens, sums);
         }
     }
 
@@ -185,6 +195,8 @@ fn integer_kernel(level: Level, format: TileFormat, tokens: usize) -> IntegerKer
         Level::AvxVnni => x86_256::avx_vnni::integer_kernel(format, tokens),
         #[cfg(target_arch = "x86_64")]
         Level::Avx2 => x86_256::avx2::integer_kernel(format, tokens),
+        #[cfg(target_arch = "aarch64")]
+        Level::Neon => neon::integer_kernel(format, tokens),
         _ => scalar::integer_kernel(format),
     }
 }
@@ -195,6 +207,8 @@ fn float_kernel(level: Level, format: TileFormat, tokens: usize) -> FloatKernel 
         Level::Avx512 => avx512::float_kernel(format, tokens),
         #[cfg(target_arch = "x86_64")]
         Level::Avx2 | Level::AvxVnni => x86_256::float_kernel(format, tokens),
+        #[cfg(target_arch = "aarch64")]
+        Level::Neon => neon::float_kernel(format, tokens),
         _ => scalar::float_kernel(format),
     }
 }
