@@ -2,6 +2,7 @@
 
 use crate::attend::{Call, HeadScratch};
 use crate::head::{Head, Limit, Work, before};
+use crate::profile::{Part, Stopwatch};
 use sketchkv_kernels::attention::layout::STRIP;
 use sketchkv_kernels::for_each_pair_mut;
 
@@ -14,20 +15,24 @@ pub(crate) fn admit(
     own: &mut [HeadScratch],
     limit: Limit,
     pooled: Option<f32>,
+    watch: &mut Stopwatch,
 ) {
+    let timed = watch.is_on();
     let together = heads[0].keep.same_in_all_heads() || pooled.is_some();
     if !together {
         for_each_pair_mut(call.pool, heads, own, |h, head, own| {
             let (chunk, work) = (&call.chunks[h], &mut own.work);
+            let mut watch = Stopwatch::start(timed);
             see(call, h, head, work);
             let excess = head.excess(chunk, limit.slots);
             if excess > 0 {
                 head.weigh(call.env, chunk, work);
                 head.choose_victims(chunk, work, limit.slots, excess);
             }
-            head.evict(call.env, chunk, work);
-            head.store(call.env, chunk, work, limit.bytes);
+            watch.lap(Part::Keep);
+            take_in(call, h, head, work, limit.bytes, watch);
         });
+        watch.lap_shared(own.iter().map(|own| own.work.times), Part::Store);
         return;
     }
     for_each_pair_mut(call.pool, heads, own, |h, head, own| {
@@ -37,10 +42,11 @@ pub(crate) fn admit(
     match pooled {
         None => {
             same_victims(call, heads, own, limit.slots);
+            watch.lap(Part::Keep);
             for_each_pair_mut(call.pool, heads, own, |h, head, own| {
-                head.evict(call.env, &call.chunks[h], &mut own.work);
-                head.store(call.env, &call.chunks[h], &mut own.work, limit.bytes);
+                take_in(call, h, head, &mut own.work, limit.bytes, Stopwatch::start(timed));
             });
+            watch.lap_shared(own.iter().map(|own| own.work.times), Part::Store);
         }
         Some(floor) => {
             // Each head may leave part of a strip empty: that much less is held.
@@ -49,6 +55,7 @@ pub(crate) fn admit(
                 _ => limit.slots * heads.len() - (STRIP - 1) * heads.len(),
             };
             pooled_victims(call, heads, own, slots, (limit.slots as f32 * floor) as usize);
+            watch.lap(Part::Keep);
             // Heads that give come before heads that take, so that the sum never exceeds the limit.
             for (h, (head, own)) in heads.iter_mut().zip(own.iter_mut()).enumerate() {
                 head.evict(call.env, &call.chunks[h], &mut own.work);
@@ -56,6 +63,7 @@ pub(crate) fn admit(
                     head.compact(call.env);
                 }
             }
+            watch.lap(Part::Tail);
             // Open pages are dearer than sealed ones: when it gets narrow, all heads seal theirs.
             let total = limit.bytes.saturating_mul(heads.len());
             let tokens = call.chunks[0].tokens;
@@ -71,6 +79,7 @@ pub(crate) fn admit(
                 let bytes = total.saturating_sub(others).min(if next > total { 0 } else { usize::MAX });
                 heads[h].store(call.env, &call.chunks[h], &mut own[h].work, bytes);
             }
+            watch.lap(Part::Store);
         }
     }
 }
@@ -79,6 +88,15 @@ pub(crate) fn admit(
 fn see(call: &Call<'_>, h: usize, head: &mut Head, work: &mut Work) {
     head.observe(&work.mass, call.group_queries(h), &call.chunks[h]);
     head.arrive(&call.chunks[h], work);
+}
+
+/// Evicts what was chosen and stores the chunk; leaves the times in `work`.
+fn take_in(call: &Call<'_>, h: usize, head: &mut Head, work: &mut Work, bytes: usize, mut watch: Stopwatch) {
+    head.evict(call.env, &call.chunks[h], work);
+    watch.lap(Part::Tail);
+    head.store(call.env, &call.chunks[h], work, bytes);
+    watch.lap(Part::Store);
+    work.times = watch.stop();
 }
 
 /// Evicts the same tokens in every head: those of least mean importance.

@@ -4,6 +4,7 @@ use crate::format::Format;
 use crate::head::{Chunk, EMPTY, Env, GroupQueries, Head, Work};
 use crate::page::{PAGE, PAGE_STRIPS};
 use crate::partial::Partial;
+use crate::profile::{Part, Stopwatch};
 use crate::read::View;
 use sketchkv_kernels::attention::layout::STRIP;
 use sketchkv_kernels::attention::{Queries, add_scaled, dense_scores, dense_values, exponentials, maximum};
@@ -117,10 +118,16 @@ impl Call<'_> {
     }
 
     /// Writes the attention output, `[token][head][head_dim]`, and leaves the attention weights in each head's `work`.
-    pub(crate) fn attend(&self, heads: &mut [Head], scratch: &mut Scratch, out: &mut [f32]) {
+    pub(crate) fn attend(
+        &self,
+        heads: &mut [Head],
+        scratch: &mut Scratch,
+        out: &mut [f32],
+        watch: &mut Stopwatch,
+    ) {
         scratch.heads.resize_with(heads.len(), HeadScratch::default);
         if self.chunks[0].tokens == 1 {
-            self.step(heads, scratch)
+            self.step(heads, scratch, watch)
         } else {
             self.chunk(heads, scratch)
         }
@@ -130,6 +137,7 @@ impl Call<'_> {
                 row.copy_from_slice(&head.out[token * group..][..group]);
             }
         }
+        watch.lap(Part::Attention);
     }
 
     fn scale(&self) -> f32 {
@@ -137,13 +145,15 @@ impl Call<'_> {
     }
 
     /// One token: each task multiplies the codes of some strips as they lie.
-    fn step(&self, heads: &mut [Head], scratch: &mut Scratch) {
+    fn step(&self, heads: &mut [Head], scratch: &mut Scratch, watch: &mut Stopwatch) {
         let Scratch { heads: own, runs: tasks, .. } = scratch;
         for (head, own) in own.iter_mut().enumerate() {
             self.prepare(head, own);
         }
         if heads.iter().any(|head| head.read.is_some()) {
+            watch.lap(Part::Attention);
             for_each_pair_mut(self.pool, heads, own, |h, head, own| self.select(head, own, h));
+            watch.lap(Part::Read);
         } else {
             for (head, own) in heads.iter().zip(own.iter_mut()) {
                 own.strips.clear();

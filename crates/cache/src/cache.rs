@@ -7,6 +7,7 @@ use crate::head::{Chunk, Env, Head};
 use crate::keep::{Context, KEEPS};
 use crate::method::Method;
 use crate::plan::Plan;
+use crate::profile::{Profile, Stopwatch};
 use crate::read::READS;
 use crate::tail::TAILS;
 use crate::{CacheError, CacheShape, Ledger, Spec, admit};
@@ -24,6 +25,8 @@ pub struct Cache {
     /// What all caches of one spec and shape share.
     common: Arc<Common>,
     scratch: Scratch,
+    /// Where the time went, if asked for.
+    profile: Option<Box<Profile>>,
 }
 
 struct Common {
@@ -76,7 +79,8 @@ impl Cache {
         plan.check(spec, &format, &layers[0][0])?;
         let common = Arc::new(Common { format, plan });
         let spec = spec.clone();
-        Ok(Cache { shape, spec, seed, position: 0, layers, common, scratch: Scratch::default() })
+        let scratch = Scratch::default();
+        Ok(Cache { shape, spec, seed, position: 0, layers, common, scratch, profile: None })
     }
 
     /// The spec this cache runs.
@@ -120,6 +124,7 @@ impl Cache {
             common: &self.common,
             heads: &mut self.layers[layer],
             scratch: &mut self.scratch,
+            profile: self.profile.as_deref_mut(),
             position: self.position,
             layer,
             pool,
@@ -152,6 +157,16 @@ impl Cache {
         (&mut self.layers, &self.common.format)
     }
 
+    /// Begins to take the time of the parts of attention, from zero.
+    pub fn start_profile(&mut self) {
+        self.profile = Some(Box::default());
+    }
+
+    /// Ends it: where the time went since [`Cache::start_profile`]; nothing without that.
+    pub fn stop_profile(&mut self) -> Profile {
+        self.profile.take().map(|profile| *profile).unwrap_or_default()
+    }
+
     /// Gives back the buffers of attention, which no ledger counts: the next forward pass makes them anew.
     pub fn release_scratch(&mut self) {
         self.scratch = Scratch::default();
@@ -179,7 +194,13 @@ impl Cache {
             layers: self.layers.clone(),
             common: self.common.clone(),
             scratch: Scratch::default(),
+            profile: None,
         }
+    }
+
+    /// Gives this sequence pages of its own, so that no later step has to copy one that a fork shares.
+    pub fn unshare(&mut self) {
+        self.layers.iter_mut().flatten().for_each(Head::unshare);
     }
 
     /// Forgets the tokens from `position` on, so that another text can follow the first `position` tokens.
@@ -230,6 +251,7 @@ pub struct LayerCache<'a> {
     common: &'a Common,
     heads: &'a mut Vec<Head>,
     scratch: &'a mut Scratch,
+    profile: Option<&'a mut Profile>,
     position: usize,
     layer: usize,
     pool: &'a ThreadPool,
@@ -258,9 +280,13 @@ impl LayerCache<'_> {
         let chunks: Vec<Chunk<'_>> =
             (0..kv_heads).map(|head| Chunk::new(k, v, kv_heads, head, d, self.position)).collect();
         let call = Call { env, pool: self.pool, group: self.shape.group(), q, chunks: &chunks };
-        call.attend(self.heads, self.scratch, out);
+        let mut watch = Stopwatch::start(self.profile.is_some());
+        call.attend(self.heads, self.scratch, out, &mut watch);
         let seen = self.position + tokens;
         let limit = self.common.plan.limit(self.layer, seen, env.format, &self.heads[0]);
-        admit::admit(&call, self.heads, &mut self.scratch.heads, limit, self.common.plan.pooled);
+        admit::admit(&call, self.heads, &mut self.scratch.heads, limit, self.common.plan.pooled, &mut watch);
+        if let Some(profile) = &mut self.profile {
+            **profile += watch.stop();
+        }
     }
 }

@@ -4,6 +4,7 @@ use crate::candidates::Candidates;
 use crate::format::Format;
 use crate::keep::{Arrival, Keep, Step};
 use crate::page::{PAGE, PAGE_STRIPS, Page};
+use crate::profile::Profile;
 use crate::read::Read;
 use crate::tail::{Evicted, Tail};
 use sketchkv_kernels::attention::layout::STRIP;
@@ -110,6 +111,8 @@ pub(crate) struct Work {
     value: Vec<f32>,
     turned_key: Vec<f32>,
     turned_value: Vec<f32>,
+    /// Where the time of a parallel region went for this head, while that is taken.
+    pub(crate) times: Profile,
 }
 
 /// See the module.
@@ -598,6 +601,13 @@ impl Head {
                 read.resize(first);
             }
         }
+    }
+
+    /// Copies the pages that another head shares.
+    pub(crate) fn unshare(&mut self) {
+        self.pages.iter_mut().for_each(|page| {
+            Arc::make_mut(page);
+        });
     }
 
     /// Forgets the tokens from `position` on.

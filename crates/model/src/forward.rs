@@ -2,7 +2,7 @@
 
 use crate::weights::Linear;
 use crate::{Config, Model, ModelError};
-use sketchkv_cache::Cache;
+use sketchkv_cache::{Cache, Part, Profile, Stopwatch};
 use sketchkv_kernels::ops::{self, Rope, RopeLayout};
 use sketchkv_kernels::{Input, Matrix, Output, ThreadPool};
 use std::ops::Range;
@@ -32,6 +32,8 @@ pub struct Workspace {
     logits: Vec<f32>,
     pieces: Vec<Piece>,
     buffers: Buffers,
+    /// Where the time went, if asked for.
+    profile: Option<Profile>,
 }
 
 impl Workspace {
@@ -43,6 +45,17 @@ impl Workspace {
     /// The logits of the last forward pass.
     pub fn logits(&self) -> &[f32] {
         &self.logits
+    }
+
+    /// Begins to take the time of the parts of forward passes, from zero. Those of attention are taken by the cache, see
+    /// [`Cache::start_profile`].
+    pub fn start_profile(&mut self) {
+        self.profile = Some(Profile::default());
+    }
+
+    /// Ends it: where the time went since [`Workspace::start_profile`]; nothing without that.
+    pub fn stop_profile(&mut self) -> Profile {
+        self.profile.take().unwrap_or_default()
     }
 
     /// Bytes held: the scratch of a chunk, and the logits.
@@ -115,14 +128,17 @@ impl Model {
             Logits::Last => batch.len(),
             Logits::All => batch.iter().map(|sequence| sequence.tokens.len()).sum(),
         };
-        let Workspace { logits, pieces, buffers } = workspace;
+        let Workspace { logits, pieces, buffers, profile } = workspace;
+        let mut watch = Stopwatch::start(profile.is_some());
         reserve_logits(logits, rows, vocabulary)?;
         let mut cursor = Cursor::default();
         let mut done = 0;
         while cursor.fill(batch, self.chunk(), pieces) {
-            let mut pass = Pass { config: &self.config, pool: &self.pool, batch, pieces, buffers };
+            let mut pass =
+                Pass { config: &self.config, pool: &self.pool, batch, pieces, buffers, watch: &mut watch };
             self.network.run(&mut pass);
             let tokens = pass.tokens();
+            watch.lap(Part::Rest);
             match want {
                 Logits::None => {}
                 Logits::All => {
@@ -133,10 +149,14 @@ impl Model {
                 }
                 Logits::Last => self.last_logits(batch, pieces, buffers, logits),
             }
+            watch.lap(Part::Products);
             done += tokens;
             for piece in pieces.iter() {
                 batch[piece.sequence].cache.advance(piece.len());
             }
+        }
+        if let Some(profile) = profile {
+            *profile += watch.stop();
         }
         Ok(logits)
     }
@@ -245,6 +265,7 @@ pub(crate) struct Pass<'a, 'b> {
     batch: &'a mut [Sequence<'b>],
     pieces: &'a [Piece],
     buffers: &'a mut Buffers,
+    watch: &'a mut Stopwatch,
 }
 
 impl Pass<'_, '_> {
@@ -284,7 +305,9 @@ impl Pass<'_, '_> {
         let (q_width, kv_width) = (heads * head_dim, kv_heads * head_dim);
         let tokens = self.tokens();
         let Buffers { x, qkv, q, k, v, angles, products, .. } = &mut *self.buffers;
+        self.watch.lap(Part::Rest);
         apply(self.pool, linear, input(x), tokens, qkv, products);
+        self.watch.lap(Part::Products);
         q.resize(tokens * q_width, 0.0);
         k.resize(tokens * kv_width, 0.0);
         v.resize(tokens * kv_width, 0.0);
@@ -311,6 +334,7 @@ impl Pass<'_, '_> {
         let tokens = self.tokens();
         let Buffers { q, k, v, attended, .. } = &mut *self.buffers;
         attended.resize(tokens * q_width, 0.0);
+        self.watch.lap(Part::Rest);
         let mut row = 0;
         for piece in self.pieces {
             let rows = row..row + piece.len();
@@ -320,6 +344,7 @@ impl Pass<'_, '_> {
             cache.attend(&q[wide.clone()], &k[narrow.clone()], &v[narrow], &mut attended[wide]);
             row = rows.end;
         }
+        self.watch.skip();
     }
 
     /// x += the output projection of attention.
@@ -328,6 +353,7 @@ impl Pass<'_, '_> {
         let Buffers { x, attended, products, .. } = &mut *self.buffers;
         let input = Input::Plain(attended);
         linear.matrix.apply(self.pool, input, tokens, linear.bias.as_deref(), Output::AddTo(x), products);
+        self.watch.lap(Part::Products);
     }
 
     /// The first half of the feed-forward: inner = the product of `linear` with what `input` makes of x.
@@ -335,6 +361,7 @@ impl Pass<'_, '_> {
         let tokens = self.tokens();
         let Buffers { x, inner, products, .. } = &mut *self.buffers;
         apply(self.pool, linear, input(x), tokens, inner, products);
+        self.watch.lap(Part::Products);
     }
 
     /// The second half: x += the product of `linear` with what `input` makes of the inside.
@@ -349,6 +376,7 @@ impl Pass<'_, '_> {
             Output::AddTo(x),
             products,
         );
+        self.watch.lap(Part::Products);
     }
 }
 
