@@ -5,6 +5,7 @@
 #![warn(missing_docs)]
 
 mod advise;
+pub mod bench;
 mod compare;
 mod error;
 pub mod experiments;

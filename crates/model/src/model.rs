@@ -215,6 +215,11 @@ impl Model {
         self.network.bytes()
     }
 
+    /// Bytes of weights that one token's products read: all but the tables of which a token takes a row.
+    pub fn step_bytes(&self) -> usize {
+        self.network.step_bytes()
+    }
+
     /// As [`ModelFile::content_hash`], from the file as it is now.
     ///
     /// # Errors

@@ -1,6 +1,7 @@
 //! One file per command.
 
 mod advise;
+mod bench;
 mod chat;
 mod compare;
 mod completions;
@@ -28,6 +29,7 @@ pub(crate) enum Command {
     Report(report::Arguments),
     Results(results::Arguments),
     Advise(advise::Arguments),
+    Bench(bench::Arguments),
     Run(run::Arguments),
     Chat(chat::Arguments),
     Pull(pull::Arguments),
@@ -51,6 +53,7 @@ impl Command {
             Command::Report(arguments) => arguments.run().map(done),
             Command::Results(arguments) => arguments.run().map(done),
             Command::Advise(arguments) => arguments.run().map(done),
+            Command::Bench(arguments) => arguments.run().map(done),
             Command::Run(arguments) => arguments.run(),
             Command::Chat(arguments) => arguments.run().map(done),
             Command::Pull(arguments) => arguments.run().map(done),

@@ -82,6 +82,11 @@ impl Gpt2 {
             self.tokens.bytes() + self.positions.bytes() + self.output.as_ref().map_or(0, Matrix::bytes);
         embeddings + self.layers.iter().map(Layer::bytes).sum::<usize>() + self.final_norm.bytes()
     }
+
+    /// Bytes of the tables of which a token takes one row.
+    pub(crate) fn table_bytes(&self) -> usize {
+        self.positions.bytes() + if self.output.is_some() { self.tokens.bytes() } else { 0 }
+    }
 }
 
 impl Layer {

@@ -83,6 +83,11 @@ impl Llama {
         let vocabulary = self.embedding.bytes() + self.output.as_ref().map_or(0, Matrix::bytes);
         vocabulary + self.layers.iter().map(Layer::bytes).sum::<usize>() + self.final_norm.len() * 4
     }
+
+    /// Bytes of the tables of which a token takes one row.
+    pub(crate) fn table_bytes(&self) -> usize {
+        if self.output.is_some() { self.embedding.bytes() } else { 0 }
+    }
 }
 
 impl Layer {

@@ -49,6 +49,15 @@ impl Network {
             Network::Llama(network) => network.bytes(),
         }
     }
+
+    /// Bytes of the weights that the products of one token read.
+    pub(crate) fn step_bytes(&self) -> usize {
+        let rows_only = match self {
+            Network::Gpt2(network) => network.table_bytes(),
+            Network::Llama(network) => network.table_bytes(),
+        };
+        self.bytes() - rows_only
+    }
 }
 
 /// The norm before the projection to logits.

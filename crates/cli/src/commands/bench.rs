@@ -1,0 +1,321 @@
+use crate::{
+    arguments::{self, ModelArguments},
+    comparison_text,
+    failure::usage,
+    format, output, progress,
+};
+use anyhow::Result;
+use clap::{ValueEnum, value_parser};
+use indicatif::ProgressBar;
+use serde::Serialize;
+use serde_json::{Value, json};
+use sketchkv_cache::Spec;
+use sketchkv_eval::{
+    EvalError,
+    bench::{Bench, BenchOptions, BenchRow, Listener, Sample, Test, Work, bench},
+};
+use sketchkv_model::Model;
+use std::io::{self, BufRead};
+
+/// Measure speed, in the manner of llama-bench: prompts (pp) and generation (tg) at depths, cache by cache.
+///
+/// A cache is filled to each depth once; every repetition starts from a copy of it, and the caches take turns, so that
+/// their ratios hold on a noisy machine too. Tokens per second are mean ± standard deviation over the repetitions.
+#[derive(clap::Args)]
+#[command(after_help = "\
+sketchkv bench --model smollm2-135m -t 2 --kv full --kv full+q8 --kv 'full+topk'
+sketchkv bench --model smollm2-135m -p 0 -n 32 -d 0,4096 -r 3 --kv full+q8 --profile
+sketchkv bench --model smollm2-135m -p 0 -n 128 --stream 100000 --kv 'window@1024tok'")]
+pub(crate) struct Arguments {
+    #[command(flatten)]
+    model: ModelArguments,
+    /// A cache to measure; may be given several times.
+    #[arg(long, value_name = "SPEC", default_values = ["full", "full+q8"])]
+    kv: Vec<String>,
+    /// Tokens of a prompt; several with commas, 0 for none.
+    #[arg(long, short, value_name = "TOKENS", value_delimiter = ',', default_values_t = [512])]
+    prompt: Vec<usize>,
+    /// Tokens to generate; several with commas, 0 for none.
+    #[arg(long, short = 'n', value_name = "TOKENS", value_delimiter = ',', default_values_t = [128])]
+    generate: Vec<usize>,
+    /// Tokens in the cache before; several with commas [default: 0,1024,4096,8000].
+    #[arg(long, short, value_name = "TOKENS", value_delimiter = ',')]
+    depth: Vec<usize>,
+    /// Samples of each test.
+    #[arg(long, short, default_value_t = 5, value_parser = value_parser!(u16).range(1..))]
+    repetitions: u16,
+    /// Also stream so many tokens past the model's context, measuring after 1,000, 10,000, … of them. The caches must
+    /// be capped.
+    #[arg(long, value_name = "TOKENS", value_parser = value_parser!(u64).range(1..))]
+    stream: Option<u64>,
+    /// Show where the time of a generated token goes, and the bytes it reads beside what the memory gives.
+    #[arg(long)]
+    profile: bool,
+    /// Seed of the caches.
+    #[arg(long, default_value_t = 0)]
+    seed: u64,
+    /// How to print the results.
+    #[arg(long, short, value_enum, default_value_t = Form::Md)]
+    output: Form,
+    /// Print one JSON document, as -o json.
+    #[arg(long, conflicts_with = "output")]
+    json: bool,
+    /// Wait for a line on standard input before each measurement and print a line of JSON after it, so that another
+    /// program can measure in turn.
+    #[arg(long, conflicts_with_all = ["output", "json", "profile"])]
+    paced: bool,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum Form {
+    /// A table in Markdown.
+    Md,
+    /// Comma-separated values.
+    Csv,
+    /// One JSON document.
+    Json,
+    /// A JSON object a line.
+    Jsonl,
+}
+
+const DEPTHS: [usize; 4] = [0, 1024, 4096, 8000];
+const FIRST_STREAMED: usize = 1000;
+/// Several times the last-level cache of a processor of this time.
+const BANDWIDTH_BYTES: usize = 512 << 20;
+const BANDWIDTH_PASSES: usize = 7;
+
+/// The results and what the memory gives.
+#[derive(Serialize)]
+struct Document<'a> {
+    #[serde(flatten)]
+    bench: &'a Bench,
+    /// Bytes per second that the threads together read from memory; measured with --profile.
+    bandwidth_bytes_per_s: Option<f64>,
+}
+
+impl Arguments {
+    pub(crate) fn run(self) -> Result<()> {
+        let specs = self.kv.iter().map(|text| arguments::spec(text)).collect::<Result<Vec<Spec>>>()?;
+        if let Some(open) = specs.iter().find(|spec| self.stream.is_some() && !spec.evicts()) {
+            return Err(usage(format!(
+                "`{open}` grows with every token: --stream needs a cap, such as `window@1024tok`"
+            )));
+        }
+        let model = self.model.load(self.stream.is_some())?;
+        let tests = self.tests(&model)?;
+        let bandwidth = self
+            .profile
+            .then(|| sketchkv_kernels::bandwidth(model.pool(), BANDWIDTH_BYTES, BANDWIDTH_PASSES));
+        let longest = tests.iter().map(Test::length).max().unwrap_or(0);
+        let tokens = comparison_text::tokens(&model, longest)?;
+        let options = BenchOptions {
+            specs,
+            tests,
+            repetitions: self.repetitions.into(),
+            profile: self.profile,
+            seed: self.seed,
+        };
+        if self.paced {
+            bench(&model, &tokens, &options, &mut Paced)?;
+            return Ok(());
+        }
+        let mut watching =
+            Watching { bar: progress::bar(), tests: options.tests.iter().map(Test::to_string).collect() };
+        let samples = options.tests.len() * options.specs.len() * options.repetitions;
+        watching.bar.set_length(samples as u64);
+        let results = bench(&model, &tokens, &options, &mut watching)?;
+        watching.bar.finish_and_clear();
+        let document = Document { bench: &results, bandwidth_bytes_per_s: bandwidth };
+        match if self.json { Form::Json } else { self.output } {
+            Form::Md => {
+                output::line(table(&results))?;
+                if let Some(bandwidth) = bandwidth {
+                    output::line(format!("\n{}", parts_table(&results, bandwidth)))?;
+                }
+                eprintln!("{}", footnote(&document));
+                Ok(())
+            }
+            Form::Csv => csv(&results),
+            Form::Json => output::json(&document),
+            Form::Jsonl => jsonl(&document),
+        }
+    }
+
+    /// The tests that fit into the context; those asked for that do not are named on standard error.
+    fn tests(&self, model: &Model) -> Result<Vec<Test>> {
+        let prompts = self.prompt.iter().filter(|&&n| n > 0).map(|&n| Work::Prompt(n));
+        let generated = self.generate.iter().filter(|&&n| n > 0).map(|&n| Work::Generate(n));
+        let works: Vec<Work> = prompts.chain(generated).collect();
+        let mut depths = match (self.depth.is_empty(), self.stream) {
+            (false, _) => self.depth.clone(),
+            (true, None) => DEPTHS.to_vec(),
+            (true, Some(_)) => vec![],
+        };
+        if let Some(tokens) = self.stream.map(|tokens| tokens as usize) {
+            let decades = std::iter::successors(Some(FIRST_STREAMED), |depth| depth.checked_mul(10));
+            depths.extend(decades.take_while(|&depth| depth < tokens));
+            depths.push(tokens);
+        }
+        let context = if self.stream.is_some() { usize::MAX } else { model.config().context };
+        let (fit, long): (Vec<Test>, Vec<Test>) =
+            Test::all(&works, &depths).into_iter().partition(|test| test.length() <= context);
+        let names = long.iter().map(Test::to_string).collect::<Vec<_>>().join(", ");
+        if fit.is_empty() {
+            return Err(usage(match works.is_empty() {
+                true => "there is nothing to measure: give a number of tokens with -p or -n".to_owned(),
+                false => {
+                    format!("{} has a context of {context} tokens, too few for {names}", model.config().name)
+                }
+            }));
+        }
+        if !long.is_empty() {
+            eprintln!("left out, longer than the context of {context} tokens: {names}");
+        }
+        Ok(fit)
+    }
+}
+
+/// Shows on standard error how far it is.
+struct Watching {
+    bar: ProgressBar,
+    /// The tests that were asked for; filling a cache in between is none of them.
+    tests: Vec<String>,
+}
+
+impl Listener for Watching {
+    fn before(&mut self, test: &Test, spec: &Spec) -> Result<(), EvalError> {
+        self.bar.set_message(format!("{test}  {spec}"));
+        Ok(())
+    }
+
+    fn after(&mut self, sample: &Sample) -> Result<(), EvalError> {
+        if self.tests.contains(&sample.test) {
+            self.bar.inc(1);
+        }
+        Ok(())
+    }
+}
+
+/// Goes on when told to.
+struct Paced;
+
+impl Listener for Paced {
+    fn before(&mut self, _: &Test, _: &Spec) -> Result<(), EvalError> {
+        let mut line = String::new();
+        match io::stdin().lock().read_line(&mut line) {
+            Ok(0) => Err(EvalError::Input("standard input ended before the last measurement".into())),
+            Ok(_) => Ok(()),
+            Err(error) => Err(EvalError::Input(format!("cannot read standard input: {error}"))),
+        }
+    }
+
+    fn after(&mut self, sample: &Sample) -> Result<(), EvalError> {
+        let line = serde_json::to_string(sample).map_err(io::Error::other);
+        let written = line.and_then(|line| {
+            use io::Write;
+            let mut out = io::stdout().lock();
+            writeln!(out, "{line}")?;
+            out.flush()
+        });
+        written.map_err(|source| EvalError::Export { source })
+    }
+}
+
+fn table(bench: &Bench) -> String {
+    let header = ["test", "spec", "KV", "of full", "tok/s"];
+    let rows = bench.rows.iter().map(|row| {
+        vec![
+            row.test.clone(),
+            row.spec.clone(),
+            format::bytes(row.kv_bytes as u64),
+            format!("{:.1}%", row.kv_percent),
+            format!("{:.2} ± {:.2}", row.avg_ts, row.stddev_ts),
+        ]
+    });
+    output::table(&header, &[2, 3, 4], rows).to_string()
+}
+
+/// Where the time goes; `bandwidth` in bytes per second.
+fn parts_table(bench: &Bench, bandwidth: f64) -> String {
+    let header = ["test", "spec", "part", "µs a token", "share", "reads", "GB/s", "of bandwidth"];
+    let rows = bench.rows.iter().filter_map(|row| Some((row, row.profile.as_ref()?)));
+    let rows = rows.flat_map(|(row, profile)| {
+        profile.parts.iter().map(|part| {
+            let rate = part.bytes_per_s.map(|rate| format!("{:.1}", rate / 1e9));
+            let share = part.bytes_per_s.map(|rate| format!("{:.0}%", 100.0 * rate / bandwidth));
+            vec![
+                row.test.clone(),
+                row.spec.clone(),
+                part.part.clone(),
+                format!("{:.1}", part.us),
+                format!("{:.1}%", 100.0 * part.share),
+                part.bytes.map(format::bytes).unwrap_or_default(),
+                rate.unwrap_or_default(),
+                share.unwrap_or_default(),
+            ]
+        })
+    });
+    output::table(&header, &[3, 4, 5, 6, 7], rows).to_string()
+}
+
+fn footnote(document: &Document<'_>) -> String {
+    let Bench { model, weight_bytes, threads, seed, machine, .. } = document.bench;
+    let memory = document
+        .bandwidth_bytes_per_s
+        .map_or(String::new(), |rate| format!(" | memory reads at {:.1} GB/s", rate / 1e9));
+    format!(
+        "{model}, weights {} | {threads} threads, seed {seed}{memory} | {}",
+        format::bytes(*weight_bytes as u64),
+        machine.cpu
+    )
+}
+
+fn csv(bench: &Bench) -> Result<()> {
+    output::line("test,n_prompt,n_gen,n_depth,spec,avg_ts,stddev_ts,kv_bytes,kv_percent,threads,model")?;
+    for row in &bench.rows {
+        let BenchRow { n_prompt, n_gen, n_depth, avg_ts, stddev_ts, kv_bytes, kv_percent, .. } = row;
+        let (test, spec, model) = (quoted(&row.test), quoted(&row.spec), quoted(&bench.model));
+        output::line(format!(
+            "{test},{n_prompt},{n_gen},{n_depth},{spec},{avg_ts},{stddev_ts},{kv_bytes},{kv_percent},{},{model}",
+            bench.threads
+        ))?;
+    }
+    Ok(())
+}
+
+/// A field of comma-separated values.
+fn quoted(text: &str) -> String {
+    format!("\"{}\"", text.replace('"', "\"\""))
+}
+
+/// A row a line, each with what the document says once.
+fn jsonl(document: &Document<'_>) -> Result<()> {
+    let Bench { model, weight_bytes, threads, seed, machine, rows } = document.bench;
+    let common = json!({
+        "model": model,
+        "weight_bytes": weight_bytes,
+        "threads": threads,
+        "seed": seed,
+        "machine": machine,
+        "bandwidth_bytes_per_s": document.bandwidth_bytes_per_s,
+    });
+    for row in rows {
+        let (mut line, mut row) = (common.clone(), serde_json::to_value(row)?);
+        if let (Value::Object(line), Value::Object(row)) = (&mut line, &mut row) {
+            line.append(row);
+        }
+        output::line(line.to_string())?;
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn fields_with_commas_and_quotes_stay_one_field() {
+        assert_eq!(quoted("h2o(decay=0.9,recent=64)@25%"), "\"h2o(decay=0.9,recent=64)@25%\"");
+        assert_eq!(quoted("a \"b\""), "\"a \"\"b\"\"\"");
+    }
+}
