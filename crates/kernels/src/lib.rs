@@ -23,7 +23,7 @@ mod parallel;
 mod pool;
 mod product;
 
-pub use activations::{Input, Workspace};
+pub use activations::{Activations, Input, Workspace};
 pub use bandwidth::bandwidth;
 pub use blocks::{BlockFormat, quantize_q8_0};
 pub use error::KernelError;

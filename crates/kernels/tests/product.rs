@@ -3,7 +3,7 @@
 use proptest::prelude::*;
 use sketchkv_kernels::cpu::Level;
 use sketchkv_kernels::{
-    BlockFormat, Input, KernelError, Matrix, Output, Rows, ThreadPool, WeightFormat, Workspace,
+    Activations, BlockFormat, Input, KernelError, Matrix, Output, Rows, ThreadPool, WeightFormat, Workspace,
 };
 
 /// Blocks of arbitrary codes with scales of moderate size.
@@ -68,12 +68,13 @@ proptest! {
         rows in 1_usize..70,
         blocks in 1_usize..5,
         tokens in 1_usize..20,
+        activations in prop::sample::select(vec![Activations::Bits8, Activations::Bits16]),
         seed in any::<u64>(),
     ) {
         let pool = ThreadPool::new(2);
         let cols = if format.block_len() == 1 { blocks * 29 } else { blocks * format.block_len() };
         let bytes = random_rows(format, rows, cols, seed);
-        let matrix = Matrix::from_blocks(format, rows, cols, &bytes, target, &pool).unwrap();
+        let matrix = Matrix::from_blocks(format, rows, cols, &bytes, target, &pool).unwrap().with_activations(activations);
         // One value more, so that the slice the products see is not aligned.
         let x = wave(tokens * cols + 1, seed % 100);
         let x = &x[1..];
@@ -85,8 +86,10 @@ proptest! {
             matrix.product(&pool, x, tokens, &mut y, &mut Workspace::with_level(level));
             for i in 0..y.len() {
                 let (sum, size) = exact[i];
-                // Rounding of activations to 8 bits: half a step of 1/127 of the largest, 7 times the typical here.
-                prop_assert!((f64::from(y[i]) - sum).abs() <= size * 0.03 + 1e-4, "{level:?} {format:?} {i}: {} is not {sum}", y[i]);
+                // Rounding of activations to 8 bits: half a step of 1/127 of the largest, 7 times the typical here. Rounded
+                // twice, half a step of the 254th part, and the errors of summation.
+                let rounding = if activations == Activations::Bits8 { 0.03 } else { 0.0002 };
+                prop_assert!((f64::from(y[i]) - sum).abs() <= size * rounding + 1e-4, "{level:?} {format:?} {i}: {} is not {sum}", y[i]);
                 // Summation order only. Codes are added with their constant apart, so that terms cancel.
                 let tolerance = 3e-6 * size.max(1.0) as f32 * 16.0;
                 prop_assert!((y[i] - reference[i]).abs() <= tolerance, "{level:?} {format:?} {i}: {} is not {}", y[i], reference[i]);
@@ -100,12 +103,14 @@ proptest! {
         rows in 1_usize..100,
         tokens in 2_usize..40,
         threads in 2_usize..5,
+        activations in prop::sample::select(vec![Activations::Bits8, Activations::Bits16]),
         seed in any::<u64>(),
     ) {
         let cols = format.block_len().max(64);
         let bytes = random_rows(format, rows, cols, seed);
         let (one, many) = (ThreadPool::new(1), ThreadPool::new(threads));
         let matrix = Matrix::from_blocks(format, rows, cols, &bytes, WeightFormat::Native, &one).unwrap();
+        let matrix = matrix.with_activations(activations);
         let x = wave(tokens * cols, seed % 100);
         for &level in Level::available() {
             let mut workspace = Workspace::with_level(level);

@@ -1,4 +1,4 @@
-//! The inputs of a product: normed or activated, then quantized to 8 bits in blocks of 32, on the fly.
+//! The inputs of a product: normed or activated, then quantized in blocks of 32, on the fly.
 
 mod input;
 mod quantize;
@@ -9,20 +9,47 @@ use crate::cpu::{self, Level};
 use crate::matrix::tile::BLOCK;
 pub use input::Input;
 use input::TokenInput;
-use quantize::{Places, quantize_blocks};
+use quantize::{Places, quantize_blocks, remainder};
+use std::ops::Range;
 
-/// Tokens whose activations lie interleaved: `[group][block][token][32]`, so that a micro-kernel over the tokens of a
-/// group reads from one place. The last group may have fewer.
+/// Rows of 8-bit activations that lie interleaved: `[group][block][row][32]`, so that a micro-kernel over the rows of a
+/// group reads from one place. A row is a token, or one of the terms that make up a token; the last group may have fewer.
 pub(crate) const GROUP: usize = 8;
 /// Columns computed at a time, on the stack, before they are rounded to 8 bits.
 const STRETCH: usize = 8 * BLOCK;
 
+/// How finely activations are rounded before they multiply integers.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Activations {
+    /// 8 bits in blocks of 32, as ggml does it.
+    #[default]
+    Bits8,
+    /// 8 bits, and what that leaves rounded to 8 bits again: some 15 bits, by twice the arithmetic over weights that
+    /// are read once. Where a few large values of a block drown the others, as in a residual stream, 8 bits do not do.
+    Bits16,
+}
+
+impl Activations {
+    /// Rows of 8 bits that add up to one token.
+    pub(crate) fn terms(self) -> usize {
+        match self {
+            Activations::Bits8 => 1,
+            Activations::Bits16 => 2,
+        }
+    }
+
+    /// Tokens of a whole group.
+    pub(crate) fn group_tokens(self) -> usize {
+        GROUP / self.terms()
+    }
+}
+
 /// Scratch memory of products, reused from one to the next.
 pub struct Workspace {
     level: Level,
-    /// `[group][block][token][32]`
+    /// `[group][block][row][32]`
     quants: AlignedBuffer<i8>,
-    /// `[group][block][token]`, as the next two.
+    /// `[group][block][row]`, as the next two.
     scales: AlignedBuffer<f32>,
     /// Scale times the sum of the block's quants.
     scaled_sums: AlignedBuffer<f32>,
@@ -32,11 +59,12 @@ pub struct Workspace {
     rows: AlignedBuffer<f32>,
 }
 
-/// The quantized activations of one group of tokens: `[block][token]`, 32 quants each.
+/// The quantized activations of one group of rows: `[block][row]`, 32 quants each.
 ///
-/// x ≈ scale · quant with quants from −127 to 127.
+/// x ≈ scale · quant with quants from −127 to 127, summed over the terms of a token.
 #[derive(Clone, Copy)]
 pub(crate) struct Group<'a> {
+    /// Number of rows, which are tokens to the kernels.
     pub(crate) tokens: usize,
     pub(crate) quants: &'a [i8],
     pub(crate) scales: &'a [f32],
@@ -79,20 +107,28 @@ impl Workspace {
         integers + self.scales.bytes() + self.scaled_sums.bytes() + self.rows.bytes()
     }
 
-    /// Computes `input` for all tokens into 8-bit blocks.
-    pub(crate) fn quantize(&mut self, pool: &ThreadPool, input: &Input, tokens: usize, cols: usize) {
-        let blocks = cols.div_ceil(BLOCK);
-        self.quants.reserve(tokens * blocks * BLOCK);
-        self.scales.reserve(tokens * blocks);
-        self.scaled_sums.reserve(tokens * blocks);
-        self.negative_sums.reserve(tokens * blocks);
+    /// Computes `input` for all tokens into 8-bit blocks, as many for each token as it has terms.
+    pub(crate) fn quantize(
+        &mut self,
+        pool: &ThreadPool,
+        input: &Input,
+        tokens: usize,
+        cols: usize,
+        activations: Activations,
+    ) {
+        let (blocks, terms) = (cols.div_ceil(BLOCK), activations.terms());
+        let rows = tokens * terms;
+        self.quants.reserve(rows * blocks * BLOCK);
+        self.scales.reserve(rows * blocks);
+        self.scaled_sums.reserve(rows * blocks);
+        self.negative_sums.reserve(rows * blocks);
         let quants = Disjoint::new(&mut self.quants);
         let scales = Disjoint::new(&mut self.scales);
         let scaled_sums = Disjoint::new(&mut self.scaled_sums);
         let negative_sums = Disjoint::new(&mut self.negative_sums);
         let level = self.level;
-        pool.run_ranges(tokens, GROUP, &|group| {
-            let places = group.start * blocks..group.end * blocks;
+        pool.run_ranges(tokens, activations.group_tokens(), &|group| {
+            let places = group.start * terms * blocks..group.end * terms * blocks;
             // SAFETY: groups do not overlap, and each is run once.
             let mut places = unsafe {
                 Places {
@@ -100,21 +136,34 @@ impl Workspace {
                     scales: scales.part(places.clone()),
                     scaled_sums: scaled_sums.part(places.clone()),
                     negative_sums: negative_sums.part(places),
-                    tokens: group.len(),
+                    tokens: group.len() * terms,
                 }
             };
             let mut stretch = [0.0; STRETCH];
             for token in 0..group.len() {
                 let input = input.token(level, group.start + token, cols);
-                quantize_token(level, &input, cols, token, &mut stretch, &mut places);
+                quantize_token(
+                    level,
+                    &input,
+                    cols,
+                    token * terms..(token + 1) * terms,
+                    &mut stretch,
+                    &mut places,
+                );
             }
         });
     }
 
     /// Group `index` of what [`Workspace::quantize`] computed for `tokens` tokens.
-    pub(crate) fn group(&self, index: usize, tokens: usize, cols: usize) -> Group<'_> {
-        let blocks = cols.div_ceil(BLOCK);
-        let (first, last) = (index * GROUP, tokens.min((index + 1) * GROUP));
+    pub(crate) fn group(
+        &self,
+        index: usize,
+        tokens: usize,
+        cols: usize,
+        activations: Activations,
+    ) -> Group<'_> {
+        let (blocks, rows) = (cols.div_ceil(BLOCK), tokens * activations.terms());
+        let (first, last) = (index * GROUP, rows.min((index + 1) * GROUP));
         let places = first * blocks..last * blocks;
         Group {
             tokens: last - first,
@@ -145,15 +194,16 @@ impl Workspace {
     }
 }
 
-/// Rounds the values of token `token` of a group to 8 bits, with room in `stretch` to compute them.
+/// Rounds the values of a token to the 8 bits of its rows, with room in `stretch` to compute them.
 fn quantize_token(
     level: Level,
     input: &TokenInput,
     cols: usize,
-    token: usize,
+    mut rows: Range<usize>,
     stretch: &mut [f32; STRETCH],
     places: &mut Places,
 ) {
+    let (first_row, more) = (rows.start, rows.nth(1));
     for first in (0..cols).step_by(STRETCH) {
         let columns = first..cols.min(first + STRETCH);
         let whole = columns.len().next_multiple_of(BLOCK);
@@ -166,7 +216,12 @@ fn quantize_token(
                 &stretch[..whole]
             }
         };
-        quantize_blocks(level, values, first / BLOCK, token, places);
+        quantize_blocks(level, values, first / BLOCK, first_row, places);
+        if let Some(second_row) = more {
+            let mut rest = [0.0; STRETCH];
+            remainder(level, values, first / BLOCK, first_row, places, &mut rest[..whole]);
+            quantize_blocks(level, &rest[..whole], first / BLOCK, second_row, places);
+        }
     }
 }
 
@@ -188,18 +243,23 @@ mod tests {
             let mut check = |input: Input, expected: &dyn Fn(usize, &mut [f32])| {
                 input.check(tokens, cols);
                 workspace.compute(&pool, &input, tokens, cols);
-                workspace.quantize(&pool, &input, tokens, cols);
-                let group = workspace.group(0, tokens, cols);
+                workspace.quantize(&pool, &input, tokens, cols, Activations::Bits16);
+                let group = workspace.group(0, tokens, cols, Activations::Bits16);
                 for token in 0..tokens {
                     let mut want = vec![0.0; cols];
                     expected(token, &mut want);
                     for (c, want) in want.iter().enumerate() {
                         let got = workspace.rows(token, token + 1, cols)[c];
                         assert!((got - want).abs() < 1e-5, "{level:?} {input:?}: {got} is not {want}");
-                        let place = c / BLOCK * tokens + token;
-                        let scale = group.scales[place];
-                        let quantized = scale * f32::from(group.quants[place * BLOCK + c % BLOCK]);
-                        assert!((quantized - want).abs() <= 0.5001 * scale + 1e-5);
+                        let [(first, scale), (second, fine)] = [0, 1].map(|term| {
+                            let place = (c / BLOCK * tokens + token) * 2 + term;
+                            let (quant, scale) =
+                                (group.quants[place * BLOCK + c % BLOCK], group.scales[place]);
+                            (f32::from(quant) * scale, scale)
+                        });
+                        assert!((first - want).abs() <= 0.5001 * scale + 1e-5);
+                        assert!((first + second - want).abs() <= 0.5001 * fine + 1e-5);
+                        assert!(fine <= scale / 200.0);
                     }
                 }
             };

@@ -1,9 +1,9 @@
 //! Rounding to 8 bits.
 
-use crate::cpu::Level;
+use crate::cpu::{Level, per_level};
 use crate::matrix::tile::BLOCK;
 
-/// Where the quantized blocks of one group of tokens go: `[block][token]`, see [`Group`](super::Group).
+/// Where the quantized blocks of one group of rows go: `[block][row]`, see [`Group`](super::Group).
 pub(super) struct Places<'a> {
     pub(super) tokens: usize,
     pub(super) quants: &'a mut [i8],
@@ -42,6 +42,20 @@ pub(super) fn quantize_blocks(level: Level, values: &[f32], first: usize, token:
             for (b, values) in blocks.iter().enumerate() {
                 let (scale, sum) = quantize_block(values, places.quants(first + b, token));
                 places.put(first + b, token, scale, scale * sum as f32, sum);
+            }
+        }
+    }
+}
+
+per_level! {
+    /// What the 8 bits of row `token` leave of `values`: rest = x − scale · quant.
+    pub(super) fn remainder(values: &[f32], first: usize, token: usize, places: &Places, rest: &mut [f32]) {
+        let blocks = values.chunks_exact(BLOCK).zip(rest.chunks_exact_mut(BLOCK)).enumerate();
+        for (b, (values, rest)) in blocks {
+            let place = (first + b) * places.tokens + token;
+            let (quants, scale) = (&places.quants[place * BLOCK..][..BLOCK], places.scales[place]);
+            for ((rest, x), q) in rest.iter_mut().zip(values).zip(quants) {
+                *rest = x - scale * f32::from(*q);
             }
         }
     }

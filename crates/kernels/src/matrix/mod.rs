@@ -3,6 +3,7 @@
 mod pack;
 pub(crate) mod tile;
 
+use crate::activations::Activations;
 use crate::arena::WeightBuffer;
 use crate::{BlockFormat, KernelError, ThreadPool};
 use pack::FileRows;
@@ -41,6 +42,7 @@ pub struct Matrix {
     rows: usize,
     cols: usize,
     segments: Vec<Segment>,
+    activations: Activations,
 }
 
 /// Consecutive rows of a matrix whose tiles have one format.
@@ -165,7 +167,18 @@ impl Matrix {
             segments.push(Segment::pack(part, rows, cols, target, pool)?);
             rows += part.rows;
         }
-        Ok(Matrix { rows, cols, segments })
+        Ok(Matrix { rows, cols, segments, activations: Activations::default() })
+    }
+
+    /// The same matrix, its integers to be multiplied with activations rounded so.
+    #[must_use]
+    pub fn with_activations(self, activations: Activations) -> Matrix {
+        Matrix { activations, ..self }
+    }
+
+    /// How activations are rounded before they multiply its integers.
+    pub fn activations(&self) -> Activations {
+        self.activations
     }
 
     /// Number of rows: the outputs of a product.

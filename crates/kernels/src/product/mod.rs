@@ -12,7 +12,7 @@ mod scalar;
 #[cfg(target_arch = "x86_64")]
 mod x86_256;
 
-use crate::activations::{GROUP, Group, Input, Workspace};
+use crate::activations::{Activations, GROUP, Group, Input, Workspace};
 use crate::buffer::Disjoint;
 use crate::cpu::Level;
 use crate::matrix::Segment;
@@ -38,6 +38,19 @@ pub enum Output<'a> {
 #[repr(align(64))]
 pub(crate) struct Sums([f32; GROUP * LANES]);
 
+impl Sums {
+    /// Adds the two terms of each token.
+    #[inline]
+    fn add_pairs(&mut self) {
+        for token in 0..GROUP / 2 {
+            for lane in 0..LANES {
+                let [first, second] = [0, 1].map(|term| self.0[(2 * token + term) * LANES + lane]);
+                self.0[token * LANES + lane] = first + second;
+            }
+        }
+    }
+}
+
 /// Multiplies an integer tile with quantized activations.
 ///
 /// # Safety
@@ -54,7 +67,7 @@ type FloatKernel = unsafe fn(tile: &[u8], x: &[f32], sums: &mut Sums);
 impl Matrix {
     /// `y[token][row] = Σ_col weight[row][col] · x[token][col]`.
     ///
-    /// Matrices of integers multiply with `x` rounded to 8 bits in blocks of 32, those of floats in `f32`.
+    /// Matrices of integers multiply with `x` rounded as their [`Activations`] say, those of floats in `f32`.
     ///
     /// # Panics
     /// When `x` is not `[tokens][cols]` or `y` not `[tokens][rows]`.
@@ -100,7 +113,7 @@ impl Matrix {
             return;
         }
         if self.segments().iter().any(|s| s.format.is_integer()) {
-            workspace.quantize(pool, &input, tokens, self.cols());
+            workspace.quantize(pool, &input, tokens, self.cols(), self.activations());
         }
         if self.segments().iter().any(|s| !s.format.is_integer()) {
             workspace.compute(pool, &input, tokens, self.cols());
@@ -121,17 +134,18 @@ struct Call<'a> {
 
 impl Call<'_> {
     fn run(&self, pool: &ThreadPool) {
-        let groups = self.tokens.div_ceil(GROUP);
-        let panel = (PANEL_BYTES / (GROUP * self.matrix.cols().max(1))).clamp(1, groups);
+        let row_bytes = self.matrix.activations().terms() * self.matrix.cols().max(1);
+        // Whole groups, so that no panel but the last ends within one.
+        let panel = (PANEL_BYTES / row_bytes / GROUP).max(1) * GROUP;
         let tiles = self.matrix.segments().iter().map(Segment::tile_count).sum::<usize>();
         let grain = tiles.div_ceil(pool.threads() * TASKS_PER_THREAD);
-        for first in (0..groups).step_by(panel) {
-            let panel = first..groups.min(first + panel);
-            pool.run_ranges(tiles, grain, &|tiles| self.tiles(tiles, panel.clone()));
+        for first in (0..self.tokens).step_by(panel) {
+            let tokens = first..self.tokens.min(first + panel);
+            pool.run_ranges(tiles, grain, &|tiles| self.tiles(tiles, tokens.clone()));
         }
     }
 
-    /// Multiplies some tiles, counted over all segments, with a panel of groups.
+    /// Multiplies some tiles, counted over all segments, with a panel of tokens.
     fn tiles(&self, tiles: Range<usize>, panel: Range<usize>) {
         let mut sums = Sums([0.0; GROUP * LANES]);
         let mut before = 0;
@@ -145,18 +159,24 @@ impl Call<'_> {
         }
     }
 
-    /// Multiplies one tile with a panel of groups; it stays in the first-level cache for all of them.
+    /// Multiplies one tile with a panel of tokens; it stays in the first-level cache for all of them.
     fn tile(&self, segment: &Segment, index: usize, panel: Range<usize>, sums: &mut Sums) {
-        let (level, cols) = (self.workspace.level(), self.matrix.cols());
+        let (level, cols, activations) =
+            (self.workspace.level(), self.matrix.cols(), self.matrix.activations());
+        let integers = segment.format.is_integer();
+        let group_tokens = if integers { activations.group_tokens() } else { GROUP };
         let tile = segment.tile(index);
-        for group in panel {
-            let tokens = group * GROUP..self.tokens.min((group + 1) * GROUP);
-            if segment.format.is_integer() {
-                let x = self.workspace.group(group, self.tokens, cols);
-                debug_assert_eq!(x.quants.len(), tokens.len() * segment.blocks * BLOCK);
-                // SAFETY: the kernel was chosen for this format and number of tokens, at a level the workspace has
+        for first in panel.clone().step_by(group_tokens) {
+            let tokens = first..panel.end.min(first + group_tokens);
+            if integers {
+                let x = self.workspace.group(first / group_tokens, self.tokens, cols, activations);
+                debug_assert_eq!(x.quants.len(), x.tokens * segment.blocks * BLOCK);
+                // SAFETY: the kernel was chosen for this format and number of rows, at a level the workspace has
                 // checked; tile and activations have the same number of blocks.
-                unsafe { integer_kernel(level, segment.format, tokens.len())(tile, &x, sums) };
+                unsafe { integer_kernel(level, segment.format, x.tokens)(tile, &x, sums) };
+                if activations == Activations::Bits16 {
+                    sums.add_pairs();
+                }
             } else {
                 let x = self.workspace.rows(tokens.start, tokens.end, cols);
                 // SAFETY: as above.
