@@ -2,7 +2,7 @@
 
 use crate::ModelError;
 use crate::file::{Checkpoint, Tensor};
-use sketchkv_kernels::{KernelError, Matrix, Rows, ThreadPool, WeightFormat};
+use sketchkv_kernels::{Activations, KernelError, Matrix, Rows, ThreadPool, WeightFormat};
 use std::borrow::Cow;
 
 /// A tensor's name in Hugging Face folders and in GGUF, without `.weight` or `.bias`; `{}` is the layer.
@@ -49,6 +49,15 @@ pub(crate) struct Linear {
 }
 
 impl Linear {
+    /// Lets the input be rounded to 8 bits.
+    ///
+    /// Over 512 tokens of SmolLM2 (Q4_1) inputs of 8 bits cost a mean KL of 0.00007 behind attention, whose output is
+    /// an average, but 0.0014 before it, 0.0009 and 0.0015 in the feed-forward and 0.0008 before the logits, where a few
+    /// large values of each block drown the others; all together change 5 % of the top tokens.
+    pub(crate) fn with_coarse_input(self) -> Linear {
+        Linear { matrix: self.matrix.with_activations(Activations::Bits8), ..self }
+    }
+
     pub(crate) fn bytes(&self) -> usize {
         self.matrix.bytes() + self.bias.as_ref().map_or(0, |bias| bias.len() * 4)
     }
@@ -97,7 +106,9 @@ impl<'a> Weights<'a> {
             let format = tensor.format().map_err(|reason| self.error(reason))?;
             rows.push(Rows { format, rows: part.rows, bytes });
         }
-        Matrix::stack(cols, &rows, self.format, self.pool).map_err(|e| self.kernel_error(&tensors[0].0, e))
+        let matrix = Matrix::stack(cols, &rows, self.format, self.pool);
+        let matrix = matrix.map_err(|e| self.kernel_error(&tensors[0].0, e))?;
+        Ok(matrix.with_activations(Activations::Bits16))
     }
 
     /// A tensor of `length` values as f32: norms and biases.

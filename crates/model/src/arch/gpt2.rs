@@ -97,7 +97,7 @@ impl Layer {
         Ok(Layer {
             attention_norm: Norm::load(weights, ATTENTION_NORM, l, hidden)?,
             qkv: linear(QKV, 3 * hidden, hidden)?,
-            attention_output: linear(ATTENTION_OUTPUT, hidden, hidden)?,
+            attention_output: linear(ATTENTION_OUTPUT, hidden, hidden)?.with_coarse_input(),
             feed_forward_norm: Norm::load(weights, FEED_FORWARD_NORM, l, hidden)?,
             up: linear(UP, feed_forward, hidden)?,
             down: linear(DOWN, hidden, feed_forward)?,

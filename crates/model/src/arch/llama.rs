@@ -102,11 +102,12 @@ impl Layer {
             Part::new(V, kv_heads * head_dim),
         ];
         let gate_up = [Part::new(GATE, feed_forward), Part::new(UP, feed_forward)];
+        let attention_output = weights.linear(&[Part::new(ATTENTION_OUTPUT, hidden)], l, heads * head_dim)?;
         let norm = |name| weights.vector(name, l, "weight", hidden);
         Ok(Layer {
             attention_norm: norm(ATTENTION_NORM)?,
             qkv: weights.linear(&qkv, l, hidden)?,
-            attention_output: weights.linear(&[Part::new(ATTENTION_OUTPUT, hidden)], l, heads * head_dim)?,
+            attention_output: attention_output.with_coarse_input(),
             feed_forward_norm: norm(FEED_FORWARD_NORM)?,
             gate_up: weights.linear(&gate_up, l, hidden)?,
             down: weights.linear(&[Part::new(DOWN, hidden)], l, feed_forward)?,

@@ -90,8 +90,11 @@ impl Shard {
     }
 }
 
-/// The tensor table of a safetensors file's `bytes`; every range lies inside them.
-pub(crate) fn safetensors_entries(bytes: &[u8]) -> Result<Vec<TensorEntry>, String> {
+/// The tensor table of a safetensors file's `bytes`, in file order; every range lies inside them.
+///
+/// # Errors
+/// When the header is not sound, a type is not read, or a tensor does not lie where its shape says.
+pub fn safetensors_entries(bytes: &[u8]) -> Result<Vec<TensorEntry>, String> {
     let (header, metadata) = SafeTensors::read_metadata(bytes).map_err(|e| {
         format!("no sound safetensors file ({e}): the download is incomplete or the file corrupt")
     })?;

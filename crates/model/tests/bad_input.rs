@@ -1,0 +1,303 @@
+//! Truncated, corrupt and hostile files: each a one-line error that names the file and what is wrong, never a panic,
+//! never an allocation that the file does not pay for.
+
+mod common;
+
+use common::*;
+use sketchkv_model::{GgufHeader, LoadOptions, Model, safetensors_entries};
+use std::fs;
+use std::path::Path;
+use tempfile::TempDir;
+
+/// Loads `path`, which must fail, and returns the message.
+fn refusal(path: &Path) -> String {
+    let options = LoadOptions { threads: 1, ..LoadOptions::default() };
+    let message = Model::load(path, &options).err().expect("the file is bad").to_string();
+    assert!(!message.contains('\n'), "{message:?}");
+    assert!(message.len() < 600, "{message}");
+    message
+}
+
+/// A small GGUF, changed by `edit`.
+fn edited(edit: impl FnOnce(&mut Vec<u8>)) -> String {
+    let folder = TempDir::new().unwrap();
+    let path = folder.path().join("model.gguf");
+    let mut bytes = fs::read(golden("llama.gguf")).unwrap();
+    edit(&mut bytes);
+    fs::write(&path, bytes).unwrap();
+    let message = refusal(&path);
+    assert!(message.contains("model.gguf"), "{message}");
+    message
+}
+
+/// One past the first occurrence of `needle`, which in a header is followed by a type or a count.
+fn after(bytes: &[u8], needle: &str) -> usize {
+    let found = bytes.windows(needle.len()).position(|window| window == needle.as_bytes());
+    found.unwrap_or_else(|| panic!("{needle} is in the file")) + needle.len()
+}
+
+fn put(bytes: &mut [u8], at: usize, value: &[u8]) {
+    bytes[at..at + value.len()].copy_from_slice(value);
+}
+
+/// Where a tensor's description has its type and, four bytes on, its offset.
+fn type_of(bytes: &[u8], tensor: &str) -> usize {
+    let at = after(bytes, tensor);
+    let dimensions = u32::from_le_bytes(bytes[at..at + 4].try_into().unwrap()) as usize;
+    at + 4 + 8 * dimensions
+}
+
+#[test]
+fn no_gguf_at_all() {
+    assert!(edited(Vec::clear).contains("empty"));
+    assert!(edited(|bytes| put(bytes, 0, b"PK\x03\x04")).contains("no GGUF file"));
+    assert!(edited(|bytes| bytes.truncate(3)).contains("truncated"));
+    assert!(edited(|bytes| put(bytes, 4, &[1, 0, 0, 0])).contains("version 1 is too old"));
+    assert!(edited(|bytes| put(bytes, 4, &[0, 0, 0, 3])).contains("big-endian"));
+    assert!(edited(|bytes| put(bytes, 4, &[9, 0, 0, 0])).contains("version 9 is unknown"));
+    assert!(refusal(Path::new("/nowhere/model.gguf")).contains("cannot read /nowhere/model.gguf"));
+}
+
+#[test]
+fn counts_that_the_file_cannot_hold() {
+    let huge = u64::MAX.to_le_bytes();
+    assert!(edited(|bytes| put(bytes, 8, &huge)).contains("tensors, more than the file can hold"));
+    assert!(edited(|bytes| put(bytes, 16, &huge)).contains("metadata entries, more than the file can hold"));
+    // The length of the first key.
+    assert!(edited(|bytes| put(bytes, 24, &huge)).contains("truncated or corrupt"));
+    let message = edited(|bytes| {
+        let count = after(bytes, "tokenizer.ggml.tokens") + 8;
+        put(bytes, count, &(u64::MAX / 8).to_le_bytes());
+    });
+    assert!(
+        message.contains("elements in `tokenizer.ggml.tokens`, more than the file can hold"),
+        "{message}"
+    );
+    let message = edited(|bytes| {
+        let first = after(bytes, "blk.0.attn_q.weight") + 4;
+        put(bytes, first, &(1u64 << 62).to_le_bytes());
+    });
+    assert!(message.contains("`blk.0.attn_q.weight` has an impossible shape"), "{message}");
+}
+
+#[test]
+fn metadata_of_the_wrong_kind() {
+    let message = edited(|bytes| {
+        let kind = after(bytes, "llama.block_count");
+        put(bytes, kind, &6u32.to_le_bytes());
+    });
+    assert!(message.contains("`llama.block_count` is not a whole number"), "{message}");
+    let message = edited(|bytes| {
+        let kind = after(bytes, "llama.block_count");
+        put(bytes, kind, &77u32.to_le_bytes());
+    });
+    assert!(message.contains("unknown value type 77"), "{message}");
+    let message = edited(|bytes| {
+        let key = after(bytes, "llama.block_count");
+        put(bytes, key - 1, b"x");
+    });
+    assert!(message.contains("`llama.block_count` is missing"), "{message}");
+    let message = edited(|bytes| {
+        let value = after(bytes, "general.architecture") + 12;
+        put(bytes, value, b"bloom");
+    });
+    assert!(message.contains("architecture `bloom` is not supported; gpt2, llama"), "{message}");
+    let message = edited(|bytes| {
+        let value = after(bytes, "llama.attention.head_count_kv") + 4;
+        put(bytes, value, &3u32.to_le_bytes());
+    });
+    assert!(message.contains("4 heads do not divide into 3 KV heads"), "{message}");
+    let message = edited(|bytes| {
+        let value = after(bytes, "llama.block_count") + 4;
+        put(bytes, value, &0u32.to_le_bytes());
+    });
+    assert!(message.contains("layers of 0 is impossible"), "{message}");
+}
+
+#[test]
+fn tensors_that_lie_wrong() {
+    let message = edited(|bytes| {
+        let at = type_of(bytes, "blk.1.ffn_up.weight") + 4;
+        put(bytes, at, &(1u64 << 40).to_le_bytes());
+    });
+    assert!(message.contains("`blk.1.ffn_up.weight`") && message.contains("beyond the end"), "{message}");
+    let message = edited(|bytes| {
+        let at = type_of(bytes, "blk.1.ffn_up.weight") + 4;
+        put(bytes, at, &u64::MAX.to_le_bytes());
+    });
+    assert!(message.contains("not aligned"), "{message}");
+    let message = edited(|bytes| {
+        let at = type_of(bytes, "blk.1.ffn_up.weight") + 4;
+        put(bytes, at, &0u64.to_le_bytes());
+    });
+    assert!(message.contains("overlap"), "{message}");
+    let message = edited(|bytes| {
+        let at = type_of(bytes, "blk.0.attn_q.weight");
+        put(bytes, at, &250u32.to_le_bytes());
+    });
+    assert!(message.contains("unknown type 250"), "{message}");
+    let message = edited(|bytes| {
+        // IQ4_NL has blocks of the size of Q4_0.
+        let at = type_of(bytes, "blk.0.attn_q.weight");
+        put(bytes, at, &20u32.to_le_bytes());
+    });
+    assert!(message.contains("`blk.0.attn_q.weight` is IQ4_NL, which is not supported; F32,"), "{message}");
+    let message = edited(|bytes| {
+        let name = after(bytes, "blk.1.ffn_up.weight");
+        put(bytes, name - 1, b"s");
+    });
+    assert!(message.contains("`blk.1.ffn_up.weight` is missing"), "{message}");
+    let message = edited(|bytes| {
+        let at = after(bytes, "llama.embedding_length") + 4;
+        put(bytes, at, &32u32.to_le_bytes());
+    });
+    assert!(message.contains("where the config needs"), "{message}");
+}
+
+#[test]
+fn weights_that_are_no_numbers() {
+    let nan = |tensor: &str, value: [u8; 2]| {
+        let tensor = tensor.to_owned();
+        edited(move |bytes| {
+            let header = GgufHeader::parse(bytes).unwrap();
+            let start = header.tensors().iter().find(|entry| entry.name == tensor).unwrap().start;
+            put(bytes, start, &value);
+        })
+    };
+    // The scale of a block, an f16, a bf16, the upper half of an f32 in a norm.
+    for tensor in ["blk.0.attn_q.weight", "token_embd.weight", "blk.1.ffn_up.weight", "blk.1.ffn_down.weight"]
+    {
+        let message = nan(tensor, [0xff, 0x7f]);
+        assert!(message.contains(tensor) && message.contains("NaN or infinite"), "{message}");
+    }
+    let message = edited(|bytes| {
+        let header = GgufHeader::parse(bytes).unwrap();
+        let norm = header.tensors().iter().find(|entry| entry.name == "blk.1.ffn_norm.weight").unwrap().start;
+        put(bytes, norm, &f32::NAN.to_le_bytes());
+    });
+    assert!(message.contains("`blk.1.ffn_norm.weight` holds a value that is NaN or infinite"), "{message}");
+}
+
+#[test]
+fn a_tokenizer_that_does_not_fit() {
+    let message = edited(|bytes| {
+        let kind = after(bytes, "tokenizer.ggml.model") + 12;
+        put(bytes, kind, b"bllaa");
+    });
+    assert!(message.contains("tokenizer `bllaa` is not supported"), "{message}");
+    let message = edited(|bytes| {
+        let at = after(bytes, "tokenizer.ggml.eos_token_id") + 4;
+        put(bytes, at, &9999u32.to_le_bytes());
+    });
+    assert!(message.contains("`tokenizer.ggml.eos_token_id` is 9999, beyond the vocabulary"), "{message}");
+    // The folder of one model with the tokenizer of a larger one.
+    let folder = copied("gpt2");
+    fs::copy(tiny_gpt2().join("tokenizer.json"), folder.path().join("tokenizer.json")).unwrap();
+    assert!(
+        refusal(folder.path())
+            .contains("4096 tokens and the model 512: it is the tokenizer of another model")
+    );
+}
+
+/// However a file is cut off, it is refused.
+#[test]
+fn truncation_anywhere() {
+    let bytes = fs::read(golden("llama.gguf")).unwrap();
+    let data = GgufHeader::parse(&bytes).unwrap().tensors()[0].start;
+    for length in (0..data).step_by(97).chain((data..bytes.len()).step_by(10_007)).chain([bytes.len() - 33]) {
+        assert!(GgufHeader::parse(&bytes[..length]).is_err(), "{length}");
+    }
+    let bytes = fs::read(golden("gpt2/model.safetensors")).unwrap();
+    for length in (0..8192).step_by(61).chain((8192..bytes.len()).step_by(9_973)).chain([bytes.len() - 1]) {
+        assert!(safetensors_entries(&bytes[..length]).is_err(), "{length}");
+    }
+}
+
+/// A golden folder, free to be spoiled.
+fn copied(name: &str) -> TempDir {
+    let folder = TempDir::new().unwrap();
+    for entry in fs::read_dir(golden(name)).unwrap() {
+        let path = entry.unwrap().path();
+        fs::copy(&path, folder.path().join(path.file_name().unwrap())).unwrap();
+    }
+    folder
+}
+
+/// A golden folder whose file `file` is changed by `edit`.
+fn spoiled(name: &str, file: &str, edit: impl FnOnce(&mut Vec<u8>)) -> String {
+    let folder = copied(name);
+    let path = folder.path().join(file);
+    let mut bytes = fs::read(&path).unwrap();
+    edit(&mut bytes);
+    fs::write(&path, bytes).unwrap();
+    refusal(folder.path())
+}
+
+fn replaced(name: &str, file: &str, from: &str, to: &str) -> String {
+    spoiled(name, file, |bytes| {
+        let text = String::from_utf8(bytes.clone()).unwrap();
+        assert!(text.contains(from), "{file} has {from}");
+        *bytes = text.replace(from, to).into_bytes();
+    })
+}
+
+#[test]
+fn folders_that_are_incomplete() {
+    let without = |name: &str, file: &str| {
+        let folder = copied(name);
+        fs::remove_file(folder.path().join(file)).unwrap();
+        refusal(folder.path())
+    };
+    assert!(without("gpt2", "config.json").contains("no config.json here"));
+    assert!(without("gpt2", "tokenizer.json").contains("no tokenizer.json here"));
+    assert!(
+        without("gpt2", "model.safetensors")
+            .contains("no model.safetensors and no model.safetensors.index.json")
+    );
+    assert!(without("mistral", "model-00002-of-00002.safetensors").contains("cannot read"));
+    let folder = copied("gpt2");
+    fs::rename(folder.path().join("model.safetensors"), folder.path().join("pytorch_model.bin")).unwrap();
+    assert!(refusal(folder.path()).contains("convert it to model.safetensors"));
+    assert!(refusal(&golden("gpt2/model.safetensors")).contains("give the folder"));
+}
+
+#[test]
+fn configs_that_cannot_be() {
+    assert!(spoiled("gpt2", "config.json", Vec::clear).contains("no valid JSON"));
+    assert!(
+        replaced("gpt2", "config.json", "\"model_type\": \"gpt2\"", "\"model_type\": \"mamba\"")
+            .contains("`mamba`")
+    );
+    assert!(replaced("gpt2", "config.json", "\"n_layer\": 2", "\"n_layer\": -2").contains("`n_layer` is -2"));
+    assert!(
+        replaced("gpt2", "config.json", "\"n_layer\": 2", "\"n_layer\": 3")
+            .contains("h.2.ln_1.weight` is missing")
+    );
+    assert!(replaced("gpt2", "config.json", "gelu_new", "relu").contains("activation `relu`"));
+    let message = replaced("llama3", "config.json", "\"rope_type\": \"llama3\"", "\"rope_type\": \"yarn\"");
+    assert!(message.contains("rope scaling `yarn` is not supported; linear and llama3 are"), "{message}");
+    let message = replaced("llama", "config.json", "\"hidden_size\": 64", "\"hidden_size\": 4000000000");
+    assert!(message.contains("impossible"), "{message}");
+}
+
+#[test]
+fn safetensors_that_lie() {
+    let header = |edit: fn(&mut Vec<u8>)| spoiled("gpt2", "model.safetensors", edit);
+    assert!(header(|bytes| bytes.truncate(100)).contains("no sound safetensors file"));
+    assert!(header(|bytes| put(bytes, 0, &u64::MAX.to_le_bytes())).contains("no sound safetensors file"));
+    assert!(header(|bytes| put(bytes, 0, &8u64.to_le_bytes())).contains("no sound safetensors file"));
+    assert!(header(|bytes| bytes.truncate(bytes.len() - 2)).contains("no sound safetensors file"));
+    let message = header(|bytes| {
+        let at = after(bytes, "\"dtype\":\"F") - 1;
+        put(bytes, at, b"I");
+    });
+    assert!(message.contains("I16, which is not supported"), "{message}");
+    let message = header(|bytes| {
+        let last = bytes.len() - 2;
+        put(bytes, last, &[0xff, 0x7f]);
+    });
+    assert!(message.contains("NaN or infinite"), "{message}");
+    let index = "model.safetensors.index.json";
+    let message = replaced("mistral", index, "model-00002-of-00002", "../model-00002-of-00002");
+    assert!(message.contains("is no file name"), "{message}");
+}
