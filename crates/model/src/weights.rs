@@ -2,7 +2,7 @@
 
 use crate::ModelError;
 use crate::file::{Checkpoint, Tensor};
-use sketchkv_kernels::{Activations, KernelError, Matrix, Rows, ThreadPool, WeightFormat};
+use sketchkv_kernels::{Activations, Matrix, Rows, ThreadPool, WeightFormat};
 use std::borrow::Cow;
 
 /// A tensor's name in Hugging Face folders and in GGUF, without `.weight` or `.bias`; `{}` is the layer.
@@ -106,8 +106,12 @@ impl<'a> Weights<'a> {
             let format = tensor.format().map_err(|reason| self.error(reason))?;
             rows.push(Rows { format, rows: part.rows, bytes });
         }
-        let matrix = Matrix::stack(cols, &rows, self.format, self.pool);
-        let matrix = matrix.map_err(|e| self.kernel_error(&tensors[0].0, e))?;
+        let stack = |rows: &[Rows<'_>]| Matrix::stack(cols, rows, self.format, self.pool);
+        let matrix = stack(&rows).map_err(|error| {
+            // The error does not say which part it is in; alone, that part fails again.
+            let culprit = rows.iter().position(|part| stack(&[*part]).is_err()).unwrap_or(0);
+            self.error(format!("tensor `{}`: {error}", tensors[culprit].0.entry.name))
+        })?;
         Ok(matrix.with_activations(Activations::Bits16))
     }
 
@@ -187,10 +191,6 @@ impl<'a> Weights<'a> {
 
     fn missing(&self, name: &str) -> ModelError {
         self.error(format!("tensor `{name}` is missing: the file is incomplete or of another architecture"))
-    }
-
-    fn kernel_error(&self, tensor: &Tensor<'_>, error: KernelError) -> ModelError {
-        self.error(format!("tensor `{}`: {error}", tensor.entry.name))
     }
 
     fn error(&self, reason: impl Into<String>) -> ModelError {

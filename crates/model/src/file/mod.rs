@@ -7,10 +7,11 @@ mod gguf;
 mod gguf_value;
 mod hash;
 
-pub(crate) use element::ElementType;
+pub use element::ElementType;
 pub use files::EmbeddedFolder;
 pub(crate) use files::Files;
 pub(crate) use folder::Folder;
+pub use folder::safetensors_entries;
 pub(crate) use gguf::Gguf;
 pub use gguf::GgufHeader;
 pub use gguf_value::Value;
