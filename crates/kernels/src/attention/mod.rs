@@ -2,7 +2,7 @@
 //!
 //! Everything works on strips of 16 slots of one KV head (see [`layout`]): decode multiplies the codes as they lie
 //! ([`key_scores`], [`value_sums`]); prefill decodes a page once and uses it for a block of queries
-//! ([`decode_keys`], [`dense_scores`], [`decode_values`], [`dense_values`]).
+//! ([`decode_keys`], [`dense_scores`], [`decode_values`], [`dense_values`]). [`codes`] estimates which strips are worth it.
 
 /// Runs a kernel generic over [`simd::Simd`] at a level, inside a function that has that level's instructions.
 macro_rules! dispatch {
@@ -25,6 +25,7 @@ macro_rules! dispatch {
     }};
 }
 
+pub mod codes;
 mod dense;
 mod keys;
 pub mod layout;

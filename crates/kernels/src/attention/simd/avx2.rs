@@ -27,6 +27,7 @@ impl Simd for Avx2 {
     type I = [__m256i; 2];
     type B = [__m256i; 2];
     type T = [__m256; 2];
+    type W = [[__m256i; 2]; 2];
 
     #[inline(always)]
     unsafe fn splat(x: f32) -> Self::F {
@@ -161,6 +162,43 @@ impl Simd for Avx2 {
     #[inline(always)]
     unsafe fn lookup(table: Self::B, index: Self::B) -> Self::B {
         unsafe { [_mm256_shuffle_epi8(table[0], index[0]), _mm256_shuffle_epi8(table[1], index[1])] }
+    }
+    #[inline(always)]
+    unsafe fn add_bytes(a: Self::B, b: Self::B) -> Self::B {
+        unsafe { [_mm256_add_epi8(a[0], b[0]), _mm256_add_epi8(a[1], b[1])] }
+    }
+    #[inline(always)]
+    unsafe fn zero_w() -> Self::W {
+        unsafe { [[_mm256_setzero_si256(); 2]; 2] }
+    }
+    #[inline(always)]
+    unsafe fn add_w(mut acc: Self::W, bytes: Self::B) -> Self::W {
+        unsafe {
+            for (half, bytes) in bytes.into_iter().enumerate() {
+                let even = _mm256_and_si256(bytes, _mm256_set1_epi16(0xff));
+                acc[0][half] = _mm256_add_epi16(acc[0][half], even);
+                acc[1][half] = _mm256_add_epi16(acc[1][half], _mm256_srli_epi16::<8>(bytes));
+            }
+            acc
+        }
+    }
+    #[inline(always)]
+    unsafe fn store_w(p: *mut u16, x: Self::W) {
+        unsafe {
+            _mm256_storeu_si256(p.cast(), x[0][0]);
+            _mm256_storeu_si256(p.add(16).cast(), x[0][1]);
+            _mm256_storeu_si256(p.add(32).cast(), x[1][0]);
+            _mm256_storeu_si256(p.add(48).cast(), x[1][1]);
+        }
+    }
+    #[inline(always)]
+    unsafe fn load_u16(p: *const u16) -> Self::I {
+        unsafe {
+            [
+                _mm256_cvtepu16_epi32(_mm_loadu_si128(p.cast())),
+                _mm256_cvtepu16_epi32(_mm_loadu_si128(p.add(8).cast())),
+            ]
+        }
     }
     #[inline(always)]
     unsafe fn load_u8(p: *const u8) -> Self::I {

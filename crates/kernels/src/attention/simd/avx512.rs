@@ -12,6 +12,7 @@ impl Simd for Avx512 {
     type I = __m512i;
     type B = __m512i;
     type T = __m512;
+    type W = [__m512i; 2];
 
     #[inline(always)]
     unsafe fn splat(x: f32) -> __m512 {
@@ -110,6 +111,32 @@ impl Simd for Avx512 {
     #[inline(always)]
     unsafe fn lookup(table: __m512i, index: __m512i) -> __m512i {
         unsafe { _mm512_shuffle_epi8(table, index) }
+    }
+    #[inline(always)]
+    unsafe fn add_bytes(a: __m512i, b: __m512i) -> __m512i {
+        unsafe { _mm512_add_epi8(a, b) }
+    }
+    #[inline(always)]
+    unsafe fn zero_w() -> Self::W {
+        unsafe { [_mm512_setzero_si512(); 2] }
+    }
+    #[inline(always)]
+    unsafe fn add_w(acc: Self::W, bytes: __m512i) -> Self::W {
+        unsafe {
+            let even = _mm512_and_si512(bytes, _mm512_set1_epi16(0xff));
+            [_mm512_add_epi16(acc[0], even), _mm512_add_epi16(acc[1], _mm512_srli_epi16::<8>(bytes))]
+        }
+    }
+    #[inline(always)]
+    unsafe fn store_w(p: *mut u16, x: Self::W) {
+        unsafe {
+            _mm512_storeu_si512(p.cast(), x[0]);
+            _mm512_storeu_si512(p.add(32).cast(), x[1]);
+        }
+    }
+    #[inline(always)]
+    unsafe fn load_u16(p: *const u16) -> __m512i {
+        unsafe { _mm512_cvtepu16_epi32(_mm256_loadu_si256(p.cast())) }
     }
     #[inline(always)]
     unsafe fn load_u8(p: *const u8) -> __m512i {

@@ -25,6 +25,8 @@ pub(crate) trait Simd: Copy {
     type I: Copy;
     /// 64 bytes: 4 per lane.
     type B: Copy;
+    /// 64 `u16`: one per byte.
+    type W: Copy;
 
     unsafe fn splat(x: f32) -> Self::F;
     unsafe fn load(p: *const f32) -> Self::F;
@@ -58,6 +60,16 @@ pub(crate) trait Simd: Copy {
     unsafe fn table(table: &[u8; 16]) -> Self::B;
     /// `table[index]`, byte by byte; indexes below 16.
     unsafe fn lookup(table: Self::B, index: Self::B) -> Self::B;
+
+    /// Byte by byte, without carry.
+    unsafe fn add_bytes(a: Self::B, b: Self::B) -> Self::B;
+    unsafe fn zero_w() -> Self::W;
+    /// Each byte added to its sum.
+    unsafe fn add_w(acc: Self::W, bytes: Self::B) -> Self::W;
+    /// Stores 64 sums: those of the even bytes, then those of the odd ones.
+    unsafe fn store_w(p: *mut u16, x: Self::W);
+    /// 16 `u16`, each widened to a lane.
+    unsafe fn load_u16(p: *const u16) -> Self::I;
 
     /// 16 bytes, each widened to a lane.
     unsafe fn load_u8(p: *const u8) -> Self::I;

@@ -22,6 +22,7 @@ impl Simd for Scalar {
     type I = [i32; 16];
     type B = [u8; 64];
     type T = [f32; 16];
+    type W = [u16; 64];
 
     unsafe fn splat(x: f32) -> Self::F {
         [x; 16]
@@ -96,6 +97,25 @@ impl Simd for Scalar {
     }
     unsafe fn lookup(table: Self::B, index: Self::B) -> Self::B {
         index.map(|i| table[i as usize])
+    }
+    unsafe fn add_bytes(a: Self::B, b: Self::B) -> Self::B {
+        std::array::from_fn(|i| a[i].wrapping_add(b[i]))
+    }
+    unsafe fn zero_w() -> Self::W {
+        [0; 64]
+    }
+    unsafe fn add_w(acc: Self::W, bytes: Self::B) -> Self::W {
+        std::array::from_fn(|i| acc[i].wrapping_add(bytes[i] as u16))
+    }
+    unsafe fn store_w(p: *mut u16, x: Self::W) {
+        for (i, x) in x.into_iter().enumerate() {
+            // SAFETY: see the note on the impl.
+            unsafe { p.add(i % 2 * 32 + i / 2).write_unaligned(x) }
+        }
+    }
+    unsafe fn load_u16(p: *const u16) -> Self::I {
+        // SAFETY: see the note on the impl.
+        map(unsafe { p.cast::<[u16; 16]>().read_unaligned() }, |x| x as i32)
     }
     unsafe fn load_u8(p: *const u8) -> Self::I {
         // SAFETY: see the note on the impl.
