@@ -36,6 +36,8 @@ pub(crate) struct HeadScratch {
     turned: Vec<f32>,
     /// Strips to read, ascending.
     strips: Vec<u32>,
+    /// Scratch of the index that chose them.
+    estimates: Vec<f32>,
     /// Keys of the chunk, `[strip][dim][16]`.
     chunk_keys: Vec<f32>,
     partial: Partial,
@@ -194,22 +196,24 @@ impl Call<'_> {
         own.queries.set(&own.turned, format.dim);
     }
 
-    fn select(&self, head: &mut Head, own: &mut HeadScratch, h: usize) {
+    fn view<'h>(&self, h: usize, head: &'h Head) -> View<'h> {
+        View { positions: head.positions(), live: head.live(), position: self.chunks[h].position }
+    }
+
+    fn select(&self, head: &Head, own: &mut HeadScratch, h: usize) {
         own.strips.clear();
-        let Some(mut read) = head.read.take() else {
+        let Some(read) = &head.read else {
             own.strips.extend(0..(head.slots() / STRIP) as u32);
             return;
         };
-        let view = View { positions: head.positions(), live: head.live(), position: self.chunks[h].position };
-        read.select(&own.scaled, &view, &mut own.strips);
-        head.read = Some(read);
+        read.select(&own.scaled, &self.view(h, head), &mut own.estimates, &mut own.strips);
     }
 
     /// Puts together what the tasks found, the tail and the token itself.
     fn merge(&self, h: usize, head: &mut Head, own: &mut HeadScratch, tasks: &[RunTask]) {
         let (format, chunk) = (self.format(), &self.chunks[h]);
         let (d, dim) = (format.head_dim, format.dim);
-        let HeadScratch { partial, out, scaled, work, .. } = own;
+        let HeadScratch { partial, out, scaled, strips, work, .. } = own;
         let tasks = || tasks.iter().filter(|task| task.head == h);
         // The sums over slots are in the space of the value codes: put together there, then turned back.
         partial.reset(self.group, dim);
@@ -222,6 +226,9 @@ impl Call<'_> {
             format.values.turn_back(acc);
         }
         partial.narrow(dim, d);
+        if let Some(read) = &head.read {
+            read.rest(scaled, &self.view(h, head), strips, partial);
+        }
         if let Some(tail) = &head.tail {
             tail.attend(scaled, partial);
         }

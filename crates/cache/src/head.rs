@@ -5,7 +5,7 @@ use crate::format::Format;
 use crate::keep::{Arrival, Keep, Step};
 use crate::page::{PAGE, PAGE_STRIPS, Page};
 use crate::profile::Profile;
-use crate::read::Read;
+use crate::read::{Read, Written};
 use crate::tail::{Evicted, Tail};
 use sketchkv_kernels::attention::layout::STRIP;
 use sketchkv_kernels::cpu::Level;
@@ -427,13 +427,14 @@ impl Head {
                 &work.turned_value,
                 self.live[page],
             );
+            if let Some(read) = &mut self.read {
+                let (key, value) = (chunk.key(token), chunk.value(token));
+                read.write(&Written { slot, key, value, others: self.live[page] });
+            }
             self.live[page] |= 1 << (slot % PAGE);
             self.positions[slot] = (chunk.position + token) as u32;
             self.state[slot * words..][..words].copy_from_slice(&work.state[token * words..][..words]);
             self.count += 1;
-            if let Some(read) = &mut self.read {
-                read.write(slot, chunk.key(token));
-            }
         }
     }
 
@@ -581,9 +582,7 @@ impl Head {
                 self.positions[to] = self.positions[slot];
                 self.positions[slot] = EMPTY;
                 self.state.copy_within(slot * words..(slot + 1) * words, to * words);
-                if let Some(read) = &mut self.read {
-                    read.relocate(slot, to);
-                }
+                self.index(env, to, live);
             }
             if strip == 0 {
                 self.pages.pop();
@@ -620,6 +619,25 @@ impl Head {
             }
         }
         self.compact(env);
+        // What the index knows of the forgotten tokens goes too.
+        if let Some(read) = &mut self.read {
+            read.resize(0);
+            read.resize(self.positions.len());
+            for slot in (0..self.slots()).filter(|&slot| self.positions[slot] != EMPTY).collect::<Vec<_>>() {
+                self.index(env, slot, self.live[slot / PAGE] & ((1 << (slot % PAGE)) - 1));
+            }
+        }
+    }
+
+    /// Tells the index of the token in a slot as it is stored; `others` are the other slots of the page that count.
+    fn index(&mut self, env: Env<'_>, slot: usize, others: u64) {
+        if let Some(mut read) = self.read.take() {
+            let d = env.format.head_dim;
+            let (mut key, mut value) = (vec![0.0; env.format.dim], vec![0.0; env.format.dim]);
+            self.load(env, slot, &mut key, &mut value);
+            read.write(&Written { slot, key: &key[..d], value: &value[..d], others });
+            self.read = Some(read);
+        }
     }
 }
 

@@ -14,6 +14,7 @@ mod format;
 mod head;
 pub mod keep;
 mod ledger;
+mod means;
 pub mod method;
 mod page;
 mod partial;

@@ -187,7 +187,8 @@ fn a_saved_cache_goes_on_bit_for_bit() {
     for spec in each_alone() {
         let mut whole = cache(&shape, &spec);
         stream.run(&mut whole, &pool, 0, 217, 40);
-        let mut loaded = Cache::from_bytes(&whole.to_bytes(), shape.clone()).unwrap_or_else(|e| panic!("{spec}: {e}"));
+        let mut loaded =
+            Cache::from_bytes(&whole.to_bytes(), shape.clone()).unwrap_or_else(|e| panic!("{spec}: {e}"));
         assert_eq!(loaded.ledger(), whole.ledger(), "{spec}");
         let want = stream.run(&mut whole, &pool, 217, 83, 1);
         assert_eq!(stream.run(&mut loaded, &pool, 217, 83, 1), want, "{spec}");

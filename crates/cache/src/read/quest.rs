@@ -1,0 +1,145 @@
+use super::{K, Read, View, Written, choose};
+use crate::format::padded;
+use crate::keep::Context;
+use crate::means::{load_strips, wide};
+use crate::method::{Call, Choice, Kind, Method, Parameter};
+use crate::state::{Reader, StateError, Writer};
+use sketchkv_kernels::attention::layout::{Encoding, Layout, STRIP, Side};
+use sketchkv_kernels::attention::{Strips, exponentials, key_scores, maximum};
+use sketchkv_kernels::cpu;
+
+pub(super) static METHOD: Method = Method {
+    name: "quest",
+    choice: Choice::Read,
+    summary: "the pages whose keys could promise most: bounds of every dimension",
+    formula: "bound = Σ_j max(q_j·min_j, q_j·max_j)/√d; the pages of largest mean over the group of softmax(bound) are \
+              read, k slots in all",
+    state: "4d B a page, in f16",
+    paper: "Quest, arXiv 2406.10774",
+    differs: "The heads of a group choose together, since they share the keys. Where a slot is reused the bounds of its \
+              page only widen, until the page is empty.",
+    parameters: &[
+        K,
+        Parameter {
+            name: "page",
+            kind: Kind::Word(&["16", "32", "64"]),
+            default: "32",
+            help: "slots that share bounds",
+        },
+    ],
+};
+
+pub(super) fn build(call: &Call, context: &Context<'_>) -> Option<Box<dyn Read>> {
+    Some(Box::new(Quest {
+        k: call.integer("k").expect("declared without auto"),
+        page: call.word("page").parse().expect("the words are numbers"),
+        layout: Layout::new(Side::Keys, Encoding::F16, padded(context.shape.head_dim)),
+        head_dim: context.shape.head_dim,
+        low: Strips::default(),
+        high: Strips::default(),
+    }))
+}
+
+#[derive(Clone)]
+struct Quest {
+    k: usize,
+    /// Slots a page.
+    page: usize,
+    /// Of 16 pages, where a page has the place of a slot.
+    layout: Layout,
+    head_dim: usize,
+    /// Least of each dimension.
+    low: Strips,
+    /// Largest of each dimension.
+    high: Strips,
+}
+
+impl Quest {
+    /// Bytes of the lower or of the upper bounds.
+    fn side_bytes(&self, slots: usize) -> usize {
+        slots.div_ceil(self.page).div_ceil(STRIP) * self.layout.strip_bytes()
+    }
+}
+
+impl Read for Quest {
+    fn clone_box(&self) -> Box<dyn Read> {
+        Box::new(self.clone())
+    }
+
+    fn bytes(&self, slots: usize) -> usize {
+        2 * self.side_bytes(slots)
+    }
+
+    fn resize(&mut self, slots: usize) {
+        let bytes = self.side_bytes(slots);
+        self.low.resize(bytes);
+        self.high.resize(bytes);
+    }
+
+    fn write(&mut self, token: &Written<'_>) {
+        let (page, bytes) = (token.slot / self.page, self.layout.strip_bytes());
+        let first = token.slot % 64 / self.page * self.page;
+        let slots = u64::MAX >> (64 - self.page) << first;
+        let alone = token.others & slots == 0;
+        let move_bound = |side: &mut Strips, further: fn(f32, f32) -> f32| {
+            let strip = &mut side[page / STRIP * bytes..][..bytes];
+            let mut bound = [0.0; 512];
+            let bound = &mut bound[..self.layout.dim];
+            self.layout.get(strip, page % STRIP, None, bound);
+            for (bound, &x) in bound.iter_mut().zip(token.key) {
+                *bound = if alone { x } else { further(*bound, x) };
+            }
+            self.layout.put(strip, page % STRIP, bound);
+        };
+        move_bound(&mut self.low, f32::min);
+        move_bound(&mut self.high, f32::max);
+    }
+
+    fn select(&self, queries: &[f32], view: &View<'_>, scratch: &mut Vec<f32>, chosen: &mut Vec<u32>) {
+        let strips = view.positions.len() / STRIP;
+        if strips <= self.k / STRIP {
+            chosen.extend((0..strips as u32).filter(|&strip| view.live_in(strip as usize) != 0));
+            return;
+        }
+        // max(q·min, q·max) = max(q, 0)·max + min(q, 0)·min: two products.
+        let level = cpu::level();
+        let split = |part: fn(f32, f32) -> f32| {
+            let part: Vec<f32> = queries.iter().map(|&q| part(q, 0.0)).collect();
+            wide(&part, self.head_dim)
+        };
+        let (above, below) = (split(f32::max), split(f32::min));
+        let pages = self.side_bytes(view.positions.len()) / self.layout.strip_bytes() * STRIP;
+        scratch.resize(2 * above.count() * pages, 0.0);
+        let (bounds, lower) = scratch.split_at_mut(above.count() * pages);
+        key_scores(level, &self.layout, None, &above, &self.high, bounds, pages);
+        key_scores(level, &self.layout, None, &below, &self.low, lower, pages);
+        bounds.iter_mut().zip(&*lower).for_each(|(bound, lower)| *bound += lower);
+
+        let mut masses = vec![0.0; strips];
+        for bounds in bounds.chunks_exact_mut(pages) {
+            for (page, bound) in bounds.iter_mut().enumerate() {
+                let live = (page * self.page / STRIP..(page + 1) * self.page / STRIP)
+                    .any(|strip| strip < strips && view.live_in(strip) != 0);
+                if !live {
+                    *bound = f32::NEG_INFINITY;
+                }
+            }
+            let max = maximum(level, bounds);
+            let share = 1.0 / exponentials(level, bounds, max);
+            for (strip, mass) in masses.iter_mut().enumerate() {
+                *mass += share * bounds[strip * STRIP / self.page];
+            }
+        }
+        choose(self.k, &masses, view, chosen);
+    }
+
+    fn save(&self, out: &mut Writer) {
+        out.blob(&self.low);
+        out.blob(&self.high);
+    }
+
+    fn load(&mut self, from: &mut Reader<'_>) -> Result<(), StateError> {
+        load_strips(&mut self.low, from)?;
+        load_strips(&mut self.high, from)
+    }
+}
