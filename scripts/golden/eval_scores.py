@@ -1,8 +1,9 @@
 #!/usr/bin/env python3
 """Golden perplexity and KL divergence of tiny-gpt2, by transformers in f32.
 
-The second distribution is that of a sliding window with 4 sinks: under a cache of S slots, the token at position t
-sees the positions 0..3, the last S - 4 before it, and itself; that is an attention mask, so transformers can run it.
+The second distribution is that of a sliding window with 4 sinks. The prefill is one chunk, which sees all of itself;
+after it, under a cache of S slots, the token at position t sees the positions 0..3, the last S - 4 before it, and itself.
+That is an attention mask, so transformers can run it.
 
     pip install torch transformers
     python scripts/golden/eval_scores.py > crates/eval/tests/golden/scores.json
@@ -56,7 +57,7 @@ def main():
         base = model(tokens[None]).logits[0, scored].double()
         golden["full"] = scores(base, base, tokens[PREFILL:])
         for slots in (32, 64, 128):
-            seen = (key <= query) & ((key < SINKS) | (key >= query - (slots - SINKS)))
+            seen = (key <= query) & ((query < PREFILL) | (key < SINKS) | (key >= query - (slots - SINKS)))
             mask = torch.where(seen, 0.0, torch.finfo(torch.float32).min)[None, None]
             logits = model(tokens[None], attention_mask=mask).logits[0, scored].double()
             golden["windows"][str(slots)] = scores(base, logits, tokens[PREFILL:])

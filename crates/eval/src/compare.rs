@@ -3,7 +3,7 @@ use crate::{
     machine::{peak_resident, reset_peak_resident},
     metrics::{DivergenceTable, Interval, Latency, TokenScore, Unit, bootstrap_mean, paired_bootstrap},
     progress::{Counter, Progress},
-    scoring::{REFERENCE_SPEC, Run, Schedule, Scorer},
+    scoring::{REFERENCE_SPEC, Run, Schedule, Scorer, skip},
     tasks::TextSample,
 };
 use serde::{Deserialize, Serialize};
@@ -15,7 +15,7 @@ use sketchkv_model::Model;
 pub struct CompareOptions {
     /// The caches, one row each, in this order.
     pub specs: Vec<NamedSpec>,
-    /// Tokens taken in at once before scoring starts. The cap of every row should bind by then.
+    /// Tokens taken in at once before scoring starts; later where a row's cap binds later, for every row alike.
     pub prefill: usize,
     /// Tokens of each step after that: 1 is true streaming decode; more is faster, and a little kinder to methods
     /// that evict, since a chunk attends to all of itself.
@@ -66,8 +66,10 @@ pub struct Comparison {
     pub text_hash: String,
     /// Documents scored.
     pub documents: usize,
-    /// Tokens of each document before the first scored one.
+    /// Tokens of each document taken in at once.
     pub prefill: usize,
+    /// Position of the first scored token: the end of the prefill, or where the last cap binds that ever does.
+    pub scored_from: usize,
     /// Tokens of a step.
     pub stream: usize,
     /// What `kl_mean` and `ppl_change` are against.
@@ -92,6 +94,8 @@ pub struct Row {
     pub kv_bytes: usize,
     /// The same in percent of an f16 cache of all tokens.
     pub kv_percent: f64,
+    /// Position from which on tokens had been evicted, the latest of all documents; none where the cap never binds.
+    pub binds_at: Option<usize>,
     /// The bytes, itemised.
     pub ledger: LedgerBytes,
     /// Tokens per second of the prefill.
@@ -164,24 +168,31 @@ pub fn compare(
     let mut counter = Counter::new(progress, work);
     let schedule = Schedule { prefill, stream, timed };
     let mut scorer = Scorer::new(model, text.documents.clone(), schedule, &mut counter)?;
-    let base = scorer.reference_scores()?.concat();
-    let reference_ppl = DivergenceTable::of(&base).map_or(f64::NAN, |table| table.ppl.mean);
-    let mut rows = Vec::new();
-    let mut units = Vec::new();
+    let mut base = scorer.reference_scores()?;
+    let mut runs = Vec::new();
     for named in &options.specs {
         reset_peak_resident();
         let run = scorer.run(&named.spec, seed, &mut counter)?;
-        let peak = peak_resident().unwrap_or(0);
+        runs.push((named, run, peak_resident().unwrap_or(0)));
+    }
+    let scored_from = scored_from(prefill, &base, runs.iter().map(|(_, run, _)| run));
+    skip(&mut base, scored_from - prefill);
+    let mut rows = Vec::new();
+    let mut units = Vec::new();
+    for (named, mut run, peak) in runs {
+        run.skip(scored_from - prefill);
         let (of_run, _) = resampling_units(&run.scores);
         rows.push(row(model, named, &run, &of_run, seed, peak)?);
         units.push(of_run);
     }
     mark_ties(&mut rows, &units, seed);
+    let resampled = resampling_units(&base).1.to_owned();
+    let base = base.concat();
     Ok(Comparison {
         model: model.config().name.clone(),
         text: text.name.clone(),
         context: text.documents.iter().map(Vec::len).max().unwrap_or(0),
-        scored_tokens: scorer.scored_tokens(),
+        scored_tokens: base.len(),
         seed,
         machine: Machine::this(),
         threads: model.pool().threads(),
@@ -190,10 +201,11 @@ pub fn compare(
         text_hash: text.hash(),
         documents: text.documents.len(),
         prefill,
+        scored_from,
         stream,
         reference: REFERENCE_SPEC.to_owned(),
-        reference_ppl,
-        resampled: resampling_units(&scorer.reference_scores()?).1.to_owned(),
+        reference_ppl: DivergenceTable::of(&base).map_or(f64::NAN, |table| table.ppl.mean),
+        resampled,
         rows,
     })
 }
@@ -217,6 +229,7 @@ pub(crate) fn row(
         spec: named.spec.to_string(),
         kv_bytes,
         kv_percent: 100.0 * kv_bytes as f64 / uncompressed,
+        binds_at: run.binds_at,
         ledger: run.ledger.into(),
         prefill_tps: run.prefill_tokens as f64 / run.prefill.as_secs_f64(),
         decode_tps: latency.map_or(0.0, |latency| 1e3 / latency.median_ms),
@@ -230,6 +243,14 @@ pub(crate) fn row(
         peak_rss_bytes,
         divergence,
     })
+}
+
+/// The first position at which every cap that ever binds has bound, if at least a block of every document is then
+/// left to score; else the end of the prefill.
+fn scored_from<'r>(prefill: usize, base: &[Vec<TokenScore>], runs: impl Iterator<Item = &'r Run>) -> usize {
+    let shortest = base.iter().map(Vec::len).min().unwrap_or(0);
+    let last = (prefill + shortest).saturating_sub(BLOCK).max(prefill);
+    runs.filter_map(|run| run.binds_at).filter(|&at| at <= last).fold(prefill, usize::max)
 }
 
 /// Scored tokens of a block that is resampled as a whole where documents are few.

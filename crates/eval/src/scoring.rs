@@ -43,6 +43,8 @@ pub(crate) struct Run {
     pub(crate) prefill: Duration,
     /// Tokens of all prefills.
     pub(crate) prefill_tokens: usize,
+    /// Position from which on a token had been evicted, the latest of all documents; `None` when none ever was.
+    pub(crate) binds_at: Option<usize>,
     /// Times of the single-token steps at the end of each document.
     pub(crate) steps: Vec<Duration>,
 }
@@ -66,11 +68,6 @@ impl<'m> Scorer<'m> {
             scorer.run_reference(document, counter)?;
         }
         Ok(scorer)
-    }
-
-    /// Scored tokens of all documents together.
-    pub(crate) fn scored_tokens(&self) -> usize {
-        self.reference.rows()
     }
 
     /// What the uncompressed cache itself scores, `[document][scored token]`.
@@ -129,6 +126,7 @@ impl<'m> Scorer<'m> {
             depth: 0,
             prefill: Duration::ZERO,
             prefill_tokens: 0,
+            binds_at: None,
             steps: Vec::new(),
         };
         let mut row = 0;
@@ -158,6 +156,7 @@ impl<'m> Scorer<'m> {
         let mut scores = Vec::with_capacity(tokens.len() - prefill);
         // The last token of the prefill predicts the first scored one; the last token of all predicts none.
         let timed_from = (tokens.len() - 1).saturating_sub(timed).max(prefill);
+        let mut bound = false;
         let mut at = 0;
         while at < tokens.len() - 1 {
             let (size, want) = match at {
@@ -170,6 +169,10 @@ impl<'m> Scorer<'m> {
             let mut batch = [Sequence { tokens: &tokens[at..end], cache: &mut *cache }];
             let logits = self.model.forward(&mut batch, &mut self.workspace, want)?;
             let took = started.elapsed();
+            if !bound && cache.has_evicted() {
+                bound = true;
+                run.binds_at = run.binds_at.max(Some(end));
+            }
             if at == 0 {
                 run.prefill += took;
                 run.prefill_tokens += size;
@@ -186,6 +189,18 @@ impl<'m> Scorer<'m> {
         }
         Ok(scores)
     }
+}
+
+impl Run {
+    /// Forgets the scores of the first `tokens` scored tokens of every document.
+    pub(crate) fn skip(&mut self, tokens: usize) {
+        skip(&mut self.scores, tokens);
+    }
+}
+
+/// Forgets the first `tokens` scores of every document.
+pub(crate) fn skip(scores: &mut [Vec<TokenScore>], tokens: usize) {
+    scores.iter_mut().for_each(|document| drop(document.drain(..tokens.min(document.len()))));
 }
 
 fn check(documents: &[Vec<u32>], schedule: Schedule) -> Result<(), EvalError> {

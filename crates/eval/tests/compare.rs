@@ -45,6 +45,66 @@ fn perplexity_of_the_full_cache_is_that_of_transformers() {
 }
 
 #[test]
+fn divergences_of_a_window_are_those_of_transformers_under_its_mask() {
+    let (model, golden) = (tiny_gpt2(WeightFormat::F32), golden());
+    let slots = ["32", "64", "128"];
+    let specs = slots.map(|slots| format!("window(sinks=4)+f32@{slots}tok"));
+    let comparison = run(&model, &golden, &specs.each_ref().map(String::as_str), 1);
+    for (row, slots) in comparison.rows.iter().zip(slots) {
+        let theirs = &golden["windows"][slots];
+        let ours = &row.divergence;
+        for (value, name) in [
+            (row.ppl, "ppl"),
+            (row.kl_mean, "kl_mean"),
+            (ours.kl.error, "kl_error"),
+            (ours.kl_at.median, "kl_median"),
+            (ours.kl_at.p99, "kl_p99"),
+            (ours.kl_at.max, "kl_max"),
+            (ours.delta_p.mean, "delta_p_mean"),
+            (ours.delta_p_rms.mean, "delta_p_rms"),
+            (row.same_top, "same_top"),
+            (ours.ln_ppl_ratio.mean, "ln_ppl_ratio"),
+            (ours.ln_ppl_ratio.error, "ln_ppl_ratio_error"),
+        ] {
+            assert_near(value, &theirs[name], 2e-3, 1e-6, &format!("{name} at {slots} slots"));
+        }
+    }
+}
+
+/// `random` keeps other tokens than the model looks at: every score that claims to see damage must see it.
+#[test]
+fn keeping_the_wrong_tokens_is_seen_by_every_score() {
+    let model = tiny_gpt2(WeightFormat::Native);
+    let mut golden = golden();
+    // A passage that comes twice: on plain prose this model hardly looks back.
+    let tokens = golden["tokens"].as_array().unwrap()[..192].to_vec();
+    golden["tokens"] = [tokens.clone(), tokens].concat().into();
+    let comparison = run(&model, &golden, &["full", "random@32tok"], 1);
+    let [full, wrong] = &comparison.rows[..] else { panic!("two rows") };
+    assert!(wrong.kl_mean > 1.0 && wrong.kl_mean > 100.0 * full.kl_mean, "{wrong:?}");
+    assert!(wrong.ppl_change > 5.0 && full.ppl_change.abs() < 0.01, "{wrong:?}");
+    assert!(wrong.same_top < 0.6 && full.same_top > 0.98, "{wrong:?}");
+    assert!(wrong.divergence.delta_p.mean < -0.2 && wrong.divergence.delta_p_rms.mean > 0.3, "{wrong:?}");
+    assert!(wrong.kl_interval.unwrap()[0] > full.kl_interval.unwrap()[1] && !wrong.tie, "{wrong:?}");
+    assert!(wrong.kv_bytes < full.kv_bytes / 3, "{wrong:?}");
+}
+
+/// Rows whose caps bind at different places are scored from the last of these on, all of them.
+#[test]
+fn only_tokens_after_every_cap_binds_are_scored() {
+    let (model, golden) = (tiny_gpt2(WeightFormat::Native), golden());
+    let early = run(&model, &golden, &["window@64tok"], 1);
+    assert_eq!((early.scored_from, early.scored_tokens), (192, 192));
+    assert_eq!(early.rows[0].binds_at, Some(192));
+    let both = run(&model, &golden, &["window@64tok", "window@256tok", "full", "window@1000tok"], 1);
+    let binds = both.rows[1].binds_at.unwrap();
+    assert!((256..=264).contains(&binds), "{binds}");
+    assert_eq!((both.scored_from, both.scored_tokens), (binds, 384 - binds));
+    assert_eq!((both.rows[2].binds_at, both.rows[3].binds_at), (None, None));
+    assert!(both.rows.iter().all(|row| row.divergence.tokens == both.scored_tokens));
+}
+
+#[test]
 fn rows_say_what_they_measured() {
     let (model, golden) = (tiny_gpt2(WeightFormat::Native), golden());
     let comparison = run(&model, &golden, &["full"], 1);

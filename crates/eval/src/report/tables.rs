@@ -59,6 +59,7 @@ fn scored_table(caption: &str, scored: &[&Measured<'_, Scored>]) -> String {
         "same top, %",
         "KL 99 %",
         "decode tok/s",
+        "evicts from",
         "peak memory",
     ];
     let rows = scored
@@ -80,6 +81,7 @@ fn scored_table(caption: &str, scored: &[&Measured<'_, Scored>]) -> String {
                 number(row.same_top, format!("{:.1}", 100.0 * row.same_top)),
                 number(row.divergence.kl_at.p99, nats(row.divergence.kl_at.p99)),
                 number(row.decode_tps, format!("{:.1}", row.decode_tps)),
+                row.binds_at.map_or_else(|| text("–"), |at| number(at as f64, at.to_string())),
                 number(row.peak_rss_bytes as f64, bytes(row.peak_rss_bytes as f64)),
             ]
         })

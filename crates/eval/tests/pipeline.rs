@@ -1,0 +1,168 @@
+//! From a model to a page: every experiment on the embedded model, its results file, and the report in a browser.
+
+mod common;
+
+use common::tiny_gpt2;
+use sketchkv_eval::{
+    Silent,
+    experiments::{Experiment, Grid, Lab, Settings, Shard},
+    report::report,
+    results::{Finished, Results, State},
+    tasks::{Corpus, TaskKind},
+};
+use sketchkv_model::{Model, WeightFormat};
+use std::{fs, path::Path, process::Command};
+
+fn settings(model: &Model) -> Settings {
+    Settings {
+        context: 160,
+        prefill: 80,
+        samples: 2,
+        lengths: vec![64, 128],
+        depths: vec![64, 128],
+        timed: 4,
+        budgets: vec!["50%".into(), "25%".into()],
+        tasks: vec![TaskKind::NiahSingle, TaskKind::Copy],
+        task_lengths: vec![256],
+        task_samples: 1,
+        needle_depths: vec![0.0, 1.0],
+        candidates: 4,
+        specs: Vec::new(),
+        ..Settings::quick(model.config())
+    }
+}
+
+fn corpus() -> Corpus {
+    let data = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../data/persuasion.txt");
+    Corpus::read(&[data]).unwrap().with_repeats()
+}
+
+fn run(
+    model: &Model,
+    settings: Settings,
+    file: &Path,
+    shard: Option<Shard>,
+    experiments: &[Experiment],
+) -> (usize, usize) {
+    let grid = "[[grid]]\nspec = 'h2o(decay={decay})@{cap}'\nvalues = { decay = [0.9, 0.99], cap = ['50%', '64tok'] }";
+    let grid = Grid::parse(grid).unwrap();
+    let corpus = corpus();
+    let mut results = Results::open(file, "sketchkv experiment all").unwrap();
+    let mut lab = Lab::new(model, &corpus, settings, &mut results, shard).unwrap();
+    experiments.iter().fold((0, 0), |(measured, known), &experiment| {
+        let outcome = lab.run(experiment, Some(&grid), &mut Silent).unwrap();
+        assert!(outcome.failed.is_empty(), "{experiment:?}: {:?}", outcome.failed);
+        (measured + outcome.measured, known + outcome.known)
+    })
+}
+
+#[test]
+fn everything_is_measured_once_and_shown() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("results.sqlite");
+    let model = tiny_gpt2(WeightFormat::Native);
+    let (measured, known) = run(&model, settings(&model), &file, None, &Experiment::ALL);
+    assert!(measured > 60 && known == 0, "{measured} {known}");
+    // The second round of a search may repeat what the first has.
+    let again = run(&model, settings(&model), &file, None, &Experiment::ALL);
+    assert_eq!(again, (0, measured));
+
+    let cells = Results::open_existing(&file).unwrap().finished().unwrap();
+    assert!(cells.iter().all(|cell| cell.state == State::Done && cell.duration_s > 0.0));
+    assert_caps(&cells);
+    let page = report(&cells);
+    for part in [
+        "id=\"frontier\"",
+        "id=\"speed\"",
+        "id=\"memory\"",
+        "id=\"needles\"",
+        "id=\"tasks\"",
+        "id=\"comparison\"",
+        "id=\"generation\"",
+        "id=\"grid\"",
+        "id=\"baseline\"",
+        "<strong>At 25%:</strong>",
+        "sketchkv experiment all",
+    ] {
+        assert!(page.contains(part), "{part}");
+    }
+    assert!(!page.contains("http://") && !page.contains("https://"), "the page loads nothing");
+    look_at(&page, folder.path());
+}
+
+/// A cell that was run under a share of the bytes took no more than that; a small share of so short a document is less
+/// than the least that a cache needs.
+fn assert_caps(cells: &[Finished]) {
+    let mut capped = 0;
+    for cell in cells {
+        let (Some(percent), Some(kv)) = (cell.cell.spec.split_once('@'), cell.measured.get("kv_percent"))
+        else {
+            continue;
+        };
+        let cap: Option<f64> = percent.1.strip_suffix('%').and_then(|cap| cap.parse().ok());
+        if let Some(cap) = cap.filter(|&cap| cap >= 50.0) {
+            assert!(kv.as_f64().unwrap() <= cap + 0.01, "{}: {kv}", cell.cell.spec);
+            capped += 1;
+        }
+    }
+    assert!(capped > 4, "{capped}");
+}
+
+#[test]
+fn shards_are_disjoint_and_complete() {
+    let folder = tempfile::tempdir().unwrap();
+    let model = tiny_gpt2(WeightFormat::Native);
+    let settings = Settings {
+        specs: ["full", "window@50%", "window@25%", "random@50%"].map(str::to_owned).to_vec(),
+        ..settings(&model)
+    };
+    let parts: Vec<_> = (1..=2).map(|index| folder.path().join(format!("part{index}.sqlite"))).collect();
+    let measured: usize = parts
+        .iter()
+        .zip(1..)
+        .map(|(part, index)| {
+            let shard = Some(Shard { index, of: 2 });
+            run(&model, settings.clone(), part, shard, &[Experiment::Speed, Experiment::Baseline]).0
+        })
+        .sum();
+    // 4 specs: one cell of speed each, and two lengths of the baseline.
+    assert_eq!(measured, 12);
+    let mut all = Results::open(&folder.path().join("all.sqlite"), "").unwrap();
+    let merged: Vec<_> = parts.iter().map(|part| all.merge(part).unwrap()).collect();
+    assert_eq!(
+        merged.iter().map(|m| (m.added, m.known)).fold((0, 0), |a, b| (a.0 + b.0, a.1 + b.1)),
+        (12, 0)
+    );
+}
+
+/// Opens the page in headless Chromium in both colour schemes: no console message, every element there and laid out,
+/// tables that sort, and text that stands out from its background.
+fn look_at(page: &str, folder: &Path) {
+    let Some(browser) = ["chromium", "chromium-browser", "google-chrome"].into_iter().find(|name| {
+        Command::new(name).arg("--version").output().is_ok_and(|output| output.status.success())
+    }) else {
+        assert!(std::env::var_os("CI").is_none(), "the report is tested in Chromium: install it");
+        eprintln!("skipped: there is no Chromium to open the report in");
+        return;
+    };
+    let checks = format!("<script>{}</script></body>", include_str!("report_checks.js"));
+    let file = folder.join("report.html");
+    fs::write(&file, page.replace("</body>", &checks)).unwrap();
+    if let Some(kept) = std::env::var_os("SKETCHKV_KEEP_REPORT") {
+        fs::write(kept, page).unwrap();
+    }
+    for (scheme, width) in [("0", "1280,900"), ("1", "1280,900"), ("1", "390,844")] {
+        let output = Command::new(browser)
+            .args(["--headless", "--no-sandbox", "--disable-gpu", "--enable-logging=stderr", "--dump-dom"])
+            .arg(format!("--blink-settings=preferredColorScheme={scheme}"))
+            .arg(format!("--window-size={width}"))
+            .arg(format!("--user-data-dir={}", folder.join("profile").display()))
+            .arg(format!("file://{}", file.display()))
+            .output()
+            .unwrap();
+        let (dom, log) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
+        assert!(!log.contains("CONSOLE"), "{log}");
+        let found = dom.split_once("data-checks=\"").and_then(|(_, rest)| rest.split_once('"'));
+        assert_eq!(found.map(|(checks, _)| checks), Some("passed"), "scheme {scheme}, {width}");
+    }
+}

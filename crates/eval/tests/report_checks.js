@@ -1,0 +1,55 @@
+"use strict";
+(() => {
+  const wrong = [];
+  const check = (holds, what) => holds || wrong.push(what);
+  const all = (selector) => [...document.querySelectorAll(selector)];
+
+  for (const id of ["frontier", "speed", "memory"]) {
+    const drawing = document.querySelector(`#${id} svg`);
+    check(drawing && drawing.getBoundingClientRect().height > 100, `${id} is drawn`);
+    check(drawing && drawing.querySelectorAll("circle, rect").length > 1, `${id} has marks`);
+    check(drawing && drawing.getAttribute("role") === "img" && drawing.getAttribute("aria-label").length > 20,
+      `${id} is described`);
+  }
+  check(all("figure").every((figure) => figure.querySelector("figcaption code")), "every figure names its command");
+  check(all("table").every((table) => table.caption && table.tHead), "every table has a caption and a head");
+  check(all("th").every((th) => ["col", "row"].includes(th.getAttribute("scope"))), "every head has a scope");
+  check(document.documentElement.lang === "en" && document.title.length > 10, "language and title");
+  check(all("h1").length === 1, "one h1");
+  check(document.documentElement.scrollWidth <= window.innerWidth + 1, "the page itself does not scroll sideways");
+
+  const table = document.querySelector("#comparison table");
+  const values = () => [...table.tBodies[0].rows].map((row) => Number(row.cells[5].dataset.value));
+  const button = table.tHead.rows[0].cells[5].querySelector("button");
+  const sorted = (list, sign) => list.every((value, i) => i === 0 || sign * (value - list[i - 1]) >= 0);
+  button.click();
+  check(sorted(values(), 1), "sorts up");
+  check(button.closest("th").getAttribute("aria-sort") === "ascending", "says that it is sorted");
+  button.click();
+  check(sorted(values(), -1), "sorts down");
+
+  // WCAG 2 contrast of every text against the nearest background behind it.
+  const channels = (color) => (color.match(/[\d.]+/g) || []).map(Number);
+  const luminance = (rgb) => {
+    const [r, g, b] = rgb.slice(0, 3).map((c) => (c /= 255) <= 0.03928 ? c / 12.92 : ((c + 0.055) / 1.055) ** 2.4);
+    return 0.2126 * r + 0.7152 * g + 0.0722 * b;
+  };
+  const background = (element) => {
+    for (let at = element; at; at = at.parentElement) {
+      const color = channels(getComputedStyle(at).backgroundColor);
+      if (color.length === 3 || color[3] > 0) return color;
+    }
+    return [255, 255, 255];
+  };
+  for (const element of all("p, li, h1, h2, h3, td, th, caption, code, figcaption, button, svg text")) {
+    const style = getComputedStyle(element);
+    const color = channels(element instanceof SVGElement ? style.fill : style.color);
+    const [a, b] = [luminance(color), luminance(background(element))].sort((x, y) => y - x);
+    const contrast = (a + 0.05) / (b + 0.05);
+    if (contrast < 4.5) {
+      wrong.push(`contrast ${contrast.toFixed(2)} of ${element.tagName}.${element.getAttribute("class") || ""}`);
+      break;
+    }
+  }
+  document.body.dataset.checks = wrong.length ? wrong.join("; ") : "passed";
+})();
