@@ -31,7 +31,9 @@ const EMBEDDED_FOLDER: EmbeddedFolder = EmbeddedFolder {
 pub(crate) enum Source {
     /// The one in the program.
     Embedded,
-    /// A GGUF file or a Hugging Face folder, and the name it goes by.
+    /// A pulled model: what to load, and the name it was pulled by.
+    Pulled(PathBuf, String),
+    /// A GGUF file or a Hugging Face folder.
     Path(PathBuf),
 }
 
@@ -59,10 +61,12 @@ impl Source {
         let (models, name) = (ModelsFolder::from_environment()?, reference.name());
         let folder = models.folder(&name);
         match models.manifest(&name)? {
-            Some(manifest) => Ok(Source::Path(manifest.load_path(&folder))),
-            // Put there by hand.
-            None if folder.is_dir() && in_folder(&folder).is_ok() => in_folder(&folder).map(Source::Path),
-            None => bail!("{name} is not here yet: run `sketchkv pull {name}`"),
+            Some(manifest) => Ok(Source::Pulled(manifest.load_path(&folder), name)),
+            None => match in_folder(&folder) {
+                // Put there by hand.
+                Ok(path) if path.exists() => Ok(Source::Pulled(path, name)),
+                _ => bail!("{name} is not here yet: run `sketchkv pull {name}`"),
+            },
         }
     }
 
@@ -70,6 +74,7 @@ impl Source {
     pub(crate) fn open(&self) -> Result<ModelFile> {
         Ok(match self {
             Source::Embedded => ModelFile::embedded(EMBEDDED_FOLDER)?,
+            Source::Pulled(path, name) => ModelFile::open(path)?.with_name(name),
             Source::Path(path) => ModelFile::open(path)?,
         })
     }

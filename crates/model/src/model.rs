@@ -69,6 +69,12 @@ impl ModelFile {
         ModelFile::of(Checkpoint::reopen(&Files::Embedded(folder))?)
     }
 
+    /// Calls the model by another name than its own.
+    pub fn with_name(mut self, name: impl Into<String>) -> Self {
+        self.config.name = name.into();
+        self
+    }
+
     fn of(checkpoint: Checkpoint) -> Result<ModelFile, ModelError> {
         let config = Config::read(&checkpoint)?;
         Ok(ModelFile { checkpoint, config })
