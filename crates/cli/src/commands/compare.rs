@@ -23,7 +23,7 @@ sketchkv compare --text my.txt --text more.jsonl --json > results.json")]
 pub(crate) struct Arguments {
     #[command(flatten)]
     model: ModelArguments,
-    /// Few and short documents: under a minute on the built-in model.
+    /// Few and short documents: under a minute on the built-in model, some minutes on a larger one.
     #[arg(long)]
     quick: bool,
     /// A file or folder of text (.txt, .jsonl, .parquet); may be given several times [default: prose and passages
@@ -36,7 +36,7 @@ pub(crate) struct Arguments {
     /// Tokens of a document [default: the model's context, 2048 at most; 1024 with --quick].
     #[arg(long, short, value_parser = value_parser!(u64).range(4..))]
     context: Option<u64>,
-    /// Number of documents [default: 16; 4 with --quick].
+    /// Number of documents [default: 16; with --quick 4, of a larger model 2].
     #[arg(long, value_parser = value_parser!(u64).range(1..))]
     documents: Option<u64>,
     /// Tokens of a document taken in before the first is scored [default: half the document].
@@ -58,6 +58,9 @@ const LONGEST: usize = 2048;
 const QUICK_CONTEXT: usize = 1024;
 const DOCUMENTS: usize = 16;
 const QUICK_DOCUMENTS: usize = 4;
+/// Bytes of weights from which a model is a larger one, and the documents it can do in some minutes.
+const LARGER: usize = 32 << 20;
+const QUICK_DOCUMENTS_LARGER: usize = 2;
 /// Single-token steps at the end of each document whose time is taken.
 const TIMED: usize = 64;
 
@@ -76,8 +79,12 @@ impl Arguments {
             Some(asked) => asked as usize,
             None => limit.min(if self.quick { QUICK_CONTEXT } else { LONGEST }),
         };
-        let documents =
-            self.documents.map_or(if self.quick { QUICK_DOCUMENTS } else { DOCUMENTS }, |n| n as usize);
+        let documents = match self.documents {
+            Some(asked) => asked as usize,
+            None if !self.quick => DOCUMENTS,
+            None if model.weight_bytes() < LARGER => QUICK_DOCUMENTS,
+            None => QUICK_DOCUMENTS_LARGER,
+        };
         let text = comparison_text::corpus(&self.text)?.sample(&model, context, documents)?;
         let options = CompareOptions {
             specs,
