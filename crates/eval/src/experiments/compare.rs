@@ -12,7 +12,7 @@ pub(super) const CONTROLS: [&str; 4] = ["full", "full+q8", "full+q4h", "full+k=k
 const FAMILIES: [&str; 18] = [
     "window",
     "random",
-    "h2o",
+    "h2o(decay=1)",
     "h2o(decay=0.99)",
     "tova",
     "snapkv",

@@ -89,7 +89,7 @@ impl Grid {
     }
 }
 
-/// One document a cell: a grid is for seeing the shape of a surface.
+/// Two documents a cell at most: a grid is for seeing the shape of a surface.
 pub(super) fn jobs(
     common: &Common<'_>,
     settings: &Settings,
@@ -108,7 +108,7 @@ pub(super) fn jobs(
             .filter_map(|text| Some(text.parse::<Spec>().ok()?.to_string()))
             .collect::<Vec<String>>(),
     };
-    if file.is_none() && settings.samples == 1 {
+    if file.is_none() && settings.samples <= 2 {
         // The quick look: corners and centre.
         let step = specs.len().div_ceil(12).max(1);
         specs = specs.into_iter().step_by(step).collect();
@@ -117,7 +117,7 @@ pub(super) fn jobs(
     let mut jobs = Vec::new();
     for &seed in &settings.seeds {
         for spec in &specs {
-            let work = Work::Score { context, samples: 1, prefill, stream, timed };
+            let work = Work::Score { context, samples: settings.samples.min(2), prefill, stream, timed };
             jobs.push(common.job(Experiment::Grid, spec, seed, work));
         }
     }

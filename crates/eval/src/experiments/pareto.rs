@@ -11,7 +11,7 @@ const STORES: [&str; 5] = ["", "+q8", "+k=kivi4+v=q4", "+k=kivi4+v=tq3", "+tq4"]
 const TAILS: [&str; 3] = ["", "+buckets(n=32)", "+buckets(n=64)"];
 const BUDGETS: [&str; 3] = ["", "+pyramid", "+ada"];
 
-/// Every composition of the lists above at every cap: one document each, as many as the settings allow, chosen by the
+/// Every composition of the lists above at every cap: two documents each, as many as the settings allow, chosen by the
 /// seed.
 pub(super) fn first_round(common: &Common<'_>, settings: &Settings, model: &Model) -> Vec<Job> {
     let mut specs = Vec::new();
@@ -36,14 +36,18 @@ pub(super) fn first_round(common: &Common<'_>, settings: &Settings, model: &Mode
             }
             chosen.extend(fitting(model, [spec]));
         }
-        jobs.extend(chosen.iter().map(|spec| common.job(Experiment::Pareto, spec, seed, work(settings, 1))));
+        jobs.extend(
+            chosen.iter().map(|spec| {
+                common.job(Experiment::Pareto, spec, seed, work(settings, settings.samples.min(2)))
+            }),
+        );
     }
     jobs
 }
 
 /// The first round's frontier and what lies within twice its KL, on all documents.
 pub(super) fn second_round(common: &Common<'_>, settings: &Settings, first: &[Finished]) -> Vec<Job> {
-    if settings.samples < 2 {
+    if settings.samples <= 2 {
         return Vec::new();
     }
     let point = |cell: &Finished| {

@@ -65,14 +65,14 @@ impl Settings {
         Settings {
             context,
             prefill: context / 2,
-            samples: 1,
+            samples: 2,
             lengths: doubling(128, config.context.min(1024)),
             depths: doubling(256, config.context.min(2048) - 64),
             timed: 16,
             budgets: ["25%"].map(str::to_owned).to_vec(),
             tasks: vec![TaskKind::NiahSingle, TaskKind::KeyValue, TaskKind::Copy],
             task_lengths: vec![context],
-            task_samples: 1,
+            task_samples: 2,
             needle_depths: vec![0.0, 0.5, 1.0],
             candidates: 12,
             ..Settings::standard(config)

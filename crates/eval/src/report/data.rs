@@ -112,7 +112,11 @@ impl<'a> ModelResults<'a> {
     /// group, each spec once, by bytes.
     pub(super) fn comparable(&self) -> Vec<&Measured<'a, Scored>> {
         let mut groups: BTreeMap<String, Vec<&Measured<'a, Scored>>> = BTreeMap::new();
-        for scored in self.scored.iter().filter(|scored| scored.cell.cell.experiment != "baseline") {
+        for scored in self
+            .scored
+            .iter()
+            .filter(|scored| ["compare", "pareto"].contains(&scored.cell.cell.experiment.as_str()))
+        {
             let cell = &scored.cell.cell;
             let key = format!("{} {} {} {:?}", cell.text_hash, cell.context, cell.seed, cell.settings);
             let group = groups.entry(key).or_default();
@@ -157,7 +161,8 @@ pub(super) fn bytes(bytes: f64) -> String {
         value /= 1024.0;
         unit += 1;
     }
-    let digits = if unit == 0 || value >= 99.95 { 0 } else { 1 };
+    let whole = unit == 0 || value >= 99.95 || value.fract() == 0.0;
+    let digits = usize::from(!whole);
     format!("{value:.digits$} {}", units[unit])
 }
 
@@ -171,6 +176,29 @@ pub(super) fn nats(kl: f64) -> String {
         let digits = (1.0 - kl.log10().floor()).clamp(1.0, 5.0) as usize;
         format!("{kl:.digits$}")
     }
+}
+
+/// A power of ten, or a round number near one, on an axis.
+pub(super) fn tick_nats(kl: f64) -> String {
+    if kl >= 0.999e-3 {
+        let text = format!("{kl:.4}");
+        text.trim_end_matches('0').trim_end_matches('.').to_owned()
+    } else {
+        format!("{kl:.0e}")
+    }
+}
+
+/// Specs in the order of a reader: the whole cache, others of all tokens, then by the cap, larger shares first.
+pub(super) fn in_reading_order(specs: &mut [&str]) {
+    let rank = |spec: &str| {
+        let cap = spec.rsplit_once('@').map(|(_, cap)| cap.trim_end_matches(|c: char| !c.is_ascii_digit()));
+        let size = cap.map(|cap| -cap.parse::<f64>().unwrap_or(0.0));
+        (spec != "full", size.unwrap_or(f64::NEG_INFINITY))
+    };
+    specs.sort_by(|a, b| {
+        let (a_rank, b_rank) = (rank(a), rank(b));
+        a_rank.0.cmp(&b_rank.0).then(a_rank.1.total_cmp(&b_rank.1)).then(a.cmp(b))
+    });
 }
 
 #[cfg(test)]
@@ -200,9 +228,17 @@ mod tests {
     }
 
     #[test]
+    fn specs_read_from_the_whole_cache_down() {
+        let mut specs = ["window@25%", "random@50%", "full+q8", "window@6.25%", "full"];
+        in_reading_order(&mut specs);
+        assert_eq!(specs, ["full", "full+q8", "random@50%", "window@25%", "window@6.25%"]);
+    }
+
+    #[test]
     fn text_is_safe_and_numbers_are_short() {
         assert_eq!(escape("<b a=\"1\">&"), "&lt;b a=&quot;1&quot;&gt;&amp;");
-        assert_eq!(bytes(1536.0), "1.5 KiB");
+        assert_eq!((bytes(1536.0), bytes(2048.0)), ("1.5 KiB".into(), "2 KiB".into()));
+        assert_eq!([1.0, 0.01, 0.005, 1e-5].map(tick_nats), ["1", "0.01", "0.005", "1e-5"]);
         assert_eq!(
             (nats(0.1543), nats(0.0021), nats(2e-6), nats(0.0)),
             ("0.15".into(), "0.0021".into(), "2e-6".into(), "0".into())

@@ -1,5 +1,5 @@
 use super::{
-    data::{Family, Measured, ModelResults, bytes, escape, frontier as frontier_of, nats},
+    data::{Family, Measured, ModelResults, bytes, escape, frontier as frontier_of, nats, tick_nats},
     plot::{Axis, Point, Series, plot},
 };
 use crate::{experiments::Scored, results::Finished};
@@ -68,7 +68,7 @@ pub(super) fn frontier(model: &ModelResults<'_>) -> String {
     // The frontier's labels find their places first.
     series.sort_by_key(|s| s.hollow);
     let steps: Vec<(f64, f64)> = best.iter().map(|&i| points[i]).collect();
-    let y = Axis { title: "mean KL divergence, nats", log: Some(10.0), tick: nats };
+    let y = Axis { title: "mean KL divergence, nats", log: Some(10.0), tick: tick_nats };
     let cell = &scored[0].cell.cell;
     let about = format!(
         "Mean KL divergence against bytes of the KV cache, {} caches of {}",

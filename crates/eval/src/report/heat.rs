@@ -1,5 +1,5 @@
 use super::{
-    data::{Measured, ModelResults, escape, setting},
+    data::{Measured, ModelResults, escape, in_reading_order, setting},
     figures::figure,
 };
 use crate::{experiments::TaskMeasured, results::Finished};
@@ -68,6 +68,7 @@ pub(super) fn needles(model: &ModelResults<'_>) -> String {
             specs.push(&task.cell.cell.spec);
         }
     }
+    in_reading_order(&mut specs);
     let score = |spec: &str, length: usize, depth: &str| {
         let found: Vec<f64> = needles
             .iter()

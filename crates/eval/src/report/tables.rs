@@ -1,5 +1,5 @@
 use super::{
-    data::{Family, Measured, ModelResults, bytes, escape, nats, setting},
+    data::{Family, Measured, ModelResults, bytes, escape, in_reading_order, nats, setting},
     figures::figure,
 };
 use crate::{
@@ -121,7 +121,7 @@ pub(super) fn grid(model: &ModelResults<'_>) -> String {
         model,
         "grid",
         "Sketch width, depth and exact slots",
-        "The original's grid, or the one given in a file: one document a cell.",
+        "The original's grid, or the one given in a file, on few documents: it shows the shape of a surface.",
     )
 }
 
@@ -178,6 +178,7 @@ pub(super) fn tasks(model: &ModelResults<'_>) -> String {
         let key = (setting(task.cell, "task"), task.cell.cell.context, asked.to_owned());
         groups.entry(key).or_default().entry(spec).or_default().push(task);
     }
+    in_reading_order(&mut specs);
     let mean = |tasks: &Vec<&Measured<'_, TaskMeasured>>| {
         tasks.iter().map(|t| t.of.score).sum::<f64>() / tasks.len() as f64
     };

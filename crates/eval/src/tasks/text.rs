@@ -92,7 +92,8 @@ impl Corpus {
             }
             let tokens = tokenizer.encode_literal(text)?;
             longest = longest.max(tokens.len());
-            let plain = if self.repeats { want.div_ceil(2) } else { want };
+            // Of an odd number, even texts get one more plain passage, odd texts one more that comes twice.
+            let plain = if self.repeats { (want + (index + 1) % 2) / 2 } else { want };
             documents.extend(cut(&tokens, body, plain).map(|passage| [&prefix[..], passage].concat()));
             let twice = cut(&tokens, body / 2, want - plain);
             documents.extend(twice.map(|passage| [&prefix[..], passage, passage].concat()));
