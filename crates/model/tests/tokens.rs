@@ -109,6 +109,20 @@ fn chat_templates_are_found_in_both_kinds() {
     assert!(error.contains("no chat template"), "{error}");
 }
 
+/// Texts that are hard on a backtracking regular expression or on a quadratic merge.
+#[test]
+fn long_runs_are_no_trouble() {
+    let runs = [" ", "\n", "\t ", "a", "1", "!", "é", "🙂", " a", "'s", "\r\n\u{a0}"];
+    for name in ["llama.gguf", "llama3.gguf", "qwen2.gguf", "gpt2.gguf", "k-quants.gguf"] {
+        let tokenizer = tokenizer(&golden(name));
+        for run in runs {
+            let text = format!("x{}x", run.repeat(100_000 / run.len()));
+            let tokens = tokenizer.encode(&text).unwrap_or_else(|error| panic!("{name} {run:?}: {error}"));
+            assert_eq!(tokenizer.decode(&tokens), text, "{name} {run:?}");
+        }
+    }
+}
+
 static BYTE_LEVEL: LazyLock<Vec<Tokenizer>> = LazyLock::new(|| {
     ["llama3", "gpt2", "llama3.gguf", "gpt2.gguf", "k-quants.gguf"]
         .map(|name| tokenizer(&golden(name)))

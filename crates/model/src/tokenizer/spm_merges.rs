@@ -2,6 +2,10 @@
 
 use std::collections::HashMap;
 
+/// Tokens of more bytes are none that SentencePiece made: they are matched whole or not at all. Without a bound the
+/// splits of one token as long as a file would take for ever.
+const LONGEST: usize = 512;
+
 /// Every way to make a token of two others, best score first.
 ///
 /// SentencePiece always joins the pair of neighbours whose union has the best score. A byte-pair model does the
@@ -12,7 +16,7 @@ pub(super) fn spm_merges(tokens: &[String], scores: &[f32]) -> Vec<(String, Stri
         tokens.iter().enumerate().map(|(id, token)| (token.as_str(), id)).collect();
     let mut merges: Vec<(f32, usize, usize, &str, &str)> = Vec::new();
     let mut splits = Vec::new();
-    for (token, score) in tokens.iter().zip(scores) {
+    for (token, score) in tokens.iter().zip(scores).filter(|(token, _)| token.len() <= LONGEST) {
         splits.clear();
         for (at, _) in token.char_indices().skip(1) {
             let (left, right) = token.split_at(at);
