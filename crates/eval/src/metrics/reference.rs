@@ -15,7 +15,7 @@ const HEAD: usize = 4 + 4 + 8 + 8;
 ///
 /// A logit is stored as a 16-bit count of steps below the largest logit of its row. The distribution that the codes
 /// describe is normalised anew, so that a KL divergence against it is a true KL divergence, of a distribution whose
-/// logits differ from the model's by at most [`DEEPEST`]/65535/2 = 2.4e-4: to first order that changes a divergence
+/// logits differ from the model's by at most `DEEPEST`/65535/2 = 2.4e-4: to first order that changes a divergence
 /// by Σ δp·ln(p/q), which vanishes as the two distributions come close (2e-9 where p = q exactly; measured in the
 /// tests). What the reference itself scores, its perplexity and its top token, is kept exactly.
 ///

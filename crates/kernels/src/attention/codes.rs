@@ -53,7 +53,7 @@ pub fn copy_code(codes: &mut [u8], bits: usize, from: usize, to: usize) {
     }
 }
 
-/// Projected queries as tables of bytes: table[x] = (Σ_{i<4} ±p_i + reach) / step, the signs being the bits of x.
+/// Projected queries as tables of bytes: `table[x] = (Σ_{i<4} ±p_i + reach) / step`, the signs being the bits of x.
 #[derive(Debug, Clone, Default)]
 pub struct CodeQueries {
     count: usize,
