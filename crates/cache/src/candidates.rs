@@ -12,7 +12,7 @@ pub struct Candidates<'a> {
     /// Positions; `u32::MAX` where a slot is empty, whose importance does not matter.
     pub positions: &'a [u32],
     /// State, `[candidate][words]`.
-    pub state: &'a [u32],
+    pub state: &'a mut [u32],
     /// Attention weights of this step, where the keep asked for them; else empty.
     pub mass: &'a [f32],
     vectors: Vectors<'a>,
@@ -29,7 +29,7 @@ impl<'a> Candidates<'a> {
     pub(crate) fn rows(
         chunk: Chunk<'a>,
         positions: &'a [u32],
-        state: &'a [u32],
+        state: &'a mut [u32],
         mass: &'a [f32],
         env: Env<'a>,
     ) -> Self {
@@ -40,7 +40,7 @@ impl<'a> Candidates<'a> {
     pub(crate) fn slots(
         pages: &'a [Arc<Page>],
         positions: &'a [u32],
-        state: &'a [u32],
+        state: &'a mut [u32],
         mass: &'a [f32],
         env: Env<'a>,
     ) -> Self {

@@ -316,9 +316,9 @@ impl Head {
         work.importance.clear();
         work.importance.resize(slots + chunk.tokens, 0.0);
         let (old_mass, new_mass) = work.mass.split_at(slots.min(work.mass.len()));
-        let old = Candidates::slots(&self.pages, &self.positions, &self.state, old_mass, env);
-        let new = Candidates::rows(*chunk, &work.arrivals, &work.state, new_mass, env);
-        self.keep.weigh(&[old, new], &mut work.importance);
+        let old = Candidates::slots(&self.pages, &self.positions, &mut self.state, old_mass, env);
+        let new = Candidates::rows(*chunk, &work.arrivals, &mut work.state, new_mass, env);
+        self.keep.weigh(&mut [old, new], &mut work.importance);
     }
 
     /// Calls `f(importance, position, candidate)` for every token, and says whether it is protected as a recent one;

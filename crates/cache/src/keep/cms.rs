@@ -9,8 +9,8 @@ pub(super) static METHOD: Method = Method {
     summary: "heavy hitters counted in a Count-Min sketch, so that tokens alike share what was learned of them",
     formula: "C_r[h_r(x_i)] ← γ·C_r[h_r(x_i)] + w_i in every row r, x_i = sign(P·(k_i − mean k)) or the position; \
               evict argmin_i min_r C_r[h_r(x_i)]",
-    state: "4·width·depth B a KV head and, with key=content, 4·d + 12·d B (d rounded up to a power of two), \
-            4 B a slot",
+    state: "4·width·depth B a KV head and, with key=content, 4·d + 12·d B (d rounded up to a power of two); \
+            4 B a slot, with key=content 8 B",
     paper: "Cormode & Muthukrishnan, J. Algorithms 55, 2005",
     differs: DIFFERS,
     parameters: &[

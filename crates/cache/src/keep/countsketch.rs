@@ -9,8 +9,8 @@ pub(super) static METHOD: Method = Method {
     summary: "heavy hitters counted in a Count-Sketch, whose errors go either way, so that tokens alike share what was learned of them",
     formula: "C_r[h_r(x_i)] ← γ·C_r[h_r(x_i)] + s_r(x_i)·w_i in every row r, s_r = ±1, x_i as in cms; \
               evict argmin_i median_r s_r(x_i)·C_r[h_r(x_i)]",
-    state: "4·width·depth B a KV head and, with key=content, 4·d + 12·d B (d rounded up to a power of two), \
-            4 B a slot",
+    state: "4·width·depth B a KV head and, with key=content, 4·d + 12·d B (d rounded up to a power of two); \
+            4 B a slot, with key=content 8 B",
     paper: "Charikar, Chen & Farach-Colton, Finding frequent items in data streams, 2002",
     differs: DIFFERS,
     parameters: &[

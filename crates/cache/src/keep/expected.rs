@@ -159,7 +159,7 @@ impl Keep for Expected {
         state[0] = super::norm(token.value).to_bits();
     }
 
-    fn weigh(&mut self, candidates: &[Candidates<'_>; 2], out: &mut [f32]) {
+    fn weigh(&mut self, candidates: &mut [Candidates<'_>; 2], out: &mut [f32]) {
         let n = out.len();
         let mut logits = vec![0.0; self.mean.len() / self.head_dim * n];
         self.logits(&candidates[0], &mut logits, n);
@@ -176,7 +176,7 @@ impl Keep for Expected {
             let sum = exponentials(level, logits, max);
             add_scaled(level, out, share / sum, logits);
         }
-        let norms = candidates.iter().flat_map(|c| c.state);
+        let norms = candidates.iter().flat_map(|c| &*c.state);
         out.iter_mut().zip(norms).for_each(|(out, &norm)| *out *= f32::from_bits(norm));
     }
 

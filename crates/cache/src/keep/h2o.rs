@@ -56,7 +56,7 @@ impl Keep for HeavyHitters {
     }
 
     fn importance(&mut self, candidates: &Candidates<'_>, out: &mut [f32]) {
-        for (out, &score) in out.iter_mut().zip(candidates.state) {
+        for (out, &score) in out.iter_mut().zip(&*candidates.state) {
             *out = f32::from_bits(score);
         }
     }

@@ -66,16 +66,18 @@ impl Keep for HashEvict {
     }
 
     fn importance(&mut self, candidates: &Candidates<'_>, out: &mut [f32]) {
-        let words = self.words();
         // The distance to all queries of the group together, by the bytes of a code.
-        let tables: Vec<[f32; 256]> = (0..4 * words).map(|byte| self.distances(byte)).collect();
-        for (out, code) in out.iter_mut().zip(candidates.state.chunks_exact(words)) {
-            let mut distance = 0.0;
-            for (tables, word) in tables.as_chunks::<4>().0.iter().zip(code) {
-                let [a, b, c, d] = word.to_le_bytes().map(usize::from);
-                distance += tables[0][a] + tables[1][b] + tables[2][c] + tables[3][d];
+        let tables: Vec<[f32; 256]> = (0..self.hash.bits().div_ceil(8)).map(|b| self.distances(b)).collect();
+        let codes = candidates.state.chunks_exact(self.words());
+        if let [low, high] = &tables[..] {
+            for (out, code) in out.iter_mut().zip(codes) {
+                *out = -(low[code[0] as usize & 255] + high[code[0] as usize >> 8 & 255]);
             }
-            *out = -distance;
+            return;
+        }
+        for (out, code) in out.iter_mut().zip(codes) {
+            let bytes = code.iter().flat_map(|word| word.to_le_bytes());
+            *out = -tables.iter().zip(bytes).map(|(table, byte)| table[byte as usize]).sum::<f32>();
         }
     }
 

@@ -64,7 +64,7 @@ impl Keep for KeyDifference {
     fn importance(&mut self, candidates: &Candidates<'_>, out: &mut [f32]) {
         candidates.dot(&self.mean, out);
         let mean = super::norm(&self.mean);
-        for (out, &norm) in out.iter_mut().zip(candidates.state) {
+        for (out, &norm) in out.iter_mut().zip(&*candidates.state) {
             let norms = mean * f32::from_bits(norm);
             *out = if norms > 0.0 { -*out / norms } else { 0.0 };
         }

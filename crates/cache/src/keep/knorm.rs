@@ -34,7 +34,7 @@ impl Keep for KeyNorm {
     }
 
     fn importance(&mut self, candidates: &Candidates<'_>, out: &mut [f32]) {
-        for (out, &norm) in out.iter_mut().zip(candidates.state) {
+        for (out, &norm) in out.iter_mut().zip(&*candidates.state) {
             *out = -f32::from_bits(norm);
         }
     }

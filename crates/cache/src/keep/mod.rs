@@ -69,7 +69,7 @@ pub trait Keep: Send + Sync {
     fn importance(&mut self, _candidates: &Candidates<'_>, _out: &mut [f32]) {}
 
     /// [`Keep::importance`] of the slots and of the new tokens, one after the other in `out`.
-    fn weigh(&mut self, candidates: &[Candidates<'_>; 2], out: &mut [f32]) {
+    fn weigh(&mut self, candidates: &mut [Candidates<'_>; 2], out: &mut [f32]) {
         let (old, new) = out.split_at_mut(candidates[0].len());
         self.importance(&candidates[0], old);
         self.importance(&candidates[1], new);

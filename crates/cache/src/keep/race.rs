@@ -10,7 +10,7 @@ pub(super) static METHOD: Method = Method {
     formula: "C_r[b_r(k_i)] ← γ·C_r[b_r(k_i)] + w_i in every row r, b_r = `bits` signs of P·(k_i − mean k); \
               evict argmin_i mean_r C_r[b_r(k_i)]",
     state: "4·rows·2^bits + 12·d B (d rounded up to a power of two) a KV head and, with key=content, 4·d B more, \
-            rows·bits/8 B a slot (whole 4 B)",
+            rows·bits/8 B (whole 4 B) a slot; 4 B a slot",
     paper: "RACE, arXiv 1912.02283",
     differs: DIFFERS,
     parameters: &[

@@ -28,8 +28,8 @@ pub(super) const DECAY: Parameter = Parameter {
 pub(super) const INTERVAL: Parameter = interval("16");
 
 pub(super) const DIFFERS: &str = "The original counts under positions. Keys are hashed after subtraction of the running \
-     mean key, which softmax does not see and which would fix most bits. Weights below a quarter of an even share are \
-     not counted; estimates are looked up for `interval` evictions at a time.";
+     mean key, which softmax does not see and which would fix most bits. Weights wait with their slot until tokens are \
+     evicted, `interval` at a time, and are counted then: as the sketch is linear, the result is the same.";
 
 /// A sketch of amounts under 64-bit keys.
 pub(super) trait Counts: Clone + Send + Sync + 'static {
@@ -68,6 +68,8 @@ pub(super) struct Sketched<C> {
     hash: Option<SimHash>,
     decay: f32,
     interval: usize,
+    /// Tokens seen since the sketch was last brought up to date.
+    waiting: u64,
 }
 
 #[derive(Clone)]
@@ -90,16 +92,48 @@ impl<C: Counts> Sketched<C> {
         } else {
             Key::Position { seed }
         };
-        Sketched { counts, key, hash, decay: call.real("decay"), interval: call.count("interval") }
+        Sketched {
+            counts,
+            key,
+            hash,
+            decay: call.real("decay"),
+            interval: call.count("interval"),
+            waiting: 0,
+        }
     }
 
-    /// The key of a token, of its state or its position.
-    fn key(&self, state: &[u32], token: usize, position: u32) -> u64 {
-        match self.key {
-            Key::Content { bits: ..=32, .. } => state[token] as u64,
-            Key::Content { .. } => state[2 * token] as u64 | (state[2 * token + 1] as u64) << 32,
-            Key::Position { seed } => mix(seed ^ position as u64),
+    /// The key of a token, from its state and its position.
+    fn key(&self, state: &[u32], position: u32) -> u64 {
+        match (&self.key, state) {
+            (Key::Content { .. }, &[_, low]) => low as u64,
+            (Key::Content { .. }, &[_, low, high]) => low as u64 | (high as u64) << 32,
+            (Key::Position { seed }, _) => mix(seed ^ position as u64),
+            _ => unreachable!("the words of a code follow the weight that waits"),
         }
+    }
+
+    /// Counts the weights that wait with some tokens.
+    fn count(&mut self, positions: &[u32], state: &mut [u32]) {
+        let (mut keys, mut amounts, mut n) = ([0; BLOCK], [0.0; BLOCK], 0);
+        for (state, &position) in state.chunks_exact_mut(self.words()).zip(positions) {
+            let amount = f32::from_bits(std::mem::take(&mut state[0]));
+            if amount > 0.0 && position != EMPTY {
+                (keys[n], amounts[n]) = (self.key(state, position), amount);
+                n += 1;
+            }
+            if n == BLOCK {
+                self.counts.add(&keys, &amounts);
+                n = 0;
+            }
+        }
+        self.counts.add(&keys[..n], &amounts[..n]);
+    }
+}
+
+/// Adds weights to those that wait in the first of `W` words of each slot.
+fn wait<const W: usize>(state: &mut [u32], mass: &[f32], decay: f32) {
+    for (state, mass) in state.as_chunks_mut::<W>().0.iter_mut().zip(mass) {
+        state[0] = (decay * f32::from_bits(state[0]) + mass).to_bits();
     }
 }
 
@@ -116,11 +150,11 @@ impl<C: Counts> Keep for Sketched<C> {
         mean + self.hash.as_ref().map_or(0, SimHash::bytes) + self.counts.bytes()
     }
 
-    /// The code.
+    /// The weight that waits, and the code.
     fn words(&self) -> usize {
         match self.key {
-            Key::Content { bits, .. } => bits.div_ceil(32),
-            Key::Position { .. } => 0,
+            Key::Content { bits, .. } => 1 + bits.div_ceil(32),
+            Key::Position { .. } => 1,
         }
     }
 
@@ -133,27 +167,17 @@ impl<C: Counts> Keep for Sketched<C> {
     }
 
     fn observe(&mut self, step: &Step<'_>, state: &mut [u32]) {
-        self.counts.decay(self.decay.powi(step.tokens as i32));
-        // A chunk's weights sum to Σ_t γ^t, t below its length.
-        let total: f32 = (0..step.tokens).map(|t| self.decay.powi(t as i32)).sum();
-        let live = step.positions.iter().filter(|&&p| p != EMPTY).count();
-        let least = total / (4 * live.max(1)) as f32;
-        let (mut keys, mut amounts, mut n) = ([0; BLOCK], [0.0; BLOCK], 0);
-        for (slot, (&mass, &position)) in step.mass.iter().zip(step.positions).enumerate() {
-            if mass < least || position == EMPTY {
-                continue;
-            }
-            (keys[n], amounts[n]) = (self.key(state, slot, position), mass);
-            n += 1;
-            if n == BLOCK {
-                self.counts.add(&keys, &amounts);
-                n = 0;
-            }
+        self.waiting += step.tokens as u64;
+        let decay = self.decay.powi(step.tokens as i32);
+        match self.words() {
+            1 => wait::<1>(state, step.mass, decay),
+            2 => wait::<2>(state, step.mass, decay),
+            _ => wait::<3>(state, step.mass, decay),
         }
-        self.counts.add(&keys[..n], &amounts[..n]);
     }
 
     fn arrive(&mut self, token: &Arrival<'_>, state: &mut [u32]) {
+        state[0] = token.mass.to_bits();
         if let (Key::Content { mean, seen, .. }, Some(hash)) = (&mut self.key, &self.hash) {
             *seen += 1;
             let share = 1.0 / *seen as f32;
@@ -165,21 +189,31 @@ impl<C: Counts> Keep for Sketched<C> {
             }
             let mut code = [0];
             hash.encode(centred, &mut code);
-            state
-                .iter_mut()
-                .zip([code[0] as u32, (code[0] >> 32) as u32])
-                .for_each(|(word, bits)| *word = bits);
+            let code = [code[0] as u32, (code[0] >> 32) as u32];
+            state[1..].iter_mut().zip(code).for_each(|(word, bits)| *word = bits);
         }
-        let key = self.key(state, 0, token.position as u32);
-        self.counts.add(&[key], &[token.mass]);
+    }
+
+    fn weigh(&mut self, candidates: &mut [Candidates<'_>; 2], out: &mut [f32]) {
+        self.counts.decay(self.decay.powi(self.waiting.min(1 << 30) as i32));
+        self.waiting = 0;
+        for candidates in candidates.iter_mut() {
+            self.count(candidates.positions, candidates.state);
+        }
+        let (old, new) = out.split_at_mut(candidates[0].len());
+        self.importance(&candidates[0], old);
+        self.importance(&candidates[1], new);
     }
 
     fn importance(&mut self, candidates: &Candidates<'_>, out: &mut [f32]) {
         let mut keys = [0; BLOCK];
-        let positions = candidates.positions.chunks(BLOCK);
-        for (block, (positions, out)) in positions.zip(out.chunks_mut(BLOCK)).enumerate() {
-            for (i, (key, &position)) in keys.iter_mut().zip(positions).enumerate() {
-                *key = self.key(candidates.state, block * BLOCK + i, position);
+        let words = self.words();
+        let states = candidates.state.chunks(BLOCK * words);
+        for ((positions, state), out) in
+            candidates.positions.chunks(BLOCK).zip(states).zip(out.chunks_mut(BLOCK))
+        {
+            for ((key, &position), state) in keys.iter_mut().zip(positions).zip(state.chunks_exact(words)) {
+                *key = self.key(state, position);
             }
             self.counts.estimate(&keys[..out.len()], out);
         }
@@ -190,6 +224,7 @@ impl<C: Counts> Keep for Sketched<C> {
             out.floats(mean);
             out.u64(*seen);
         }
+        out.u64(self.waiting);
         out.blob(&self.counts.save());
     }
 
@@ -198,6 +233,7 @@ impl<C: Counts> Keep for Sketched<C> {
             *mean = from.floats(mean.len())?;
             *seen = from.u64()?;
         }
+        self.waiting = from.u64()?;
         self.counts = self.counts.load(from.blob()?).map_err(StateError::Corrupt)?;
         if let Some(hash) = self.counts.hash() {
             self.hash = Some(hash.clone());

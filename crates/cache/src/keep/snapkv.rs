@@ -89,7 +89,7 @@ impl Keep for SnapKv {
         }
     }
 
-    fn weigh(&mut self, candidates: &[Candidates<'_>; 2], out: &mut [f32]) {
+    fn weigh(&mut self, candidates: &mut [Candidates<'_>; 2], out: &mut [f32]) {
         let positions: Vec<u32> = candidates.iter().flat_map(|c| c.positions).copied().collect();
         let mut attention = vec![0.0; positions.len()];
         self.attend(candidates, &positions, &mut attention);

@@ -41,14 +41,15 @@ impl Judge {
     fn importance(&mut self, keys: &[f32], format: &Format, d: usize) -> Vec<u32> {
         let (n, words) = (self.positions.len(), self.keep.words());
         let env = Env { format, level: cpu::level() };
-        let rows = |first: usize, last: usize| {
-            let keys = &keys[first * d..last * d];
-            let (state, positions) = (&self.state[first * words..last * words], &self.positions[first..last]);
-            let mass = &keys[..last - first];
-            Candidates::rows(Chunk::new(keys, keys, 1, 0, d, first), positions, state, mass, env)
-        };
+        let (old_positions, new_positions) = self.positions.split_at(n - 1);
+        let (old_state, new_state) = self.state.split_at_mut((n - 1) * words);
+        let (old, new) = keys[..n * d].split_at((n - 1) * d);
+        let mut candidates = [
+            Candidates::rows(Chunk::new(old, old, 1, 0, d, 0), old_positions, old_state, &old[..n - 1], env),
+            Candidates::rows(Chunk::new(new, new, 1, 0, d, n - 1), new_positions, new_state, &new[..1], env),
+        ];
         let mut out = vec![0.0; n];
-        self.keep.weigh(&[rows(0, n - 1), rows(n - 1, n)], &mut out);
+        self.keep.weigh(&mut candidates, &mut out);
         out.iter().map(|x| x.to_bits()).collect()
     }
 }

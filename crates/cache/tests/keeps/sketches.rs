@@ -76,9 +76,7 @@ impl Rule for Counted {
         self.amounts.decay(self.decay);
         let slots = tokens.len() - 1;
         for (t, &mass) in tokens[..slots].iter().zip(mass) {
-            if mass >= 0.25 / slots as f64 {
-                self.amounts.add(self.keys[t], mass);
-            }
+            self.amounts.add(self.keys[t], mass);
         }
         let key = match &self.hash {
             None => mix(self.seed ^ token as u64),
