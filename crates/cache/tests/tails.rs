@@ -4,11 +4,16 @@ mod common;
 
 use common::{Stream, cache, largest_difference, shape};
 use half::f16;
+use sketchkv_cache::keep::Context;
+use sketchkv_cache::tail::countsketch_cosine;
 use sketchkv_kernels::ThreadPool;
+use sketchkv_sketch::{Projection, SimHash, VectorCountSketch};
+use std::collections::BTreeMap;
 
 /// What evicted tokens are to a query: tokens of some logit and value.
 trait Reference {
-    fn absorb(&mut self, key: &[f64], value: &[f64]);
+    /// `kept` are the values of the tokens that stay, by position.
+    fn absorb(&mut self, position: usize, key: &[f64], value: &[f64], kept: &mut BTreeMap<usize, Vec<f64>>);
     /// `query` is scaled.
     fn attend(&self, query: &[f64]) -> Vec<(f64, Vec<f64>)>;
 }
@@ -23,7 +28,7 @@ fn dot(a: &[f64], b: &[f64]) -> f64 {
 
 /// Streams tokens through a window of 64 slots token by token, and compares every output with attention over the
 /// window and what the reference makes of the tokens that left it.
-fn check(tail: &str, tolerance: f64, reference: impl Fn() -> Box<dyn Reference>) {
+fn check(tail: &str, tolerance: f64, reference: impl Fn(&Context<'_>) -> Box<dyn Reference>) {
     let (tokens, shape, pool) = (400, shape(), ThreadPool::new(1));
     let stream = Stream::new(&shape, tokens, 21);
     let mut cache = cache(&shape, &format!("window+f32+{tail}@64tok"));
@@ -34,23 +39,23 @@ fn check(tail: &str, tolerance: f64, reference: impl Fn() -> Box<dyn Reference>)
         for kv_head in 0..kv {
             let at = |p: usize| (p * kv + kv_head) * d;
             let key = |p: usize| wide(&stream.k[layer][at(p)..][..d]);
-            let value = |p: usize| wide(&stream.v[layer][at(p)..][..d]);
-            let mut tail = reference();
+            let mut tail = reference(&Context { shape: &shape, layer, head: kv_head, seed: 1 });
+            let mut kept: BTreeMap<usize, Vec<f64>> = BTreeMap::new();
             for token in 0..tokens {
+                // 64 slots: the last token evicted the oldest that is no sink before it came in.
                 if token > 64 {
-                    tail.absorb(&key(token - 61), &value(token - 61));
+                    let newest = kept.remove(&(token - 1)).unwrap();
+                    let value = kept.remove(&(token - 61)).unwrap();
+                    tail.absorb(token - 61, &key(token - 61), &value, &mut kept);
+                    kept.insert(token - 1, newest);
                 }
-                let kept: Vec<usize> = if token < 64 {
-                    (0..=token).collect()
-                } else {
-                    (0..4).chain(token - 60..=token).collect()
-                };
+                kept.insert(token, wide(&stream.v[layer][at(token)..][..d]));
                 for head in kv_head * group..(kv_head + 1) * group {
                     let row = (token * shape.heads + head) * d;
                     let query = wide(&stream.q[layer][row..][..d]);
                     let query: Vec<f64> = query.iter().map(|q| q / (d as f64).sqrt()).collect();
                     let mut seen: Vec<(f64, Vec<f64>)> =
-                        kept.iter().map(|&p| (dot(&query, &key(p)), value(p))).collect();
+                        kept.iter().map(|(&p, value)| (dot(&query, &key(p)), value.clone())).collect();
                     seen.extend(tail.attend(&query));
                     let max = seen.iter().fold(f64::NEG_INFINITY, |m, (logit, _)| m.max(*logit));
                     let sum: f64 = seen.iter().map(|(logit, _)| (logit - max).exp()).sum();
@@ -65,7 +70,8 @@ fn check(tail: &str, tolerance: f64, reference: impl Fn() -> Box<dyn Reference>)
                         difference < tolerance,
                         "layer {layer}, head {head}, token {token}: {difference}"
                     );
-                    let alone = stream.attention(layer, head, token, &kept);
+                    let positions: Vec<usize> = kept.keys().copied().collect();
+                    let alone = stream.attention(layer, head, token, &positions);
                     moved = moved.max(largest_difference(got, &alone));
                 }
             }
@@ -93,7 +99,7 @@ fn distance(a: &[f64], b: &[f64]) -> f64 {
 }
 
 impl Reference for Buckets {
-    fn absorb(&mut self, key: &[f64], value: &[f64]) {
+    fn absorb(&mut self, _: usize, key: &[f64], value: &[f64], _: &mut BTreeMap<usize, Vec<f64>>) {
         let cost = |bucket: &Bucket| match bucket.count {
             0.0 => f64::NEG_INFINITY,
             count => distance(&bucket.key, key) * count / (count + 1.0),
@@ -128,6 +134,217 @@ fn buckets_equal_the_formula() {
         [("buckets(n=16)", 16, 0.5), ("buckets(n=40,spread=0)", 48, 0.0), ("buckets(spread=1)", 32, 1.0)]
     {
         let empty = Bucket { count: 0.0, key: vec![0.0; 64], value: vec![0.0; 64], squares: 0.0 };
-        check(call, 2e-3, || Box::new(Buckets { all: vec![empty.clone(); n], spread }));
+        check(call, 2e-3, |_| Box::new(Buckets { all: vec![empty.clone(); n], spread }));
     }
+}
+
+struct RaceSums {
+    rows: usize,
+    bits: usize,
+    spread: f64,
+    hash: SimHash,
+    mean: Vec<f64>,
+    seen: f64,
+    /// Σ‖k − mean‖².
+    squares: f64,
+    /// Signs, count and sum of values of each cell of each row.
+    cells: Vec<BTreeMap<Vec<bool>, (f64, Vec<f64>)>>,
+}
+
+impl RaceSums {
+    /// Products with the directions, made unit vectors.
+    fn project(&self, x: &[f64]) -> Vec<f64> {
+        let x: Vec<f32> = x.iter().map(|&x| x as f32).collect();
+        let mut out = vec![0.0; self.rows * self.bits];
+        self.hash.project(&x, &mut out);
+        out.iter().map(|&p| p as f64 / (x.len() as f64).sqrt()).collect()
+    }
+}
+
+/// Φ by Simpson's rule.
+fn normal_cdf(x: f64) -> f64 {
+    let density = |t: f64| (-t * t / 2.0).exp() / (2.0 * std::f64::consts::PI).sqrt();
+    let (n, x) = (400, x.clamp(-9.0, 9.0));
+    let h = x / n as f64;
+    let inner: f64 = (1..n).map(|i| density(i as f64 * h) * if i % 2 == 1 { 4.0 } else { 2.0 }).sum();
+    0.5 + (density(0.0) + inner + density(x)) * h / 3.0
+}
+
+impl Reference for RaceSums {
+    fn absorb(&mut self, _: usize, key: &[f64], value: &[f64], _: &mut BTreeMap<usize, Vec<f64>>) {
+        let centred: Vec<f64> = key.iter().zip(&self.mean).map(|(k, m)| k - m).collect();
+        let signs: Vec<bool> = self.project(&centred).iter().map(|p| *p >= 0.0).collect();
+        for (cells, signs) in self.cells.iter_mut().zip(signs.chunks(self.bits)) {
+            let (count, sum) = cells.entry(signs.to_vec()).or_insert((0.0, vec![0.0; value.len()]));
+            *count += 1.0;
+            sum.iter_mut().zip(value).for_each(|(sum, x)| *sum += x);
+        }
+        self.seen += 1.0;
+        let square = dot(&centred, &centred);
+        if self.seen <= 64.0 {
+            self.squares += square * (1.0 - 1.0 / self.seen);
+            self.mean.iter_mut().zip(&centred).for_each(|(m, x)| *m += x / self.seen);
+        } else {
+            self.squares += square;
+        }
+    }
+
+    fn attend(&self, query: &[f64]) -> Vec<(f64, Vec<f64>)> {
+        if self.seen == 0.0 {
+            return vec![];
+        }
+        let variance = self.squares / self.seen / query.len() as f64;
+        let offset = dot(query, &self.mean) + self.spread * variance * dot(query, query) / 2.0;
+        let projections = self.project(query);
+        let rows = self.cells.iter().zip(projections.chunks(self.bits));
+        rows.flat_map(|(cells, projections)| {
+            cells.iter().map(move |(signs, (count, sum))| {
+                let sides = signs.iter().zip(projections);
+                let sides = sides.map(|(positive, p)| if *positive { *p } else { -p });
+                let weight: f64 = sides.map(|p| 2.0 * normal_cdf(variance.sqrt() * p)).product();
+                let mean = sum.iter().map(|x| x / count).collect();
+                (offset + (weight * count / self.rows as f64).ln(), mean)
+            })
+        })
+        .collect()
+    }
+}
+
+#[test]
+fn race_sums_equal_the_formula() {
+    for (call, rows, bits, spread) in [
+        ("race_sums", 1, 4, 0.5),
+        ("race_sums(rows=5,bits=1,spread=1)", 5, 1, 1.0),
+        ("race_sums(rows=2,bits=7)", 2, 7, 0.5),
+    ] {
+        check(call, 1e-4, |context| {
+            Box::new(RaceSums {
+                rows,
+                bits,
+                spread,
+                hash: SimHash::new(64, rows * bits, Projection::Hadamard, context.own_seed()).unwrap(),
+                mean: vec![0.0; 64],
+                seen: 0.0,
+                squares: 0.0,
+                cells: vec![BTreeMap::new(); rows],
+            })
+        });
+    }
+}
+
+/// For normal keys and β = 1 the sums are unbiased: over many evicted tokens the estimate approaches Σ e^(q·k).
+#[test]
+fn race_sums_are_right_for_normal_keys() {
+    let mut random = common::Random(77);
+    let (d, n) = (64, 20_000);
+    let mut tail = RaceSums {
+        rows: 4,
+        bits: 4,
+        spread: 1.0,
+        hash: SimHash::new(d, 16, Projection::Hadamard, 3).unwrap(),
+        mean: vec![0.0; d],
+        seen: 0.0,
+        squares: 0.0,
+        cells: vec![BTreeMap::new(); 4],
+    };
+    let query: Vec<f64> = (0..d).map(|_| random.normal() as f64 * 0.15).collect();
+    let mut exact = 0.0;
+    for position in 0..n {
+        let key: Vec<f64> = (0..d).map(|_| random.normal() as f64).collect();
+        exact += dot(&query, &key).exp();
+        tail.absorb(position, &key, &[1.0], &mut BTreeMap::new());
+    }
+    let estimate: f64 = tail.attend(&query).iter().map(|(logit, _)| logit.exp()).sum();
+    assert!((estimate / exact - 1.0).abs() < 0.1, "{estimate} for {exact}");
+}
+
+struct Sketched {
+    sketch: VectorCountSketch,
+    newest: usize,
+    positions: Vec<usize>,
+}
+
+impl Reference for Sketched {
+    fn absorb(&mut self, position: usize, key: &[f64], value: &[f64], _: &mut BTreeMap<usize, Vec<f64>>) {
+        let pair: Vec<f32> = key.iter().chain(value).map(|&x| x as f32).collect();
+        self.sketch.update_hash(position as u64, &pair, 1.0);
+        self.positions.push(position);
+    }
+
+    fn attend(&self, query: &[f64]) -> Vec<(f64, Vec<f64>)> {
+        let newest = self.positions.iter().rev().take(self.newest);
+        newest
+            .map(|&position| {
+                let mut pair = vec![0.0; 128];
+                self.sketch.reconstruct_hash(position as u64, &mut pair);
+                let (key, value) = pair.split_at(64);
+                (dot(query, &wide(key)), wide(value))
+            })
+            .collect()
+    }
+}
+
+#[test]
+fn countsketch_kv_equals_the_formula() {
+    for (call, width, depth, newest) in
+        [("countsketch_kv", 16, 3, 64), ("countsketch_kv(width=200,depth=1,newest=17)", 200, 1, 17)]
+    {
+        check(call, 1e-3, |context| {
+            let sketch = VectorCountSketch::new(width, depth, 128, context.own_seed()).unwrap();
+            Box::new(Sketched { sketch, newest, positions: vec![] })
+        });
+    }
+}
+
+#[test]
+fn what_a_count_sketch_returns_is_as_like_as_the_theory_says() {
+    for (n, width) in [(200, 200), (1000, 125), (2000, 64)] {
+        let cosine = countsketch_cosine(n, width, 1, 64, 5).unwrap();
+        let theory = 1.0 / (1.0 + n as f64 / width as f64).sqrt();
+        // The mean over places of different load is a little above that of the mean load.
+        assert!((cosine / theory - 1.0).abs() < 0.15, "{n} in {width}: {cosine}, theory {theory}");
+    }
+}
+
+struct Merge {
+    m: usize,
+}
+
+impl Reference for Merge {
+    fn absorb(&mut self, position: usize, _: &[f64], value: &[f64], kept: &mut BTreeMap<usize, Vec<f64>>) {
+        let count = kept.range(position..).count().min(self.m) as f64;
+        for (_, neighbour) in kept.range_mut(position..).take(self.m) {
+            neighbour.iter_mut().zip(value).for_each(|(v, x)| *v += x / count);
+        }
+    }
+
+    fn attend(&self, _: &[f64]) -> Vec<(f64, Vec<f64>)> {
+        vec![]
+    }
+}
+
+#[test]
+fn merge_equals_the_formula() {
+    // A keep that watches no attention merges every token.
+    check("merge(m=5)", 1e-3, |_| Box::new(Merge { m: 5 }));
+    check("merge(m=1024)", 1e-3, |_| Box::new(Merge { m: 1024 }));
+}
+
+/// Where attention is watched, tokens that drew none are dropped.
+#[test]
+fn merge_spares_what_drew_no_attention() {
+    let (shape, pool) = (shape(), ThreadPool::new(1));
+    let mut stream = Stream::new(&shape, 200, 4);
+    // Every query finds the sinks alone, but the last one, which finds everything else.
+    for (q, k) in stream.q.iter_mut().zip(&mut stream.k) {
+        let last = q.len() - shape.heads * shape.head_dim;
+        q[..last].fill(1.0);
+        q[last..].fill(-1.0);
+        let sinks = 4 * shape.kv_heads * shape.head_dim;
+        k[..sinks].fill(20.0);
+        k[sinks..].fill(-20.0);
+    }
+    let merged = stream.run(&mut cache(&shape, "h2o+f32+merge@64tok"), &pool, 0, 200, 1);
+    let dropped = stream.run(&mut cache(&shape, "h2o+f32@64tok"), &pool, 0, 200, 1);
+    assert_eq!(merged, dropped);
 }

@@ -1,7 +1,12 @@
 //! What is remembered of tokens no longer kept.
 
 mod buckets;
+mod countsketch_kv;
+mod merge;
 mod none;
+mod race_sums;
+
+pub use countsketch_kv::countsketch_cosine;
 
 use crate::head::Neighbours;
 use crate::keep::Context;
@@ -51,4 +56,13 @@ pub struct Evicted<'a> {
 pub type Build = fn(&Call, &Context<'_>) -> Option<Box<dyn Tail>>;
 
 /// All tails.
-pub static TAILS: &[(&Method, Build)] = &[(&none::METHOD, none::build), (&buckets::METHOD, buckets::build)];
+pub static TAILS: &[(&Method, Build)] = &[
+    (&none::METHOD, none::build),
+    (&buckets::METHOD, buckets::build),
+    (&race_sums::METHOD, race_sums::build),
+    (&countsketch_kv::METHOD, countsketch_kv::build),
+    (&merge::METHOD, merge::build),
+];
+
+/// Why a parameter is a whole number.
+const WHOLE: &str = "declared as a whole number without auto";

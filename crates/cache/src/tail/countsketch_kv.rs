@@ -1,0 +1,144 @@
+use super::{Evicted, Tail, WHOLE};
+use crate::head::Neighbours;
+use crate::keep::Context;
+use crate::method::{Call, Choice, Kind, Method, Parameter};
+use crate::partial::Partial;
+use crate::random::Random;
+use crate::state::{Reader, StateError, Writer};
+use sketchkv_sketch::VectorCountSketch;
+use std::mem::size_of;
+
+pub(super) static METHOD: Method = Method {
+    name: "countsketch_kv",
+    choice: Choice::Tail,
+    summary: "evicted keys and values in a Count-Sketch, reconstructed to be attended to",
+    formula: "in every row r, B_r[h_r(p)] += s_r(p)·(k, v); (k̂, v̂)_p = median_r s_r(p)·B_r[h_r(p)] are attended to for the \
+              newest evicted positions p",
+    state: "width·depth·8d + 4·newest B a head",
+    paper: "KVReviver, arXiv 2512.17917",
+    differs: "Only the newest evicted positions are reconstructed, which bounds the time of a step; the older ones are \
+              noise in the buckets. With n evicted tokens a row returns a vector plus n/width others of like length: the \
+              cosine with the true one is about 1/√(1 + n/width), which `countsketch_cosine` measures.",
+    parameters: &[
+        Parameter { name: "width", kind: Kind::Integer(1, 1 << 16), default: "16", help: "buckets a row" },
+        Parameter { name: "depth", kind: Kind::Integer(1, 9), default: "3", help: "rows" },
+        Parameter {
+            name: "newest",
+            kind: Kind::Integer(1, 1 << 16),
+            default: "64",
+            help: "evicted positions that are reconstructed at every step",
+        },
+    ],
+};
+
+pub(super) fn build(call: &Call, context: &Context<'_>) -> Option<Box<dyn Tail>> {
+    let (width, depth) = (call.integer("width").expect(WHOLE), call.integer("depth").expect(WHOLE));
+    let d = context.shape.head_dim;
+    let sketch = VectorCountSketch::new(width, depth, 2 * d, context.own_seed())
+        .expect("the parameters are within the bounds of the sketch");
+    Some(Box::new(Sketched {
+        sketch,
+        ring: vec![NONE; call.integer("newest").expect(WHOLE)].into(),
+        next: 0,
+    }))
+}
+
+/// A place of the ring that no position has taken yet.
+const NONE: u32 = u32::MAX;
+
+#[derive(Clone)]
+struct Sketched {
+    /// Keys and values side by side, by position.
+    sketch: VectorCountSketch,
+    /// Positions evicted last.
+    ring: Box<[u32]>,
+    /// The place of the ring that is written next.
+    next: usize,
+}
+
+impl Tail for Sketched {
+    fn clone_box(&self) -> Box<dyn Tail> {
+        Box::new(self.clone())
+    }
+
+    fn bytes(&self) -> usize {
+        self.sketch.bytes() + self.ring.len() * size_of::<u32>()
+    }
+
+    fn absorb(&mut self, token: &Evicted<'_>, _: &mut Neighbours<'_>) {
+        let pair = [token.key, token.value].concat();
+        self.sketch.update_hash(token.position as u64, &pair, 1.0);
+        self.ring[self.next] = token.position as u32;
+        self.next = (self.next + 1) % self.ring.len();
+    }
+
+    fn attend(&self, queries: &[f32], partial: &mut Partial) {
+        let d = self.sketch.dim() / 2;
+        let mut pair = vec![0.0; 2 * d];
+        for &position in self.ring.iter().filter(|&&position| position != NONE) {
+            self.sketch.reconstruct_hash(position.into(), &mut pair);
+            let (key, value) = pair.split_at(d);
+            for (query, q) in queries.chunks_exact(d).enumerate() {
+                partial.add(query, q.iter().zip(key).map(|(q, k)| q * k).sum(), 1.0, value);
+            }
+        }
+    }
+
+    fn save(&self, out: &mut Writer) {
+        out.words(&self.ring);
+        out.u64(self.next as u64);
+        out.blob(&self.sketch.to_bytes());
+    }
+
+    fn load(&mut self, from: &mut Reader<'_>) -> Result<(), StateError> {
+        self.ring = from.words(self.ring.len())?.into();
+        self.next = from.length(self.ring.len() - 1)?;
+        let sketch = VectorCountSketch::from_bytes(from.blob()?);
+        let sketch = sketch.map_err(|error| StateError::Corrupt(error.to_string()))?;
+        let shape = |s: &VectorCountSketch| (s.width(), s.depth(), s.dim(), s.seed());
+        if shape(&sketch) != shape(&self.sketch) {
+            return Err(StateError::Mismatch("its Count-Sketch has another shape or seed".to_owned()));
+        }
+        self.sketch = sketch;
+        Ok(())
+    }
+}
+
+/// The mean cosine of `n` random vectors of `dim` dimensions with what a Count-Sketch of `depth` rows of `width` buckets
+/// that holds them all returns for them: near 1 only where there are more buckets than vectors.
+///
+/// # Errors
+/// When the sketch refuses its parameters.
+///
+/// ```
+/// use sketchkv_cache::tail::countsketch_cosine;
+/// let roomy = countsketch_cosine(100, 4096, 3, 64, 1)?;
+/// let crowded = countsketch_cosine(1000, 64, 3, 64, 1)?;
+/// assert!(roomy > 0.97 && crowded < 0.45);
+/// # Ok::<(), sketchkv_sketch::SketchError>(())
+/// ```
+pub fn countsketch_cosine(
+    n: usize,
+    width: usize,
+    depth: usize,
+    dim: usize,
+    seed: u64,
+) -> Result<f64, sketchkv_sketch::SketchError> {
+    let mut sketch = VectorCountSketch::new(width, depth, dim, seed)?;
+    let vector = |i: usize| -> Vec<f32> {
+        let mut random = Random::new(crate::random::mix(seed.wrapping_add(1)) ^ i as u64);
+        // Sums of twelve uniform numbers: near enough to normal for their direction.
+        let mut uniform = || (random.next() >> 40) as f32 / (1u64 << 24) as f32;
+        (0..dim).map(|_| (0..12).map(|_| uniform()).sum::<f32>() - 6.0).collect()
+    };
+    (0..n).for_each(|i| sketch.update_hash(i as u64, &vector(i), 1.0));
+    let mut out = vec![0.0; dim];
+    let mut sum = 0.0;
+    for i in 0..n {
+        sketch.reconstruct_hash(i as u64, &mut out);
+        let truth = vector(i);
+        let dot = |a: &[f32], b: &[f32]| a.iter().zip(b).map(|(a, b)| (a * b) as f64).sum::<f64>();
+        sum += dot(&truth, &out) / (dot(&truth, &truth) * dot(&out, &out)).sqrt().max(f64::MIN_POSITIVE);
+    }
+    Ok(sum / n.max(1) as f64)
+}
