@@ -138,6 +138,9 @@ fn buckets_equal_the_formula() {
     }
 }
 
+/// Count and sum of values by signs.
+type Cells = BTreeMap<Vec<bool>, (f64, Vec<f64>)>;
+
 struct RaceSums {
     rows: usize,
     bits: usize,
@@ -147,8 +150,8 @@ struct RaceSums {
     seen: f64,
     /// Σ‖k − mean‖².
     squares: f64,
-    /// Signs, count and sum of values of each cell of each row.
-    cells: Vec<BTreeMap<Vec<bool>, (f64, Vec<f64>)>>,
+    /// Of each row.
+    cells: Vec<Cells>,
 }
 
 impl RaceSums {

@@ -199,7 +199,12 @@ impl<'a> Reader<'a> {
         if self.payload.len() / 4 < n {
             return None;
         }
-        (0..n).map(|_| self.f32()).collect()
+        // Collecting options would not know how many there are and allocate too much.
+        let mut floats = Vec::with_capacity(n);
+        for _ in 0..n {
+            floats.push(self.f32()?);
+        }
+        Some(floats)
     }
 
     /// Whether `n` values of `bytes` bytes each can still be here.
