@@ -67,7 +67,7 @@ pub struct Parameter {
 /// A method, described.
 #[derive(Debug, PartialEq)]
 pub struct Method {
-    /// Its name in a spec; unique over all choices.
+    /// Its name in a spec; unique within a choice.
     pub name: &'static str,
     /// The choice it belongs to.
     pub choice: Choice,
@@ -184,8 +184,7 @@ impl Call {
         }
     }
 
-    /// A whole number that has a default.
-    #[allow(dead_code)]
+    /// A whole number without `auto`.
     pub(crate) fn count(&self, name: &str) -> usize {
         self.integer(name).unwrap_or_else(|| panic!("`{name}` of `{}` is auto", self.method.name))
     }

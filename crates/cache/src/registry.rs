@@ -27,7 +27,7 @@ pub fn methods() -> Vec<&'static Method> {
     keeps.chain(stores).chain(tails).chain(reads).chain(budgets).collect()
 }
 
-/// The method of this name.
+/// The method of this name; of a keep and a tail of one name, the keep.
 pub fn find(name: &str) -> Option<&'static Method> {
     methods().into_iter().find(|method| method.name == name)
 }

@@ -66,13 +66,15 @@ impl fmt::Display for Cap {
 ///
 /// Names joined by `+`, parameters in parentheses, the cap after `@`; what is not named has its default:
 /// `full`, `f16`, `none`, `all`, `uniform`, no cap. A bare store is for keys and values alike; `k=` and `v=` choose
-/// them separately.
+/// them separately. Where a keep and a tail have one name (`race`, `countsketch`), it is the keep first: `race+race`.
 ///
 /// ```
 /// use sketchkv_cache::Spec;
 /// let spec: Spec = "h2o(decay=0.9,sinks=4)+k=kivi4+v=q4@12.5%".parse()?;
 /// assert_eq!(spec.keep.method().name, "h2o");
 /// assert_eq!(spec.to_string(), "h2o(decay=0.9)+k=kivi4+v=q4@12.5%");
+/// let twins: Spec = "race+race(bits=3)@25%".parse()?;
+/// assert_eq!((twins.keep.method().name, twins.tail.to_string().as_str()), ("race", "race(bits=3)"));
 /// assert!("h20@25%".parse::<Spec>().unwrap_err().to_string().contains("`h2o`"));
 /// # Ok::<(), sketchkv_cache::CacheError>(())
 /// ```
@@ -127,12 +129,15 @@ fn unknown(name: &str) -> CacheError {
     ))
 }
 
-fn find(name: &str) -> Result<&'static Method, CacheError> {
-    registry::find(name).ok_or_else(|| unknown(name))
+/// The method of this name; of a keep and a tail of one name, the tail if there is a keep already.
+fn find(name: &str, has_keep: bool) -> Result<&'static Method, CacheError> {
+    let mut named = registry::methods().into_iter().filter(|method| method.name == name).peekable();
+    let first = named.peek().copied().ok_or_else(|| unknown(name))?;
+    Ok(named.find(|method| !(has_keep && method.choice == Choice::Keep)).unwrap_or(first))
 }
 
 /// `name` or `name(parameter=value,…)`.
-fn call(text: &str) -> Result<Call, CacheError> {
+fn call(text: &str, has_keep: bool) -> Result<Call, CacheError> {
     let (name, parameters) = match text.split_once('(') {
         None => (text, ""),
         Some((name, rest)) => match rest.strip_suffix(')') {
@@ -142,7 +147,7 @@ fn call(text: &str) -> Result<Call, CacheError> {
             }
         },
     };
-    let mut call = Call::new(find(name)?);
+    let mut call = Call::new(find(name, has_keep)?);
     for piece in parameters.split(',').filter(|piece| !piece.is_empty()) {
         let (name, value) = piece.split_once('=').ok_or_else(|| {
             CacheError::Spec(format!("`{text}`: `{piece}` has no value; write `{piece}=…`"))
@@ -198,7 +203,8 @@ impl FromStr for Spec {
             if name.is_empty() {
                 return Err(CacheError::Spec(format!("`{text}`: a name is missing; {GRAMMAR}")));
             }
-            let call = call(name)?;
+            let has_keep = named.iter().any(|(choice, _)| *choice == Choice::Keep);
+            let call = call(name, has_keep)?;
             let choice = call.method().choice;
             if !side.is_empty() && choice != Choice::Store {
                 return Err(CacheError::Spec(format!(

@@ -141,7 +141,7 @@ fn buckets_equal_the_formula() {
 /// Count and sum of values by signs.
 type Cells = BTreeMap<Vec<bool>, (f64, Vec<f64>)>;
 
-struct RaceSums {
+struct Race {
     rows: usize,
     bits: usize,
     spread: f64,
@@ -154,7 +154,7 @@ struct RaceSums {
     cells: Vec<Cells>,
 }
 
-impl RaceSums {
+impl Race {
     /// Products with the directions, made unit vectors.
     fn project(&self, x: &[f64]) -> Vec<f64> {
         let x: Vec<f32> = x.iter().map(|&x| x as f32).collect();
@@ -173,7 +173,7 @@ fn normal_cdf(x: f64) -> f64 {
     0.5 + (density(0.0) + inner + density(x)) * h / 3.0
 }
 
-impl Reference for RaceSums {
+impl Reference for Race {
     fn absorb(&mut self, _: usize, key: &[f64], value: &[f64], _: &mut BTreeMap<usize, Vec<f64>>) {
         let centred: Vec<f64> = key.iter().zip(&self.mean).map(|(k, m)| k - m).collect();
         let signs: Vec<bool> = self.project(&centred).iter().map(|p| *p >= 0.0).collect();
@@ -214,14 +214,14 @@ impl Reference for RaceSums {
 }
 
 #[test]
-fn race_sums_equal_the_formula() {
+fn race_equals_the_formula() {
     for (call, rows, bits, spread) in [
-        ("race_sums", 1, 4, 0.5),
-        ("race_sums(rows=5,bits=1,spread=1)", 5, 1, 1.0),
-        ("race_sums(rows=2,bits=7)", 2, 7, 0.5),
+        ("race", 1, 4, 0.5),
+        ("race(rows=5,bits=1,spread=1)", 5, 1, 1.0),
+        ("race(rows=2,bits=7)", 2, 7, 0.5),
     ] {
         check(call, 1e-4, |context| {
-            Box::new(RaceSums {
+            Box::new(Race {
                 rows,
                 bits,
                 spread,
@@ -237,10 +237,10 @@ fn race_sums_equal_the_formula() {
 
 /// For normal keys and β = 1 the sums are unbiased: over many evicted tokens the estimate approaches Σ e^(q·k).
 #[test]
-fn race_sums_are_right_for_normal_keys() {
+fn race_is_right_for_normal_keys() {
     let mut random = common::Random(77);
     let (d, n) = (64, 20_000);
-    let mut tail = RaceSums {
+    let mut tail = Race {
         rows: 4,
         bits: 4,
         spread: 1.0,
@@ -288,9 +288,9 @@ impl Reference for Sketched {
 }
 
 #[test]
-fn countsketch_kv_equals_the_formula() {
+fn countsketch_equals_the_formula() {
     for (call, width, depth, newest) in
-        [("countsketch_kv", 16, 3, 64), ("countsketch_kv(width=200,depth=1,newest=17)", 200, 1, 17)]
+        [("countsketch", 16, 3, 64), ("countsketch(width=200,depth=1,newest=17)", 200, 1, 17)]
     {
         check(call, 1e-3, |context| {
             let sketch = VectorCountSketch::new(width, depth, 128, context.own_seed()).unwrap();

@@ -31,7 +31,7 @@ pub(super) static METHOD: Method = Method {
 
 pub(super) fn build(call: &Call, context: &Context<'_>) -> Option<Box<dyn Read>> {
     Some(Box::new(Quest {
-        k: call.integer("k").expect("declared without auto"),
+        k: call.count("k"),
         page: call.word("page").parse().expect("the words are numbers"),
         layout: Layout::new(Side::Keys, Encoding::F16, padded(context.shape.head_dim)),
         head_dim: context.shape.head_dim,

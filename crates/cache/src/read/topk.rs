@@ -43,14 +43,14 @@ pub(super) static METHOD: Method = Method {
 };
 
 pub(super) fn build(call: &Call, context: &Context<'_>) -> Option<Box<dyn Read>> {
-    let bits = call.integer("bits").expect("declared without auto").next_multiple_of(8);
+    let bits = call.count("bits").next_multiple_of(8);
     let dim = context.shape.head_dim;
     // Three rounds of signs and transforms cost next to nothing to hold and to apply; one rotation serves all heads
     // alike, so the seed is the run's.
     let hash = SimHash::new(dim, bits, Projection::Hadamard, context.seed)
         .expect("the parameters are within the bounds of the sketch");
     Some(Box::new(TopK {
-        k: call.integer("k").expect("declared without auto"),
+        k: call.count("k"),
         hash,
         mean: vec![0.0; dim].into(),
         seen: 0,

@@ -1,4 +1,4 @@
-use super::{Evicted, Tail, WHOLE};
+use super::{Evicted, Tail};
 use crate::head::Neighbours;
 use crate::keep::Context;
 use crate::means::Means;
@@ -37,7 +37,7 @@ pub(super) static METHOD: Method = Method {
 };
 
 pub(super) fn build(call: &Call, context: &Context<'_>) -> Option<Box<dyn Tail>> {
-    let n = call.integer("n").expect(WHOLE).next_multiple_of(STRIP);
+    let n = call.count("n").next_multiple_of(STRIP);
     let (share, means) = (call.real("spread"), Means::new(n, context.shape.head_dim));
     Some(Box::new(Buckets { share, counts: vec![0; n].into(), means }))
 }

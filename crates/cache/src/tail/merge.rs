@@ -1,4 +1,4 @@
-use super::{Evicted, Tail, WHOLE};
+use super::{Evicted, Tail};
 use crate::head::Neighbours;
 use crate::keep::Context;
 use crate::method::{Call, Choice, Kind, Method, Parameter};
@@ -25,7 +25,7 @@ pub(super) static METHOD: Method = Method {
 };
 
 pub(super) fn build(call: &Call, context: &Context<'_>) -> Option<Box<dyn Tail>> {
-    Some(Box::new(Merge { m: call.integer("m").expect(WHOLE), seed: context.own_seed() }))
+    Some(Box::new(Merge { m: call.count("m"), seed: context.own_seed() }))
 }
 
 #[derive(Clone)]

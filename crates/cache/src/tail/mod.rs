@@ -1,12 +1,12 @@
 //! What is remembered of tokens no longer kept.
 
 mod buckets;
-mod countsketch_kv;
+mod countsketch;
 mod merge;
 mod none;
-mod race_sums;
+mod race;
 
-pub use countsketch_kv::countsketch_cosine;
+pub use countsketch::countsketch_cosine;
 
 use crate::head::Neighbours;
 use crate::keep::Context;
@@ -59,10 +59,7 @@ pub type Build = fn(&Call, &Context<'_>) -> Option<Box<dyn Tail>>;
 pub static TAILS: &[(&Method, Build)] = &[
     (&none::METHOD, none::build),
     (&buckets::METHOD, buckets::build),
-    (&race_sums::METHOD, race_sums::build),
-    (&countsketch_kv::METHOD, countsketch_kv::build),
+    (&race::METHOD, race::build),
+    (&countsketch::METHOD, countsketch::build),
     (&merge::METHOD, merge::build),
 ];
-
-/// Why a parameter is a whole number.
-const WHOLE: &str = "declared as a whole number without auto";

@@ -36,25 +36,27 @@ impl Arguments {
             }
             return output::line(if self.markdown { markdown(&methods) } else { overview(&methods) });
         };
-        if let Some(method) = registry::find(&name) {
-            return if self.json {
-                output::json(&method_json(method))
-            } else {
-                output::line(explained(method))
-            };
+        let named: Vec<_> = methods.iter().filter(|method| method.name == name).collect();
+        let preset = PRESETS.iter().find(|preset| preset.name == name);
+        match (&named[..], preset) {
+            ([], None) => {
+                let names = methods.iter().map(|method| method.name);
+                let names: Vec<_> = names.chain(PRESETS.iter().map(|preset| preset.name)).collect();
+                Err(usage(format!("no method is called {name:?}: there are {}", names.join(", "))))
+            }
+            ([method], None) if self.json => output::json(&method_json(method)),
+            ([], Some(preset)) if self.json => output::json(&preset_json(preset)),
+            _ if self.json => output::json(&json!({
+                "methods": named.iter().map(|method| method_json(method)).collect::<Vec<_>>(),
+                "presets": preset.into_iter().map(preset_json).collect::<Vec<_>>(),
+            })),
+            _ => {
+                let methods = named.iter().map(|method| explained(method));
+                let preset = preset
+                    .map(|preset| format!("{} (preset): {}\n\n  {}", name, preset.summary, preset.spec));
+                output::line(methods.chain(preset).collect::<Vec<_>>().join("\n\n"))
+            }
         }
-        let Some(preset) = PRESETS.iter().find(|preset| preset.name == name) else {
-            let names: Vec<_> = methods.iter().map(|method| method.name).collect();
-            let presets: Vec<_> = PRESETS.iter().map(|preset| preset.name).collect();
-            return Err(usage(format!(
-                "no method is called {name:?}: there are {}",
-                [names, presets].concat().join(", ")
-            )));
-        };
-        if self.json {
-            return output::json(&preset_json(preset));
-        }
-        output::line(format!("{}: {}\n\n  {}", preset.name, preset.summary, preset.spec))
     }
 }
 

@@ -1,4 +1,4 @@
-use super::{Evicted, Tail, WHOLE};
+use super::{Evicted, Tail};
 use crate::head::Neighbours;
 use crate::keep::Context;
 use crate::method::{Call, Choice, Kind, Method, Parameter};
@@ -10,7 +10,7 @@ use sketchkv_sketch::{Projection, SimHash};
 use std::mem::size_of;
 
 pub(super) static METHOD: Method = Method {
-    name: "race_sums",
+    name: "race",
     choice: Choice::Tail,
     summary: "hashed sums of evicted values, weighted by what a cell says of its keys",
     formula: "in every row, (k, v) adds (1, v) to the cell of the signs s of ⟨r_j, k − m⟩; at attention a cell of c tokens \
@@ -22,7 +22,7 @@ pub(super) static METHOD: Method = Method {
               normal around m with variance σ² a dimension (β = 1); for long queries Π 2Φ becomes the indicator of a \
               collision over its probability 2^-bits. Real keys are no such cloud: where q lies along little of their \
               variance the sums are too large, hence β below 1, and tokens of one cell share one weight, so that \
-              sharp attention to a single evicted token is lost. The tail of this name's sibling `race` is a keep.",
+              sharp attention to a single evicted token is lost..",
     parameters: &[
         Parameter { name: "rows", kind: Kind::Integer(1, 64), default: "1", help: "independent tables" },
         Parameter { name: "bits", kind: Kind::Integer(1, 12), default: "4", help: "signs that make a cell" },
@@ -36,12 +36,12 @@ pub(super) static METHOD: Method = Method {
 };
 
 pub(super) fn build(call: &Call, context: &Context<'_>) -> Option<Box<dyn Tail>> {
-    let (rows, bits) = (call.integer("rows").expect(WHOLE), call.integer("bits").expect(WHOLE));
+    let (rows, bits) = (call.count("rows"), call.count("bits"));
     let d = context.shape.head_dim;
     let hash = SimHash::new(d, rows * bits, Projection::Hadamard, context.own_seed())
         .expect("the parameters are within the bounds of the sketch");
     let cells = rows << bits;
-    Some(Box::new(RaceSums {
+    Some(Box::new(Race {
         rows,
         bits,
         share: call.real("spread"),
@@ -63,7 +63,7 @@ fn width(head_dim: usize) -> usize {
 }
 
 #[derive(Clone)]
-struct RaceSums {
+struct Race {
     rows: usize,
     bits: usize,
     /// β
@@ -82,7 +82,7 @@ struct RaceSums {
     sums: Box<[f32]>,
 }
 
-impl RaceSums {
+impl Race {
     /// Π_j 2Φ(s_j·σ⟨r_j, q⟩/√d) of every cell, `[row][cell]`; `q` is scaled by 1/√d already.
     fn weights(&self, q: &[f32], out: &mut [f32]) {
         let mut projections = vec![0.0; self.rows * self.bits];
@@ -114,7 +114,7 @@ fn normal_cdf(x: f32) -> f32 {
     if x < 0.0 { upper } else { 1.0 - upper }
 }
 
-impl Tail for RaceSums {
+impl Tail for Race {
     fn clone_box(&self) -> Box<dyn Tail> {
         Box::new(self.clone())
     }

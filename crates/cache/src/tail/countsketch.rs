@@ -1,4 +1,4 @@
-use super::{Evicted, Tail, WHOLE};
+use super::{Evicted, Tail};
 use crate::head::Neighbours;
 use crate::keep::Context;
 use crate::method::{Call, Choice, Kind, Method, Parameter};
@@ -9,7 +9,7 @@ use sketchkv_sketch::VectorCountSketch;
 use std::mem::size_of;
 
 pub(super) static METHOD: Method = Method {
-    name: "countsketch_kv",
+    name: "countsketch",
     choice: Choice::Tail,
     summary: "evicted keys and values in a Count-Sketch, reconstructed to be attended to",
     formula: "in every row r, B_r[h_r(p)] += s_r(p)·(k, v); (k̂, v̂)_p = median_r s_r(p)·B_r[h_r(p)] are attended to for the \
@@ -32,13 +32,13 @@ pub(super) static METHOD: Method = Method {
 };
 
 pub(super) fn build(call: &Call, context: &Context<'_>) -> Option<Box<dyn Tail>> {
-    let (width, depth) = (call.integer("width").expect(WHOLE), call.integer("depth").expect(WHOLE));
+    let (width, depth) = (call.count("width"), call.count("depth"));
     let d = context.shape.head_dim;
     let sketch = VectorCountSketch::new(width, depth, 2 * d, context.own_seed())
         .expect("the parameters are within the bounds of the sketch");
     Some(Box::new(Sketched {
         sketch,
-        ring: vec![NONE; call.integer("newest").expect(WHOLE)].into(),
+        ring: vec![NONE; call.count("newest")].into(),
         next: 0,
     }))
 }
