@@ -23,8 +23,15 @@ fn numbers(n: usize) -> Vec<f32> {
 }
 
 fn benches(c: &mut Criterion) {
-    let shape =
-        CacheShape { layers: 1, heads: GROUP, kv_heads: 1, head_dim: DIM, context: SLOTS, rope: None };
+    let shape = CacheShape {
+        layers: 1,
+        heads: GROUP,
+        kv_heads: 1,
+        head_dim: DIM,
+        context: SLOTS,
+        rope: None,
+        output: None,
+    };
     let context = Context { shape: &shape, layer: 0, head: 0, seed: 1 };
     let (keys, queries) = (numbers(SLOTS * DIM), numbers(GROUP * DIM));
     let positions: Vec<u32> = (0..SLOTS as u32).collect();

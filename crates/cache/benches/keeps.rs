@@ -22,8 +22,15 @@ fn numbers(n: usize, seed: u64) -> Vec<f32> {
 
 fn step(c: &mut Criterion) {
     let rope = Rope { inverse_frequencies: (0..32).map(|i| 10_000f32.powf(-(i as f32) / 32.0)).collect() };
-    let shape =
-        CacheShape { layers: 1, heads: 9, kv_heads: 3, head_dim: 64, context: 8192, rope: Some(rope) };
+    let shape = CacheShape {
+        layers: 1,
+        heads: 9,
+        kv_heads: 3,
+        head_dim: 64,
+        context: 8192,
+        rope: Some(rope),
+        output: None,
+    };
     let pool = ThreadPool::new(1);
     let tokens = SLOTS + 512;
     let (k, v) = (numbers(tokens * 192, 1), numbers(tokens * 192, 2));

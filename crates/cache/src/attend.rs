@@ -26,6 +26,26 @@ pub(crate) struct Scratch {
     tiles: Mutex<Vec<Tiles>>,
 }
 
+impl Scratch {
+    /// The attention weights of one query of the single-token step that was just made: adds those of the slots to
+    /// `slots` and returns the token's own.
+    pub(crate) fn weights(&self, call: &Call<'_>, h: usize, query: usize, slots: &mut [f32]) -> f32 {
+        let own = &self.heads[h];
+        let (max, norm) = (own.partial.max[query], 1.0 / own.partial.sum[query]);
+        let count = self.heads.iter().map(HeadScratch::tasks).sum();
+        for task in self.runs[..count].iter().filter(|task| task.head == h) {
+            task.add_mass(call.env, query, norm * (task.max[query] - max).exp(), slots);
+        }
+        let chunk = &call.chunks[h];
+        let q = &own.scaled[query * chunk.head_dim..][..chunk.head_dim];
+        norm * (dot(q, chunk.key(0)) - max).exp()
+    }
+}
+
+fn dot(a: &[f32], b: &[f32]) -> f32 {
+    a.iter().zip(b).map(|(a, b)| a * b).sum()
+}
+
 /// What one KV head needs during a call.
 #[derive(Default)]
 pub(crate) struct HeadScratch {
@@ -44,6 +64,13 @@ pub(crate) struct HeadScratch {
     /// Output of the group, `[token][query][head_dim]`.
     out: Vec<f32>,
     pub(crate) work: Work,
+}
+
+impl HeadScratch {
+    /// Tasks of a single-token step.
+    fn tasks(&self) -> usize {
+        self.strips.len().div_ceil(TASK_STRIPS)
+    }
 }
 
 /// Consecutive strips of one page.
@@ -239,7 +266,7 @@ impl Call<'_> {
             work.mass.resize(head.slots() + 1, 0.0);
         }
         for (g, (q, out)) in scaled.chunks_exact(d).zip(out.chunks_exact_mut(d)).enumerate() {
-            let logit = q.iter().zip(chunk.key(0)).map(|(q, k)| q * k).sum();
+            let logit = dot(q, chunk.key(0));
             partial.add(g, logit, 1.0, chunk.value(0));
             let norm = 1.0 / partial.sum[g];
             out.iter_mut().zip(&partial.acc[g * d..]).for_each(|(out, x)| *out = x * norm);

@@ -7,6 +7,7 @@ use crate::head::{Chunk, Env, Head};
 use crate::keep::{Context, KEEPS};
 use crate::method::Method;
 use crate::plan::Plan;
+use crate::probe::Attention;
 use crate::profile::{Profile, Stopwatch};
 use crate::read::READS;
 use crate::tail::TAILS;
@@ -27,6 +28,8 @@ pub struct Cache {
     scratch: Scratch,
     /// Where the time went, if asked for.
     profile: Option<Box<Profile>>,
+    /// Of each layer, if asked for.
+    attention: Option<Vec<Attention>>,
 }
 
 struct Common {
@@ -59,13 +62,7 @@ impl Cache {
         }
         let budget: Box<dyn Budget> = find(BUDGETS, spec.budget.method())(&spec.budget);
         let format = Format::new(spec, shape.head_dim);
-        let layers: Vec<Vec<Head>> = (0..shape.layers)
-            .map(|layer| {
-                (0..shape.kv_heads)
-                    .map(|head| new_head(spec, &Context { shape: &shape, layer, head, seed }))
-                    .collect()
-            })
-            .collect();
+        let layers = new_layers(&shape, spec, &*budget, seed)?;
         // Beside the heads: the structures themselves, and what they own.
         let base = size_of::<Cache>()
             + size_of::<Common>()
@@ -80,7 +77,7 @@ impl Cache {
         let common = Arc::new(Common { format, plan });
         let spec = spec.clone();
         let scratch = Scratch::default();
-        Ok(Cache { shape, spec, seed, position: 0, layers, common, scratch, profile: None })
+        Ok(Cache { shape, spec, seed, position: 0, layers, common, scratch, profile: None, attention: None })
     }
 
     /// The spec this cache runs.
@@ -125,6 +122,7 @@ impl Cache {
             heads: &mut self.layers[layer],
             scratch: &mut self.scratch,
             profile: self.profile.as_deref_mut(),
+            attention: self.attention.as_mut().map(|layers| &mut layers[layer]),
             position: self.position,
             layer,
             pool,
@@ -167,6 +165,16 @@ impl Cache {
         self.profile.take().map(|profile| *profile).unwrap_or_default()
     }
 
+    /// From now on, notes where the attention of single-token steps goes; costs time, and memory that no ledger counts.
+    pub fn watch_attention(&mut self) {
+        self.attention = Some(vec![Attention::default(); self.shape.layers]);
+    }
+
+    /// Where the attention of the last single-token step went, `[layer]`; empty unless it is watched.
+    pub fn attention(&self) -> &[Attention] {
+        self.attention.as_deref().unwrap_or_default()
+    }
+
     /// Gives back the buffers of attention, which no ledger counts: the next forward pass makes them anew.
     pub fn release_scratch(&mut self) {
         self.scratch = Scratch::default();
@@ -175,12 +183,9 @@ impl Cache {
     /// Forgets every token; the next sequence runs as in a new cache.
     pub fn reset(&mut self) {
         self.position = 0;
-        for (layer, heads) in self.layers.iter_mut().enumerate() {
-            for (head, own) in heads.iter_mut().enumerate() {
-                let context = Context { shape: &self.shape, layer, head, seed: self.seed };
-                *own = new_head(&self.spec, &context);
-            }
-        }
+        let budget = find(BUDGETS, self.spec.budget.method())(&self.spec.budget);
+        self.layers = new_layers(&self.shape, &self.spec, &*budget, self.seed)
+            .expect("what was built once can be built again");
     }
 
     /// A second sequence that goes on from here. Pages are shared until one of the two writes to them, so the ledgers of
@@ -195,6 +200,7 @@ impl Cache {
             common: self.common.clone(),
             scratch: Scratch::default(),
             profile: None,
+            attention: None,
         }
     }
 
@@ -231,18 +237,32 @@ impl Cache {
     }
 }
 
-fn new_head(spec: &Spec, context: &Context<'_>) -> Head {
+/// Empty heads, `[layer][kv_head]`.
+fn new_layers(
+    shape: &CacheShape,
+    spec: &Spec,
+    budget: &dyn Budget,
+    seed: u64,
+) -> Result<Vec<Vec<Head>>, CacheError> {
+    let head = |layer, head| new_head(spec, budget, &Context { shape, layer, head, seed });
+    (0..shape.layers).map(|layer| (0..shape.kv_heads).map(|kv| head(layer, kv)).collect()).collect()
+}
+
+fn new_head(spec: &Spec, budget: &dyn Budget, context: &Context<'_>) -> Result<Head, CacheError> {
     let declares = |name| spec.keep.method().parameters.iter().any(|p| p.name == name);
     let sinks = if declares("sinks") { spec.keep.integer("sinks").unwrap_or(0) } else { 0 };
     // A keep that knows no recent tokens protects the newest alone.
     let recent = if declares("recent") { spec.keep.integer("recent") } else { Some(1) };
-    Head::new(
-        find(KEEPS, spec.keep.method())(&spec.keep, context),
+    let keep = find(KEEPS, spec.keep.method())(&spec.keep, context);
+    Ok(Head::new(
+        budget
+            .refine(keep, context)
+            .map_err(|error| CacheError::Unsupported(format!("`{spec}`: {error}")))?,
         find(TAILS, spec.tail.method())(&spec.tail, context),
         find(READS, spec.read.method())(&spec.read, context),
         sinks,
         recent,
-    )
+    ))
 }
 
 /// One layer of a [`Cache`], borrowed for a forward pass.
@@ -252,6 +272,7 @@ pub struct LayerCache<'a> {
     heads: &'a mut Vec<Head>,
     scratch: &'a mut Scratch,
     profile: Option<&'a mut Profile>,
+    attention: Option<&'a mut Attention>,
     position: usize,
     layer: usize,
     pool: &'a ThreadPool,
@@ -282,6 +303,9 @@ impl LayerCache<'_> {
         let call = Call { env, pool: self.pool, group: self.shape.group(), q, chunks: &chunks };
         let mut watch = Stopwatch::start(self.profile.is_some());
         call.attend(self.heads, self.scratch, out, &mut watch);
+        if let Some(attention) = self.attention.as_deref_mut().filter(|_| tokens == 1) {
+            *attention = Attention::of_step(&call, self.heads, self.scratch);
+        }
         let seen = self.position + tokens;
         let limit = self.common.plan.limit(self.layer, seen, env.format, &self.heads[0]);
         admit::admit(&call, self.heads, &mut self.scratch.heads, limit, self.common.plan.pooled, &mut watch);

@@ -215,7 +215,7 @@ mod tests {
     use sketchkv_kernels::ThreadPool;
 
     fn shape() -> CacheShape {
-        CacheShape { layers: 1, heads: 2, kv_heads: 1, head_dim: 32, context: 512, rope: None }
+        CacheShape { layers: 1, heads: 2, kv_heads: 1, head_dim: 32, context: 512, rope: None, output: None }
     }
 
     #[test]

@@ -68,3 +68,46 @@ fn window_after_a_chunk_holds_the_same_tokens() {
         }
     }
 }
+
+/// The weights that a watched cache shows are those it used: with the values they make the output.
+#[test]
+fn watched_attention_makes_the_output() {
+    let (shape, pool, tokens) = (shape(), ThreadPool::new(2), 400);
+    let stream = Stream::new(&shape, tokens, 5);
+    for (spec, remembers) in [
+        ("full+f32", false),
+        ("full+f32+topk(k=64)", false),
+        ("full+f32+topk(k=64,rest=pages)", true),
+        ("h2o+f32@96tok", false),
+        ("window+f32+buckets@64tok", true),
+    ] {
+        let mut cache = cache(&shape, spec);
+        assert!(cache.attention().is_empty());
+        stream.run(&mut cache, &pool, 0, tokens - 1, 33);
+        cache.watch_attention();
+        let outputs = stream.run(&mut cache, &pool, tokens - 1, 1, 1);
+        let d = shape.head_dim;
+        for (layer, (attention, output)) in cache.attention().iter().zip(&outputs).enumerate() {
+            assert_eq!(attention.weights.len(), shape.heads);
+            for (head, (weights, remembered)) in
+                attention.weights.iter().zip(&attention.remembered).enumerate()
+            {
+                assert_eq!(weights.len(), tokens);
+                let sum: f32 = weights.iter().sum();
+                assert!((sum + remembered - 1.0).abs() < 1e-4, "{spec}: {sum} and {remembered}");
+                assert_eq!(*remembered > 1e-4, remembers, "{spec}: {remembered}");
+                if remembers {
+                    continue;
+                }
+                let kv_head = head / shape.group();
+                let mut want = vec![0.0; d];
+                for (position, weight) in weights.iter().enumerate() {
+                    let at = (position * shape.kv_heads + kv_head) * d;
+                    let value = &stream.v[layer][at..][..d];
+                    want.iter_mut().zip(value).for_each(|(w, v)| *w += f64::from(weight * v));
+                }
+                assert!(largest_difference(&output[head * d..][..d], &want) < 1e-4, "{spec}, head {head}");
+            }
+        }
+    }
+}

@@ -215,11 +215,9 @@ impl Reference for Race {
 
 #[test]
 fn race_equals_the_formula() {
-    for (call, rows, bits, spread) in [
-        ("race", 1, 4, 0.5),
-        ("race(rows=5,bits=1,spread=1)", 5, 1, 1.0),
-        ("race(rows=2,bits=7)", 2, 7, 0.5),
-    ] {
+    for (call, rows, bits, spread) in
+        [("race", 1, 4, 0.5), ("race(rows=5,bits=1,spread=1)", 5, 1, 1.0), ("race(rows=2,bits=7)", 2, 7, 0.5)]
+    {
         check(call, 1e-4, |context| {
             Box::new(Race {
                 rows,

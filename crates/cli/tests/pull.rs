@@ -7,6 +7,8 @@ use sha2::{Digest, Sha256};
 use std::{
     fs,
     path::{Path, PathBuf},
+    thread,
+    time::{Duration, Instant},
 };
 use support::{
     finish,
@@ -272,11 +274,18 @@ fn two_pulls_of_one_model_do_not_mix() {
     fs::create_dir_all(&locks).unwrap();
     let held = fs::File::create(locks.join("organisation--model")).unwrap();
     held.lock().unwrap();
-    let refused = finish(&mut pull(&hub, &models, "organisation/model"));
-    assert_eq!(refused.code, 1);
-    assert!(refused.error().contains("another process is pulling organisation/model"), "{}", refused.stderr);
-    drop(held);
-    assert_eq!(finish(&mut pull(&hub, &models, "organisation/model")).code, 0);
+    let wait = Duration::from_secs(3);
+    let other = thread::spawn(move || {
+        thread::sleep(wait);
+        drop(held);
+    });
+    let started = Instant::now();
+    let waited = finish(&mut pull(&hub, &models, "organisation/model"));
+    assert_eq!(waited.code, 0, "{}", waited.stderr);
+    assert!(started.elapsed() >= wait);
+    let told = "another process is pulling organisation/model: waiting for it";
+    assert!(waited.stderr.contains(told), "{}", waited.stderr);
+    other.join().unwrap();
 }
 
 #[test]

@@ -4,9 +4,10 @@ use crate::arch::Network;
 use crate::file::{Checkpoint, EmbeddedFolder, Files, content_hash};
 use crate::weights::Weights;
 use crate::{Config, ModelError, Tokenizer};
-use sketchkv_cache::CacheShape;
+use sketchkv_cache::{CacheShape, OutputProjection};
 use sketchkv_kernels::{ThreadPool, WeightFormat};
 use std::path::Path;
+use std::sync::Arc;
 
 /// Tokens of a chunk unless set otherwise.
 const CHUNK: usize = 512;
@@ -146,11 +147,14 @@ impl ModelFile {
                 config.vocabulary
             )));
         }
+        let network = Arc::new(network?);
+        let mut shape = config.cache_shape();
+        shape.output = Some(output_projection(&network, &shape));
         Ok(Model {
-            shape: config.cache_shape(),
+            shape,
             config,
             tokenizer,
-            network: network?,
+            network,
             pool,
             origin: checkpoint.origin(),
             chunk: options.chunk,
@@ -159,12 +163,34 @@ impl ModelFile {
     }
 }
 
+/// What the output projection makes of values, computed from the weights when a cache first asks.
+fn output_projection(network: &Arc<Network>, shape: &CacheShape) -> OutputProjection {
+    let (network, d, heads, group) = (network.clone(), shape.head_dim, shape.heads, shape.group());
+    OutputProjection::new(move || {
+        let matrices = network.attention_outputs();
+        let mut grams = vec![0.0; matrices.len() * heads / group * d * d];
+        for (matrix, grams) in matrices.into_iter().zip(grams.chunks_exact_mut(heads / group * d * d)) {
+            let mut row = vec![0.0; matrix.cols()];
+            for index in 0..matrix.rows() {
+                matrix.row(index, &mut row);
+                for (head, w) in row.chunks_exact(d).enumerate() {
+                    let gram = &mut grams[head / group * d * d..][..d * d];
+                    for (gram, &x) in gram.chunks_exact_mut(d).zip(w) {
+                        gram.iter_mut().zip(w).for_each(|(g, &y)| *g += x * y);
+                    }
+                }
+            }
+        }
+        grams
+    })
+}
+
 /// A model ready to run.
 ///
 /// Shared between threads by reference; each forward pass brings its own caches and [`Workspace`](crate::Workspace).
 pub struct Model {
     pub(crate) config: Config,
-    pub(crate) network: Network,
+    pub(crate) network: Arc<Network>,
     pub(crate) pool: ThreadPool,
     pub(crate) beyond_context: bool,
     shape: CacheShape,

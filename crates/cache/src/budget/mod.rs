@@ -1,9 +1,12 @@
 //! Who gets how many bytes.
 
 mod ada;
+mod critical;
 mod pyramid;
 mod uniform;
 
+use crate::CacheError;
+use crate::keep::{Context, Keep};
 use crate::method::{Call, Method};
 
 /// How a cap is shared out over layers and heads.
@@ -15,11 +18,23 @@ pub trait Budget: Send + Sync {
     fn pooled(&self) -> Option<f32> {
         None
     }
+
+    /// The keep as this budget has it judge.
+    ///
+    /// # Errors
+    /// When it cannot judge in this way.
+    fn refine(&self, keep: Box<dyn Keep>, _context: &Context<'_>) -> Result<Box<dyn Keep>, CacheError> {
+        Ok(keep)
+    }
 }
 
 /// Builds a budget from its call.
 pub type Build = fn(&Call) -> Box<dyn Budget>;
 
 /// All budgets.
-pub static BUDGETS: &[(&Method, Build)] =
-    &[(&uniform::METHOD, uniform::build), (&pyramid::METHOD, pyramid::build), (&ada::METHOD, ada::build)];
+pub static BUDGETS: &[(&Method, Build)] = &[
+    (&uniform::METHOD, uniform::build),
+    (&pyramid::METHOD, pyramid::build),
+    (&ada::METHOD, ada::build),
+    (&critical::METHOD, critical::build),
+];

@@ -133,6 +133,10 @@ impl Keep for Expected {
         1
     }
 
+    fn is_attention(&self) -> bool {
+        true
+    }
+
     fn batch(&self) -> usize {
         self.interval
     }

@@ -47,6 +47,12 @@ pub trait Keep: Send + Sync {
         None
     }
 
+    /// Whether importance is attention: seen, or expected. Only such importance can be multiplied with how much a value
+    /// matters.
+    fn is_attention(&self) -> bool {
+        self.feedback().is_some()
+    }
+
     /// How many slots to free at a time; more than needed spares scoring at every step.
     fn batch(&self) -> usize {
         1

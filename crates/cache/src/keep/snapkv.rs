@@ -74,6 +74,10 @@ impl Keep for SnapKv {
         self.ring.capacity() * size_of::<f16>()
     }
 
+    fn is_attention(&self) -> bool {
+        true
+    }
+
     fn batch(&self) -> usize {
         self.interval
     }

@@ -8,7 +8,7 @@ use std::sync::{Arc, Mutex};
 
 fn shape(head_dim: usize) -> CacheShape {
     let rope = Some(Rope { inverse_frequencies: vec![1.0, 0.3, 0.05, 0.001] });
-    CacheShape { layers: 2, heads: 6, kv_heads: 2, head_dim, context: 1024, rope }
+    CacheShape { layers: 2, heads: 6, kv_heads: 2, head_dim, context: 1024, rope, output: None }
 }
 
 fn numbers(n: usize, random: &mut Random) -> Vec<f32> {

@@ -36,11 +36,7 @@ pub(super) fn build(call: &Call, context: &Context<'_>) -> Option<Box<dyn Tail>>
     let d = context.shape.head_dim;
     let sketch = VectorCountSketch::new(width, depth, 2 * d, context.own_seed())
         .expect("the parameters are within the bounds of the sketch");
-    Some(Box::new(Sketched {
-        sketch,
-        ring: vec![NONE; call.count("newest")].into(),
-        next: 0,
-    }))
+    Some(Box::new(Sketched { sketch, ring: vec![NONE; call.count("newest")].into(), next: 0 }))
 }
 
 /// A place of the ring that no position has taken yet.

@@ -1,7 +1,7 @@
 //! A small model's worth of random queries, keys and values, and attention by its formula in f64.
 #![allow(dead_code, missing_docs, unreachable_pub)]
 
-use sketchkv_cache::{Cache, CacheShape, Rope, Spec};
+use sketchkv_cache::{Cache, CacheShape, OutputProjection, Rope, Spec};
 use sketchkv_kernels::ThreadPool;
 
 pub fn shape() -> CacheShape {
@@ -13,7 +13,23 @@ pub fn shape() -> CacheShape {
         head_dim: 64,
         context: 4096,
         rope: Some(Rope { inverse_frequencies }),
+        output: Some(OutputProjection::new(|| output_grams(2 * 2, 64))),
     }
+}
+
+/// Sums of W_hᵀ·W_h for 24 rows of W, some dimensions of which matter much more than others, `[kv_head][d][d]`.
+pub fn output_grams(kv_heads: usize, d: usize) -> Vec<f32> {
+    let mut random = Random(99);
+    let mut grams = vec![0.0; kv_heads * d * d];
+    for gram in grams.chunks_exact_mut(d * d) {
+        for _ in 0..24 {
+            let w: Vec<f32> = (0..d).map(|i| random.normal() * if i % 5 == 0 { 3.0 } else { 0.3 }).collect();
+            for (row, x) in gram.chunks_exact_mut(d).zip(&w) {
+                row.iter_mut().zip(&w).for_each(|(g, y)| *g += x * y);
+            }
+        }
+    }
+    grams
 }
 
 /// Numbers that look like those of a trained head: a few outlier channels, keys that drift, repeated content.

@@ -61,6 +61,44 @@ impl Rule for HeavyHitters {
     }
 }
 
+/// The better half as the rule has it, the others by its importance times the norm of their projected value.
+pub(crate) struct Critical<R> {
+    rule: R,
+    /// `[d][d]`
+    gram: Vec<f64>,
+}
+
+impl<R> Critical<R> {
+    pub(crate) fn new(rule: R, view: &View<'_>) -> Self {
+        let (kv_heads, d) = (view.stream.shape.kv_heads, view.d());
+        let grams = wide(&crate::common::output_grams(kv_heads, d));
+        Critical { rule, gram: grams[view.kv_head * d * d..][..d * d].to_vec() }
+    }
+}
+
+impl<R: Rule> Rule for Critical<R> {
+    fn see(&mut self, view: &View<'_>, token: usize, tokens: &[usize], mass: &[f64]) {
+        self.rule.see(view, token, tokens, mass);
+    }
+
+    fn importance(&mut self, view: &View<'_>, token: usize, tokens: &[usize]) -> Vec<f64> {
+        let mut importance = self.rule.importance(view, token, tokens);
+        let mut order: Vec<usize> = (0..tokens.len()).collect();
+        order.sort_by(|&a, &b| importance[a].total_cmp(&importance[b]));
+        for (rank, i) in order.into_iter().enumerate() {
+            if rank >= tokens.len() / 2 {
+                importance[i] = f64::MAX;
+                continue;
+            }
+            let value = wide(view.value(tokens[i]));
+            let projected: f64 =
+                self.gram.chunks(value.len()).zip(&value).map(|(row, v)| dot(row, &value) * v).sum();
+            importance[i] *= projected.sqrt();
+        }
+        importance
+    }
+}
+
 #[derive(Default)]
 pub(crate) struct Tova {
     mass: Vec<f64>,

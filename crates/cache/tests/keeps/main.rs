@@ -12,7 +12,7 @@ mod sketches;
 use common::{Random, Stream};
 use formulas::Rule;
 use sketchkv_cache::keep::Context;
-use sketchkv_cache::{Cache, CacheShape, Rope, Spec};
+use sketchkv_cache::{Cache, CacheShape, OutputProjection, Rope, Spec};
 use sketchkv_kernels::ThreadPool;
 
 const SEED: u64 = 1;
@@ -95,7 +95,8 @@ fn shape(head_dim: usize, rope: bool) -> CacheShape {
     let rope = rope.then(|| Rope {
         inverse_frequencies: (0..pairs).map(|i| 10_000f32.powf(-(i as f32) / pairs as f32)).collect(),
     });
-    CacheShape { layers: 1, heads: 6, kv_heads: 2, head_dim, context: 4096, rope }
+    let output = Some(OutputProjection::new(move || common::output_grams(2, head_dim)));
+    CacheShape { layers: 1, heads: 6, kv_heads: 2, head_dim, context: 4096, rope, output }
 }
 
 /// Keys around a dozen centres that come back again and again, and queries that look for them.
@@ -211,10 +212,21 @@ impl Case<'_> {
 
 /// Follows `name(parameters)` on random and on recurring keys.
 fn check(name: &str, parameters: &str, batch: usize, rule: &dyn Fn(&View<'_>) -> Box<dyn Rule>) {
+    check_under(name, parameters, "", batch, rule);
+}
+
+/// The same under a budget, written with its `+`.
+fn check_under(
+    name: &str,
+    parameters: &str,
+    budget: &str,
+    batch: usize,
+    rule: &dyn Fn(&View<'_>) -> Box<dyn Rule>,
+) {
     for (head_dim, rope, tokens) in [(64, true, 330), (40, false, 330)] {
         let shape = shape(head_dim, rope);
         for (stream, limit) in [(Stream::new(&shape, tokens, 7), 60), (recurring(&shape, tokens, 8), 48)] {
-            let full = format!("{name}(sinks=2,recent=9{parameters})+f32@{limit}tok");
+            let full = format!("{name}(sinks=2,recent=9{parameters})+f32{budget}@{limit}tok");
             let case = Case {
                 spec: &full,
                 sinks: 2,
@@ -235,6 +247,23 @@ fn h2o() {
         let rule = |_: &View<'_>| -> Box<dyn Rule> { Box::new(formulas::HeavyHitters::new(decay)) };
         check("h2o", &format!(",decay={decay}"), 1, &rule);
     }
+}
+
+#[test]
+fn critical() {
+    for interval in [1, 8] {
+        let rule = |view: &View<'_>| -> Box<dyn Rule> {
+            Box::new(formulas::Critical::new(formulas::HeavyHitters::new(0.9), view))
+        };
+        let budget = format!("+critical(interval={interval})");
+        check_under("h2o", ",decay=0.9", &budget, interval, &rule);
+    }
+    let error = |spec: &str, shape: CacheShape| {
+        Cache::new(shape, &spec.parse().unwrap(), SEED).err().unwrap().to_string()
+    };
+    assert!(error("window+critical@64tok", shape(64, true)).contains("`h2o`, `snapkv` or `expected`"));
+    let blind = CacheShape { output: None, ..shape(64, true) };
+    assert!(error("h2o+critical@64tok", blind).contains("output projection, which was not given"));
 }
 
 #[test]

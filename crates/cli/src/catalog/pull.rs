@@ -7,11 +7,13 @@ use super::{
     reference::Reference,
     wheel,
 };
-use anyhow::{Context, Result, anyhow, bail};
+use anyhow::{Context, Result, anyhow};
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use std::{
     fs::{self, File, TryLockError},
     path::{Path, PathBuf},
+    thread,
+    time::{Duration, Instant},
 };
 
 /// What `pull` did.
@@ -60,18 +62,28 @@ pub(crate) fn pull(reference: &Reference, models: &ModelsFolder, options: &Optio
     Err(anyhow!("{}", reasons.join("; then ")).context(format!("cannot pull {name}")))
 }
 
-/// Keeps a second process from writing the same files.
+/// Keeps a second process from writing the same files: it waits, and then finds them there.
 fn lock(models: &ModelsFolder, folder: &Path, name: &str) -> Result<File> {
     let locks = models.path().join(".locks");
     fs::create_dir_all(&locks).map_err(|error| write_failure(&locks, error, None))?;
     let path = locks.join(folder.file_name().unwrap_or_default());
     let file = File::create(&path).map_err(|error| write_failure(&path, error, None))?;
-    match file.try_lock() {
-        Ok(()) => Ok(file),
-        Err(TryLockError::WouldBlock) => bail!("another process is pulling {name}: wait for it"),
-        Err(TryLockError::Error(error)) => {
-            Err(error).with_context(|| format!("cannot lock {}", path.display()))
+    let started = Instant::now();
+    let mut told = false;
+    loop {
+        match file.try_lock() {
+            Ok(()) => return Ok(file),
+            Err(TryLockError::Error(error)) => {
+                return Err(error).with_context(|| format!("cannot lock {}", path.display()));
+            }
+            Err(TryLockError::WouldBlock) => {}
         }
+        // A look at what is there takes no longer than this.
+        if !told && started.elapsed() > Duration::from_secs(2) {
+            eprintln!("another process is pulling {name}: waiting for it");
+            told = true;
+        }
+        thread::sleep(Duration::from_millis(20));
     }
 }
 

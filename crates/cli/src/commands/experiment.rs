@@ -96,6 +96,8 @@ enum Name {
     Grid,
     /// All families at equal bytes.
     Compare,
+    /// Attention of every layer and head beside the exact one.
+    Attention,
     /// Needles, RULER-style tasks, retrieval, copying and arithmetic.
     Tasks,
     /// Decode speed against depth, and time to the first token.
@@ -111,6 +113,7 @@ impl Name {
             Name::Baseline => vec![Experiment::Baseline],
             Name::Grid => vec![Experiment::Grid],
             Name::Compare => vec![Experiment::Compare],
+            Name::Attention => vec![Experiment::Attention],
             Name::Tasks => vec![Experiment::Tasks],
             Name::Speed => vec![Experiment::Speed],
             Name::Pareto => vec![Experiment::Pareto],
@@ -233,6 +236,12 @@ fn show(experiment: Experiment, outcome: &Outcome) -> Result<()> {
             output::table(&header, &[1, 2, 3, 4, 5, 6, 7, 8], scored.into_iter().map(scored_row)).to_string(),
         )?;
     }
+    let attention = of_work("attention");
+    if !attention.is_empty() {
+        let header = ["spec", "KV", "of full", "KL", "cosine", "top 64", "peak shift", "lost", "worst layer"];
+        let rows = attention.into_iter().map(attention_row);
+        output::line(output::table(&header, &[1, 2, 3, 4, 5, 6, 7, 8], rows).to_string())?;
+    }
     let speed = of_work("speed");
     if !speed.is_empty() {
         let header = ["spec", "depth", "KV", "decode tok/s", "p95 ms", "first token ms"];
@@ -275,6 +284,23 @@ fn scored_row(cell: &Finished) -> Vec<String> {
         format!("{:+.1}%", 100.0 * number(cell, "/ppl_change")),
         format::divergence(number(cell, "/kl_mean")),
         format!("{:.1}%", 100.0 * number(cell, "/same_top")),
+    ]
+}
+
+fn attention_row(cell: &Finished) -> Vec<String> {
+    let count = cell.measured.get("layers").and_then(|layers| layers.as_array()).map_or(0, Vec::len);
+    let kl = |layer: &usize| number(cell, &format!("/layers/{layer}/kl"));
+    let worst = (0..count).max_by(|a, b| kl(a).total_cmp(&kl(b))).unwrap_or(0);
+    vec![
+        cell.cell.spec.clone(),
+        format::bytes(number(cell, "/kv_bytes") as u64),
+        format!("{:.1}%", number(cell, "/kv_percent")),
+        format::divergence(number(cell, "/mean/kl")),
+        format!("{:.4}", number(cell, "/mean/cosine")),
+        format!("{:.1}%", 100.0 * number(cell, "/mean/topk_recall")),
+        format!("{:.1}", number(cell, "/mean/peak_shift")),
+        format!("{:.1}%", 100.0 * number(cell, "/mean/lost_mass")),
+        format!("{worst}: {}", format::divergence(kl(&worst))),
     ]
 }
 

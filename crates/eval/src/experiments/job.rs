@@ -44,6 +44,15 @@ pub enum Work {
         /// Tokens of each continuation.
         tokens: usize,
     },
+    /// Attention weights beside the exact ones.
+    Attention {
+        /// Tokens of a document.
+        context: usize,
+        /// Documents.
+        samples: usize,
+        /// Tokens before the first step that is compared.
+        warm_up: usize,
+    },
     /// Decode speed at depths.
     Speed {
         /// Tokens in the cache before the timed steps, ascending.
@@ -90,6 +99,9 @@ impl Work {
             Work::Generate { samples, tokens, .. } => {
                 serde_json::json!({"work": "generate", "samples": samples, "tokens": tokens})
             }
+            Work::Attention { samples, warm_up, .. } => {
+                serde_json::json!({"work": "attention", "samples": samples, "warm_up": warm_up})
+            }
             Work::Speed { depths, timed } => {
                 serde_json::json!({"work": "speed", "depths": depths, "timed": timed})
             }
@@ -102,7 +114,7 @@ impl Work {
 
     pub(super) fn context(&self) -> usize {
         match self {
-            Work::Score { context, .. } => *context,
+            Work::Score { context, .. } | Work::Attention { context, .. } => *context,
             Work::Generate { prompt, .. } => *prompt,
             Work::Speed { depths, .. } => depths.last().copied().unwrap_or(0),
             Work::Task { length, .. } => *length,
@@ -116,6 +128,7 @@ impl Work {
                 samples * (prefill + (context - prefill.min(context)) * if *stream < 8 { 4 } else { 1 })
             }
             Work::Generate { prompt, samples, tokens } => samples * (prompt + 4 * tokens),
+            Work::Attention { context, samples, .. } => 10 * samples * context,
             Work::Speed { depths, timed } => self_depth(depths) + 4 * timed * depths.len(),
             Work::Task { length, samples, .. } => samples * (length + 80),
         };

@@ -1,5 +1,5 @@
 use super::{
-    Experiment, Grid, Settings, baseline, compare, grid,
+    Experiment, Grid, Settings, attention, baseline, compare, grid,
     job::{Common, Job, Scored, Work},
     pareto, tasks,
 };
@@ -124,6 +124,7 @@ impl<'a> Lab<'a> {
                 Experiment::Baseline => baseline::jobs(&common, settings, &specs),
                 Experiment::Grid => grid::jobs(&common, settings, file)?,
                 Experiment::Compare => compare::jobs(&common, settings, &specs, self.model),
+                Experiment::Attention => attention::jobs(&common, settings, &specs, self.model),
                 Experiment::Tasks => tasks::jobs(&common, settings, &specs),
                 Experiment::Speed => super::speed::jobs(&common, settings, &specs),
                 Experiment::Pareto => pareto::first_round(&common, settings, self.model),
@@ -238,6 +239,9 @@ impl<'a> Lab<'a> {
             Work::Score { .. } => json(serde_json::to_value(self.score(&job.work, &spec, seed, progress)?)),
             Work::Generate { .. } => {
                 json(serde_json::to_value(self.generate(&job.work, &spec, seed, progress)?))
+            }
+            Work::Attention { .. } => {
+                json(serde_json::to_value(self.attention(&job.work, &spec, seed, progress)?))
             }
             Work::Speed { depths, timed } => {
                 json(serde_json::to_value(self.speed(depths, *timed, &spec, seed, progress)?))

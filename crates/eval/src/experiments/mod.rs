@@ -1,5 +1,6 @@
 //! The experiments: each lays out cells, and the [`Lab`] measures those that the results file does not have yet.
 
+mod attention;
 mod baseline;
 mod compare;
 mod generate;
@@ -11,6 +12,7 @@ mod settings;
 mod speed;
 mod tasks;
 
+pub use attention::AttentionMeasured;
 pub(crate) use compare::fitting;
 pub use generate::Generated;
 pub use grid::Grid;
@@ -32,6 +34,8 @@ pub enum Experiment {
     Grid,
     /// All families at equal bytes.
     Compare,
+    /// Attention of every layer and head beside the exact one.
+    Attention,
     /// Needles, RULER-style tasks, retrieval, copying and arithmetic.
     Tasks,
     /// Decode speed against depth, and time to the first token.
@@ -42,9 +46,10 @@ pub enum Experiment {
 
 impl Experiment {
     /// All experiments, in the order in which `experiment all` runs them.
-    pub const ALL: [Experiment; 6] = [
+    pub const ALL: [Experiment; 7] = [
         Experiment::Baseline,
         Experiment::Compare,
+        Experiment::Attention,
         Experiment::Speed,
         Experiment::Tasks,
         Experiment::Grid,
@@ -57,6 +62,7 @@ impl Experiment {
             Experiment::Baseline => "baseline",
             Experiment::Grid => "grid",
             Experiment::Compare => "compare",
+            Experiment::Attention => "attention",
             Experiment::Tasks => "tasks",
             Experiment::Speed => "speed",
             Experiment::Pareto => "pareto",

@@ -101,6 +101,12 @@ impl FidelityMean {
         self.count += 1;
     }
 
+    /// Takes all queries of another mean in.
+    pub fn merge(&mut self, other: &FidelityMean) {
+        self.sums.iter_mut().zip(other.sums).for_each(|(sum, value)| *sum += value);
+        self.count += other.count;
+    }
+
     /// Queries taken in.
     pub fn count(&self) -> usize {
         self.count

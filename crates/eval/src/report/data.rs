@@ -1,7 +1,7 @@
 //! Results as the figures need them.
 
 use crate::{
-    experiments::{Generated, Scored, SpeedMeasured, TaskMeasured},
+    experiments::{AttentionMeasured, Generated, Scored, SpeedMeasured, TaskMeasured},
     results::{Finished, State},
 };
 use serde::de::DeserializeOwned;
@@ -20,6 +20,7 @@ pub(super) struct ModelResults<'a> {
     pub(super) generated: Vec<Measured<'a, Generated>>,
     pub(super) speed: Vec<Measured<'a, SpeedMeasured>>,
     pub(super) tasks: Vec<Measured<'a, TaskMeasured>>,
+    pub(super) attention: Vec<Measured<'a, AttentionMeasured>>,
 }
 
 /// What kind of cache a spec is, which decides its colour.
@@ -85,6 +86,7 @@ pub(super) fn by_model(cells: &[Finished]) -> Vec<ModelResults<'_>> {
             generated: of_work(&cells, "generate"),
             speed: of_work(&cells, "speed"),
             tasks: of_work(&cells, "task"),
+            attention: of_work(&cells, "attention"),
         })
         .collect()
 }

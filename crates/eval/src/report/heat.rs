@@ -1,5 +1,5 @@
 use super::{
-    data::{Measured, ModelResults, escape, in_reading_order, setting},
+    data::{Measured, ModelResults, escape, in_reading_order, nats, setting},
     figures::figure,
 };
 use crate::{experiments::TaskMeasured, results::Finished};
@@ -110,6 +110,53 @@ pub(super) fn needles(model: &ModelResults<'_>) -> String {
     figure(
         "needles",
         "Needles in a haystack",
+        words,
+        &format!("<div class=\"maps\">{}</div>", maps.concat()),
+        &cells,
+    )
+}
+
+/// Layer × query head of the divergence of attention, one map a cache.
+pub(super) fn attention(model: &ModelResults<'_>) -> String {
+    if model.attention.is_empty() {
+        return String::new();
+    }
+    let mut specs: Vec<&str> = model.attention.iter().map(|one| one.cell.cell.spec.as_str()).collect();
+    in_reading_order(&mut specs);
+    specs.dedup();
+    let maps: Vec<String> = specs
+        .iter()
+        .filter_map(|spec| model.attention.iter().find(|one| one.cell.cell.spec == *spec))
+        .map(|one| {
+            let of = &one.of;
+            let caption = format!(
+                "{}: KL {}, cosine {:.3}, {:.0} % of the top 64 found",
+                one.cell.cell.spec,
+                nats(of.mean.kl),
+                of.mean.cosine,
+                100.0 * of.mean.topk_recall
+            );
+            // From a divergence of 1 nat, the worst shade, to 0.001.
+            let goodness = |kl: f64| -kl.max(1e-9).log10() / 3.0;
+            let cell = |&kl: &f64| Some((nats(kl), goodness(kl)));
+            HeatMap {
+                caption: &caption,
+                row_title: "layer",
+                column_title: "head",
+                rows: (0..of.kl.len()).map(|layer| layer.to_string()).collect(),
+                columns: (0..of.kl.first().map_or(0, Vec::len)).map(|head| head.to_string()).collect(),
+                cells: of.kl.iter().map(|heads| heads.iter().map(cell).collect()).collect(),
+            }
+            .html()
+        })
+        .collect();
+    let cells: Vec<&Finished> = model.attention.iter().map(|one| one.cell).collect();
+    let words = "KL divergence of each query head's attention weights from those of an uncompressed f32 cache on the same \
+                 text, mean over single-token steps. Weight that a tail or an estimate holds counts as spread evenly over \
+                 the positions it stands for; a position that has none counts as 1e-10, about 23 nats times the mass lost.";
+    figure(
+        "attention",
+        "Attention, layer by layer",
         words,
         &format!("<div class=\"maps\">{}</div>", maps.concat()),
         &cells,

@@ -22,6 +22,7 @@ pub fn report(cells: &[Finished]) -> String {
         body.push_str(&figures::frontier(model));
         body.push_str(&figures::speed(model));
         body.push_str(&figures::memory(model));
+        body.push_str(&heat::attention(model));
         body.push_str(&heat::needles(model));
         body.push_str(&tables::tasks(model));
         body.push_str(&tables::scored(model));

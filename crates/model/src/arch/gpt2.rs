@@ -77,6 +77,10 @@ impl Gpt2 {
         (self.output.as_ref().unwrap_or(&self.tokens), FinalNorm { weight, bias: Some(bias), eps: self.eps })
     }
 
+    pub(crate) fn attention_outputs(&self) -> impl Iterator<Item = &Matrix> {
+        self.layers.iter().map(|layer| &layer.attention_output.matrix)
+    }
+
     pub(crate) fn bytes(&self) -> usize {
         let embeddings =
             self.tokens.bytes() + self.positions.bytes() + self.output.as_ref().map_or(0, Matrix::bytes);

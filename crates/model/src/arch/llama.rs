@@ -79,6 +79,10 @@ impl Llama {
         (self.output.as_ref().unwrap_or(&self.embedding), norm)
     }
 
+    pub(crate) fn attention_outputs(&self) -> impl Iterator<Item = &Matrix> {
+        self.layers.iter().map(|layer| &layer.attention_output.matrix)
+    }
+
     pub(crate) fn bytes(&self) -> usize {
         let vocabulary = self.embedding.bytes() + self.output.as_ref().map_or(0, Matrix::bytes);
         vocabulary + self.layers.iter().map(Layer::bytes).sum::<usize>() + self.final_norm.len() * 4

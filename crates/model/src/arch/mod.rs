@@ -8,7 +8,7 @@ use crate::weights::Weights;
 use crate::{Architecture, Config, ModelError};
 use gpt2::Gpt2;
 use llama::Llama;
-use sketchkv_kernels::Input;
+use sketchkv_kernels::{Input, Matrix};
 
 /// A network of one of the architectures, its weights loaded.
 pub(crate) enum Network {
@@ -35,10 +35,18 @@ impl Network {
     }
 
     /// The final norm of `x` `[token][hidden]` and the projection to logits `[token][vocabulary]`.
-    pub(crate) fn head(&self) -> (&sketchkv_kernels::Matrix, FinalNorm<'_>) {
+    pub(crate) fn head(&self) -> (&Matrix, FinalNorm<'_>) {
         match self {
             Network::Gpt2(network) => network.head(),
             Network::Llama(network) => network.head(),
+        }
+    }
+
+    /// The output projections of attention, by layer.
+    pub(crate) fn attention_outputs(&self) -> Vec<&Matrix> {
+        match self {
+            Network::Gpt2(network) => network.attention_outputs().collect(),
+            Network::Llama(network) => network.attention_outputs().collect(),
         }
     }
 

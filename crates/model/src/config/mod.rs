@@ -127,7 +127,7 @@ impl Config {
         self.context = window;
     }
 
-    /// What a [`sketchkv_cache::Cache`] must know of this model.
+    /// What a [`sketchkv_cache::Cache`] must know of this model, without its weights.
     pub fn cache_shape(&self) -> CacheShape {
         CacheShape {
             layers: self.layers,
@@ -136,6 +136,7 @@ impl Config {
             head_dim: self.head_dim,
             context: self.context,
             rope: self.rope.clone(),
+            output: None,
         }
     }
 }
