@@ -10,7 +10,9 @@ use std::{
 
 /// Makes the root of the repository the current folder, wherever the chore was started.
 pub(crate) fn enter_repository() -> Result<()> {
-    let root = Path::new(env!("CARGO_MANIFEST_DIR")).parent().context("xtask lies inside the repository")?;
+    // Where cargo runs it from, which a moved checkout changes and a built program does not know.
+    let own = env::var_os("CARGO_MANIFEST_DIR").unwrap_or_else(|| env!("CARGO_MANIFEST_DIR").into());
+    let root = Path::new(&own).parent().context("xtask lies inside the repository")?;
     env::set_current_dir(root).with_context(|| format!("cannot enter {}", root.display()))
 }
 

@@ -3,7 +3,9 @@
 use crate::command::{cargo, output, sketchkv};
 use anyhow::{Context, Result, bail};
 use clap::Args;
+use serde_json::Value;
 use std::fs;
+use std::process::Command;
 
 #[derive(Args)]
 pub(crate) struct Options {
@@ -24,8 +26,32 @@ struct Part {
 
 const PARTS: &[Part] = &[
     Part { file: "README.md", name: "methods", command: &["methods", "--markdown"] },
+    Part { file: "docs/methods.md", name: "methods", command: &["methods", "--page"] },
     Part { file: "docs/usage.md", name: "commands", command: &["reference"] },
 ];
+
+/// What docs/methods.md shows of every method; never checked, as [`TABLE`].
+const MEASURED: Part = Part {
+    file: "docs/methods.md",
+    name: "measured",
+    command: &[
+        "compare",
+        "--model",
+        "smollm2-135m",
+        "--context",
+        "1024",
+        "--documents",
+        "4",
+        "--text",
+        "data/persuasion.txt",
+        "--text",
+        "data/jargon.txt",
+        "--text",
+        "data/code.txt",
+        "--text",
+        "data/dialogue.txt",
+    ],
+};
 
 /// What README.md shows of `compare --quick`; never checked, since times differ.
 const TABLE: Part = Part { file: "README.md", name: "table", command: &["compare", "--quick"] };
@@ -35,10 +61,35 @@ pub(crate) fn run(options: &Options) -> Result<()> {
         update(part, &output(&mut sketchkv(part.command))?, options.check)?;
     }
     if options.measure {
-        let mut optimised = cargo(["run", "--quiet", "--release", "--package", "sketchkv", "--"]);
-        update(&TABLE, &output(optimised.args(TABLE.command))?, false)?;
+        update(&TABLE, &output(optimised().args(TABLE.command))?, false)?;
+        let specs = each_method()?.into_iter().flat_map(|spec| ["--kv".to_owned(), spec]);
+        let table = output(optimised().args(MEASURED.command).args(specs))?;
+        update(&MEASURED, &table, false)?;
     }
     Ok(())
+}
+
+fn optimised() -> Command {
+    cargo(["run", "--quiet", "--release", "--package", "sketchkv", "--"])
+}
+
+/// Every method in the company that it needs, and the presets.
+fn each_method() -> Result<Vec<String>> {
+    let listed: Value = serde_json::from_str(&output(optimised().args(["methods", "--json"]))?)?;
+    let of = |list: &str| listed[list].as_array().cloned().unwrap_or_default();
+    let methods = of("methods").into_iter().filter_map(|method| {
+        let name = method["name"].as_str()?;
+        match method["choice"].as_str()? {
+            _ if ["f32", "none", "all", "uniform"].contains(&name) => None,
+            "keep" if name == "full" => Some("full".to_owned()),
+            "keep" => Some(format!("{name}@25%")),
+            "store" => Some(format!("full+{name}")),
+            "read" => Some(format!("full+{name}(k=128)")),
+            _ => Some(format!("h2o+{name}@25%")),
+        }
+    });
+    let presets = of("presets").into_iter().filter_map(|preset| preset["name"].as_str().map(str::to_owned));
+    Ok(methods.chain(presets).collect())
 }
 
 /// Puts what was `generated` where it belongs, or only says whether it is there.

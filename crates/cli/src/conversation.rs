@@ -1,10 +1,13 @@
 //! A conversation over one cache: each turn feeds only what is new.
 
-use crate::{arguments::SamplingArguments, measured::Footprint};
+use crate::{arguments::SamplingArguments, measured::Footprint, session};
 use anyhow::Result;
 use sketchkv_cache::{Cache, Ledger, Spec};
 use sketchkv_model::{ChatMessage, GenerateOptions, Generator, Model, Sampler, Timing, Workspace};
-use std::sync::{Arc, atomic::AtomicBool};
+use std::{
+    path::Path,
+    sync::{Arc, atomic::AtomicBool},
+};
 
 /// Messages, and a cache that has seen them.
 pub(crate) struct Conversation<'m> {
@@ -60,6 +63,38 @@ impl<'m> Conversation<'m> {
         };
         conversation.set_system(system)?;
         Ok(conversation)
+    }
+
+    /// A conversation that goes on where `text` and `cache` left off.
+    pub(crate) fn resume(
+        model: &'m Model,
+        (text, cache): (session::Text, Cache),
+        limit: Option<usize>,
+        sampling: SamplingArguments,
+        interrupt: Arc<AtomicBool>,
+    ) -> Result<Self> {
+        let session::Text { transcript, pending, messages } = text;
+        let sampler = Sampler::new(sampling.sampling())?;
+        let workspace = Workspace::new();
+        Ok(Conversation {
+            model,
+            cache,
+            workspace,
+            sampler,
+            messages,
+            transcript,
+            pending,
+            limit,
+            sampling,
+            interrupt,
+        })
+    }
+
+    /// Writes the conversation to a file, to be resumed.
+    pub(crate) fn save(&self, path: &Path) -> Result<()> {
+        let (transcript, pending) = (self.transcript.clone(), self.pending.clone());
+        let text = session::Text { transcript, pending, messages: self.messages.clone() };
+        session::save(path, self.model, text, &self.cache)
     }
 
     /// Begins anew with the same instruction.
@@ -120,6 +155,11 @@ impl<'m> Conversation<'m> {
         self.transcript = rendered + &self.model.tokenizer().decode(&generated);
         self.messages.push(ChatMessage { role: "assistant".into(), content: answer });
         Ok(Turn::Answered(timing))
+    }
+
+    /// The spec of the cache.
+    pub(crate) fn spec(&self) -> &Spec {
+        self.cache.spec()
     }
 
     /// What the cache takes.

@@ -13,6 +13,7 @@ mod measured;
 mod models;
 mod output;
 mod progress;
+mod session;
 
 use clap::Parser;
 use commands::Command;

@@ -73,3 +73,21 @@ fn a_conversation_that_would_overflow_is_not_run() {
     // The turn that did not fit left nothing behind.
     assert_eq!(done.stdout.lines().count(), 1, "{}", done.stdout);
 }
+
+#[test]
+fn a_session_remembers_the_conversation() {
+    let Some(model) = smollm2::path() else { return };
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("talk.kv");
+    let file = file.to_str().unwrap();
+    let lines = ["My name is Ada.\n", "What is my name?\n"];
+    let whole = chat(&model, &["--kv", "full+q8"], &lines.concat());
+    let first = chat(&model, &["--session", file, "--kv", "full+q8"], lines[0]);
+    let second = chat(&model, &["--session", file], lines[1]);
+    assert!(
+        second.stderr.contains("cache full+q8, ") && second.stderr.contains(" tokens seen;"),
+        "{}",
+        second.stderr
+    );
+    assert_eq!(first.stdout + &second.stdout, whole.stdout);
+}

@@ -145,3 +145,39 @@ fn a_reader_that_has_had_enough_is_no_error() {
     child.stderr.take().unwrap().read_to_string(&mut stderr).unwrap();
     assert_eq!((child.wait().unwrap().code(), stderr.as_str()), (Some(0), ""));
 }
+
+#[test]
+fn a_session_goes_on_where_it_was_left() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("text.kv");
+    let spec = "h2o+k=kivi4+v=q4@96tok";
+    let part = |prompt: &str, n: &str, more: &[&str]| {
+        let arguments = [prompt, "-n", n, "--temperature", "0", "--ignore-end", "--json", "--session"];
+        let done = finish(run(&arguments).arg(&file).args(more));
+        assert_eq!(done.code, 0, "{}", done.stderr);
+        done.json()
+    };
+    let prompt = PROMPT.repeat(12);
+    let whole = [&prompt, "-n", "60", "--temperature", "0", "--ignore-end", "--json", "--kv", spec];
+    let whole = finish(&mut run(&whole)).json();
+    let first = part(&prompt, "0", &["--kv", spec]);
+    assert_eq!((&first["text"], &first["finish"]), (&"".into(), &"length".into()));
+    fs::remove_file(&file).unwrap();
+    let parts = [part(&prompt, "25", &["--kv", spec]), part("", "35", &[])];
+    let text: String = parts.iter().map(|part| part["text"].as_str().unwrap()).collect();
+    assert_eq!(text, whole["text"].as_str().unwrap());
+    assert_eq!(parts[1]["spec"], spec);
+    assert_eq!(parts[1]["kv_bytes"], whole["kv_bytes"]);
+
+    let refused = finish(run(&["on", "--kv", "full", "--session"]).arg(&file));
+    assert_eq!(refused.code, 2);
+    assert!(refused.error().contains("leave --kv out"), "{}", refused.stderr);
+    let mut bytes = fs::read(&file).unwrap();
+    let middle = bytes.len() / 2;
+    bytes[middle] ^= 1;
+    fs::write(&file, &bytes).unwrap();
+    let damaged = finish(run(&["on", "--session"]).arg(&file));
+    assert_eq!(damaged.code, 1);
+    assert!(damaged.error().contains("its checksum is wrong"), "{}", damaged.stderr);
+    assert_eq!(fs::read(&file).unwrap(), bytes, "a damaged session is left alone");
+}

@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 /// When a generation ends.
 #[derive(Debug, Clone, Default)]
 pub struct GenerateOptions {
-    /// Most tokens to generate; `None` goes on to the end of the context.
+    /// Most tokens to generate; 0 runs the prompt alone, `None` goes on to the end of the context.
     pub max_tokens: Option<usize>,
     /// Texts that end the generation; they are not part of the output.
     pub stop: Vec<String>,
@@ -179,7 +179,6 @@ impl<'a> Generator<'a> {
                 if !self.prefill()? {
                     return Ok(None);
                 }
-                self.timing.prefill = start.elapsed();
                 self.workspace.logits()
             }
         };
@@ -195,6 +194,7 @@ impl<'a> Generator<'a> {
 
     /// Runs the prompt chunk by chunk; false when interrupted between two chunks.
     fn prefill(&mut self) -> Result<bool, ModelError> {
+        let start = Instant::now();
         let prompt = std::mem::take(&mut self.prompt);
         let chunks = prompt.len().div_ceil(self.model.chunk());
         for (i, tokens) in prompt.chunks(self.model.chunk()).enumerate() {
@@ -204,6 +204,7 @@ impl<'a> Generator<'a> {
             let want = if i + 1 == chunks { Logits::Last } else { Logits::None };
             self.model.forward(&mut [Sequence { tokens, cache: self.cache }], self.workspace, want)?;
             self.timing.prefill_tokens += tokens.len();
+            self.timing.prefill = start.elapsed();
         }
         Ok(true)
     }
@@ -232,8 +233,16 @@ impl Iterator for Generator<'_> {
             return None;
         }
         if self.options.max_tokens == Some(0) {
-            self.finish = Some(Finish::Length);
-            return None;
+            // The prompt is run all the same: its cache may be what is wanted.
+            let whole = self.prefill();
+            self.failed = whole.is_err();
+            return match whole {
+                Ok(whole) => {
+                    self.finish = Some(if whole { Finish::Length } else { Finish::Interrupted });
+                    None
+                }
+                Err(error) => Some(Err(error)),
+            };
         }
         let token = match self.advance() {
             Ok(Some(token)) => token,

@@ -3,12 +3,13 @@ use crate::{
     commands::run::summary,
     conversation::{Conversation, Turn},
     failure::usage,
-    format, interrupt, measured, output,
+    format, interrupt, measured, output, session,
 };
 use anyhow::{Context, Result};
 use rustyline::{DefaultEditor, error::ReadlineError};
 use std::{
     io::{self, BufRead, IsTerminal},
+    path::PathBuf,
     sync::atomic::Ordering,
 };
 
@@ -20,9 +21,12 @@ cache takes, /help lists these, /quit or Ctrl-D ends. Ctrl-C stops an answer.")]
 pub(crate) struct Arguments {
     #[command(flatten)]
     model: ModelArguments,
-    /// The cache: a composition of methods, as listed by `sketchkv methods`.
-    #[arg(long, default_value = "full")]
-    kv: String,
+    /// The cache: a composition of methods, as listed by `sketchkv methods` [default: full, or the session's].
+    #[arg(long)]
+    kv: Option<String>,
+    /// Go on with the conversation of this file, cache and all, if it is there; and write it after every answer.
+    #[arg(long, value_name = "FILE")]
+    session: Option<PathBuf>,
     #[command(flatten)]
     context: ContextArguments,
     /// What the model is told first.
@@ -41,7 +45,7 @@ const HELP: &str = "\
 
 impl Arguments {
     pub(crate) fn run(self) -> Result<()> {
-        let spec = arguments::spec(&self.kv)?;
+        let spec = self.kv.as_deref().map(arguments::spec).transpose()?;
         let model = self.model.load(self.context.beyond_context)?;
         if !model.tokenizer().has_chat_template() {
             return Err(usage(format!(
@@ -52,10 +56,24 @@ impl Arguments {
         }
         let limit = self.context.limit(model.config())?;
         let interrupt = interrupt::flag()?;
-        let mut conversation =
-            Conversation::new(&model, &spec, self.system, limit, self.sampling, interrupt.clone())?;
+        let file = self.session.as_deref();
+        let session = file.map(|file| session::load(file, &model, spec.as_ref())).transpose()?.flatten();
+        let mut conversation = match session {
+            Some(_) if self.system.is_some() => {
+                return Err(usage("the session has its instruction: leave --system out, or use /system"));
+            }
+            Some(session) => Conversation::resume(&model, session, limit, self.sampling, interrupt.clone())?,
+            None => {
+                let spec = spec.unwrap_or_default();
+                Conversation::new(&model, &spec, self.system, limit, self.sampling, interrupt.clone())?
+            }
+        };
         let mut input = Input::open()?;
-        eprintln!("{}, cache {spec}; /help lists the commands", model.config().name);
+        let seen = match conversation.tokens_seen() {
+            0 => String::new(),
+            seen => format!(", {seen} tokens seen"),
+        };
+        eprintln!("{}, cache {}{seen}; /help lists the commands", model.config().name, conversation.spec());
         while let Some(line) = input.read()? {
             let line = line.trim();
             let (command, rest) = line.split_once(char::is_whitespace).unwrap_or((line, ""));
@@ -76,6 +94,9 @@ impl Arguments {
                         Turn::Answered(timing) => {
                             output::line("")?;
                             eprintln!("{}", summary(&conversation.footprint(), &timing));
+                            if let Some(file) = file {
+                                conversation.save(file)?;
+                            }
                         }
                         Turn::TooLong { needed, limit } => eprintln!(
                             "the conversation would take {needed} of {limit} tokens: /reset begins anew"

@@ -22,6 +22,9 @@ pub(crate) struct Arguments {
     /// Print the table of the documentation.
     #[arg(long, hide = true, conflicts_with_all = ["json", "name"])]
     markdown: bool,
+    /// Print the page of the documentation.
+    #[arg(long, hide = true, conflicts_with_all = ["json", "name", "markdown"])]
+    page: bool,
 }
 
 impl Arguments {
@@ -34,7 +37,11 @@ impl Arguments {
                     "presets": PRESETS.iter().map(preset_json).collect::<Vec<_>>(),
                 }));
             }
-            return output::line(if self.markdown { markdown(&methods) } else { overview(&methods) });
+            return output::line(match (self.markdown, self.page) {
+                (true, _) => markdown(&methods),
+                (_, true) => page(&methods),
+                _ => overview(&methods),
+            });
         };
         let named: Vec<_> = methods.iter().filter(|method| method.name == name).collect();
         let preset = PRESETS.iter().find(|preset| preset.name == name);
@@ -102,17 +109,51 @@ fn markdown(methods: &[&Method]) -> String {
     text
 }
 
+/// Everything of every method, for the documentation.
+fn page(methods: &[&Method]) -> String {
+    // A formula may hold what Markdown would take for emphasis or a table.
+    let cell = |text: &str| text.replace('|', "\\|").replace('*', "\\*");
+    let mut text = String::new();
+    for choice in Choice::ALL {
+        let _ = writeln!(text, "## {choice}: {}\n", question(choice));
+        for method in methods.iter().filter(|method| method.choice == choice) {
+            let _ = writeln!(text, "### `{}`\n\n{}.\n", method.name, sentence(method.summary));
+            for (label, value) in facts(method) {
+                let _ = writeln!(text, "- **{label}**: {}", cell(value));
+            }
+            if !method.parameters.is_empty() {
+                text.push_str("\n| parameter | default | values | what it does |\n|---|---|---|---|\n");
+            }
+            for parameter in method.parameters {
+                let (name, default, help) = (parameter.name, parameter.default, cell(parameter.help));
+                let _ = writeln!(text, "| `{name}` | {default} | {} | {help} |", values(parameter));
+            }
+            text.push('\n');
+        }
+    }
+    text.push_str("## Presets\n\n");
+    for preset in PRESETS {
+        let _ = writeln!(text, "- `{}` = `{}`: {}", preset.name, preset.spec, preset.summary);
+    }
+    text
+}
+
+fn sentence(text: &str) -> String {
+    let mut letters = text.chars();
+    letters.next().map(|first| first.to_uppercase().chain(letters).collect()).unwrap_or_default()
+}
+
+/// What a method says of itself beside its summary.
+fn facts(method: &Method) -> impl Iterator<Item = (&'static str, &'static str)> {
+    [("rule", method.formula), ("state", method.state), ("source", method.paper), ("differs", method.differs)]
+        .into_iter()
+        .filter(|(_, value)| !value.is_empty())
+}
+
 fn explained(method: &Method) -> String {
     let mut text = format!("{} ({}): {}\n", method.name, method.choice, method.summary);
-    for (label, value) in [
-        ("rule", method.formula),
-        ("state", method.state),
-        ("source", method.paper),
-        ("differs", method.differs),
-    ] {
-        if !value.is_empty() {
-            let _ = write!(text, "\n  {label:<8} {value}");
-        }
+    for (label, value) in facts(method) {
+        let _ = write!(text, "\n  {label:<8} {value}");
     }
     if !method.parameters.is_empty() {
         let rows = method.parameters.iter().map(|parameter| {

@@ -1,14 +1,14 @@
 use crate::{
     arguments::{self, ContextArguments, ModelArguments, SamplingArguments, TextArguments},
     failure::usage,
-    interrupt, measured, output,
+    interrupt, measured, output, session,
 };
 use anyhow::{Context, Result};
 use serde_json::json;
 use sketchkv_cache::Cache;
 use sketchkv_eval::LedgerBytes;
 use sketchkv_model::{ChatMessage, Finish, GenerateOptions, Generator, Model, Sampler, Timing, Workspace};
-use std::process::ExitCode;
+use std::{path::PathBuf, process::ExitCode};
 
 /// Continue a text, streaming, under a bounded cache.
 ///
@@ -18,15 +18,19 @@ use std::process::ExitCode;
 #[command(after_help = "\
 sketchkv run 'The sea' --kv 'window@25%'
 sketchkv run --model smollm2-135m --chat 'Why is the sky blue?' --kv 'h2o(decay=0.99)+q8@16MiB'
-sketchkv run --model smollm2-135m --file book.txt -n 200 --temperature 0")]
+sketchkv run --model smollm2-135m --file book.txt -n 200 --temperature 0
+sketchkv run --file part1.txt -n 0 --session book.kv && sketchkv run --file part2.txt --session book.kv")]
 pub(crate) struct Arguments {
     #[command(flatten)]
     text: TextArguments,
     #[command(flatten)]
     model: ModelArguments,
-    /// The cache: a composition of methods, as listed by `sketchkv methods`.
-    #[arg(long, default_value = "full")]
-    kv: String,
+    /// The cache: a composition of methods, as listed by `sketchkv methods` [default: full, or the session's].
+    #[arg(long)]
+    kv: Option<String>,
+    /// Go on with the text of this file, cache and all, if it is there; and write it at the end.
+    #[arg(long, value_name = "FILE", conflicts_with = "chat")]
+    session: Option<PathBuf>,
     #[command(flatten)]
     context: ContextArguments,
     /// Give the text as a question, in the form of the model's chat template.
@@ -50,20 +54,27 @@ pub(crate) struct Arguments {
 
 impl Arguments {
     pub(crate) fn run(self) -> Result<ExitCode> {
-        let spec = arguments::spec(&self.kv)?;
+        let spec = self.kv.as_deref().map(arguments::spec).transpose()?;
         let mut sampler = Sampler::new(self.sampling.sampling())?;
         let text = self.text.read("prompt")?;
         let model = self.model.load(self.context.beyond_context)?;
         let limit = self.context.limit(model.config())?;
-        let prompt = prompt(&model, text, self.chat, self.system)?;
-        if let Some(limit) = limit.filter(|limit| prompt.len() >= *limit) {
+        let file = self.session.as_deref();
+        let session = file.map(|file| session::load(file, &model, spec.as_ref())).transpose()?.flatten();
+        let (before, mut cache) = match session {
+            Some((text, cache)) => (text.pending, cache),
+            None => (vec![], Cache::new(model.cache_shape(), &spec.unwrap_or_default(), self.sampling.seed)?),
+        };
+        let seen = cache.position();
+        let prompt = [before, prompt(&model, text, seen > 0, self.chat, self.system)?].concat();
+        if let Some(limit) = limit.filter(|limit| seen + prompt.len() >= *limit) {
             return Err(usage(format!(
                 "the prompt has {} tokens and leaves no room in a context of {limit}: shorten it, or ask for a longer \
                  context",
-                prompt.len()
+                seen + prompt.len()
             )));
         }
-        let room = limit.map(|limit| limit - prompt.len());
+        let room = limit.map(|limit| limit - seen - prompt.len());
         let options = GenerateOptions {
             max_tokens: self.sampling.max_tokens.into_iter().chain(room).min(),
             stop: self.sampling.stop.clone(),
@@ -71,16 +82,21 @@ impl Arguments {
             show_special: self.show_special,
             interrupt: Some(interrupt::flag()?),
         };
-        let mut cache = Cache::new(model.cache_shape(), &spec, self.sampling.seed)?;
         let outcome = generate(&model, &mut cache, &mut sampler, &prompt, options, self.json)?;
+        if let Some(file) = file {
+            // What was generated last has not been run.
+            let run = cache.position() - seen;
+            let pending = prompt.iter().chain(&outcome.tokens).skip(run).copied().collect();
+            session::save(file, &model, session::Text { pending, ..Default::default() }, &cache)?;
+        }
         let footprint = measured::Footprint::of(&cache);
         if self.json {
             output::json(&json!({
                 "model": model.config().name,
-                "spec": spec.to_string(),
+                "spec": cache.spec().to_string(),
                 "seed": self.sampling.seed,
                 "prompt_tokens": prompt.len(),
-                "generated_tokens": outcome.tokens,
+                "generated_tokens": outcome.tokens.len(),
                 "finish": finish_name(outcome.finish),
                 "text": outcome.text,
                 "kv_bytes": footprint.bytes,
@@ -102,7 +118,7 @@ impl Arguments {
 }
 
 struct Outcome {
-    tokens: usize,
+    tokens: Vec<u32>,
     text: String,
     finish: Finish,
     timing: Timing,
@@ -119,10 +135,10 @@ fn generate(
 ) -> Result<Outcome> {
     let mut workspace = Workspace::new();
     let mut generator = Generator::new(model, cache, &mut workspace, sampler, prompt, options)?;
-    let (mut tokens, mut text) = (0, String::new());
+    let (mut tokens, mut text) = (vec![], String::new());
     for piece in &mut generator {
         let piece = piece?;
-        tokens += 1;
+        tokens.push(piece.token);
         text.push_str(&piece.text);
         if !silent {
             output::piece(&piece.text)?;
@@ -132,13 +148,22 @@ fn generate(
     Ok(Outcome { tokens, text, finish, timing: generator.timing() })
 }
 
-fn prompt(model: &Model, text: String, chat: bool, system: Option<String>) -> Result<Vec<u32>> {
+/// The tokens of `text`; what `goes_on` does not begin with the token that begins a text.
+fn prompt(
+    model: &Model,
+    text: String,
+    goes_on: bool,
+    chat: bool,
+    system: Option<String>,
+) -> Result<Vec<u32>> {
     let tokenizer = model.tokenizer();
     let tokens = if chat {
         let message = |role: &str, content| ChatMessage { role: role.into(), content };
         let system = system.map(|content| message("system", content));
         let messages: Vec<_> = system.into_iter().chain([message("user", text)]).collect();
         tokenizer.encode(&tokenizer.chat(&messages, true)?)?
+    } else if goes_on {
+        return Ok(tokenizer.encode(&text)?);
     } else {
         tokenizer.encode_prompt(&text)?
     };
