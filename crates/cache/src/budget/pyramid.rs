@@ -11,9 +11,9 @@ pub(super) static METHOD: Method = Method {
     differs: "Bytes instead of tokens; holds in decode, too.",
     parameters: &[Parameter {
         name: "beta",
-        kind: Kind::Real(1.0, 1000.0),
+        kind: Kind::Real(0.51, 1000.0),
         default: "20",
-        help: "how much less than the average the top layer gets",
+        help: "how much less than the average the top layer gets; below 1 it gets more",
     }],
 };
 
