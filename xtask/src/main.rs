@@ -1,5 +1,6 @@
 //! Chores of the sketchkv repository: `cargo xtask test` is what CI runs.
 
+mod callgrind;
 mod command;
 mod docs;
 mod fuzz;
@@ -26,6 +27,8 @@ enum Chore {
     Fuzz(fuzz::Options),
     /// Write the generated parts of the documentation: the method table of README.md, the command reference.
     Docs(docs::Options),
+    /// Count the instructions of a decode step with callgrind and compare them with the kept counts.
+    Callgrind(callgrind::Options),
 }
 
 fn main() -> ExitCode {
@@ -44,5 +47,6 @@ fn run(chore: Chore) -> Result<()> {
         Chore::Test(options) => test::run(&options),
         Chore::Fuzz(options) => fuzz::run(&options),
         Chore::Docs(options) => docs::run(&options),
+        Chore::Callgrind(options) => callgrind::run(&options),
     }
 }
