@@ -85,7 +85,7 @@ struct Least<'a, C> {
 impl<C: Copy + PartialOrd> Visitor for Least<'_, C> {
     #[inline(always)]
     unsafe fn columns(&mut self, columns: &[[u32; LANES]], row: usize, key: usize, keys: usize) {
-        let least = &mut self.least[key..][..keys];
+        let least = &mut self.least[key..][..keys.min(LANES)];
         for (r, columns) in columns.iter().enumerate() {
             for (least, &column) in least.iter_mut().zip(columns) {
                 // SAFETY: row + r is one of the table's rows, and the caller answers for the column.
@@ -239,24 +239,30 @@ pub(super) mod x86 {
             _mm512_madd52hi_epu64(zero, _mm512_srli_epi64::<9>(value), width)
         };
         let mut rest = [0; LANES];
-        let mut columns = [[0; LANES]; R];
-        for first in (0..keys.len()).step_by(LANES) {
-            let keys16 = sixteen(keys, first, &mut rest);
-            // SAFETY: the array is two registers wide.
-            let (k0, k1) = unsafe {
-                (
-                    _mm512_loadu_si512(keys16.as_ptr().cast()),
-                    _mm512_loadu_si512(keys16.as_ptr().add(8).cast()),
-                )
-            };
-            let (k0, k1) = (scramble_avx512(k0), scramble_avx512(k1));
-            for (columns, row) in columns.iter_mut().zip(&rows) {
-                let both = _mm512_permutex2var_epi32(eight(k0, row), even, eight(k1, row));
-                // SAFETY: the array is one register wide.
-                unsafe { _mm512_storeu_si512(columns.as_mut_ptr().cast(), both) };
+        // The columns of the keys at hand and of those before them: while these are visited, which waits for
+        // memory, those are computed.
+        let mut columns = [[[0; LANES]; R]; 2];
+        let blocks = keys.len().div_ceil(LANES);
+        for block in 0..=blocks {
+            if block < blocks {
+                let keys16 = sixteen(keys, block * LANES, &mut rest);
+                // SAFETY: the array is two registers wide.
+                let (k0, k1) = unsafe {
+                    let keys = keys16.as_ptr();
+                    (_mm512_loadu_si512(keys.cast()), _mm512_loadu_si512(keys.add(8).cast()))
+                };
+                let (k0, k1) = (scramble_avx512(k0), scramble_avx512(k1));
+                for (columns, row) in columns[block % 2].iter_mut().zip(&rows) {
+                    let both = _mm512_permutex2var_epi32(eight(k0, row), even, eight(k1, row));
+                    // SAFETY: the array is one register wide.
+                    unsafe { _mm512_storeu_si512(columns.as_mut_ptr().cast(), both) };
+                }
             }
-            // SAFETY: 52 bits times the width, shifted by 52 bits, are below the width.
-            unsafe { visitor.columns(&columns, first_row, first, keys.len() - first) };
+            if let Some(before) = block.checked_sub(1) {
+                let first = before * LANES;
+                // SAFETY: 52 bits times the width, shifted by 52 bits, are below the width.
+                unsafe { visitor.columns(&columns[before % 2], first_row, first, keys.len() - first) };
+            }
         }
     }
 

@@ -34,6 +34,11 @@ pub(crate) struct Places {
 }
 
 impl Places {
+    /// Of no keys yet.
+    fn new(width: u32) -> Self {
+        Self { columns: [0; LANES], negative: 0, keys: 0, width: width as usize }
+    }
+
     /// Calls `f(counter, i, negative)` for the counter of every key i in `row`.
     ///
     /// # Panics
@@ -79,7 +84,7 @@ pub(crate) fn visit(
 }
 
 fn scalar(hashes: &SignedRows, width: u32, keys: &[u64], f: &mut impl FnMut(&Places, usize, usize)) {
-    let mut places = Places { columns: [0; LANES], negative: 0, keys: 0, width: width as usize };
+    let mut places = Places::new(width);
     for (batch, keys) in keys.chunks(LANES).enumerate() {
         let mut folded = [0; LANES];
         folded.iter_mut().zip(keys).for_each(|(folded, &key)| *folded = hashes.fold.hash(key));
@@ -160,11 +165,11 @@ mod x86 {
         let fold = &hashes.fold;
         let (low, high, offset) =
             (limbs(constant(fold.low)), limbs(constant(fold.high)), constant(fold.offset));
-        let mut places = Places { columns: [0; LANES], negative: 0, keys: 0, width: width as usize };
+        // The chains of multiplications are long: four rows of them at once keep the processor busy.
+        let mut places = [(); 4].map(|()| Places::new(width));
         let mut rest = [0; LANES];
         for first in (0..keys.len()).step_by(LANES) {
             let keys16 = sixteen(keys, first, &mut rest);
-            places.keys = LANES.min(keys.len() - first);
             let folded = [0, 8].map(|half| {
                 // SAFETY: the array is two registers wide.
                 let key = unsafe { _mm512_loadu_si512(keys16.as_ptr().add(half).cast()) };
@@ -173,24 +178,29 @@ mod x86 {
                 let t = reduce(multiply_add(low, x, offset));
                 limbs(reduce(multiply_add(high, y, t)))
             });
-            for (row, hash) in hashes.rows.iter().enumerate() {
-                let [c0, c1, c2, c3] = hash.coefficients.map(|c| constant(c));
-                let values = folded.map(|x| {
-                    let t = multiply_add(limbs(c3), x, c2);
-                    let t = multiply_add(limbs(t), x, c1);
-                    reduce(multiply_add(limbs(t), x, c0))
-                });
-                let [a, b] =
-                    values.map(|value| _mm512_madd52hi_epu64(zero, _mm512_srli_epi64::<9>(value), wide));
-                let [s, t] = values.map(|value| u16::from(_mm512_test_epi64_mask(value, one)));
-                places.negative = s | t << 8;
-                // SAFETY: the array is one register wide. 52 bits times the width, shifted by 52 bits, are below
-                // the width.
-                unsafe {
-                    let columns = _mm512_permutex2var_epi32(a, even, b);
-                    _mm512_storeu_si512(places.columns.as_mut_ptr().cast(), columns);
+            for (group, rows) in hashes.rows.chunks(4).enumerate() {
+                for (hash, places) in rows.iter().zip(&mut places) {
+                    let [c0, c1, c2, c3] = hash.coefficients.map(|c| constant(c));
+                    let values = folded.map(|x| {
+                        let t = multiply_add(limbs(c3), x, c2);
+                        let t = multiply_add(limbs(t), x, c1);
+                        reduce(multiply_add(limbs(t), x, c0))
+                    });
+                    let [a, b] =
+                        values.map(|value| _mm512_madd52hi_epu64(zero, _mm512_srli_epi64::<9>(value), wide));
+                    let [s, t] = values.map(|value| u16::from(_mm512_test_epi64_mask(value, one)));
+                    places.negative = s | t << 8;
+                    places.keys = LANES.min(keys.len() - first);
+                    // SAFETY: the array is one register wide. 52 bits times the width, shifted by 52 bits, are
+                    // below the width.
+                    unsafe {
+                        let columns = _mm512_permutex2var_epi32(a, even, b);
+                        _mm512_storeu_si512(places.columns.as_mut_ptr().cast(), columns);
+                    }
                 }
-                f(&places, row, first);
+                for (i, places) in places[..rows.len()].iter().enumerate() {
+                    f(places, 4 * group + i, first);
+                }
             }
         }
     }
