@@ -174,11 +174,11 @@ fn change(share: f64) -> String {
 fn footnote(comparison: &Comparison) -> String {
     let Comparison { model, text, context, scored_tokens, seed, threads, machine, .. } = comparison;
     format!(
-        "{model}, {text}: {} documents of {context} tokens, {} scored after {} each | reference {}, ppl {:.2} | seed \
-         {seed}, {threads} threads, {}",
+        "{model}, {text}: {} documents of {context} tokens, {} scored from token {} on | reference {}, ppl {:.2} | \
+         seed {seed}, {threads} threads, {}",
         comparison.documents,
         format::count(*scored_tokens as u64),
-        comparison.prefill,
+        comparison.scored_from,
         comparison.reference,
         comparison.reference_ppl,
         machine.cpu
