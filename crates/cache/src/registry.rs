@@ -6,16 +6,62 @@ use crate::{budget, keep, read, store, tail};
 /// A ready-made spec with a name of its own.
 #[derive(Debug)]
 pub struct Preset {
-    /// Its name, to be used in place of a spec.
+    /// Its name, to be used in place of a spec, alone or with a cap.
     pub name: &'static str,
-    /// The spec it stands for; a cap given with the name replaces its own.
+    /// The spec that the name alone stands for.
     pub spec: &'static str,
+    /// The spec that the name with a cap stands for, without the cap.
+    pub capped: &'static str,
     /// What it is for, in one line.
     pub summary: &'static str,
 }
 
-/// All presets.
-pub static PRESETS: &[Preset] = &[];
+/// All presets: the first three as measured in `docs/results.md`, the others the strategies and baselines of the
+/// original project.
+pub static PRESETS: &[Preset] = &[
+    Preset {
+        name: "best-quality",
+        spec: "full+q8",
+        capped: "expected+k=kivi4+v=q4+critical",
+        summary: "the least loss at the given bytes; without a cap, none that can be seen",
+    },
+    Preset {
+        name: "balanced",
+        spec: "full+k=kivi4+v=q4",
+        capped: "expected+k=kivi4+v=q4",
+        summary: "nearly as close, and faster",
+    },
+    Preset {
+        name: "fastest",
+        spec: "full+q8+topk",
+        capped: "expected+q8",
+        summary: "the most tokens a second; without a cap, every token is kept but not every one is read",
+    },
+    Preset {
+        name: "topk",
+        spec: "full+topk",
+        capped: "cms+topk",
+        summary: "the original's top-k strategy: a sketch finds what is worth exact attention",
+    },
+    Preset {
+        name: "aggregate",
+        spec: "cms+buckets@25%",
+        capped: "cms+buckets",
+        summary: "the original's aggregate strategy: heavy hitters of a sketch stay exact, the rest is summed up",
+    },
+    Preset {
+        name: "sliding-window",
+        spec: "window@25%",
+        capped: "window",
+        summary: "the original's baseline of recent tokens",
+    },
+    Preset {
+        name: "int8",
+        spec: "full+q8",
+        capped: "window+q8",
+        summary: "the original's baseline of quantization",
+    },
+];
 
 /// Every method of every choice, in the order of the choices.
 pub fn methods() -> Vec<&'static Method> {

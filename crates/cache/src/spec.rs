@@ -118,10 +118,17 @@ const GRAMMAR: &str = "a spec is names joined by `+`, parameters in parentheses,
      as in `h2o(recent=64)+k=kivi4+v=q4@25%`";
 
 fn unknown(name: &str) -> CacheError {
+    if let Some(preset) = registry::PRESETS.iter().find(|preset| preset.name == name) {
+        return CacheError::Spec(format!(
+            "`{name}` is a preset and stands alone, or with a cap; to compose, write out `{}`",
+            preset.capped
+        ));
+    }
     let names =
         registry::methods().into_iter().map(|m| m.name).chain(registry::PRESETS.iter().map(|p| p.name));
     let mut near: Vec<_> = names.map(|known| (strsim::damerau_levenshtein(name, known), known)).collect();
     near.sort();
+    near.dedup();
     let near: Vec<_> = near.iter().take(3).map(|(_, known)| format!("`{known}`")).collect();
     CacheError::Spec(format!(
         "no method is called `{name}`; near names: {}. {GRAMMAR}; `sketchkv methods` lists all",
@@ -172,6 +179,52 @@ fn pieces(text: &str) -> Vec<&str> {
     .collect()
 }
 
+/// A composition of names joined by `+`, under a cap.
+fn composed(body: &str, cap: Cap) -> Result<Spec, CacheError> {
+    let mut spec = Spec { cap, ..Spec::default() };
+    let mut named: Vec<(Choice, &str)> = vec![];
+    for piece in pieces(body) {
+        let (side, name) = match (piece.strip_prefix("k="), piece.strip_prefix("v=")) {
+            (Some(name), _) => ("k", name),
+            (_, Some(name)) => ("v", name),
+            _ => ("", piece),
+        };
+        if name.is_empty() {
+            return Err(CacheError::Spec(format!("`{body}`: a name is missing; {GRAMMAR}")));
+        }
+        let has_keep = named.iter().any(|(choice, _)| *choice == Choice::Keep);
+        let call = call(name, has_keep)?;
+        let choice = call.method().choice;
+        if !side.is_empty() && choice != Choice::Store {
+            return Err(CacheError::Spec(format!(
+                "`{piece}`: `{}` is no store but a {choice}; only stores are chosen by `k=` and `v=`",
+                call.method().name
+            )));
+        }
+        let twice = |&(c, s): &(Choice, &str)| c == choice && (s == side || s.is_empty() || side.is_empty());
+        if named.iter().any(twice) {
+            return Err(CacheError::Spec(format!(
+                "`{body}`: the {choice} is chosen twice, again by `{piece}`"
+            )));
+        }
+        named.push((choice, side));
+        match (choice, side) {
+            (Choice::Keep, _) => spec.keep = call,
+            (Choice::Store, "k") => spec.keys = call,
+            (Choice::Store, "v") => spec.values = call,
+            (Choice::Store, _) => {
+                spec.keys = call.clone();
+                spec.values = call;
+            }
+            (Choice::Tail, _) => spec.tail = call,
+            (Choice::Read, _) => spec.read = call,
+            (Choice::Budget, _) => spec.budget = call,
+        }
+    }
+    spec.check()?;
+    Ok(spec)
+}
+
 impl FromStr for Spec {
     type Err = CacheError;
 
@@ -180,61 +233,16 @@ impl FromStr for Spec {
             return Err(CacheError::Spec(format!("a spec of {} characters; {GRAMMAR}", text.len())));
         }
         let (body, cap) = match text.trim().rsplit_once('@') {
-            Some((body, cap)) => (body, cap.trim().parse()?),
+            Some((body, cap)) => (body.trim(), cap.trim().parse()?),
             None => (text.trim(), Cap::None),
         };
         if let Some(preset) = registry::PRESETS.iter().find(|p| p.name == body) {
-            let mut spec: Spec = preset.spec.parse()?;
+            let mut spec =
+                if cap == Cap::None { preset.spec.parse()? } else { composed(preset.capped, cap)? };
             spec.preset = Some(preset.name);
-            if cap != Cap::None {
-                spec.cap = cap;
-            }
-            spec.check()?;
             return Ok(spec);
         }
-        let mut spec = Spec { cap, ..Spec::default() };
-        let mut named: Vec<(Choice, &str)> = vec![];
-        for piece in pieces(body) {
-            let (side, name) = match (piece.strip_prefix("k="), piece.strip_prefix("v=")) {
-                (Some(name), _) => ("k", name),
-                (_, Some(name)) => ("v", name),
-                _ => ("", piece),
-            };
-            if name.is_empty() {
-                return Err(CacheError::Spec(format!("`{text}`: a name is missing; {GRAMMAR}")));
-            }
-            let has_keep = named.iter().any(|(choice, _)| *choice == Choice::Keep);
-            let call = call(name, has_keep)?;
-            let choice = call.method().choice;
-            if !side.is_empty() && choice != Choice::Store {
-                return Err(CacheError::Spec(format!(
-                    "`{piece}`: `{}` is no store but a {choice}; only stores are chosen by `k=` and `v=`",
-                    call.method().name
-                )));
-            }
-            let twice =
-                |&(c, s): &(Choice, &str)| c == choice && (s == side || s.is_empty() || side.is_empty());
-            if named.iter().any(twice) {
-                return Err(CacheError::Spec(format!(
-                    "`{text}`: the {choice} is chosen twice, again by `{piece}`"
-                )));
-            }
-            named.push((choice, side));
-            match (choice, side) {
-                (Choice::Keep, _) => spec.keep = call,
-                (Choice::Store, "k") => spec.keys = call,
-                (Choice::Store, "v") => spec.values = call,
-                (Choice::Store, _) => {
-                    spec.keys = call.clone();
-                    spec.values = call;
-                }
-                (Choice::Tail, _) => spec.tail = call,
-                (Choice::Read, _) => spec.read = call,
-                (Choice::Budget, _) => spec.budget = call,
-            }
-        }
-        spec.check()?;
-        Ok(spec)
+        composed(body, cap)
     }
 }
 

@@ -273,9 +273,27 @@ fn the_registry_is_sound() {
         // Every default is a value, or this panics; and what is not the default reads back.
         assert_eq!(Call::new(method).to_string(), method.name);
     }
+}
+
+#[test]
+fn presets_conform() {
     for preset in registry::PRESETS {
-        let spec: Spec = preset.name.parse().unwrap();
-        assert_eq!(spec.preset, Some(preset.name));
+        for (written, stands_for) in [
+            (preset.name.to_owned(), preset.spec.to_owned()),
+            (format!("{}@40%", preset.name), format!("{}@40%", preset.capped)),
+        ] {
+            let spec: Spec = written.parse().unwrap();
+            let composed = Spec { preset: None, ..spec.clone() };
+            assert_eq!(spec.preset, Some(preset.name));
+            // `topk` alone is read as the preset again, which stands for itself.
+            assert_eq!(
+                composed.to_string(),
+                Spec { preset: None, ..stands_for.parse().unwrap() }.to_string()
+            );
+            conform(&composed.to_string(), &[100, 1, 30, 1, 200], 3);
+        }
+        let error = format!("{}+q8@25%", preset.name).parse::<Spec>();
+        assert!(preset.name == "topk" || error.unwrap_err().to_string().contains("is a preset"));
     }
 }
 

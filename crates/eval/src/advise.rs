@@ -10,14 +10,8 @@ const UNCAPPED: [&str; 6] =
     ["full", "full+q8", "full+k=q8+v=q4", "full+k=kivi4+v=q4", "full+tq4", "full+k=kivi4+v=tq3"];
 
 /// Caches that are held to the budget.
-const CAPPED: [&str; 6] = [
-    "window",
-    "h2o(decay=0.99)",
-    "h2o(decay=0.99)+q8",
-    "h2o(decay=0.99)+k=kivi4+v=q4",
-    "h2o(decay=0.99)+k=kivi4+v=q4+buckets",
-    "window+k=kivi4+v=q4+buckets",
-];
+const CAPPED: [&str; 6] =
+    ["window", "h2o+q8", "h2o(recent=64)+k=kivi4+v=q4", "fastest", "balanced", "best-quality"];
 
 /// Tokens of a document of the measurement: a longer context is scaled down to this, with the same share of bytes.
 const LONGEST: usize = 1024;

@@ -59,8 +59,10 @@ impl Arguments {
             })),
             _ => {
                 let methods = named.iter().map(|method| explained(method));
-                let preset = preset
-                    .map(|preset| format!("{} (preset): {}\n\n  {}", name, preset.summary, preset.spec));
+                let preset = preset.map(|preset| {
+                    let Preset { spec, capped, summary, .. } = preset;
+                    format!("{name} (preset): {summary}\n\n  alone       {spec}\n  with a cap  {capped}@…")
+                });
                 output::line(methods.chain(preset).collect::<Vec<_>>().join("\n\n"))
             }
         }
@@ -84,8 +86,10 @@ fn overview(methods: &[&Method]) -> String {
         let _ = write!(text, "{title}\n{table}\n\n");
     }
     if !PRESETS.is_empty() {
-        let rows = PRESETS.iter().map(|p| vec![p.name.into(), p.spec.into(), p.summary.into()]);
-        let _ = write!(text, "presets\n{}", output::table(&["preset", "spec", "what for"], &[], rows));
+        let rows =
+            PRESETS.iter().map(|p| vec![p.name.into(), p.spec.into(), p.capped.into(), p.summary.into()]);
+        let header = ["preset", "alone", "with a cap", "what for"];
+        let _ = write!(text, "presets\n{}", output::table(&header, &[], rows));
     }
     text.trim_end().to_owned()
 }
@@ -131,9 +135,9 @@ fn page(methods: &[&Method]) -> String {
             text.push('\n');
         }
     }
-    text.push_str("## Presets\n\n");
-    for preset in PRESETS {
-        let _ = writeln!(text, "- `{}` = `{}`: {}", preset.name, preset.spec, preset.summary);
+    text.push_str("## Presets\n\n| preset | alone | with a cap | what for |\n|---|---|---|---|\n");
+    for Preset { name, spec, capped, summary } in PRESETS {
+        let _ = writeln!(text, "| `{name}` | `{spec}` | `{capped}@…` | {summary} |");
     }
     text
 }
@@ -217,5 +221,5 @@ fn method_json(method: &Method) -> Value {
 }
 
 fn preset_json(preset: &Preset) -> Value {
-    json!({ "name": preset.name, "spec": preset.spec, "summary": preset.summary })
+    json!({ "name": preset.name, "spec": preset.spec, "capped": preset.capped, "summary": preset.summary })
 }

@@ -9,11 +9,11 @@ use sketchkv_model::Model;
 pub(super) const CONTROLS: [&str; 4] = ["full", "full+q8", "full+q4h", "full+k=kivi4+v=q4"];
 
 /// Families, each run at every budget. `window` and `random` are the controls that evict.
-const FAMILIES: [&str; 18] = [
+const FAMILIES: [&str; 24] = [
     "window",
     "random",
     "h2o(decay=1)",
-    "h2o(decay=0.99)",
+    "h2o",
     "tova",
     "snapkv",
     "keydiff",
@@ -23,12 +23,21 @@ const FAMILIES: [&str; 18] = [
     "cms",
     "countsketch",
     "race",
-    "h2o(decay=0.99)+buckets",
-    "h2o(decay=0.99)+k=kivi4+v=q4",
-    "h2o(decay=0.99)+k=kivi4+v=q4+buckets",
+    "h2o+buckets",
+    "h2o+race",
+    "h2o+countsketch",
+    "h2o+merge",
+    "h2o+k=kivi4+v=q4",
+    "tova+k=kivi4+v=q4",
     "topk",
     "aggregate",
+    "best-quality",
+    "balanced",
+    "fastest",
 ];
+
+/// Caches that keep every token and read some.
+const SPARSE: [&str; 3] = ["topk", "full+topk(rest=pages)", "full+quest"];
 
 /// The specs that fit this model, written out in full; what a build of the cache does not know is left out.
 pub(crate) fn fitting(model: &Model, specs: impl IntoIterator<Item = String>) -> Vec<String> {
@@ -47,7 +56,7 @@ pub(crate) fn fitting(model: &Model, specs: impl IntoIterator<Item = String>) ->
 pub(super) fn jobs(common: &Common<'_>, settings: &Settings, specs: &[String], model: &Model) -> Vec<Job> {
     let specs = if specs.is_empty() {
         let capped = settings.budgets.iter().flat_map(|cap| FAMILIES.map(|family| format!("{family}@{cap}")));
-        fitting(model, CONTROLS.map(str::to_owned).into_iter().chain(capped))
+        fitting(model, CONTROLS.into_iter().chain(SPARSE).map(str::to_owned).chain(capped))
     } else {
         specs.to_vec()
     };

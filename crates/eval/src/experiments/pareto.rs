@@ -6,10 +6,10 @@ use super::{
 use crate::{Rng, results::Finished};
 use sketchkv_model::Model;
 
-const KEEPS: [&str; 5] = ["window", "h2o(decay=0.99)", "h2o(decay=0.97)", "tova", "snapkv"];
+const KEEPS: [&str; 6] = ["window", "h2o(recent=64)", "tova(recent=32)", "expected", "snapkv", "cms"];
 const STORES: [&str; 5] = ["", "+q8", "+k=kivi4+v=q4", "+k=kivi4+v=tq3", "+tq4"];
-const TAILS: [&str; 3] = ["", "+buckets(n=32)", "+buckets(n=64)"];
-const BUDGETS: [&str; 3] = ["", "+pyramid", "+ada"];
+const TAILS: [&str; 3] = ["", "+buckets(n=32)", "+race"];
+const BUDGETS: [&str; 4] = ["", "+pyramid(beta=0.75)", "+ada", "+critical"];
 
 /// Every composition of the lists above at every cap: two documents each, as many as the settings allow, chosen by the
 /// seed.

@@ -43,16 +43,17 @@ pub struct SpeedMeasured {
 
 /// Decode speed of the full caches, and of a window and a composition under caps that do not grow.
 pub(super) fn jobs(common: &Common<'_>, settings: &Settings, specs: &[String]) -> Vec<Job> {
-    let own = CONTROLS.map(str::to_owned).into_iter().chain(
-        [
-            "window@256tok",
-            "h2o(decay=0.99)@256tok",
-            "topk",
-            "full+topk(k=128)",
-            "h2o(decay=0.99)+buckets@256tok",
-        ]
-        .map(str::to_owned),
-    );
+    let own = [
+        "window@256tok",
+        "h2o@256tok",
+        "cms@256tok",
+        "h2o+buckets@256tok",
+        "best-quality@256tok",
+        "fastest@256tok",
+        "topk",
+        "fastest",
+    ];
+    let own = CONTROLS.into_iter().chain(own).map(str::to_owned);
     let specs: Vec<String> = if specs.is_empty() {
         own.filter_map(|text| Some(text.parse::<Spec>().ok()?.to_string())).collect()
     } else {
