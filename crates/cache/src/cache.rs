@@ -32,6 +32,17 @@ pub struct Cache {
     attention: Option<Vec<Attention>>,
 }
 
+/// What a KV head holds.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct Slots {
+    /// Positions of the tokens, ascending.
+    pub positions: Vec<usize>,
+    /// Their keys as the store gives them back, `[token][head_dim]`.
+    pub keys: Vec<f32>,
+    /// Their values as the store gives them back, `[token][head_dim]`.
+    pub values: Vec<f32>,
+}
+
 struct Common {
     format: Format,
     plan: Plan,
@@ -112,6 +123,30 @@ impl Cache {
             positions.filter(|&&p| p != crate::head::EMPTY).map(|&p| p as usize).collect();
         positions.sort_unstable();
         positions
+    }
+
+    /// What one KV head holds, decoded, in the order of positions.
+    pub fn slots(&self, layer: usize, kv_head: usize) -> Slots {
+        let head = &self.layers[layer][kv_head];
+        let env = Env { format: &self.common.format, level: cpu::level() };
+        let mut live: Vec<(usize, usize)> = head
+            .positions()
+            .iter()
+            .enumerate()
+            .filter(|&(_, &position)| position != crate::head::EMPTY)
+            .map(|(slot, &position)| (position as usize, slot))
+            .collect();
+        live.sort_unstable();
+        let (d, mut key, mut value) =
+            (self.shape.head_dim, vec![0.0; env.format.dim], vec![0.0; env.format.dim]);
+        let mut slots = Slots::default();
+        for (position, slot) in live {
+            head.load(env, slot, &mut key, &mut value);
+            slots.positions.push(position);
+            slots.keys.extend_from_slice(&key[..d]);
+            slots.values.extend_from_slice(&value[..d]);
+        }
+        slots
     }
 
     /// One layer, ready to attend.

@@ -31,7 +31,7 @@ mod state;
 pub mod store;
 pub mod tail;
 
-pub use cache::{Cache, LayerCache};
+pub use cache::{Cache, LayerCache, Slots};
 pub use candidates::Candidates;
 pub use error::CacheError;
 pub use head::{GroupQueries, Neighbours};

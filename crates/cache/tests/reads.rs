@@ -319,16 +319,21 @@ struct Page {
 /// Streams tokens one by one and compares every output with attention over the strips that an equal index chooses, and
 /// over the means of the pages' other slots where `rest`.
 fn check(spec: &str, read: &str, rest: bool, slot_of: impl Fn(usize) -> usize) {
-    let (tokens, shape, pool) = (500, shape(), ThreadPool::new(1));
-    let stream = Stream::new(&shape, tokens, 31);
-    let mut cache = cache(&shape, spec);
+    for stream in [Stream::new(&shape(), 500, 31), Stream::real()] {
+        check_on(&stream, spec, read, rest, &slot_of);
+    }
+}
+
+fn check_on(stream: &Stream, spec: &str, read: &str, rest: bool, slot_of: &dyn Fn(usize) -> usize) {
+    let (tokens, shape, pool) = (stream.tokens, &stream.shape, ThreadPool::new(1));
+    let mut cache = cache(shape, spec);
     let outputs = stream.run(&mut cache, &pool, 0, tokens, 1);
     let (d, kv, group) = (shape.head_dim, shape.kv_heads, shape.group());
     let mut moved = 0.0f64;
     for (layer, outputs) in outputs.iter().enumerate() {
         for kv_head in 0..kv {
             let row = |all: &[f32], p: usize| all[(p * kv + kv_head) * d..][..d].to_vec();
-            let mut index = build(&shape, read);
+            let mut index = build(shape, read);
             let mut slots = Slots::default();
             let mut pages: Vec<Page> = vec![];
             for token in 0..tokens {

@@ -29,9 +29,19 @@ fn dot(a: &[f64], b: &[f64]) -> f64 {
 /// Streams tokens through a window of 64 slots token by token, and compares every output with attention over the
 /// window and what the reference makes of the tokens that left it.
 fn check(tail: &str, tolerance: f64, reference: impl Fn(&Context<'_>) -> Box<dyn Reference>) {
-    let (tokens, shape, pool) = (400, shape(), ThreadPool::new(1));
-    let stream = Stream::new(&shape, tokens, 21);
-    let mut cache = cache(&shape, &format!("window+f32+{tail}@64tok"));
+    for stream in [Stream::new(&shape(), 400, 21), Stream::real()] {
+        check_on(&stream, tail, tolerance, &reference);
+    }
+}
+
+fn check_on(
+    stream: &Stream,
+    tail: &str,
+    tolerance: f64,
+    reference: &dyn Fn(&Context<'_>) -> Box<dyn Reference>,
+) {
+    let (tokens, shape, pool) = (stream.tokens, &stream.shape, ThreadPool::new(1));
+    let mut cache = cache(shape, &format!("window+f32+{tail}@64tok"));
     let outputs = stream.run(&mut cache, &pool, 0, tokens, 1);
     let (d, kv, group) = (shape.head_dim, shape.kv_heads, shape.group());
     let mut moved = 0.0f64;
@@ -39,7 +49,7 @@ fn check(tail: &str, tolerance: f64, reference: impl Fn(&Context<'_>) -> Box<dyn
         for kv_head in 0..kv {
             let at = |p: usize| (p * kv + kv_head) * d;
             let key = |p: usize| wide(&stream.k[layer][at(p)..][..d]);
-            let mut tail = reference(&Context { shape: &shape, layer, head: kv_head, seed: 1 });
+            let mut tail = reference(&Context { shape, layer, head: kv_head, seed: 1 });
             let mut kept: BTreeMap<usize, Vec<f64>> = BTreeMap::new();
             for token in 0..tokens {
                 // 64 slots: the last token evicted the oldest that is no sink before it came in.

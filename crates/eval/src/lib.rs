@@ -7,6 +7,7 @@
 mod advise;
 pub mod bench;
 mod compare;
+mod distortion;
 mod error;
 pub mod experiments;
 mod machine;
@@ -20,6 +21,7 @@ pub mod tasks;
 
 pub use advise::{Advice, Candidate, advise};
 pub use compare::{CompareOptions, Comparison, LedgerBytes, NamedSpec, Row, compare};
+pub use distortion::{Distortion, Recall, StoreDistortion, distortion};
 pub use error::EvalError;
 pub use machine::Machine;
 pub use progress::{Progress, Silent, Step};

@@ -18,7 +18,7 @@ pub(super) static METHOD: Method = Method {
     paper: "KVReviver, arXiv 2512.17917",
     differs: "Only the newest evicted positions are reconstructed, which bounds the time of a step; the older ones are \
               noise in the buckets. With n evicted tokens a row returns a vector plus n/width others of like length: the \
-              cosine with the true one is about 1/√(1 + n/width), which `countsketch_cosine` measures.",
+              cosine with the true one is about 1/√(1 + n/width), which `sketchkv distortion` measures.",
     parameters: &[
         Parameter { name: "width", kind: Kind::Integer(1, 1 << 16), default: "16", help: "buckets a row" },
         Parameter { name: "depth", kind: Kind::Integer(1, 9), default: "3", help: "rows" },

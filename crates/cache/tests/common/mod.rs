@@ -1,6 +1,7 @@
 //! A small model's worth of random queries, keys and values, and attention by its formula in f64.
 #![allow(dead_code, missing_docs, unreachable_pub)]
 
+use half::f16;
 use sketchkv_cache::{Cache, CacheShape, OutputProjection, Rope, Spec};
 use sketchkv_kernels::ThreadPool;
 
@@ -78,6 +79,25 @@ impl Stream {
             v: make(kv, 0.1, 1.0),
             tokens,
         }
+    }
+
+    /// Two KV heads of layer 12 of SmolLM2 over 330 tokens of a novel; `scripts/golden/cache_stream.py` wrote them.
+    pub fn real() -> Self {
+        let shape = CacheShape {
+            layers: 1,
+            rope: Some(Rope {
+                inverse_frequencies: (0..32).map(|i| 100_000f32.powf(-(i as f32) / 32.0)).collect(),
+            }),
+            output: Some(OutputProjection::new(|| output_grams(2, 64))),
+            ..shape()
+        };
+        let path = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/golden/smollm2-layer12.f16");
+        let bytes = std::fs::read(path).unwrap_or_else(|error| panic!("{path}: {error}"));
+        let mut all = bytes.chunks_exact(2).map(|x| f16::from_le_bytes([x[0], x[1]]).to_f32());
+        let tokens = bytes.len() / 2 / (shape.heads + 2 * shape.kv_heads) / shape.head_dim;
+        let mut next = |rows: usize| vec![all.by_ref().take(tokens * rows * shape.head_dim).collect()];
+        let (q, k, v) = (next(shape.heads), next(shape.kv_heads), next(shape.kv_heads));
+        Stream { shape, q, k, v, tokens }
     }
 
     pub fn rows<'a>(&self, all: &'a [f32], first: usize, count: usize) -> &'a [f32] {

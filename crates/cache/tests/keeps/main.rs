@@ -210,7 +210,7 @@ impl Case<'_> {
     }
 }
 
-/// Follows `name(parameters)` on random and on recurring keys.
+/// Follows `name(parameters)` on random, on recurring and on real keys.
 fn check(name: &str, parameters: &str, batch: usize, rule: &dyn Fn(&View<'_>) -> Box<dyn Rule>) {
     check_under(name, parameters, "", batch, rule);
 }
@@ -225,7 +225,9 @@ fn check_under(
 ) {
     for (head_dim, rope, tokens) in [(64, true, 330), (40, false, 330)] {
         let shape = shape(head_dim, rope);
-        for (stream, limit) in [(Stream::new(&shape, tokens, 7), 60), (recurring(&shape, tokens, 8), 48)] {
+        let streams = [(Stream::new(&shape, tokens, 7), 60), (recurring(&shape, tokens, 8), 48)];
+        let real = rope.then(|| (Stream::real(), 60));
+        for (stream, limit) in streams.into_iter().chain(real) {
             let full = format!("{name}(sinks=2,recent=9{parameters})+f32{budget}@{limit}tok");
             let case = Case {
                 spec: &full,

@@ -5,6 +5,7 @@ mod bench;
 mod chat;
 mod compare;
 mod completions;
+mod distortion;
 mod experiment;
 mod info;
 mod man;
@@ -30,6 +31,7 @@ pub(crate) enum Command {
     Results(results::Arguments),
     Advise(advise::Arguments),
     Bench(bench::Arguments),
+    Distortion(distortion::Arguments),
     Run(run::Arguments),
     Chat(chat::Arguments),
     Pull(pull::Arguments),
@@ -54,6 +56,7 @@ impl Command {
             Command::Results(arguments) => arguments.run().map(done),
             Command::Advise(arguments) => arguments.run().map(done),
             Command::Bench(arguments) => arguments.run().map(done),
+            Command::Distortion(arguments) => arguments.run().map(done),
             Command::Run(arguments) => arguments.run(),
             Command::Chat(arguments) => arguments.run().map(done),
             Command::Pull(arguments) => arguments.run().map(done),

@@ -1,0 +1,59 @@
+//! What stores give back: over long streams, where slots are taken again and again.
+
+mod common;
+
+use common::{Random, Stream, cache};
+use sketchkv_cache::Cache;
+use sketchkv_kernels::ThreadPool;
+
+/// Mean squared error of the keys that a cache holds, as a share of their mean square.
+fn lost(cache: &Cache, stream: &Stream) -> f64 {
+    let (d, kv) = (stream.shape.head_dim, stream.shape.kv_heads);
+    let (mut error, mut square) = (0.0, 0.0);
+    for head in 0..kv {
+        let slots = cache.slots(0, head);
+        for (&position, held) in slots.positions.iter().zip(slots.keys.chunks_exact(d)) {
+            let exact = &stream.k[0][(position * kv + head) * d..][..d];
+            for (&x, &y) in exact.iter().zip(held) {
+                error += f64::from(x - y).powi(2);
+                square += f64::from(x).powi(2);
+            }
+        }
+    }
+    error / square
+}
+
+/// Grids of sealed pages only ever widen, so what they cost must level off: 20,000 tokens, of which one in a thousand
+/// has a key far outside what its page has seen.
+#[test]
+fn grids_do_not_decay_over_twenty_thousand_tokens() {
+    const TOKENS: usize = 20_000;
+    let mut random = Random(5);
+    let mut stream = Stream::new(&Stream::real().shape, TOKENS, 17);
+    let d = stream.shape.head_dim;
+    for key in stream.k[0].chunks_exact_mut(d) {
+        if random.uniform() < 1e-3 {
+            key[(random.uniform() * d as f32) as usize] *= 3.0;
+        }
+    }
+    let pool = ThreadPool::new(1);
+    for spec in ["window+k=kivi4+v=q4@320tok", "random+kivi4@320tok", "h2o+k=kivi2+v=q4@320tok"] {
+        let mut cache = cache(&stream.shape, spec);
+        let mut measured = vec![];
+        for thousand in 0..TOKENS / 1000 {
+            stream.run(&mut cache, &pool, 1000 * thousand, 1000, 1);
+            measured.push(lost(&cache, &stream));
+        }
+        let fresh = measured[0];
+        println!(
+            "{spec}: keys lose {:.5} of their square after 1,000 tokens, {:.5} after {TOKENS}",
+            fresh, measured[19]
+        );
+        assert!(fresh > 0.0);
+        // Random values swing a little from one measurement to the next: means of the halves are compared, too.
+        let mean = |part: &[f64]| part.iter().sum::<f64>() / part.len() as f64;
+        let (early, late) = (mean(&measured[5..10]), mean(&measured[15..]));
+        assert!(late < 1.15 * early, "{spec}: {early} grew to {late}");
+        assert!(measured[19] < 2.0 * fresh, "{spec}: {measured:?}");
+    }
+}

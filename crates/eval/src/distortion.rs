@@ -1,0 +1,206 @@
+//! How well stores give vectors back, apart from any attention.
+
+use crate::{EvalError, Progress, Rng, Step};
+use serde::{Deserialize, Serialize};
+use sketchkv_cache::{Cache, CacheShape, Spec, method::Choice, registry, tail};
+use sketchkv_model::{Logits, Model, Sequence, Workspace};
+
+/// Mean squared errors of stores, and cosines of the `countsketch` tail.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Distortion {
+    /// The model's name.
+    pub model: String,
+    /// Tokens whose keys and values were stored.
+    pub tokens: usize,
+    /// One row per store.
+    pub stores: Vec<StoreDistortion>,
+    /// One row per number of vectors.
+    pub countsketch: Vec<Recall>,
+}
+
+/// What a store loses: mean squared errors, as shares of the mean square.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct StoreDistortion {
+    /// The store's name.
+    pub store: String,
+    /// Bits a value of keys and values together takes, scales included.
+    pub bits: f64,
+    /// 4^-bits: no code of so many bits can do better on independent Gaussian values (Shannon's distortion-rate
+    /// function).
+    pub least: f64,
+    /// Error on Gaussian vectors, keys and values alike.
+    pub gaussian: f64,
+    /// Error on the model's keys, all layers and heads.
+    pub keys: f64,
+    /// Error on the model's values, all layers and heads.
+    pub values: f64,
+}
+
+/// What a Count-Sketch of vectors gives back.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Recall {
+    /// Vectors in the sketch.
+    pub vectors: usize,
+    /// Buckets of a row.
+    pub width: usize,
+    /// Rows.
+    pub depth: usize,
+    /// Mean cosine of a vector with what the sketch gives back for it.
+    pub cosine: f64,
+    /// 1/√(1 + vectors/width), which one row has in the mean.
+    pub theory: f64,
+}
+
+/// Stores Gaussian vectors, and the model's keys and values of `tokens`, in every store, and reads them back.
+///
+/// # Errors
+/// When there are fewer than 256 tokens, or the model fails.
+pub fn distortion(
+    model: &Model,
+    tokens: &[u32],
+    seed: u64,
+    progress: &mut dyn Progress,
+) -> Result<Distortion, EvalError> {
+    let tokens = &tokens[..tokens.len() / 128 * 128];
+    if tokens.len() < 256 {
+        return Err(EvalError::Input("give a text of 256 tokens or more".into()));
+    }
+    let shape = CacheShape { output: None, ..model.cache_shape() };
+    let real = Vectors::of_model(model, tokens)?;
+    let one = CacheShape { layers: 1, heads: 1, kv_heads: 1, rope: None, ..shape.clone() };
+    let gaussian = Vectors::gaussian(&one, tokens.len(), seed);
+    let stores: Vec<&str> =
+        registry::methods().into_iter().filter(|m| m.choice == Choice::Store).map(|m| m.name).collect();
+    let mut rows = Vec::new();
+    for (done, store) in stores.iter().enumerate() {
+        let spec: Spec = format!("full+{store}").parse()?;
+        let (bits, noise) = gaussian.stored(&one, &spec, model)?;
+        let (_, error) = real.stored(&shape, &spec, model)?;
+        rows.push(StoreDistortion {
+            store: (*store).to_owned(),
+            bits,
+            least: 4f64.powf(-bits),
+            gaussian: (noise.keys + noise.values) / 2.0,
+            keys: error.keys,
+            values: error.values,
+        });
+        progress.step(Step { what: store, done: done as u64 + 1, total: stores.len() as u64 });
+    }
+    Ok(Distortion {
+        model: model.config().name.clone(),
+        tokens: tokens.len(),
+        stores: rows,
+        countsketch: [16, 64, 256, 1024, 4096]
+            .into_iter()
+            .map(|vectors| recall(vectors, shape.head_dim, seed))
+            .collect::<Result<_, _>>()?,
+    })
+}
+
+/// The `countsketch` tail's own size.
+fn recall(vectors: usize, dim: usize, seed: u64) -> Result<Recall, EvalError> {
+    let spec: Spec = "window+countsketch@50%".parse()?;
+    let size = |name| spec.tail.integer(name).unwrap_or(1).max(1) as usize;
+    let (width, depth) = (size("width"), size("depth"));
+    let cosine = tail::countsketch_cosine(vectors, width, depth, dim, seed)
+        .map_err(|error| EvalError::Input(error.to_string()))?;
+    Ok(Recall { vectors, width, depth, cosine, theory: (1.0 + vectors as f64 / width as f64).powf(-0.5) })
+}
+
+/// Keys and values of a text, `[layer][token][kv_head][head_dim]`.
+struct Vectors {
+    keys: Vec<Vec<f32>>,
+    values: Vec<Vec<f32>>,
+}
+
+/// Shares of the mean square.
+struct Errors {
+    keys: f64,
+    values: f64,
+}
+
+/// A page is encoded when it is full: the last may not be yet.
+const PAGE: usize = 64;
+
+impl Vectors {
+    fn gaussian(shape: &CacheShape, tokens: usize, seed: u64) -> Self {
+        let mut rng = Rng::for_part(seed, "distortion");
+        // Box and Muller.
+        let mut normal = |_| {
+            let (radius, angle) = (1.0 - rng.unit(), rng.unit());
+            ((-2.0 * radius.ln()).sqrt() * (std::f64::consts::TAU * angle).cos()) as f32
+        };
+        let mut vectors = || vec![(0..tokens * shape.head_dim).map(&mut normal).collect()];
+        Vectors { keys: vectors(), values: vectors() }
+    }
+
+    fn of_model(model: &Model, tokens: &[u32]) -> Result<Self, EvalError> {
+        let shape = model.cache_shape();
+        let mut cache = Cache::new(shape.clone(), &crate::REFERENCE_SPEC.parse()?, 0)?;
+        model.forward(&mut [Sequence { tokens, cache: &mut cache }], &mut Workspace::new(), Logits::None)?;
+        Ok(Vectors::of(&cache, tokens.len()))
+    }
+
+    /// What a cache that has evicted nothing holds.
+    fn of(cache: &Cache, tokens: usize) -> Self {
+        let &CacheShape { layers, kv_heads, head_dim: d, .. } = cache.shape();
+        let mut vectors = Vectors {
+            keys: vec![vec![0.0; tokens * kv_heads * d]; layers],
+            values: vec![vec![0.0; tokens * kv_heads * d]; layers],
+        };
+        for layer in 0..layers {
+            for head in 0..kv_heads {
+                let slots = cache.slots(layer, head);
+                for (from, to) in
+                    [(&slots.keys, &mut vectors.keys[layer]), (&slots.values, &mut vectors.values[layer])]
+                {
+                    for (token, x) in from.chunks_exact(d).enumerate() {
+                        to[(token * kv_heads + head) * d..][..d].copy_from_slice(x);
+                    }
+                }
+            }
+        }
+        vectors
+    }
+
+    /// Bits a value takes in this cache, and what is lost of these vectors.
+    fn stored(&self, shape: &CacheShape, spec: &Spec, model: &Model) -> Result<(f64, Errors), EvalError> {
+        let mut cache = Cache::new(shape.clone(), spec, 0)?;
+        let row = shape.kv_heads * shape.head_dim;
+        let tokens = self.keys[0].len() / row;
+        let query = vec![0.0; tokens / 2 * shape.heads * shape.head_dim];
+        let mut out = query.clone();
+        let mut bytes = Vec::new();
+        for half in 0..2 {
+            let part = half * tokens / 2 * row..(half + 1) * tokens / 2 * row;
+            for layer in 0..shape.layers {
+                let (keys, values) = (&self.keys[layer][part.clone()], &self.values[layer][part.clone()]);
+                cache.layer(layer, model.pool()).attend(&query, keys, values, &mut out);
+            }
+            cache.advance(tokens / 2);
+            let ledger = cache.ledger();
+            bytes.push(ledger.keys + ledger.values + ledger.scales);
+        }
+        // The second half's growth: what one page waits in is in both.
+        let bits = 8.0 * (bytes[1] - bytes[0]) as f64 / (shape.layers * tokens * row) as f64;
+        let stored = Vectors::of(&cache, tokens);
+        let counted = (tokens - PAGE) * row;
+        let errors = Errors {
+            keys: lost(&self.keys, &stored.keys, counted),
+            values: lost(&self.values, &stored.values, counted),
+        };
+        Ok((bits, errors))
+    }
+}
+
+/// Squared error over squares, of the first `counted` values of every layer.
+fn lost(exact: &[Vec<f32>], stored: &[Vec<f32>], counted: usize) -> f64 {
+    let (mut error, mut square) = (0.0, 0.0);
+    for (exact, stored) in exact.iter().zip(stored) {
+        for (&x, &y) in exact.iter().zip(stored).take(counted) {
+            error += f64::from(x - y).powi(2);
+            square += f64::from(x).powi(2);
+        }
+    }
+    error / square
+}
