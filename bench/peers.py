@@ -165,8 +165,9 @@ def llama_worker(options, tokens):
         def run(self, ids):
             for first in range(0, len(ids), 2048):
                 piece = ids[first : first + 2048]
-                batch = api.llama_batch_get_one((api.llama_token * len(piece))(*piece), len(piece))
-                status = api.llama_decode(self.context, batch)
+                # The batch points into this array, which must outlive it.
+                array = (api.llama_token * len(piece))(*piece)
+                status = api.llama_decode(self.context, api.llama_batch_get_one(array, len(piece)))
                 if status:
                     sys.exit(f"llama_decode failed with {status}")
             api.llama_synchronize(self.context)
@@ -472,11 +473,10 @@ def gguf_of(options):
     """The GGUF file behind a name, as sketchkv finds it."""
     if Path(options.model).is_file():
         return str(Path(options.model).resolve())
-    done = subprocess.run([options.sketchkv, "pull", options.model, "--quiet"], text=True, stdout=subprocess.PIPE)
-    path = done.stdout.strip()
-    if done.returncode or not path:
+    done = subprocess.run([options.sketchkv, "pull", options.model, "--json"], text=True, stdout=subprocess.PIPE)
+    if done.returncode:
         sys.exit(f"cannot find a GGUF file for {options.model!r}: name a file, or a model that `sketchkv pull` knows")
-    return path
+    return json.loads(done.stdout)["path"]
 
 
 def parse():
