@@ -40,11 +40,13 @@ pub struct Rope {
     pub inverse_frequencies: Vec<f32>,
 }
 
+type Compute = Box<dyn FnOnce() -> Vec<f32> + Send>;
+
 /// How much values matter once a model's output projection has been applied to them; computed when first asked for, and
 /// shared by all caches of the model.
 #[derive(Clone)]
 pub struct OutputProjection {
-    grams: Arc<LazyLock<Vec<f32>, Box<dyn FnOnce() -> Vec<f32> + Send>>>,
+    grams: Arc<LazyLock<Vec<f32>, Compute>>,
 }
 
 impl OutputProjection {

@@ -100,7 +100,7 @@ pub fn distortion(
 /// The `countsketch` tail's own size.
 fn recall(vectors: usize, dim: usize, seed: u64) -> Result<Recall, EvalError> {
     let spec: Spec = "window+countsketch@50%".parse()?;
-    let size = |name| spec.tail.integer(name).unwrap_or(1).max(1) as usize;
+    let size = |name| spec.tail.integer(name).unwrap_or(1).max(1);
     let (width, depth) = (size("width"), size("depth"));
     let cosine = tail::countsketch_cosine(vectors, width, depth, dim, seed)
         .map_err(|error| EvalError::Input(error.to_string()))?;
