@@ -2,13 +2,14 @@
 
 use crate::format::Format;
 use crate::head::{Chunk, EMPTY, Env, GroupQueries, Head, Work};
-use crate::page::{PAGE, PAGE_STRIPS};
+use crate::page::{PAGE, PAGE_STRIPS, Page};
 use crate::partial::Partial;
 use crate::profile::{Part, Stopwatch};
 use crate::read::View;
 use sketchkv_kernels::attention::layout::STRIP;
 use sketchkv_kernels::attention::{Queries, add_scaled, dense_scores, dense_values, exponentials, maximum};
 use sketchkv_kernels::{ThreadPool, for_each_mut, for_each_pair_mut};
+use std::ops::Range;
 use std::sync::Mutex;
 
 /// Strips one task reads in a single-token step.
@@ -79,6 +80,16 @@ struct Run {
     page: u32,
     first: u8,
     end: u8,
+}
+
+impl Run {
+    fn page<'h>(&self, head: &'h Head) -> &'h Page {
+        &head.pages()[self.page as usize]
+    }
+
+    fn strips(&self) -> Range<usize> {
+        self.first as usize..self.end as usize
+    }
 }
 
 /// Some strips of one head, for the queries of a single-token step.
@@ -449,15 +460,14 @@ impl RunTask {
 
     fn attend(&mut self, env: Env<'_>, head: &Head, queries: &Queries) {
         let (group, dim) = (queries.count(), env.format.dim);
-        let stride = self.runs.iter().map(|run| (run.end - run.first) as usize).sum::<usize>() * STRIP;
+        let stride = self.runs.iter().map(|run| run.strips().len()).sum::<usize>() * STRIP;
         self.scores.resize(group * stride, 0.0);
         let mut at = 0;
         for run in &self.runs {
-            let (page, strips) = (run.page as usize, run.first as usize..run.end as usize);
             let scores = &mut self.scores[at..];
-            head.pages()[page].scores(env.level, env.format, queries, strips.clone(), scores, stride);
-            for strip in strips {
-                let mut dead = !(head.live()[page] >> (strip * STRIP)) as u16;
+            run.page(head).scores(env.level, env.format, queries, run.strips(), scores, stride);
+            for strip in run.strips() {
+                let mut dead = !(head.live()[run.page as usize] >> (strip * STRIP)) as u16;
                 while dead != 0 {
                     let lane = dead.trailing_zeros() as usize;
                     (0..group).for_each(|g| self.scores[g * stride + at + lane] = f32::NEG_INFINITY);
@@ -477,10 +487,9 @@ impl RunTask {
         self.acc.resize(group * dim, 0.0);
         let mut at = 0;
         for run in &self.runs {
-            let strips = run.first as usize..run.end as usize;
-            let page = &head.pages()[run.page as usize];
-            page.add_values(env.level, env.format, &self.scores[at..], stride, strips, &mut self.acc);
-            at += (run.end - run.first) as usize * STRIP;
+            let (weights, strips) = (&self.scores[at..], run.strips());
+            run.page(head).add_values(env.level, env.format, weights, stride, strips, &mut self.acc);
+            at += run.strips().len() * STRIP;
         }
     }
 
@@ -489,7 +498,7 @@ impl RunTask {
         let stride = self.scores.len() / self.max.len();
         let mut at = query * stride;
         for run in &self.runs {
-            let slots = (run.end - run.first) as usize * STRIP;
+            let slots = run.strips().len() * STRIP;
             let first = run.page as usize * PAGE + run.first as usize * STRIP;
             add_scaled(env.level, &mut mass[first..][..slots], factor, &self.scores[at..][..slots]);
             at += slots;

@@ -76,15 +76,19 @@ fn special_tokens_are_parsed_unless_literal() {
 fn methods_are_listed_and_explained() {
     let listed = json(&["methods"]);
     let methods = listed["methods"].as_array().unwrap();
-    let names: BTreeSet<_> = methods.iter().map(|method| method["name"].as_str().unwrap()).collect();
-    assert_eq!(names.len(), methods.len(), "names are unique");
+    let of = |field: &str| methods.iter().map(|method| method[field].as_str().unwrap().to_owned());
+    let unique: BTreeSet<_> = of("choice").zip(of("name")).collect();
+    assert_eq!(unique.len(), methods.len(), "names are unique within a choice");
+    let names: BTreeSet<_> = of("name").collect();
     let overview = stdout(&["methods"]);
     for name in names {
         assert!(overview.contains(&format!("| {name}")), "{name}");
-        let explained = stdout(&["methods", name]);
+        let explained = stdout(&["methods", &name]);
         assert!(explained.starts_with(&format!("{name} (")), "{explained}");
-        let method = json(&["methods", name]);
-        for parameter in method["parameters"].as_array().unwrap() {
+        let named = json(&["methods", &name]);
+        // A name of a keep and a tail, or of a preset, stands for several.
+        let methods = named["methods"].as_array().cloned().unwrap_or_else(|| vec![named]);
+        for parameter in methods.iter().flat_map(|method| method["parameters"].as_array().unwrap()) {
             assert!(explained.contains(parameter["help"].as_str().unwrap()), "{name}: {parameter}");
         }
     }

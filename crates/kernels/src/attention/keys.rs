@@ -42,11 +42,26 @@ impl Queries {
     }
 }
 
+/// Lanes of sums and maxima that a compiler is to keep in one register.
+const LANES: usize = 16;
+
+/// The largest magnitude of a block.
+#[inline(always)]
+fn largest(x: &[f32]) -> f32 {
+    let mut lanes = [0.0f32; LANES];
+    for x in x.chunks_exact(LANES) {
+        for (lane, x) in lanes.iter_mut().zip(x) {
+            *lane = if x.abs() > *lane { x.abs() } else { *lane };
+        }
+    }
+    lanes.into_iter().fold(0.0, f32::max)
+}
+
 /// x ≈ scale · q, blocks of 32, |q| ≤ 127.
 #[inline(always)]
 fn quantize(x: &[f32], packed: &mut [i32], scale: &mut [f32], sum: &mut [i32]) {
     for (block, x) in x.chunks_exact(BLOCK).enumerate() {
-        let max = x.iter().fold(0.0f32, |m, x| m.max(x.abs()));
+        let max = largest(x);
         let inverse = if max > 0.0 { 127.0 / max } else { 0.0 };
         let mut total = 0;
         for (packed, x) in packed[block * BLOCK / 4..].iter_mut().zip(x.chunks_exact(4)) {
@@ -60,14 +75,14 @@ fn quantize(x: &[f32], packed: &mut [i32], scale: &mut [f32], sum: &mut [i32]) {
 }
 
 /// The unsigned bytes that stand for a code in integer products: level(u) = unit · (byte(u) − offset).
-struct ByteLevels {
-    table: Option<[u8; 16]>,
-    offset: i32,
-    unit: f32,
+pub(super) struct ByteLevels {
+    pub(super) table: Option<[u8; 16]>,
+    pub(super) offset: i32,
+    pub(super) unit: f32,
 }
 
 impl ByteLevels {
-    fn new(codes: &Codes) -> Self {
+    pub(super) fn new(codes: &Codes) -> Self {
         match codes.levels {
             Levels::Linear { offset } => ByteLevels { table: None, offset: offset as i32, unit: 1.0 },
             Levels::Table(table) => {
@@ -116,22 +131,44 @@ unsafe fn key_scores_kernel<S: Simd>(
         Encoding::Codes(codes) if codes.group == ScaleGroup::Channel => {
             let grid = grid.expect("per-channel codes need their grid");
             let dim = layout.dim;
+            let (words, blocks) = (dim / 4, dim / BLOCK);
             // Fold the scales into the queries: q·(z + s∘l) = q·z + (q∘s)·l.
             let mut folded = [0.0f32; 512];
-            let mut packed = [0i32; 128];
-            let (mut scale, mut sum) = ([0.0f32; 16], [0i32; 16]);
-            for query in 0..queries.count {
-                let q = &queries.plain[query * dim..][..dim];
-                let mut constant = 0.0;
-                for (i, q) in q.iter().enumerate() {
-                    folded[i] = q * grid.scale[i];
-                    constant += q * grid.zero[i];
+            let mut packed = [0i32; 4 * 128];
+            let (mut scale, mut sum, mut constant) = ([0.0f32; 4 * 16], [0i32; 4 * 16], [0.0f32; 4]);
+            for first in (0..queries.count).step_by(4) {
+                let group = (queries.count - first).min(4);
+                for g in 0..group {
+                    let q = &queries.plain[(first + g) * dim..][..dim];
+                    let mut lanes = [0.0f32; LANES];
+                    for first in (0..dim).step_by(LANES) {
+                        for (lane, sum) in lanes.iter_mut().enumerate() {
+                            let i = first + lane;
+                            folded[i] = q[i] * grid.scale[i];
+                            *sum += q[i] * grid.zero[i];
+                        }
+                    }
+                    constant[g] = lanes.iter().sum();
+                    let (words, blocks) = (g * words..(g + 1) * words, g * blocks..(g + 1) * blocks);
+                    quantize(
+                        &folded[..dim],
+                        &mut packed[words],
+                        &mut scale[blocks.clone()],
+                        &mut sum[blocks],
+                    );
                 }
-                quantize(&folded[..dim], &mut packed, &mut scale, &mut sum);
                 let prepared = Prepared { packed: &packed, scale: &scale, sum: &sum, constant };
                 // SAFETY: as the caller's.
                 unsafe {
-                    codes_scores::<S, 1>(layout, &codes, &prepared, strips, &mut out[query * stride..], 0)
+                    code_groups::<S>(
+                        group,
+                        layout,
+                        &codes,
+                        &prepared,
+                        strips,
+                        &mut out[first * stride..],
+                        stride,
+                    )
                 };
             }
         }
@@ -142,18 +179,11 @@ unsafe fn key_scores_kernel<S: Simd>(
                     packed: &queries.packed[first * words..],
                     scale: &queries.scale[first * blocks..],
                     sum: &queries.sum[first * blocks..],
-                    constant: 0.0,
+                    constant: [0.0; 4],
                 };
-                let out = &mut out[first * stride..];
+                let (group, out) = (queries.count - first, &mut out[first * stride..]);
                 // SAFETY: as the caller's.
-                unsafe {
-                    match queries.count - first {
-                        1 => codes_scores::<S, 1>(layout, &codes, &prepared, strips, out, stride),
-                        2 => codes_scores::<S, 2>(layout, &codes, &prepared, strips, out, stride),
-                        3 => codes_scores::<S, 3>(layout, &codes, &prepared, strips, out, stride),
-                        _ => codes_scores::<S, 4>(layout, &codes, &prepared, strips, out, stride),
-                    }
-                }
+                unsafe { code_groups::<S>(group, layout, &codes, &prepared, strips, out, stride) };
             }
         }
         // SAFETY: as the caller's.
@@ -245,12 +275,34 @@ unsafe fn float_scores<S: Simd, const G: usize, E: Float>(
     }
 }
 
-/// Queries as integers; see [`Queries`]. `constant` is added to every score.
+/// Queries as integers; see [`Queries`]. `constant` is added to every score of a query.
 struct Prepared<'a> {
     packed: &'a [i32],
     scale: &'a [f32],
     sum: &'a [i32],
-    constant: f32,
+    constant: [f32; 4],
+}
+
+/// The scores of `count` queries, four at most.
+#[inline(always)]
+unsafe fn code_groups<S: Simd>(
+    count: usize,
+    layout: &Layout,
+    codes: &Codes,
+    queries: &Prepared<'_>,
+    strips: &[u8],
+    out: &mut [f32],
+    stride: usize,
+) {
+    // SAFETY: as the caller's.
+    unsafe {
+        match count {
+            1 => codes_scores::<S, 1>(layout, codes, queries, strips, out, stride),
+            2 => codes_scores::<S, 2>(layout, codes, queries, strips, out, stride),
+            3 => codes_scores::<S, 3>(layout, codes, queries, strips, out, stride),
+            _ => codes_scores::<S, 4>(layout, codes, queries, strips, out, stride),
+        }
+    }
 }
 
 #[inline(always)]
@@ -312,7 +364,10 @@ unsafe fn codes_scores_bits<S: Simd, const G: usize, const BITS: u32>(
             let scales = strip.add(layout.code_bytes()).cast::<u16>();
             let slot_scale =
                 if codes.group == ScaleGroup::Slot { S::load_f16(scales) } else { S::splat(1.0) };
-            let mut sums = [S::splat(queries.constant); G];
+            let mut sums = [S::splat(0.0); G];
+            for (sum, constant) in sums.iter_mut().zip(queries.constant) {
+                *sum = S::splat(constant);
+            }
             for block in 0..blocks {
                 let mut products = [S::zero_i(); G];
                 for t in 0..BLOCK / 4 {

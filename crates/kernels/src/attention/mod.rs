@@ -32,6 +32,8 @@ pub mod layout;
 mod simd;
 mod softmax;
 mod strips;
+#[cfg(target_arch = "x86_64")]
+mod value_products;
 mod values;
 
 pub use dense::{dense_scores, dense_values};

@@ -130,6 +130,15 @@ proptest! {
             let stride = strips * STRIP + slack;
             let weights = random.vector(count * stride);
             let values: Vec<_> = (0..strips * STRIP).map(|s| slot(&layout, &bytes, s, None)).collect();
+            // Integer products round weights to 1/127 of the largest: independent errors, of half a step at most, times
+            // levels.
+            let rounding = match encoding {
+                Encoding::Codes(codes) => {
+                    let largest = codes.level(0).abs().max(codes.level(codes.max_code()).abs()) as f64;
+                    largest / 254.0 * ((strips * STRIP) as f64).sqrt() * 3.0
+                }
+                _ => 0.0,
+            };
             for &level in Level::available() {
                 let mut out = random.vector(count * dim);
                 let before = out.clone();
@@ -149,7 +158,8 @@ proptest! {
                         .map(|(s, v)| weights[q * stride + s] as f64 * v[i] as f64)
                         .sum();
                     let want = before[at] as f64 + sum;
-                    prop_assert!((*got as f64 - want).abs() < 2e-2, "{encoding:?} {level:?}: {got} for {want}");
+                    let tolerance = if level == Level::Avx512 { 2e-2 + rounding } else { 2e-2 };
+                    prop_assert!((*got as f64 - want).abs() < tolerance, "{encoding:?} {level:?}: {got} for {want}");
                 }
             }
         }

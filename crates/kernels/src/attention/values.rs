@@ -6,7 +6,8 @@ use crate::cpu::Level;
 
 /// `out[query][dim] += Σ_slot weights[query · stride + slot] · value(slot)` over consecutive strips.
 ///
-/// `out` is `[query][dim]`, as many queries as it holds. A weight of 0 takes a slot out.
+/// `out` is `[query][dim]`, as many queries as it holds. A weight of 0 takes a slot out. With AVX-512, codes of 4 and 8 bits
+/// are multiplied as integers: weights, times their scales, are rounded to 1/127 of the largest of 64 slots.
 ///
 /// # Panics
 /// When sizes do not fit.
@@ -22,6 +23,13 @@ pub fn value_sums(
     let queries = out.len() / layout.dim;
     assert!(layout.side == Side::Values && strips.len() == count * layout.strip_bytes());
     assert!(queries == 0 || weights.len() >= (queries - 1) * stride + count * STRIP);
+    #[cfg(target_arch = "x86_64")]
+    if level.clamp() == Level::Avx512
+        && let Some(codes) = super::value_products::takes(layout)
+    {
+        // SAFETY: `clamp` gives a level that this machine runs, and the sizes are checked above.
+        return unsafe { super::value_products::sums(layout, &codes, weights, stride, strips, out) };
+    }
     // SAFETY: the level was detected on this CPU, and the sizes are checked above.
     dispatch!(level, value_sums_kernel(layout, weights, stride, strips, out))
 }
