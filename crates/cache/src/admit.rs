@@ -35,13 +35,26 @@ pub(crate) fn admit(
         watch.lap_shared(own.iter().map(|own| own.work.times), Part::Store);
         return;
     }
+    // Of all heads together, each may leave part of a strip empty: that much less is held.
+    let slots = match limit.bytes {
+        usize::MAX => limit.slots.saturating_mul(heads.len()),
+        _ => limit.slots * heads.len() - (STRIP - 1) * heads.len(),
+    };
+    let excess = match pooled {
+        None => heads[0].excess(&call.chunks[0], limit.slots),
+        Some(_) => pooled_excess(heads, call.chunks[0].tokens, slots),
+    };
     for_each_pair_mut(call.pool, heads, own, |h, head, own| {
         see(call, h, head, &mut own.work);
-        head.weigh(call.env, &call.chunks[h], &mut own.work);
+        if excess > 0 {
+            head.weigh(call.env, &call.chunks[h], &mut own.work);
+        }
     });
     match pooled {
         None => {
-            same_victims(call, heads, own, limit.slots);
+            if excess > 0 {
+                same_victims(call, heads, own, limit.slots, excess);
+            }
             watch.lap(Part::Keep);
             for_each_pair_mut(call.pool, heads, own, |h, head, own| {
                 take_in(call, h, head, &mut own.work, limit.bytes, Stopwatch::start(timed));
@@ -49,12 +62,10 @@ pub(crate) fn admit(
             watch.lap_shared(own.iter().map(|own| own.work.times), Part::Store);
         }
         Some(floor) => {
-            // Each head may leave part of a strip empty: that much less is held.
-            let slots = match limit.bytes {
-                usize::MAX => limit.slots.saturating_mul(heads.len()),
-                _ => limit.slots * heads.len() - (STRIP - 1) * heads.len(),
-            };
-            pooled_victims(call, heads, own, slots, (limit.slots as f32 * floor) as usize);
+            if excess > 0 {
+                let floor = (limit.slots as f32 * floor) as usize;
+                pooled_victims(call, heads, own, slots / heads.len(), excess, floor);
+            }
             watch.lap(Part::Keep);
             // Heads that give come before heads that take, so that the sum never exceeds the limit.
             for (h, (head, own)) in heads.iter_mut().zip(own.iter_mut()).enumerate() {
@@ -99,12 +110,8 @@ fn take_in(call: &Call<'_>, h: usize, head: &mut Head, work: &mut Work, bytes: u
     work.times = watch.stop();
 }
 
-/// Evicts the same tokens in every head: those of least mean importance.
-fn same_victims(call: &Call<'_>, heads: &mut [Head], own: &mut [HeadScratch], limit: usize) {
-    let excess = heads[0].excess(&call.chunks[0], limit);
-    if excess == 0 {
-        return;
-    }
+/// Chooses the same tokens in every head: those of least mean importance.
+fn same_victims(call: &Call<'_>, heads: &mut [Head], own: &mut [HeadScratch], limit: usize, excess: usize) {
     let count = heads.len() as f32;
     let mut mean = vec![0.0f32; own[0].work.importance.len()];
     for own in own.iter() {
@@ -116,25 +123,32 @@ fn same_victims(call: &Call<'_>, heads: &mut [Head], own: &mut [HeadScratch], li
     }
 }
 
-/// Evicts the least important of all heads together until `slots` are left, but no head below `floor`.
-fn pooled_victims(call: &Call<'_>, heads: &mut [Head], own: &mut [HeadScratch], slots: usize, floor: usize) {
-    let tokens = call.chunks[0].tokens;
+/// How many tokens of all heads together must go so that `tokens` new ones in each fit into `slots`.
+fn pooled_excess(heads: &[Head], tokens: usize, slots: usize) -> usize {
     let total: usize = heads.iter().map(|head| head.count() + tokens).sum();
-    let mut excess = total.saturating_sub(slots);
-    if excess == 0 {
-        return;
+    match total.saturating_sub(slots) {
+        0 => 0,
+        over => over
+            .max((heads[0].keep.batch() * heads.len()).min(heads.iter().map(Head::count).sum::<usize>() / 4)),
     }
+}
+
+/// Chooses the `excess` least important of all heads together, but leaves each head `floor`.
+fn pooled_victims(
+    call: &Call<'_>,
+    heads: &mut [Head],
+    own: &mut [HeadScratch],
+    limit: usize,
+    mut excess: usize,
+    floor: usize,
+) {
+    let tokens = call.chunks[0].tokens;
     let mut all: Vec<((f32, u32, u32), usize)> = vec![];
     for (h, (head, own)) in heads.iter().zip(own.iter()).enumerate() {
-        head.for_each_candidate(
-            &call.chunks[h],
-            &own.work,
-            slots / heads.len(),
-            |importance, position, i, recent| {
-                let importance = if recent { f32::MAX } else { importance };
-                all.push(((importance, position, i), h));
-            },
-        );
+        head.for_each_candidate(&call.chunks[h], &own.work, limit, |importance, position, i, recent| {
+            let importance = if recent { f32::MAX } else { importance };
+            all.push(((importance, position, i), h));
+        });
     }
     all.sort_unstable_by(|a, b| before(&a.0, &b.0).then(a.1.cmp(&b.1)));
     let mut left: Vec<usize> = heads.iter().map(|head| head.count() + tokens).collect();

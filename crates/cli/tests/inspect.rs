@@ -2,6 +2,7 @@
 
 mod support;
 
+use serde_json::Value;
 use std::{collections::BTreeSet, fs};
 use support::{finish, sketchkv, smollm2};
 
@@ -76,16 +77,16 @@ fn special_tokens_are_parsed_unless_literal() {
 fn methods_are_listed_and_explained() {
     let listed = json(&["methods"]);
     let methods = listed["methods"].as_array().unwrap();
-    let of = |field: &str| methods.iter().map(|method| method[field].as_str().unwrap().to_owned());
-    let unique: BTreeSet<_> = of("choice").zip(of("name")).collect();
+    let field = |method: &Value, name: &str| method[name].as_str().unwrap().to_owned();
+    let unique: BTreeSet<_> = methods.iter().map(|m| (field(m, "choice"), field(m, "name"))).collect();
     assert_eq!(unique.len(), methods.len(), "names are unique within a choice");
-    let names: BTreeSet<_> = of("name").collect();
+    let names: BTreeSet<_> = methods.iter().map(|method| field(method, "name")).collect();
     let overview = stdout(&["methods"]);
     for name in names {
         assert!(overview.contains(&format!("| {name}")), "{name}");
-        let explained = stdout(&["methods", &name]);
+        let explained = stdout(&["methods", name.as_str()]);
         assert!(explained.starts_with(&format!("{name} (")), "{explained}");
-        let named = json(&["methods", &name]);
+        let named = json(&["methods", name.as_str()]);
         // A name of a keep and a tail, or of a preset, stands for several.
         let methods = named["methods"].as_array().cloned().unwrap_or_else(|| vec![named]);
         for parameter in methods.iter().flat_map(|method| method["parameters"].as_array().unwrap()) {

@@ -138,7 +138,7 @@ unsafe fn key_scores_kernel<S: Simd>(
             let (mut scale, mut sum, mut constant) = ([0.0f32; 4 * 16], [0i32; 4 * 16], [0.0f32; 4]);
             for first in (0..queries.count).step_by(4) {
                 let group = (queries.count - first).min(4);
-                for g in 0..group {
+                for (g, constant) in constant.iter_mut().enumerate().take(group) {
                     let q = &queries.plain[(first + g) * dim..][..dim];
                     let mut lanes = [0.0f32; LANES];
                     for first in (0..dim).step_by(LANES) {
@@ -148,7 +148,7 @@ unsafe fn key_scores_kernel<S: Simd>(
                             *sum += q[i] * grid.zero[i];
                         }
                     }
-                    constant[g] = lanes.iter().sum();
+                    *constant = lanes.iter().sum();
                     let (words, blocks) = (g * words..(g + 1) * words, g * blocks..(g + 1) * blocks);
                     quantize(
                         &folded[..dim],
