@@ -41,6 +41,33 @@ impl Scratch {
         let q = &own.scaled[query * chunk.head_dim..][..chunk.head_dim];
         norm * (dot(q, chunk.key(0)) - max).exp()
     }
+
+    /// Adds to the slots that were not read, `[query][slot]`, what the read gave to the page that stands for them.
+    pub(crate) fn add_rest(&self, call: &Call<'_>, h: usize, head: &Head, slots: &mut [Vec<f32>]) {
+        let Some(read) = &head.read else { return };
+        let (own, view) = (&self.heads[h], call.view(h, head));
+        let all = 0..(head.slots() / STRIP) as u32;
+        let mut alone = Partial::default();
+        for (page, live) in head.live().iter().enumerate() {
+            let of_page = |strip: u32| strip as usize / PAGE_STRIPS == page;
+            let unread: Vec<usize> = all
+                .clone()
+                .filter(|&strip| of_page(strip) && !own.strips.contains(&strip))
+                .flat_map(|strip| strip as usize * STRIP..(strip as usize + 1) * STRIP)
+                .filter(|slot| live >> (slot % PAGE) & 1 == 1)
+                .collect();
+            // As if all but this page had been read.
+            let others: Vec<u32> =
+                all.clone().filter(|strip| !of_page(*strip) || own.strips.contains(strip)).collect();
+            alone.reset(call.group, call.format().head_dim);
+            read.rest(&own.scaled, &view, &others, &mut alone);
+            for (query, slots) in slots.iter_mut().enumerate() {
+                let mass = alone.sum[query] * (alone.max[query] - own.partial.max[query]).exp();
+                let share = mass / own.partial.sum[query] / unread.len().max(1) as f32;
+                unread.iter().for_each(|&slot| slots[slot] += share);
+            }
+        }
+    }
 }
 
 fn dot(a: &[f32], b: &[f32]) -> f32 {

@@ -6,9 +6,10 @@ use crate::head::{EMPTY, Head};
 /// Where the attention of one single-token step went, in one layer.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct Attention {
-    /// Weight of each position up to the token's own, `[query head][position]`; 0 where none was read.
+    /// Weight of each position up to the token's own, `[query head][position]`; 0 where none was read. What a read
+    /// gives to the mean of a page's unread slots is shared evenly among them.
     pub weights: Vec<Vec<f32>>,
-    /// Weight of what stands for positions that were not read, a tail's or a read's estimate, `[query head]`.
+    /// Weight of what stands for positions that are kept no longer, `[query head]`.
     pub remembered: Vec<f32>,
 }
 
@@ -17,9 +18,14 @@ impl Attention {
     pub(crate) fn of_step(call: &Call<'_>, heads: &[Head], scratch: &Scratch) -> Attention {
         let mut attention = Attention::default();
         for (h, head) in heads.iter().enumerate() {
-            for query in 0..call.group {
-                let mut slots = vec![0.0; head.slots()];
-                let own = scratch.weights(call, h, query, &mut slots);
+            let mut slots = vec![vec![0.0; head.slots()]; call.group];
+            let own: Vec<f32> = slots
+                .iter_mut()
+                .enumerate()
+                .map(|(query, slots)| scratch.weights(call, h, query, slots))
+                .collect();
+            scratch.add_rest(call, h, head, &mut slots);
+            for (slots, own) in slots.iter().zip(own) {
                 let mut weights = vec![0.0; call.chunks[h].position + 1];
                 for (weight, &position) in slots.iter().zip(head.positions()) {
                     if position != EMPTY {

@@ -77,7 +77,7 @@ fn watched_attention_makes_the_output() {
     for (spec, remembers) in [
         ("full+f32", false),
         ("full+f32+topk(k=64)", false),
-        ("full+f32+topk(k=64,rest=pages)", true),
+        ("full+f32+topk(k=64,rest=pages)", false),
         ("h2o+f32@96tok", false),
         ("window+f32+buckets@64tok", true),
     ] {
@@ -96,7 +96,8 @@ fn watched_attention_makes_the_output() {
                 let sum: f32 = weights.iter().sum();
                 assert!((sum + remembered - 1.0).abs() < 1e-4, "{spec}: {sum} and {remembered}");
                 assert_eq!(*remembered > 1e-4, remembers, "{spec}: {remembered}");
-                if remembers {
+                // What a mean of a page's values was given is not what these tokens' values were given.
+                if remembers || spec.contains("rest=pages") {
                     continue;
                 }
                 let kv_head = head / shape.group();

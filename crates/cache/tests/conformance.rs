@@ -5,7 +5,7 @@ mod common;
 use common::{Stream, cache, shape};
 use proptest::prelude::*;
 use sketchkv_cache::method::{Call, Choice};
-use sketchkv_cache::{Cache, CacheError, Cap, Spec, registry};
+use sketchkv_cache::{Cache, CacheError, CacheShape, Cap, Spec, registry};
 use sketchkv_kernels::ThreadPool;
 use std::alloc::{GlobalAlloc, Layout, System};
 use std::cell::Cell;
@@ -144,6 +144,30 @@ fn the_ledger_is_what_the_allocator_saw() {
             "{spec}: ledger {ledger}, allocator {seen}: {:?}",
             cache.ledger()
         );
+    }
+}
+
+/// With its own parameters, what a sketch or an index needs is small beside the keys and values it stands for: those kept
+/// where it chooses among them, those evicted where it remembers them.
+#[test]
+fn sketches_and_indexes_are_small() {
+    const TOKENS: usize = 4096;
+    let shape = CacheShape { layers: 1, ..shape() };
+    let stream = Stream::new(&shape, TOKENS, 3);
+    let pool = ThreadPool::new(2);
+    let keeps = names(Choice::Keep).into_iter().filter(|&k| k != "full").map(|keep| format!("{keep}@25%"));
+    let reads = names(Choice::Read).into_iter().map(|read| format!("full+{read}"));
+    let tails = names(Choice::Tail).into_iter().map(|tail| format!("window+{tail}@25%"));
+    for spec in keeps.chain(reads).chain(tails) {
+        let mut cache = cache(&shape, &spec);
+        stream.run(&mut cache, &pool, 0, TOKENS, 512);
+        let ledger = cache.ledger();
+        let kept = ledger.keys + ledger.values;
+        let evicted = TOKENS * shape.f16_bytes_per_token() - kept;
+        let share = (ledger.sketches + ledger.codes) as f64 / ledger.total() as f64;
+        assert!(share <= 0.05, "{spec}: {share:.3} of all bytes: {ledger:?}");
+        let share = ledger.tail as f64 / evicted.max(1) as f64;
+        assert!(share <= 0.05, "{spec}: {share:.3} of the bytes evicted: {ledger:?}");
     }
 }
 

@@ -3,6 +3,7 @@
 mod common;
 
 use common::tiny_gpt2;
+use sketchkv_cache::{Cache, CacheShape, Spec};
 use sketchkv_eval::{
     Silent,
     experiments::{Experiment, Grid, Lab, Settings, Shard},
@@ -69,7 +70,7 @@ fn everything_is_measured_once_and_shown() {
 
     let cells = Results::open_existing(&file).unwrap().finished().unwrap();
     assert!(cells.iter().all(|cell| cell.state == State::Done && cell.duration_s > 0.0));
-    assert_caps(&cells);
+    assert_caps(&cells, &model.cache_shape());
     let page = report(&cells);
     for part in [
         "id=\"frontier\"",
@@ -81,6 +82,7 @@ fn everything_is_measured_once_and_shown() {
         "id=\"generation\"",
         "id=\"grid\"",
         "id=\"baseline\"",
+        "id=\"attention\"",
         "<strong>At 25%:</strong>",
         "sketchkv experiment all",
     ] {
@@ -90,23 +92,25 @@ fn everything_is_measured_once_and_shown() {
     look_at(&page, folder.path());
 }
 
-/// A cell that was run under a share of the bytes took no more than that; a small share of so short a document is less
-/// than the least that a cache needs, and so is half of it where a Count-Sketch of vectors stands in every head.
-fn assert_caps(cells: &[Finished]) {
+/// A cell that was run under a share of the bytes took no more than that, unless it is less than the least that such a
+/// cache needs, as it may be of so short a document.
+fn assert_caps(cells: &[Finished], shape: &CacheShape) {
     let mut capped = 0;
     for cell in cells {
-        let (Some(percent), Some(kv)) = (cell.cell.spec.split_once('@'), cell.measured.get("kv_percent"))
+        let number = |name: &str| cell.measured.get(name).and_then(serde_json::Value::as_f64);
+        let (Some((body, cap)), Some(bytes), Some(percent)) =
+            (cell.cell.spec.rsplit_once('@'), number("kv_bytes"), number("kv_percent"))
         else {
             continue;
         };
-        let cap: Option<f64> = percent.1.strip_suffix('%').and_then(|cap| cap.parse().ok());
-        let sketched = cell.cell.spec.contains("+countsketch");
-        if let Some(cap) = cap.filter(|&cap| cap >= 50.0 && !sketched) {
-            assert!(kv.as_f64().unwrap() <= cap + 0.01, "{}: {kv}", cell.cell.spec);
+        let Some(cap) = cap.strip_suffix('%').and_then(|cap| cap.parse::<f64>().ok()) else { continue };
+        let hard: Spec = format!("{body}@{}B", (bytes / percent * cap) as usize).parse().unwrap();
+        if Cache::new(shape.clone(), &hard, 0).is_ok() {
+            assert!(percent <= cap + 0.01, "{}: {percent}", cell.cell.spec);
             capped += 1;
         }
     }
-    assert!(capped > 4, "{capped}");
+    assert!(capped > 10, "{capped}");
 }
 
 #[test]

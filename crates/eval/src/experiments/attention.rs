@@ -26,7 +26,7 @@ pub struct AttentionMeasured {
     pub kl: Vec<Vec<f64>>,
     /// Cosine, mean over steps, `[layer][query head]`.
     pub cosine: Vec<Vec<f64>>,
-    /// Share of attention that goes to what stands for tokens that were not read, mean.
+    /// Share of attention that goes to what stands for tokens no longer kept, mean.
     pub remembered: f64,
     /// Steps compared.
     pub steps: usize,
