@@ -35,14 +35,11 @@ pub(crate) fn admit(
         watch.lap_shared(own.iter().map(|own| own.work.times), Part::Store);
         return;
     }
-    // Of all heads together, each may leave part of a strip empty: that much less is held.
-    let slots = match limit.bytes {
-        usize::MAX => limit.slots.saturating_mul(heads.len()),
-        _ => limit.slots * heads.len() - (STRIP - 1) * heads.len(),
-    };
     let excess = match pooled {
         None => heads[0].excess(&call.chunks[0], limit.slots),
-        Some(_) => pooled_excess(heads, call.chunks[0].tokens, slots),
+        Some(_) => {
+            pooled_excess(heads, call.chunks[0].tokens, pooled_slots(limit).saturating_mul(heads.len()))
+        }
     };
     for_each_pair_mut(call.pool, heads, own, |h, head, own| {
         see(call, h, head, &mut own.work);
@@ -64,7 +61,7 @@ pub(crate) fn admit(
         Some(floor) => {
             if excess > 0 {
                 let floor = (limit.slots as f32 * floor) as usize;
-                pooled_victims(call, heads, own, slots / heads.len(), excess, floor);
+                pooled_victims(call, heads, own, pooled_slots(limit), excess, floor);
             }
             watch.lap(Part::Keep);
             // Heads that give come before heads that take, so that the sum never exceeds the limit.
@@ -121,6 +118,11 @@ fn same_victims(call: &Call<'_>, heads: &mut [Head], own: &mut [HeadScratch], li
         own.work.importance.copy_from_slice(&mean);
         head.choose_victims(&call.chunks[0], &mut own.work, limit, excess);
     }
+}
+
+/// Slots that a head has in the mean where heads compete: each may leave part of a strip empty, and that much less is held.
+fn pooled_slots(limit: Limit) -> usize {
+    if limit.bytes == usize::MAX { limit.slots } else { limit.slots - (STRIP - 1) }
 }
 
 /// How many tokens of all heads together must go so that `tokens` new ones in each fit into `slots`.
