@@ -118,29 +118,17 @@ impl Cache {
 
     /// Positions of the tokens in slots of one KV head, ascending.
     pub fn positions(&self, layer: usize, kv_head: usize) -> Vec<usize> {
-        let positions = self.layers[layer][kv_head].positions().iter();
-        let mut positions: Vec<usize> =
-            positions.filter(|&&p| p != crate::head::EMPTY).map(|&p| p as usize).collect();
-        positions.sort_unstable();
-        positions
+        self.layers[layer][kv_head].in_order().into_iter().map(|(position, _)| position).collect()
     }
 
     /// What one KV head holds, decoded, in the order of positions.
     pub fn slots(&self, layer: usize, kv_head: usize) -> Slots {
         let head = &self.layers[layer][kv_head];
         let env = Env { format: &self.common.format, level: cpu::level() };
-        let mut live: Vec<(usize, usize)> = head
-            .positions()
-            .iter()
-            .enumerate()
-            .filter(|&(_, &position)| position != crate::head::EMPTY)
-            .map(|(slot, &position)| (position as usize, slot))
-            .collect();
-        live.sort_unstable();
         let (d, mut key, mut value) =
             (self.shape.head_dim, vec![0.0; env.format.dim], vec![0.0; env.format.dim]);
         let mut slots = Slots::default();
-        for (position, slot) in live {
+        for (position, slot) in head.in_order() {
             head.load(env, slot, &mut key, &mut value);
             slots.positions.push(position);
             slots.keys.extend_from_slice(&key[..d]);

@@ -203,6 +203,14 @@ impl Head {
         &self.positions
     }
 
+    /// Position and slot of every token held, by position.
+    pub(crate) fn in_order(&self) -> Vec<(usize, usize)> {
+        let slots = self.positions.iter().enumerate().filter(|&(_, &position)| position != EMPTY);
+        let mut live: Vec<_> = slots.map(|(slot, &position)| (position as usize, slot)).collect();
+        live.sort_unstable();
+        live
+    }
+
     /// State of the keep, `[slot][words]`.
     pub(crate) fn state(&self) -> &[u32] {
         &self.state

@@ -78,7 +78,8 @@ impl fmt::Display for Cap {
 /// assert!("h20@25%".parse::<Spec>().unwrap_err().to_string().contains("`h2o`"));
 /// # Ok::<(), sketchkv_cache::CacheError>(())
 /// ```
-#[derive(Debug, Clone, PartialEq)]
+/// Specs are equal when they describe the same cache; the name of a preset is only how one was written.
+#[derive(Debug, Clone)]
 pub struct Spec {
     /// Which tokens stay as exact slots.
     pub keep: Call,
@@ -96,6 +97,14 @@ pub struct Spec {
     pub cap: Cap,
     /// The preset this spec was written as, if any.
     pub preset: Option<&'static str>,
+}
+
+impl PartialEq for Spec {
+    fn eq(&self, other: &Self) -> bool {
+        let Spec { keep, keys, values, tail, read, budget, cap, preset: _ } = self;
+        (keep, keys, values, tail, read, budget, cap)
+            == (&other.keep, &other.keys, &other.values, &other.tail, &other.read, &other.budget, &other.cap)
+    }
 }
 
 impl Default for Spec {
