@@ -72,18 +72,18 @@ pub(crate) fn admit(
                 }
             }
             watch.lap(Part::Tail);
-            // Open pages are dearer than sealed ones: when it gets narrow, all heads seal theirs.
+            // Open strips are dearer than sealed ones: when it gets narrow, each head keeps only one.
             let total = limit.bytes.saturating_mul(heads.len());
             let tokens = call.chunks[0].tokens;
             let next: usize =
                 heads.iter().map(|head| head.bytes() + head.growth(call.env.format, tokens)).sum();
             if next > total {
-                heads.iter_mut().for_each(|head| head.seal(call.env.format));
+                heads.iter_mut().for_each(|head| head.seal(call.env.format, 1));
             }
             for h in 0..heads.len() {
                 let others: usize =
                     heads.iter().enumerate().filter(|(o, _)| *o != h).map(|(_, head)| head.bytes()).sum();
-                // A head that is past its part opens no page that others would have to pay for.
+                // Then no head opens another that the others would have to pay for.
                 let bytes = total.saturating_sub(others).min(if next > total { 0 } else { usize::MAX });
                 heads[h].store(call.env, &call.chunks[h], &mut own[h].work, bytes);
             }

@@ -299,7 +299,7 @@ impl Call<'_> {
         }
         out.resize(self.group * d, 0.0);
         work.mass.clear();
-        let feedback = head.keep.feedback().is_some();
+        let feedback = head.feedback().is_some();
         if feedback {
             work.mass.resize(head.slots() + 1, 0.0);
         }
@@ -412,7 +412,7 @@ impl Call<'_> {
         if let Some(tail) = &head.tail {
             tail.attend(scaled, partial);
         }
-        let feedback = head.keep.feedback();
+        let feedback = head.feedback();
         task.mass.clear();
         if feedback.is_some() {
             task.mass.resize(slots + chunk.tokens, 0.0);

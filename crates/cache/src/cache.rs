@@ -232,7 +232,8 @@ impl Cache {
         self.layers.iter_mut().flatten().for_each(Head::unshare);
     }
 
-    /// Forgets the tokens from `position` on, so that another text can follow the first `position` tokens.
+    /// Forgets the tokens from `position` on, so that another text can follow the first `position` tokens. Stores of less
+    /// than 8 bits hold the newest tokens in f16 at first: what was coded since stays coded.
     ///
     /// # Errors
     /// When tokens have been evicted (those before `position` cannot be had back), or the keep has learned from the

@@ -7,6 +7,8 @@ use sketchkv_kernels::attention::layout::{BLOCK, Codes, Encoding, Layout, STRIP,
 /// One side of the slots: keys or values.
 pub(crate) struct SideFormat {
     pub(crate) layout: Layout,
+    /// Of open strips: f16 in place of codes of less than 8 bits.
+    pub(crate) open: Layout,
     store: Box<dyn Store>,
     turn: Turn,
     /// Signs of [`Turn::SignedHadamard`], `[head_dim]`.
@@ -22,12 +24,14 @@ impl SideFormat {
             .expect("a spec holds stores where stores belong");
         let store = build(call, head_dim);
         let layout = Layout::new(side, store.encoding(side), padded(head_dim));
+        let open =
+            if is_coarse(&layout) { Layout::new(side, Encoding::F16, padded(head_dim)) } else { layout };
         // A fixed sequence: the signs are part of the code, not of a run's seed.
         let mut random = crate::random::Random::new(0x5165_4b56);
         let turn = store.turn();
         let signed = if turn == Turn::SignedHadamard { head_dim } else { 0 };
         let signs = (0..signed).map(|_| if random.next() & 1 == 0 { 1.0 } else { -1.0 }).collect();
-        SideFormat { layout, turn, store, signs, head_dim }
+        SideFormat { layout, open, turn, store, signs, head_dim }
     }
 
     /// Whether codes share a grid over a page.
@@ -66,28 +70,31 @@ impl SideFormat {
         }
     }
 
-    /// Encodes one turned and padded vector into a lane of a strip. Not for codes on a grid.
-    pub(crate) fn write(&self, strip: &mut [u8], lane: usize, x: &[f32]) {
-        match self.layout.encoding {
+    /// Encodes one turned and padded vector into a lane of a strip of a layout of this side. Not for codes on a grid.
+    pub(crate) fn write(&self, layout: &Layout, strip: &mut [u8], lane: usize, x: &[f32]) {
+        match layout.encoding {
             Encoding::Codes(codes) => {
                 let mut u = [0u8; 512];
                 let (mut scales, mut minima) = ([0.0f32; 16], [0.0f32; 16]);
-                let groups = self.layout.groups();
+                let groups = layout.groups();
                 let minima = &mut minima[..if codes.minimum { groups } else { 0 }];
                 self.store.quantize(x, &mut u[..x.len()], &mut scales[..groups], minima);
-                self.layout.put_codes(strip, lane, &u[..x.len()], &scales[..groups], minima);
+                layout.put_codes(strip, lane, &u[..x.len()], &scales[..groups], minima);
             }
-            _ => self.layout.put(strip, lane, x),
+            _ => layout.put(strip, lane, x),
         }
     }
 }
 
-/// Both sides, and what an open page is written in.
+/// Whether codes are of less than 8 bits.
+fn is_coarse(layout: &Layout) -> bool {
+    matches!(layout.encoding, Encoding::Codes(Codes { bits, .. }) if bits < 8)
+}
+
+/// Both sides.
 pub(crate) struct Format {
     pub(crate) keys: SideFormat,
     pub(crate) values: SideFormat,
-    pub(crate) open_keys: Layout,
-    pub(crate) open_values: Layout,
     pub(crate) head_dim: usize,
     /// `head_dim` rounded up to a multiple of 32.
     pub(crate) dim: usize,
@@ -104,8 +111,6 @@ impl Format {
         Format {
             keys: SideFormat::new(&spec.keys, Side::Keys, head_dim),
             values: SideFormat::new(&spec.values, Side::Values, head_dim),
-            open_keys: Layout::new(Side::Keys, Encoding::F16, dim),
-            open_values: Layout::new(Side::Values, Encoding::F16, dim),
             head_dim,
             dim,
         }
@@ -117,6 +122,12 @@ impl Format {
         side(&self.keys) + side(&self.values)
     }
 
+    /// Whether new tokens wait in open strips before they are coded. The newest tokens draw the most attention, and
+    /// codes of less than 8 bits are too coarse for them; per-channel codes need many keys to choose a grid from.
+    pub(crate) fn opens(&self) -> bool {
+        is_coarse(&self.keys.layout) || is_coarse(&self.values.layout)
+    }
+
     /// Bytes of the keys and values of one sealed strip.
     pub(crate) fn strip_bytes(&self) -> usize {
         lines(self.keys.layout.strip_bytes()) + lines(self.values.layout.strip_bytes())
@@ -124,7 +135,7 @@ impl Format {
 
     /// Bytes of the keys and values of one open strip.
     pub(crate) fn open_strip_bytes(&self) -> usize {
-        lines(self.open_keys.strip_bytes()) + lines(self.open_values.strip_bytes())
+        lines(self.keys.open.strip_bytes()) + lines(self.values.open.strip_bytes())
     }
 
     /// Bytes of the grid of a sealed page.

@@ -233,7 +233,10 @@ impl Head {
     /// Bytes of `strips` sealed strips and all that goes with them.
     pub(crate) fn cost(&self, format: &Format, strips: usize) -> usize {
         let slot = size_of::<u32>() * (1 + self.keep.words());
-        strips * (format.strip_bytes() + STRIP * slot)
+        // The last strip is open where the format has open strips.
+        let open =
+            if strips > 0 && format.opens() { format.open_strip_bytes() - format.strip_bytes() } else { 0 };
+        open + strips * (format.strip_bytes() + STRIP * slot)
             + strips.div_ceil(PAGE_STRIPS) * self.page_cost(format)
             + self.read.as_ref().map_or(0, |read| read.bytes(strips * STRIP))
     }
@@ -268,11 +271,7 @@ impl Head {
         let before = ledger.total();
         let slot = |bytes: usize| self.count * bytes / STRIP;
         for (page, live) in self.pages.iter().zip(&self.live) {
-            let live = live.count_ones() as usize;
-            let (keys, values) = page.layouts(format);
-            ledger.keys += live * keys.code_bytes() / STRIP;
-            ledger.values += live * values.code_bytes() / STRIP;
-            ledger.scales += live * (keys.scale_bytes() + values.scale_bytes()) / STRIP + page.grid_bytes();
+            page.enter(format, *live, ledger);
         }
         ledger.positions += slot(STRIP * size_of::<u32>());
         ledger.scores += slot(STRIP * size_of::<u32>() * self.keep.words());
@@ -285,6 +284,12 @@ impl Head {
             + self.pages.capacity() * size_of::<Arc<Page>>()
             + self.live.capacity() * size_of::<u64>();
         ledger.slack += self.bytes() - (ledger.total() - before);
+    }
+
+    /// Whether attention weights are needed, and how a chunk's queries count: see [`Keep::feedback`].
+    pub(crate) fn feedback(&self) -> Option<f32> {
+        let tail = self.tail.as_ref().is_some_and(|tail| tail.watches());
+        self.keep.feedback().or(tail.then_some(0.0))
     }
 
     /// What the keep sees of the slots.
@@ -455,7 +460,8 @@ impl Head {
         }
         self.evicted += work.victims.len() as u64;
         if let Some(mut tail) = self.tail.take() {
-            let (tokens, d) = (self.count + chunk.tokens, env.format.head_dim);
+            let d = env.format.head_dim;
+            let mean_mass = work.mass.iter().sum::<f32>() / (self.count + chunk.tokens) as f32;
             work.key.resize(env.format.dim, 0.0);
             work.value.resize(env.format.dim, 0.0);
             for &victim in &work.victims {
@@ -472,7 +478,7 @@ impl Head {
                     value,
                     position,
                     importance: work.importance[victim],
-                    relative_mass: work.mass.get(victim).map_or(1.0, |mass| mass * tokens as f32),
+                    relative_mass: work.mass.get(victim).map_or(1.0, |mass| mass / mean_mass),
                 };
                 tail.absorb(&evicted, &mut Neighbours { head: self, env });
             }
@@ -502,42 +508,59 @@ impl Head {
 
     /// A free slot, in a freed place or in new room within `bytes`.
     fn place(&mut self, env: Env<'_>, bytes: usize) -> usize {
-        if self.count < self.slots() {
-            for (index, (page, live)) in self.pages.iter().zip(&self.live).enumerate() {
-                let free = (!live).trailing_zeros() as usize;
-                if free < page.strips() * STRIP {
-                    return index * PAGE + free;
-                }
-            }
+        if self.count == self.slots() {
+            self.grow(env, bytes);
         }
-        let slot = self.slots();
-        self.grow(env.format, bytes);
-        slot
+        // New tokens go where they stay as they are for a while; for that the oldest that is there makes way.
+        let open = self.slots() - self.pages.last().map_or(0, |page| page.open()) * STRIP..self.slots();
+        let oldest = open.clone().min_by_key(|&slot| (self.positions[slot] != EMPTY, self.positions[slot]));
+        match oldest {
+            Some(slot) if self.positions[slot] == EMPTY => slot,
+            Some(slot) => {
+                let free = self.free_before(open.start).expect("there are fewer tokens than slots");
+                self.move_token(env, slot, free);
+                slot
+            }
+            None => self.free_before(open.start).expect("there are fewer tokens than slots"),
+        }
     }
 
-    /// Adds a strip.
-    fn grow(&mut self, format: &Format, bytes: usize) {
-        let per_slot = STRIP * size_of::<u32>() * (1 + self.keep.words());
-        let room = bytes.saturating_sub(self.bytes());
-        let open_page = PAGE_STRIPS * (format.open_strip_bytes() + per_slot) + 256;
+    /// The first free slot before slot `end`.
+    fn free_before(&self, end: usize) -> Option<usize> {
+        let free = self.live.iter().enumerate().find(|(_, live)| **live != u64::MAX);
+        free.map(|(page, live)| page * PAGE + (!live).trailing_zeros() as usize).filter(|&slot| slot < end)
+    }
+
+    /// Moves a token to a free slot.
+    fn move_token(&mut self, env: Env<'_>, from: usize, to: usize) {
+        let words = self.keep.words();
+        let from_page = self.pages[from / PAGE].clone();
+        let live = self.live[to / PAGE];
+        let page = Arc::make_mut(&mut self.pages[to / PAGE]);
+        page.copy(env.format, to % PAGE, &from_page, from % PAGE, live);
+        self.live[to / PAGE] |= 1 << (to % PAGE);
+        self.live[from / PAGE] &= !(1 << (from % PAGE));
+        self.positions[to] = self.positions[from];
+        self.positions[from] = EMPTY;
+        self.state.copy_within(from * words..(from + 1) * words, to * words);
+        self.index(env, to, live);
+    }
+
+    /// Adds a strip. When the last page is full or it gets narrow, all others are sealed, and the newest open strip
+    /// moves into the new one.
+    fn grow(&mut self, env: Env<'_>, bytes: usize) {
+        let format = env.format;
+        let strip = format.open_strip_bytes() + STRIP * size_of::<u32>() * (1 + self.keep.words());
         let full = self.pages.last().is_none_or(|page| page.strips() == PAGE_STRIPS);
-        let cramped = room < format.open_strip_bytes() + per_slot;
-        if full || cramped {
-            self.seal(format);
-        }
+        let cramped = self.bytes() + strip > bytes;
+        let before = self.pages.last().map_or(0, |page| page.open());
         if full {
-            let room = bytes.saturating_sub(self.bytes());
-            let mut page = Page::new(format, format.keys.has_grid() && room >= open_page);
-            if let Some(last) = self.pages.last() {
-                page.inherit_grid(last);
-            }
             self.pages.reserve_exact(1);
-            self.pages.push(Arc::new(page));
+            self.pages.push(Arc::default());
             self.live.reserve_exact(1);
             self.live.push(0);
         }
-        let last = Arc::make_mut(self.pages.last_mut().expect("a page was added"));
-        last.resize(format, last.strips() + 1);
+        Arc::make_mut(self.pages.last_mut().expect("a page was added")).push_strip(format);
         self.positions.reserve_exact(STRIP);
         self.positions.resize(self.positions.len() + STRIP, EMPTY);
         self.state.reserve_exact(STRIP * self.keep.words());
@@ -545,14 +568,25 @@ impl Head {
         if let Some(read) = &mut self.read {
             read.resize(self.positions.len());
         }
+        if before > 0 && (full || cramped) {
+            let new = self.slots() - STRIP;
+            let page = (new - 1) / PAGE;
+            // The grid is chosen for those that move on, too: they come back.
+            let live = self.live[page];
+            for slot in (new - STRIP..new).filter(|&slot| live >> (slot % PAGE) & 1 == 1) {
+                self.move_token(env, slot, slot + STRIP);
+            }
+            let open = usize::from(!full);
+            self.pages[page] = Arc::new(self.pages[page].reopened(format, open, live | self.live[page]));
+        }
     }
 
-    /// Seals the open page, if there is one.
-    pub(crate) fn seal(&mut self, format: &Format) {
+    /// Seals all open strips but the last `open`.
+    pub(crate) fn seal(&mut self, format: &Format, open: usize) {
         if let (Some(page), Some(&live)) = (self.pages.last_mut(), self.live.last())
-            && page.is_open()
+            && page.open() > open
         {
-            *page = Arc::new(page.seal(format, live));
+            *page = Arc::new(page.reopened(format, open, live));
         }
     }
 
@@ -561,7 +595,9 @@ impl Head {
         let slot = size_of::<u32>() * (1 + self.keep.words());
         let strip = format.open_strip_bytes().max(format.strip_bytes()) + STRIP * slot;
         let strips = tokens / STRIP + 1;
-        strips * strip + (strips / PAGE_STRIPS + 1) * self.page_cost(format)
+        let index = |slots: usize| self.read.as_ref().map_or(0, |read| read.bytes(slots));
+        let indexed = index(self.slots() + strips * STRIP) - index(self.slots());
+        strips * strip + (strips / PAGE_STRIPS + 1) * self.page_cost(format) + indexed
     }
 
     /// Gives back whole strips that free slots amount to, moving the tokens of the last strip into them.
@@ -572,25 +608,10 @@ impl Head {
             let strip = self.pages[last].strips() - 1;
             let first = last * PAGE + strip * STRIP;
             for slot in first..first + STRIP {
-                if self.positions[slot] == EMPTY {
-                    continue;
+                if self.positions[slot] != EMPTY {
+                    let to = self.free_before(first).expect("a strip's worth of slots is free");
+                    self.move_token(env, slot, to);
                 }
-                let to = self.positions[..first].iter().position(|&p| p == EMPTY).expect("free slots");
-                let from_page = self.pages[last].clone();
-                let live = self.live[to / PAGE];
-                Arc::make_mut(&mut self.pages[to / PAGE]).copy(
-                    env.format,
-                    to % PAGE,
-                    &from_page,
-                    slot % PAGE,
-                    live,
-                );
-                self.live[to / PAGE] |= 1 << (to % PAGE);
-                self.live[last] &= !(1 << (slot % PAGE));
-                self.positions[to] = self.positions[slot];
-                self.positions[slot] = EMPTY;
-                self.state.copy_within(slot * words..(slot + 1) * words, to * words);
-                self.index(env, to, live);
             }
             if strip == 0 {
                 self.pages.pop();
@@ -598,7 +619,7 @@ impl Head {
                 self.pages.shrink_to_fit();
                 self.live.shrink_to_fit();
             } else {
-                Arc::make_mut(&mut self.pages[last]).resize(env.format, strip);
+                Arc::make_mut(&mut self.pages[last]).pop_strip(env.format);
             }
             self.positions.truncate(first);
             self.positions.shrink_to_fit();
@@ -607,6 +628,13 @@ impl Head {
             if let Some(read) = &mut self.read {
                 read.resize(first);
             }
+        }
+        // The last strip is an open one again.
+        if let (Some(page), Some(&live)) = (self.pages.last_mut(), self.live.last())
+            && page.open() == 0
+            && env.format.opens()
+        {
+            *page = Arc::new(page.reopened(env.format, 1, live));
         }
     }
 

@@ -6,6 +6,7 @@ use half::f16;
 use sketchkv_kernels::attention::layout::{Codes, Encoding, Grid, Layout, STRIP};
 use sketchkv_kernels::attention::{Queries, Strips, decode_keys, decode_values, key_scores, value_sums};
 use sketchkv_kernels::cpu::Level;
+use std::ops::Range;
 
 /// Slots in a page.
 pub(crate) const PAGE: usize = 64;
@@ -13,31 +14,58 @@ pub(crate) const PAGE: usize = 64;
 pub(crate) const PAGE_STRIPS: usize = PAGE / STRIP;
 
 /// Keys and values of up to 64 slots.
-#[derive(Debug, Clone)]
+///
+/// Coarse codes are not for the newest tokens: a page of such codes grows in f16, in open strips, which are sealed from
+/// the first on. The open strips are the last ones.
+#[derive(Debug, Clone, Default)]
 pub(crate) struct Page {
     keys: Strips,
     values: Strips,
     strips: usize,
-    /// `[2][dim]` scales, then zeros, of per-channel codes.
+    /// How many of the strips are open.
+    open: usize,
+    /// `[2][dim]` scales, then zeros, of per-channel codes; empty while no strip is sealed.
     grid: Box<[f16]>,
-    /// Whether the page is still f16, waiting to be full before its grid is chosen.
-    open: bool,
+}
+
+/// Consecutive strips of a page that are encoded alike.
+struct Part<'a> {
+    strips: Range<usize>,
+    keys: &'a Layout,
+    values: &'a Layout,
+    /// Where the part begins in the page's keys and values.
+    starts: [usize; 2],
+    sealed: bool,
+}
+
+impl Part<'_> {
+    fn keys(&self, strips: Range<usize>) -> Range<usize> {
+        self.bytes(strips, self.starts[0], self.keys.strip_bytes())
+    }
+
+    fn values(&self, strips: Range<usize>) -> Range<usize> {
+        self.bytes(strips, self.starts[1], self.values.strip_bytes())
+    }
+
+    fn bytes(&self, strips: Range<usize>, start: usize, strip_bytes: usize) -> Range<usize> {
+        let at = |strip: usize| start + (strip - self.strips.start) * strip_bytes;
+        at(strips.start)..at(strips.end)
+    }
 }
 
 impl Page {
-    /// A page without strips; `open` for f16 that is sealed later.
-    pub(crate) fn new(format: &Format, open: bool) -> Self {
-        let grid = if open { 0 } else { format.grid_bytes() / 2 };
-        Page {
-            keys: Strips::default(),
-            values: Strips::default(),
-            strips: 0,
-            grid: vec![f16::ZERO; grid].into(),
-            open,
+    /// A page of zeros, of which the last `open` strips are open.
+    pub(crate) fn new(format: &Format, strips: usize, open: usize) -> Self {
+        let mut page = Page { open, ..Page::default() };
+        page.set_strips(format, strips);
+        if strips > open {
+            page.grid = vec![f16::ZERO; format.grid_bytes() / 2].into();
         }
+        page
     }
 
-    pub(crate) fn is_open(&self) -> bool {
+    /// Strips that are open.
+    pub(crate) fn open(&self) -> usize {
         self.open
     }
 
@@ -51,16 +79,31 @@ impl Page {
     }
 
     /// Bytes of the grid.
-    pub(crate) fn grid_bytes(&self) -> usize {
+    fn grid_bytes(&self) -> usize {
         2 * self.grid.len()
     }
 
-    /// Grows or shrinks to `strips` strips.
-    pub(crate) fn resize(&mut self, format: &Format, strips: usize) {
-        let (keys, values) = self.layouts(format);
-        self.keys.resize(strips * keys.strip_bytes());
-        self.values.resize(strips * values.strip_bytes());
+    fn set_strips(&mut self, format: &Format, strips: usize) {
         self.strips = strips;
+        let bytes = |sealed: &Layout, open: &Layout| {
+            (strips - self.open) * sealed.strip_bytes() + self.open * open.strip_bytes()
+        };
+        let keys = bytes(&format.keys.layout, &format.keys.open);
+        let values = bytes(&format.values.layout, &format.values.open);
+        self.keys.resize(keys);
+        self.values.resize(values);
+    }
+
+    /// Adds an empty strip, open where the format has open strips.
+    pub(crate) fn push_strip(&mut self, format: &Format) {
+        self.open += usize::from(format.opens());
+        self.set_strips(format, self.strips + 1);
+    }
+
+    /// Removes the last strip.
+    pub(crate) fn pop_strip(&mut self, format: &Format) {
+        self.open = self.open.saturating_sub(1);
+        self.set_strips(format, self.strips - 1);
     }
 
     /// Keys, values and grid as they lie in memory.
@@ -73,25 +116,64 @@ impl Page {
         (&mut self.keys, &mut self.values, &mut self.grid)
     }
 
-    /// Layouts of the keys and the values as they lie now.
-    pub(crate) fn layouts<'f>(&self, format: &'f Format) -> (&'f Layout, &'f Layout) {
-        if self.open {
-            (&format.open_keys, &format.open_values)
-        } else {
-            (&format.keys.layout, &format.values.layout)
+    /// One bit per slot that is sealed.
+    fn sealed_slots(&self) -> u64 {
+        u64::MAX.checked_shr((PAGE - (self.strips - self.open) * STRIP) as u32).unwrap_or(0)
+    }
+
+    fn sealed_part<'f>(&self, format: &'f Format) -> Part<'f> {
+        let (keys, values) = (&format.keys.layout, &format.values.layout);
+        Part { strips: 0..self.strips - self.open, keys, values, starts: [0, 0], sealed: true }
+    }
+
+    fn open_part<'f>(&self, format: &'f Format) -> Part<'f> {
+        let sealed = self.sealed_part(format);
+        Part {
+            strips: sealed.strips.end..self.strips,
+            keys: &format.keys.open,
+            values: &format.values.open,
+            starts: [sealed.keys(sealed.strips.clone()).end, sealed.values(sealed.strips.clone()).end],
+            sealed: false,
         }
     }
 
-    /// Takes the grid of another page of the same format, so that codes can be written before this page is full.
-    pub(crate) fn inherit_grid(&mut self, from: &Page) {
-        if from.grid.len() == self.grid.len() {
-            self.grid.copy_from_slice(&from.grid);
-        }
+    /// What is sealed, then what is open; either may be empty.
+    fn all_parts<'f>(&self, format: &'f Format) -> [Part<'f>; 2] {
+        [self.sealed_part(format), self.open_part(format)]
     }
 
-    /// The grid in f32: scales and zeros.
-    fn with_grid<R>(&self, dim: usize, f: impl FnOnce(Option<Grid<'_>>) -> R) -> R {
-        if self.grid.is_empty() {
+    /// The parts of some strips that are not empty, each with those of the strips that lie in it.
+    fn parts_of<'f>(
+        &self,
+        format: &'f Format,
+        strips: Range<usize>,
+    ) -> impl Iterator<Item = (Part<'f>, Range<usize>)> + use<'f> {
+        self.all_parts(format).into_iter().filter_map(move |part| {
+            let within = strips.start.max(part.strips.start)..strips.end.min(part.strips.end);
+            (!within.is_empty()).then_some((part, within))
+        })
+    }
+
+    /// The part that a strip lies in.
+    fn part<'f>(&self, format: &'f Format, strip: usize) -> Part<'f> {
+        if strip < self.strips - self.open { self.sealed_part(format) } else { self.open_part(format) }
+    }
+
+    /// Adds to a ledger what the slots in `live` and the grid take.
+    pub(crate) fn enter(&self, format: &Format, live: u64, ledger: &mut crate::Ledger) {
+        for (part, strips) in self.parts_of(format, 0..self.strips) {
+            let slots = strips.start * STRIP..strips.end * STRIP;
+            let live = slots.filter(|slot| live >> slot & 1 == 1).count();
+            ledger.keys += live * part.keys.code_bytes() / STRIP;
+            ledger.values += live * part.values.code_bytes() / STRIP;
+            ledger.scales += live * (part.keys.scale_bytes() + part.values.scale_bytes()) / STRIP;
+        }
+        ledger.scales += self.grid_bytes();
+    }
+
+    /// The grid of a part in f32: scales and zeros.
+    fn with_grid<R>(&self, part: &Part<'_>, dim: usize, f: impl FnOnce(Option<Grid<'_>>) -> R) -> R {
+        if !part.sealed || self.grid.is_empty() {
             return f(None);
         }
         let mut wide = [0.0f32; 1024];
@@ -103,19 +185,13 @@ impl Page {
     /// Writes one slot; `key` and `value` are turned and padded, `live` the other slots of this page that count.
     pub(crate) fn write(&mut self, format: &Format, slot: usize, key: &[f32], value: &[f32], live: u64) {
         let (strip, lane) = (slot / STRIP, slot % STRIP);
-        let (key_layout, value_layout) = self.layouts(format);
-        let (key_bytes, value_bytes) = (key_layout.strip_bytes(), value_layout.strip_bytes());
-        if self.open {
-            key_layout.put(&mut self.keys[strip * key_bytes..][..key_bytes], lane, key);
-            value_layout.put(&mut self.values[strip * value_bytes..][..value_bytes], lane, value);
-            return;
-        }
-        if self.grid.is_empty() {
-            format.keys.write(&mut self.keys[strip * key_bytes..][..key_bytes], lane, key);
-        } else {
+        let part = self.part(format, strip);
+        if part.sealed && !self.grid.is_empty() {
             self.write_on_grid(format, slot, key, live);
+        } else {
+            format.keys.write(part.keys, &mut self.keys[part.keys(strip..strip + 1)], lane, key);
         }
-        format.values.write(&mut self.values[strip * value_bytes..][..value_bytes], lane, value);
+        self.set_value(format, slot, value);
     }
 
     /// Encodes a key on the page's grid. A channel whose range the key leaves is widened to hold it: the other
@@ -124,7 +200,7 @@ impl Page {
         let layout = &format.keys.layout;
         let Encoding::Codes(codes) = layout.encoding else { unreachable!("a grid belongs to codes") };
         let bytes = layout.strip_bytes();
-        let live = live & !(1 << slot);
+        let live = live & self.sealed_slots() & !(1 << slot);
         for (channel, &x) in key.iter().enumerate() {
             let (mut scale, mut zero) = self.grid_at(channel, format.dim);
             let (low, high) = range(&codes, scale, zero);
@@ -168,100 +244,111 @@ impl Page {
         self.grid[dim + channel] = f16::from_f32(zero);
     }
 
-    /// The sealed page that an open page becomes: its grid is chosen from the slots in `live`.
-    pub(crate) fn seal(&self, format: &Format, live: u64) -> Page {
-        debug_assert!(self.open);
-        let mut sealed = Page::new(format, false);
-        sealed.resize(format, self.strips);
-        let slots: Vec<usize> = (0..PAGE).filter(|slot| live >> slot & 1 == 1).collect();
-        let mut keys = vec![0.0; slots.len() * format.dim];
-        for (key, &slot) in keys.chunks_exact_mut(format.dim).zip(&slots) {
-            self.key(format, slot, key);
+    /// The page with `open` open strips instead: strips are sealed, or opened again.
+    ///
+    /// The grid of a first sealed strip is chosen from all slots in `live`, for the next ones will come upon it.
+    pub(crate) fn reopened(&self, format: &Format, open: usize, live: u64) -> Page {
+        let mut page = Page::new(format, self.strips, open);
+        let fresh = live & self.sealed_slots() == 0;
+        if page.grid.len() == self.grid.len() && !fresh {
+            page.grid.copy_from_slice(&self.grid);
+        } else if let (false, Encoding::Codes(codes)) = (page.grid.is_empty(), format.keys.layout.encoding) {
+            let mut key = vec![0.0; format.dim];
+            let mut ranges = vec![(f32::INFINITY, f32::NEG_INFINITY); format.dim];
+            for slot in (0..PAGE).filter(|slot| live >> slot & 1 == 1) {
+                self.key(format, slot, &mut key);
+                for ((low, high), &x) in ranges.iter_mut().zip(&key) {
+                    (*low, *high) = (low.min(x), high.max(x));
+                }
+            }
+            for (channel, (low, high)) in ranges.into_iter().enumerate().filter(|(_, (l, h))| l <= h) {
+                let (scale, zero) = fit(&codes, low, high);
+                page.set_grid(channel, format.dim, scale, zero);
+            }
         }
-        if let (true, Encoding::Codes(codes)) = (format.keys.has_grid(), format.keys.layout.encoding) {
-            for channel in 0..format.dim {
-                let column = keys.iter().skip(channel).step_by(format.dim).copied();
-                let low = column.clone().fold(f32::INFINITY, f32::min);
-                let high = column.fold(f32::NEG_INFINITY, f32::max);
-                if low <= high {
-                    let (scale, zero) = fit(&codes, low, high);
-                    sealed.set_grid(channel, format.dim, scale, zero);
+        // Codes that stay as they are come first: a widened grid encodes them once more.
+        let sealed = page.strips - open;
+        let mut written = 0u64;
+        for strips in [0..sealed.min(self.strips - self.open), 0..self.strips] {
+            for slot in (strips.start * STRIP..strips.end * STRIP).filter(|slot| live >> slot & 1 == 1) {
+                if written >> slot & 1 == 0 {
+                    // A fresh grid holds all: nothing will be widened.
+                    page.copy(format, slot, self, slot, if fresh { live } else { written });
+                    written |= 1 << slot;
                 }
             }
         }
-        let mut value = vec![0.0; format.dim];
-        for (key, &slot) in keys.chunks_exact(format.dim).zip(&slots) {
-            self.value(format, slot, &mut value);
-            sealed.write(format, slot, key, &value, live);
-        }
-        sealed
+        page
     }
 
-    /// Copies a slot from another page, bit for bit where the code allows it.
+    /// Copies a slot from another page, bit for bit where the code allows it; `live` are the other slots of this page
+    /// that count.
     pub(crate) fn copy(&mut self, format: &Format, slot: usize, from: &Page, from_slot: usize, live: u64) {
-        if self.open != from.open || !self.grid.is_empty() {
+        let (strip, from_strip) = (slot / STRIP, from_slot / STRIP);
+        let (to_part, from_part) = (self.part(format, strip), from.part(format, from_strip));
+        let alike = to_part.sealed == from_part.sealed && (!to_part.sealed || self.grid == from.grid);
+        if !alike {
             let (mut key, mut value) = (vec![0.0; format.dim], vec![0.0; format.dim]);
             from.key(format, from_slot, &mut key);
             from.value(format, from_slot, &mut value);
             self.write(format, slot, &key, &value, live);
             return;
         }
-        let (key_layout, value_layout) = self.layouts(format);
-        for (layout, from, to) in
-            [(key_layout, &from.keys, &mut self.keys), (value_layout, &from.values, &mut self.values)]
-        {
-            let bytes = layout.strip_bytes();
-            layout.copy(
-                &from[from_slot / STRIP * bytes..][..bytes],
-                from_slot % STRIP,
-                &mut to[slot / STRIP * bytes..][..bytes],
-                slot % STRIP,
-            );
-        }
+        let (to, from_strips) = (strip..strip + 1, from_strip..from_strip + 1);
+        to_part.keys.copy(
+            &from.keys[from_part.keys(from_strips.clone())],
+            from_slot % STRIP,
+            &mut self.keys[to_part.keys(to.clone())],
+            slot % STRIP,
+        );
+        to_part.values.copy(
+            &from.values[from_part.values(from_strips)],
+            from_slot % STRIP,
+            &mut self.values[to_part.values(to)],
+            slot % STRIP,
+        );
     }
 
     /// Decodes a key, still turned and padded, `[dim]`.
     pub(crate) fn key(&self, format: &Format, slot: usize, out: &mut [f32]) {
-        let (layout, _) = self.layouts(format);
-        let bytes = layout.strip_bytes();
-        self.with_grid(format.dim, |grid| {
-            layout.get(&self.keys[slot / STRIP * bytes..][..bytes], slot % STRIP, grid, out)
-        });
+        let strip = slot / STRIP;
+        let part = self.part(format, strip);
+        let bytes = &self.keys[part.keys(strip..strip + 1)];
+        self.with_grid(&part, format.dim, |grid| part.keys.get(bytes, slot % STRIP, grid, out));
     }
 
     /// Decodes a value, still turned and padded, `[dim]`.
     pub(crate) fn value(&self, format: &Format, slot: usize, out: &mut [f32]) {
-        let (_, layout) = self.layouts(format);
-        let bytes = layout.strip_bytes();
-        layout.get(&self.values[slot / STRIP * bytes..][..bytes], slot % STRIP, None, out);
+        let strip = slot / STRIP;
+        let part = self.part(format, strip);
+        part.values.get(&self.values[part.values(strip..strip + 1)], slot % STRIP, None, out);
     }
 
     /// Replaces a value; `value` is turned and padded.
     pub(crate) fn set_value(&mut self, format: &Format, slot: usize, value: &[f32]) {
-        let (_, layout) = self.layouts(format);
-        let bytes = layout.strip_bytes();
-        let strip = &mut self.values[slot / STRIP * bytes..][..bytes];
-        if self.open {
-            layout.put(strip, slot % STRIP, value);
-        } else {
-            format.values.write(strip, slot % STRIP, value);
-        }
+        let strip = slot / STRIP;
+        let part = self.part(format, strip);
+        let bytes = &mut self.values[part.values(strip..strip + 1)];
+        format.values.write(part.values, bytes, slot % STRIP, value);
     }
 
-    /// Scores of the strips `first .. first + count`: `out[query · stride + slot]`.
+    /// Scores of some strips: `out[query · stride + slot]`, from the first of these strips on.
     pub(crate) fn scores(
         &self,
         level: Level,
         format: &Format,
         queries: &Queries,
-        strips: std::ops::Range<usize>,
+        strips: Range<usize>,
         out: &mut [f32],
         stride: usize,
     ) {
-        let (layout, _) = self.layouts(format);
-        let bytes = layout.strip_bytes();
-        let keys = &self.keys[strips.start * bytes..strips.end * bytes];
-        self.with_grid(format.dim, |grid| key_scores(level, layout, grid, queries, keys, out, stride));
+        for (part, within) in self.parts_of(format, strips.clone()) {
+            let out = &mut out[(within.start - strips.start) * STRIP..];
+            let keys = &self.keys[part.keys(within)];
+            self.with_grid(&part, format.dim, |grid| {
+                key_scores(level, part.keys, grid, queries, keys, out, stride);
+            });
+        }
     }
 
     /// Adds the weighted values of some strips to `out[query][dim]`.
@@ -271,31 +358,30 @@ impl Page {
         format: &Format,
         weights: &[f32],
         stride: usize,
-        strips: std::ops::Range<usize>,
+        strips: Range<usize>,
         out: &mut [f32],
     ) {
-        let (_, layout) = self.layouts(format);
-        let bytes = layout.strip_bytes();
-        value_sums(
-            level,
-            layout,
-            weights,
-            stride,
-            &self.values[strips.start * bytes..strips.end * bytes],
-            out,
-        );
+        for (part, within) in self.parts_of(format, strips.clone()) {
+            let weights = &weights[(within.start - strips.start) * STRIP..];
+            value_sums(level, part.values, weights, stride, &self.values[part.values(within)], out);
+        }
     }
 
     /// All keys, `[strip][dim][16]`.
     pub(crate) fn decode_keys(&self, level: Level, format: &Format, out: &mut [f32]) {
-        let (layout, _) = self.layouts(format);
-        self.with_grid(format.dim, |grid| decode_keys(level, layout, grid, &self.keys, out));
+        for (part, strips) in self.parts_of(format, 0..self.strips) {
+            let out = &mut out[strips.start * STRIP * format.dim..strips.end * STRIP * format.dim];
+            let keys = &self.keys[part.keys(strips)];
+            self.with_grid(&part, format.dim, |grid| decode_keys(level, part.keys, grid, keys, out));
+        }
     }
 
     /// All values, `[slot][dim]`.
     pub(crate) fn decode_values(&self, level: Level, format: &Format, out: &mut [f32]) {
-        let (_, layout) = self.layouts(format);
-        decode_values(level, layout, &self.values, out);
+        for (part, strips) in self.parts_of(format, 0..self.strips) {
+            let out = &mut out[strips.start * STRIP * format.dim..strips.end * STRIP * format.dim];
+            decode_values(level, part.values, &self.values[part.values(strips)], out);
+        }
     }
 }
 

@@ -15,7 +15,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 const MAGIC: &[u8; 8] = b"SKETCHKV";
-const VERSION: u32 = 1;
+const VERSION: u32 = 2;
 const HEADER: usize = 16;
 
 impl Cache {
@@ -152,6 +152,9 @@ impl Head {
             if index + 1 < count && room != PAGE || room < PAGE && mask >> room != 0 {
                 return corrupt("a page has room where there is none");
             }
+            if index + 1 < count && page.open() > 0 {
+                return corrupt("a page before the last has open strips");
+            }
             pages.push(Arc::new(page));
             live.push(mask);
         }
@@ -182,7 +185,7 @@ impl Head {
 
 impl Page {
     fn save(&self, out: &mut Writer) {
-        out.u64(self.is_open() as u64);
+        out.u64(self.open() as u64);
         out.u64(self.strips() as u64);
         let (keys, values, grid) = self.parts();
         out.raw(keys);
@@ -191,13 +194,12 @@ impl Page {
     }
 
     fn restore(format: &Format, from: &mut Reader<'_>) -> Result<Page, StateError> {
-        let open = from.length(1)? == 1;
-        if open && !format.keys.has_grid() {
-            return Err(StateError::Corrupt("an open page where none is kept open".to_owned()));
-        }
+        let open = from.length(PAGE_STRIPS)?;
         let strips = from.length(PAGE_STRIPS)?;
-        let mut page = Page::new(format, open);
-        page.resize(format, strips);
+        if open > strips || open > 0 && !format.opens() {
+            return Err(StateError::Corrupt("an open strip where none is kept open".to_owned()));
+        }
+        let mut page = Page::new(format, strips, open);
         let (keys, values, grid) = page.parts_mut();
         keys.copy_from_slice(from.raw(keys.len())?);
         values.copy_from_slice(from.raw(values.len())?);

@@ -225,7 +225,7 @@ fn truncating_and_resetting_forget() {
     let shape = shape();
     let stream = Stream::new(&shape, 300, 4);
     let pool = ThreadPool::new(1);
-    for spec in ["full", "full+q8", "window+q4@64MiB", "h2o@64MiB", "h2o@100tok"] {
+    for spec in ["full", "full+q8", "full+q4h", "window+q8@64MiB", "h2o@64MiB", "h2o@100tok"] {
         let mut cut = cache(&shape, spec);
         stream.run(&mut cut, &pool, 0, 250, 50);
         match cut.truncate(120) {
@@ -234,8 +234,17 @@ fn truncating_and_resetting_forget() {
                 stream.run(&mut straight, &pool, 0, 120, 40);
                 let want = stream.run(&mut straight, &pool, 120, 30, 1);
                 assert_eq!(cut.position(), 120);
-                assert_eq!(stream.run(&mut cut, &pool, 120, 30, 1), want, "{spec}");
-                assert_eq!(cut.ledger(), straight.ledger(), "{spec}");
+                let got = stream.run(&mut cut, &pool, 120, 30, 1);
+                assert_eq!(cut.positions(0, 1), straight.positions(0, 1), "{spec}");
+                if spec == "full+q4h" {
+                    // Tokens that were coded before the cut stay coded.
+                    let far = got.iter().flatten().zip(want.iter().flatten());
+                    let far = far.fold(0.0f32, |far, (x, y)| far.max((x - y).abs()));
+                    assert!(far > 0.0 && far < 0.2, "{spec}: {far}");
+                } else {
+                    assert_eq!(got, want, "{spec}");
+                    assert_eq!(cut.ledger(), straight.ledger(), "{spec}");
+                }
             }
             Err(CacheError::Unsupported(why)) => assert!(spec.starts_with("h2o"), "{why}"),
             Err(other) => panic!("{other}"),

@@ -57,3 +57,42 @@ fn grids_do_not_decay_over_twenty_thousand_tokens() {
         assert!(measured[19] < 2.0 * fresh, "{spec}: {measured:?}");
     }
 }
+
+/// The newest tokens draw the most attention, and coarse codes cost them the most: they stay in f16 until the next ones
+/// come, under a cap too, and whatever was evicted among them.
+#[test]
+fn the_newest_tokens_wait_in_f16() {
+    let mut stream = Stream::new(&Stream::real().shape, 1500, 23);
+    stream.v.clone_from(&stream.k);
+    let (d, kv) = (stream.shape.head_dim, stream.shape.kv_heads);
+    let pool = ThreadPool::new(1);
+    for spec in [
+        "window+k=kivi4+v=q4@12%",
+        "window+q4h@12%",
+        "expected+tq3+pyramid@12%",
+        "window+k=kivi2+v=tq2@64KiB",
+        "expected+kivi4@12%",
+        "tova(recent=16)+k=kivi4+v=tq4+ada@12%",
+        "h2o(recent=16)+k=kivi4+v=q4+topk@16%",
+    ] {
+        let mut cache = cache(&stream.shape, spec);
+        for (at, chunk) in [(0, 700), (700, 1), (701, 64), (765, 700), (1465, 1), (1466, 1), (1467, 33)] {
+            stream.run(&mut cache, &pool, at, chunk, if chunk > 100 { 1 } else { chunk });
+            let seen = at + chunk;
+            assert!(cache.has_evicted(), "{spec}");
+            let (mut newest, mut older): (f32, f32) = (0.0, 0.0);
+            for head in 0..kv {
+                let slots = cache.slots(0, head);
+                let held = slots.keys.chunks_exact(d).zip(slots.values.chunks_exact(d));
+                for (&position, (key, value)) in slots.positions.iter().zip(held) {
+                    let exact = &stream.k[0][(position * kv + head) * d..][..d];
+                    let worst = if position + 16 >= seen { &mut newest } else { &mut older };
+                    for (&x, (&k, &v)) in exact.iter().zip(key.iter().zip(value)) {
+                        *worst = worst.max((x - k).abs()).max((x - v).abs());
+                    }
+                }
+            }
+            assert!(newest < 0.01 && older > 0.05, "{spec} after {seen}: {newest} and {older}");
+        }
+    }
+}

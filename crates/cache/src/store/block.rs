@@ -20,7 +20,7 @@ pub(super) static Q4: Method = Method {
     formula: "s = x*/−8 with x* the value of largest magnitude, u = round(x/s) in −8..7",
     state: "4.5 bits a value",
     paper: "GGUF Q4_0",
-    differs: "",
+    differs: "The newest 16 to 64 tokens of a head wait in f16.",
     parameters: &[],
 };
 
@@ -31,7 +31,8 @@ pub(super) static Q4H: Method = Method {
     formula: "q4(Hx), H the orthonormal Hadamard matrix of the head's width",
     state: "4.5 bits a value",
     paper: "QuaRot, arXiv 2404.00456",
-    differs: "Rotates the cache only, after RoPE; a width that is no power of two is rotated in blocks.",
+    differs: "Rotates the cache only, after RoPE; a width that is no power of two is rotated in blocks. The newest 16 \
+              to 64 tokens of a head wait in f16.",
     parameters: &[],
 };
 

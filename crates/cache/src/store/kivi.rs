@@ -13,7 +13,7 @@ macro_rules! kivi {
             state: $state,
             paper: "KIVI, arXiv 2402.02750",
             differs: "Runs under a cap: a page's grid widens when a key written into a freed slot leaves it, so codes are \
-                 made once and pages are never merged; the newest page stays f16 only while there are bytes for it.",
+                 made once and pages are never merged; the newest 16 to 64 tokens of a head wait in f16.",
             parameters: &[],
         };
 

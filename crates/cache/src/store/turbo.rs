@@ -12,7 +12,8 @@ macro_rules! turbo {
             state: $state,
             paper: "TurboQuant, arXiv 2504.19874",
             differs: "The MSE variant: no QJL residual, which raises the variance under softmax; \
-                 random signs and Hadamard in place of a dense random rotation.",
+                 random signs and Hadamard in place of a dense random rotation. The newest 16 to 64 tokens of a head \
+                 wait in f16.",
             parameters: &[],
         };
 

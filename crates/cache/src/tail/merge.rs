@@ -13,9 +13,9 @@ pub(super) static METHOD: Method = Method {
     formula: "with probability min(1, a_i/mean a): v_j ← v_j + v_i/m for the m kept tokens j that follow i",
     state: "0",
     paper: "CaM, ICML 2024, PMLR 235:58840",
-    differs: "a_i is the attention of the step that evicts, and the mean is over all tokens. Keeps that watch no \
-              attention always merge, and values then grow with every token: merge belongs to h2o and its like. Tokens \
-              of the chunk that evicts are not in slots yet and take nothing in; fewer than m tokens share alike.",
+    differs: "a_i is the attention of the step that evicts, as the keep counts it or, where the keep watches none, of \
+              the newest query, and the mean is over all tokens. Tokens of the chunk that evicts are not in slots yet \
+              and take nothing in; fewer than m tokens share alike.",
     parameters: &[Parameter {
         name: "m",
         kind: Kind::Integer(1, 1024),
@@ -47,6 +47,10 @@ impl Tail for Merge {
 
     fn bytes(&self) -> usize {
         0
+    }
+
+    fn watches(&self) -> bool {
+        true
     }
 
     fn absorb(&mut self, token: &Evicted<'_>, neighbours: &mut Neighbours<'_>) {

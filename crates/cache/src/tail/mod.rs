@@ -22,6 +22,11 @@ pub trait Tail: Send + Sync {
     /// Heap bytes; fixed from the start.
     fn bytes(&self) -> usize;
 
+    /// Whether it must know how much attention a token draws when it is evicted.
+    fn watches(&self) -> bool {
+        false
+    }
+
     /// Takes in an evicted token; `neighbours` are the slots that stay.
     fn absorb(&mut self, token: &Evicted<'_>, neighbours: &mut Neighbours<'_>);
 
@@ -48,7 +53,7 @@ pub struct Evicted<'a> {
     pub position: usize,
     /// Its importance to the keep that evicted it.
     pub importance: f32,
-    /// Attention it drew in this step relative to the mean over all tokens; 1 when the keep asks for no feedback.
+    /// Attention it drew in this step relative to the mean over all tokens, where the keep or the tail watches.
     pub relative_mass: f32,
 }
 

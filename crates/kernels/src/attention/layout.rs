@@ -102,7 +102,9 @@ pub struct Grid<'a> {
     pub zero: &'a [f32],
 }
 
+/// What is beyond the range of f16 becomes its end: an infinite scale would make every number of its block none.
 fn put_f16(bytes: &mut [u8], index: usize, x: f32) {
+    let x = x.clamp(f16::MIN.to_f32(), f16::MAX.to_f32());
     bytes[2 * index..][..2].copy_from_slice(&f16::from_f32(x).to_le_bytes());
 }
 
