@@ -1,6 +1,4 @@
-use crate::{
-    CompareOptions, EvalError, NamedSpec, Progress, Row, compare, experiments::fitting, tasks::Corpus,
-};
+use crate::{CompareOptions, EvalError, Progress, Row, compare, experiments::fitting, tasks::Corpus};
 use serde::{Deserialize, Serialize};
 use sketchkv_cache::Spec;
 use sketchkv_model::Model;
@@ -72,16 +70,7 @@ pub fn advise(
     let measured_context = context.min(LONGEST).min(model.config().context);
     let capped = CAPPED.iter().filter(|_| share < 100.0).map(|keep| format!("{keep}@{share:.3}%"));
     let specs = fitting(model, UNCAPPED.iter().map(|&spec| spec.to_owned()).chain(capped));
-    let options = CompareOptions {
-        specs: specs
-            .iter()
-            .map(|text| Ok(NamedSpec::from(text.parse::<Spec>()?)))
-            .collect::<Result<_, EvalError>>()?,
-        prefill: measured_context / 2,
-        stream: 1,
-        timed: 24,
-        seed,
-    };
+    let options = CompareOptions { specs, prefill: measured_context / 2, stream: 1, timed: 24, seed };
     let text = corpus.sample(model, measured_context, samples)?;
     let comparison = compare(model, &text, &options, progress)?;
     let suffix = format!("@{budget}B");

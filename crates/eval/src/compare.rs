@@ -14,7 +14,7 @@ use sketchkv_model::Model;
 #[derive(Debug, Clone, PartialEq)]
 pub struct CompareOptions {
     /// The caches, one row each, in this order.
-    pub specs: Vec<NamedSpec>,
+    pub specs: Vec<Spec>,
     /// Tokens taken in at once before scoring starts; later where a row's cap binds later, for every row alike.
     pub prefill: usize,
     /// Tokens of each step after that: 1 is true streaming decode; more is faster, and a little kinder to methods
@@ -24,21 +24,6 @@ pub struct CompareOptions {
     pub timed: usize,
     /// Seed of the caches and of the bootstrap.
     pub seed: u64,
-}
-
-/// A spec, and the name of the preset it came from.
-#[derive(Debug, Clone, PartialEq)]
-pub struct NamedSpec {
-    /// The preset's name, if there is one.
-    pub name: Option<String>,
-    /// The full composition.
-    pub spec: Spec,
-}
-
-impl From<Spec> for NamedSpec {
-    fn from(spec: Spec) -> Self {
-        NamedSpec { name: None, spec }
-    }
 }
 
 /// Caches side by side on the same scored tokens of one text.
@@ -160,8 +145,8 @@ pub fn compare(
     options: &CompareOptions,
     progress: &mut dyn Progress,
 ) -> Result<Comparison, EvalError> {
-    for named in &options.specs {
-        Cache::new(model.cache_shape(), &named.spec, options.seed)?;
+    for spec in &options.specs {
+        Cache::new(model.cache_shape(), spec, options.seed)?;
     }
     let &CompareOptions { prefill, stream, timed, seed, .. } = options;
     let work = Scorer::work(&text.documents) * (options.specs.len() as u64 + 1);
@@ -170,19 +155,19 @@ pub fn compare(
     let mut scorer = Scorer::new(model, text.documents.clone(), schedule, &mut counter)?;
     let mut base = scorer.reference_scores()?;
     let mut runs = Vec::new();
-    for named in &options.specs {
+    for spec in &options.specs {
         reset_peak_resident();
-        let run = scorer.run(&named.spec, seed, &mut counter)?;
-        runs.push((named, run, peak_resident().unwrap_or(0)));
+        let run = scorer.run(spec, seed, &mut counter)?;
+        runs.push((spec, run, peak_resident().unwrap_or(0)));
     }
     let scored_from = scored_from(prefill, &base, runs.iter().map(|(_, run, _)| run));
     skip(&mut base, scored_from - prefill);
     let mut rows = Vec::new();
     let mut units = Vec::new();
-    for (named, mut run, peak) in runs {
+    for (spec, mut run, peak) in runs {
         run.skip(scored_from - prefill);
         let (of_run, _) = resampling_units(&run.scores);
-        rows.push(row(model, named, &run, &of_run, seed, peak)?);
+        rows.push(row(model, spec, &run, &of_run, seed, peak)?);
         units.push(of_run);
     }
     mark_ties(&mut rows, &units, seed);
@@ -212,21 +197,21 @@ pub fn compare(
 
 pub(crate) fn row(
     model: &Model,
-    named: &NamedSpec,
+    spec: &Spec,
     run: &Run,
     units: &[Unit],
     seed: u64,
     peak_rss_bytes: u64,
 ) -> Result<Row, EvalError> {
     let divergence = DivergenceTable::of(&run.scores.concat())
-        .ok_or_else(|| EvalError::Input(format!("`{}` scored no token", named.spec)))?;
+        .ok_or_else(|| EvalError::Input(format!("`{spec}` scored no token")))?;
     let latency = Latency::of(&run.steps);
     let kv_bytes = run.ledger.total();
     let uncompressed = (model.cache_shape().f16_bytes_per_token() * run.depth) as f64;
     let interval: Option<Interval> = bootstrap_mean(units, seed);
     Ok(Row {
-        name: named.name.clone(),
-        spec: named.spec.to_string(),
+        name: spec.preset.map(str::to_owned),
+        spec: spec.to_string(),
         kv_bytes,
         kv_percent: 100.0 * kv_bytes as f64 / uncompressed,
         binds_at: run.binds_at,

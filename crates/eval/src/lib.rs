@@ -20,7 +20,7 @@ mod scoring;
 pub mod tasks;
 
 pub use advise::{Advice, Candidate, advise};
-pub use compare::{CompareOptions, Comparison, LedgerBytes, NamedSpec, Row, compare};
+pub use compare::{CompareOptions, Comparison, LedgerBytes, Row, compare};
 pub use distortion::{Distortion, Recall, StoreDistortion, distortion};
 pub use error::EvalError;
 pub use machine::Machine;

@@ -6,7 +6,7 @@ mod common;
 
 use common::tiny_gpt2;
 use serde_json::Value;
-use sketchkv_eval::{CompareOptions, Comparison, NamedSpec, Silent, compare, tasks::TextSample};
+use sketchkv_eval::{CompareOptions, Comparison, Silent, compare, tasks::TextSample};
 use sketchkv_model::{Model, WeightFormat};
 
 fn golden() -> Value {
@@ -17,7 +17,7 @@ fn run(model: &Model, golden: &Value, specs: &[&str], stream: usize) -> Comparis
     let tokens = golden["tokens"].as_array().unwrap().iter().map(|t| t.as_u64().unwrap() as u32).collect();
     let text = TextSample { name: "persuasion".into(), documents: vec![tokens] };
     let options = CompareOptions {
-        specs: specs.iter().map(|s| NamedSpec::from(s.parse::<sketchkv_cache::Spec>().unwrap())).collect(),
+        specs: specs.iter().map(|s| s.parse().unwrap()).collect(),
         prefill: golden["prefill"].as_u64().unwrap() as usize,
         stream,
         timed: 16,

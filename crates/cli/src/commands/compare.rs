@@ -6,7 +6,8 @@ use crate::{
 };
 use anyhow::Result;
 use clap::value_parser;
-use sketchkv_eval::{CompareOptions, Comparison, NamedSpec, Row, compare};
+use sketchkv_cache::Spec;
+use sketchkv_eval::{CompareOptions, Comparison, Row, compare};
 use std::path::PathBuf;
 
 /// Run caches side by side on the same text: bytes, speed, and what is lost against the uncompressed cache.
@@ -105,14 +106,10 @@ impl Arguments {
         Ok(())
     }
 
-    fn specs(&self) -> Result<Vec<NamedSpec>> {
+    fn specs(&self) -> Result<Vec<Spec>> {
         let own: Vec<&str> = self.kv.iter().map(String::as_str).collect();
         let texts = if own.is_empty() { &DEFAULT_SPECS[..] } else { &own };
-        let named = |text: &str| {
-            let spec = arguments::spec(text)?;
-            Ok(NamedSpec { name: spec.preset.map(str::to_owned), spec })
-        };
-        texts.iter().map(|text| named(text)).collect()
+        texts.iter().map(|text| arguments::spec(text)).collect()
     }
 }
 

@@ -48,6 +48,9 @@ pub struct BenchRow {
     pub n_gen: usize,
     /// Tokens in the cache before.
     pub n_depth: usize,
+    /// The preset that the spec was written as.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub name: Option<String>,
     /// The cache.
     pub spec: String,
     /// Mean of the samples, in tokens per second.
@@ -148,6 +151,7 @@ fn row(test: &Test, spec: &Spec) -> BenchRow {
         n_prompt,
         n_gen,
         n_depth: test.depth,
+        name: spec.preset.map(str::to_owned),
         spec: spec.to_string(),
         avg_ts: 0.0,
         stddev_ts: 0.0,

@@ -37,7 +37,7 @@ pub struct AttentionMeasured {
 }
 
 /// The controls, the original's two strategies at its own sizes, and one of each kind at the budgets.
-pub(super) fn jobs(common: &Common<'_>, settings: &Settings, specs: &[String], model: &Model) -> Vec<Job> {
+pub(super) fn jobs(common: &Common<'_>, settings: &Settings, specs: &[Spec], model: &Model) -> Vec<Job> {
     let specs = if specs.is_empty() {
         let original =
             ["topk", "aggregate", "cms(width=512,depth=4)@64tok", "cms(width=512,depth=4)+buckets@64tok"];

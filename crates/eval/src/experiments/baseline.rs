@@ -2,10 +2,11 @@ use super::{
     Experiment, Settings,
     job::{Common, Job, Work},
 };
+use sketchkv_cache::Spec;
 
 /// The full cache over lengths; every second half of a length is scored.
-pub(super) fn jobs(common: &Common<'_>, settings: &Settings, specs: &[String]) -> Vec<Job> {
-    let own = ["full".to_owned()];
+pub(super) fn jobs(common: &Common<'_>, settings: &Settings, specs: &[Spec]) -> Vec<Job> {
+    let own = [Spec::default()];
     let specs = if specs.is_empty() { &own[..] } else { specs };
     let mut jobs = Vec::new();
     for &seed in &settings.seeds {

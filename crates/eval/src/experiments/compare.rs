@@ -39,21 +39,26 @@ const FAMILIES: [&str; 24] = [
 /// Caches that keep every token and read some.
 const SPARSE: [&str; 3] = ["topk", "full+topk(rest=pages)", "full+quest"];
 
-/// The specs that fit this model, written out in full; what a build of the cache does not know is left out.
-pub(crate) fn fitting(model: &Model, specs: impl IntoIterator<Item = String>) -> Vec<String> {
+/// The specs that fit this model, each once; what a build of the cache does not know is left out.
+pub(crate) fn fitting(model: &Model, specs: impl IntoIterator<Item = String>) -> Vec<Spec> {
     let fits = |text: String| {
         let spec: Spec = text.parse().ok()?;
         Cache::new(model.cache_shape(), &spec, 0).ok()?;
-        Some(spec.to_string())
+        Some(spec)
     };
-    let mut specs: Vec<String> = specs.into_iter().filter_map(fits).collect();
-    let mut seen = std::collections::HashSet::new();
-    specs.retain(|spec| seen.insert(spec.clone()));
-    specs
+    // A preset may stand for what is there already: then that goes by its name, too.
+    let mut all: Vec<Spec> = Vec::new();
+    for spec in specs.into_iter().filter_map(fits) {
+        match all.iter_mut().find(|other| **other == spec) {
+            Some(known) => known.preset = known.preset.or(spec.preset),
+            None => all.push(spec),
+        }
+    }
+    all
 }
 
 /// All families at equal bytes: divergence and speed on text, and BLEU of continuations.
-pub(super) fn jobs(common: &Common<'_>, settings: &Settings, specs: &[String], model: &Model) -> Vec<Job> {
+pub(super) fn jobs(common: &Common<'_>, settings: &Settings, specs: &[Spec], model: &Model) -> Vec<Job> {
     let specs = if specs.is_empty() {
         let capped = settings.budgets.iter().flat_map(|cap| FAMILIES.map(|family| format!("{family}@{cap}")));
         fitting(model, CONTROLS.into_iter().chain(SPARSE).map(str::to_owned).chain(capped))

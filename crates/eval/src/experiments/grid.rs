@@ -97,16 +97,8 @@ pub(super) fn jobs(
 ) -> Result<Vec<Job>, EvalError> {
     let mut specs = match file {
         // What a user wrote must parse; what this build does not know is left out of the original's.
-        Some(grid) => grid
-            .specs()
-            .iter()
-            .map(|text| Ok(text.parse::<Spec>()?.to_string()))
-            .collect::<Result<_, EvalError>>()?,
-        None => Grid::original()
-            .specs()
-            .iter()
-            .filter_map(|text| Some(text.parse::<Spec>().ok()?.to_string()))
-            .collect::<Vec<String>>(),
+        Some(grid) => grid.specs().iter().map(|text| Ok(text.parse()?)).collect::<Result<_, EvalError>>()?,
+        None => Grid::original().specs().iter().filter_map(|text| text.parse().ok()).collect::<Vec<Spec>>(),
     };
     if file.is_none() && settings.samples <= 2 {
         // The quick look: corners and centre.

@@ -7,10 +7,13 @@ use crate::{
 };
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
+use sketchkv_cache::Spec;
 
 /// A cell and how to measure it.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Job {
+    /// The cache to measure.
+    pub spec: Spec,
     /// The cell's inputs.
     pub cell: Cell,
     /// What is done.
@@ -149,14 +152,16 @@ pub(super) struct Common<'a> {
 }
 
 impl Common<'_> {
-    pub(super) fn job(&self, experiment: Experiment, spec: &str, seed: u64, work: Work) -> Job {
+    pub(super) fn job(&self, experiment: Experiment, spec: &Spec, seed: u64, work: Work) -> Job {
         Job {
             cost: work.cost(),
+            spec: spec.clone(),
             cell: Cell {
                 experiment: experiment.name().to_owned(),
                 model: self.model.to_owned(),
                 model_hash: self.model_hash.to_owned(),
-                spec: spec.to_owned(),
+                name: spec.preset.map(str::to_owned),
+                spec: spec.to_string(),
                 context: work.context(),
                 text: self.text.to_owned(),
                 text_hash: self.text_hash.to_owned(),

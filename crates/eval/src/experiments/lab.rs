@@ -4,7 +4,7 @@ use super::{
     pareto, tasks,
 };
 use crate::{
-    EvalError, NamedSpec,
+    EvalError,
     compare::{resampling_units, row},
     machine::{peak_resident, reset_peak_resident},
     metrics::DivergenceTable,
@@ -152,9 +152,9 @@ impl<'a> Lab<'a> {
         }
     }
 
-    /// The specs of the settings, checked and written out in full.
-    fn own_specs(&self) -> Result<Vec<String>, EvalError> {
-        self.settings.specs.iter().map(|text| Ok(text.parse::<Spec>()?.to_string())).collect()
+    /// The specs of the settings.
+    fn own_specs(&self) -> Result<Vec<Spec>, EvalError> {
+        self.settings.specs.iter().map(|text| Ok(text.parse()?)).collect()
     }
 
     /// Measures `jobs`, those of this shard that are not finished.
@@ -230,25 +230,24 @@ impl<'a> Lab<'a> {
     }
 
     fn work(&mut self, job: &Job, progress: &mut dyn Progress) -> Result<Value, EvalError> {
-        let spec: Spec = job.cell.spec.parse()?;
-        let seed = job.cell.seed;
+        let (spec, seed) = (&job.spec, job.cell.seed);
         let json = |value: Result<Value, serde_json::Error>| {
             value.map_err(|error| EvalError::Input(format!("what was measured is no JSON: {error}")))
         };
         match &job.work {
-            Work::Score { .. } => json(serde_json::to_value(self.score(&job.work, &spec, seed, progress)?)),
+            Work::Score { .. } => json(serde_json::to_value(self.score(&job.work, spec, seed, progress)?)),
             Work::Generate { .. } => {
-                json(serde_json::to_value(self.generate(&job.work, &spec, seed, progress)?))
+                json(serde_json::to_value(self.generate(&job.work, spec, seed, progress)?))
             }
             Work::Attention { .. } => {
-                json(serde_json::to_value(self.attention(&job.work, &spec, seed, progress)?))
+                json(serde_json::to_value(self.attention(&job.work, spec, seed, progress)?))
             }
             Work::Speed { depths, timed } => {
-                json(serde_json::to_value(self.speed(depths, *timed, &spec, seed, progress)?))
+                json(serde_json::to_value(self.speed(depths, *timed, spec, seed, progress)?))
             }
             Work::Task { .. } => {
                 self.ensure_maker()?;
-                json(serde_json::to_value(self.task(&job.work, &spec, seed, progress)?))
+                json(serde_json::to_value(self.task(&job.work, spec, seed, progress)?))
             }
         }
     }
@@ -291,9 +290,8 @@ impl<'a> Lab<'a> {
         let peak = peak_resident().unwrap_or(0);
         let (units, _) = resampling_units(&run.scores);
         let base = scorer.reference_scores()?.concat();
-        let named = NamedSpec { name: None, spec: spec.clone() };
         Ok(Scored {
-            row: row(self.model, &named, &run, &units, seed, peak)?,
+            row: row(self.model, spec, &run, &units, seed, peak)?,
             reference_ppl: DivergenceTable::of(&base).map_or(f64::NAN, |table| table.ppl.mean),
             scored_tokens: base.len(),
             units,

@@ -29,9 +29,9 @@ pub(super) fn first_round(common: &Common<'_>, settings: &Settings, model: &Mode
         let mut specs = specs.clone();
         Rng::for_part(seed, "pareto").shuffle(&mut specs);
         // Fitting specs are found one by one, so that a build that lacks a method still tries as many.
-        let mut chosen = CONTROLS.map(str::to_owned).to_vec();
+        let mut chosen = fitting(model, CONTROLS.map(str::to_owned));
         for spec in specs {
-            if chosen.len() == CONTROLS.len() + settings.candidates {
+            if chosen.len() >= CONTROLS.len() + settings.candidates {
                 break;
             }
             chosen.extend(fitting(model, [spec]));
@@ -64,8 +64,10 @@ pub(super) fn second_round(common: &Common<'_>, settings: &Settings, first: &[Fi
     first
         .iter()
         .filter(near)
-        .map(|cell| {
-            common.job(Experiment::Pareto, &cell.cell.spec, cell.cell.seed, work(settings, settings.samples))
+        .filter_map(|cell| {
+            let spec = cell.cell.spec.parse().ok()?;
+            let work = work(settings, settings.samples);
+            Some(common.job(Experiment::Pareto, &spec, cell.cell.seed, work))
         })
         .collect()
 }

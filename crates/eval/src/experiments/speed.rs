@@ -42,7 +42,7 @@ pub struct SpeedMeasured {
 }
 
 /// Decode speed of the full caches, and of a window and a composition under caps that do not grow.
-pub(super) fn jobs(common: &Common<'_>, settings: &Settings, specs: &[String]) -> Vec<Job> {
+pub(super) fn jobs(common: &Common<'_>, settings: &Settings, specs: &[Spec]) -> Vec<Job> {
     let own = [
         "window@256tok",
         "h2o@256tok",
@@ -54,11 +54,8 @@ pub(super) fn jobs(common: &Common<'_>, settings: &Settings, specs: &[String]) -
         "fastest",
     ];
     let own = CONTROLS.into_iter().chain(own).map(str::to_owned);
-    let specs: Vec<String> = if specs.is_empty() {
-        own.filter_map(|text| Some(text.parse::<Spec>().ok()?.to_string())).collect()
-    } else {
-        specs.to_vec()
-    };
+    let specs: Vec<Spec> =
+        if specs.is_empty() { own.filter_map(|text| text.parse().ok()).collect() } else { specs.to_vec() };
     let work = Work::Speed { depths: settings.depths.clone(), timed: settings.timed };
     specs.iter().map(|spec| common.job(Experiment::Speed, spec, settings.seeds[0], work.clone())).collect()
 }

@@ -29,11 +29,11 @@ const UNCAPPED: [&str; 2] = ["full", "full+q4h"];
 const CAPPED: [&str; 6] = ["window", "random", "h2o", "snapkv", "expected", "best-quality"];
 
 /// Every task over lengths, the single needle over depths too, with the question known before the text and not.
-pub(super) fn jobs(common: &Common<'_>, settings: &Settings, specs: &[String]) -> Vec<Job> {
-    let specs: Vec<String> = if specs.is_empty() {
+pub(super) fn jobs(common: &Common<'_>, settings: &Settings, specs: &[Spec]) -> Vec<Job> {
+    let specs: Vec<Spec> = if specs.is_empty() {
         let capped = settings.budgets.iter().flat_map(|cap| CAPPED.map(|keep| format!("{keep}@{cap}")));
         let own = UNCAPPED.map(str::to_owned).into_iter().chain(capped);
-        own.filter_map(|text| Some(text.parse::<Spec>().ok()?.to_string())).collect()
+        own.filter_map(|text| text.parse().ok()).collect()
     } else {
         specs.to_vec()
     };

@@ -12,7 +12,10 @@ pub struct Cell {
     pub model: String,
     /// Names the model's weights.
     pub model_hash: String,
-    /// The cache, or what else is measured.
+    /// The preset that the spec was written as.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub name: Option<String>,
+    /// The cache.
     pub spec: String,
     /// Tokens of context.
     pub context: usize,
@@ -95,6 +98,7 @@ pub(crate) fn example(spec: &str) -> Cell {
         experiment: "compare".into(),
         model: "tiny".into(),
         model_hash: "abc".into(),
+        name: None,
         spec: spec.into(),
         context: 1024,
         text: "novel, \"quoted\"".into(),
@@ -111,7 +115,8 @@ mod tests {
     #[test]
     fn every_input_counts_and_no_name_does() {
         let cell = example("full");
-        let same = Cell { model: "another name".into(), text: "t".into(), ..cell.clone() };
+        let name = Some("best-quality".into());
+        let same = Cell { model: "another name".into(), text: "t".into(), name, ..cell.clone() };
         assert_eq!(cell.key(), same.key());
         let mut settings = cell.settings.clone();
         settings.insert("stream".into(), Value::from(2));

@@ -47,11 +47,12 @@ struct Column {
 
 /// The cells as columns: inputs first, then `measured.…` in the order of their names.
 fn columns(cells: &[Finished]) -> Vec<Column> {
-    const FIRST: [&str; 16] = [
+    const FIRST: [&str; 17] = [
         "key",
         "experiment",
         "model",
         "model_hash",
+        "name",
         "spec",
         "context",
         "text",

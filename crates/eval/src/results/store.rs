@@ -14,7 +14,10 @@ use std::{
 const APPLICATION: i32 = 0x534B_4B56;
 
 /// Raised when the tables change.
-const LAYOUT: i32 = 1;
+const LAYOUT: i32 = 2;
+
+/// What brings a file of layout 1 to this one.
+const FROM_LAYOUT_1: &str = "ALTER TABLE cells ADD COLUMN name TEXT";
 
 const SCHEMA: &str = "
 CREATE TABLE cells (
@@ -36,12 +39,13 @@ CREATE TABLE cells (
     started_at INTEGER NOT NULL,
     duration_s REAL,
     measured TEXT,
-    error TEXT
+    error TEXT,
+    name TEXT
 ) STRICT;
 CREATE INDEX cells_by_experiment ON cells (experiment, model_hash, context);";
 
 const COLUMNS: &str = "key, experiment, model, model_hash, spec, context, text, text_hash, seed, settings, state, \
-                       version, machine, command, started_at, duration_s, measured, error";
+                       version, machine, command, started_at, duration_s, measured, error, name";
 
 /// An open results file.
 pub struct Results {
@@ -125,6 +129,10 @@ impl Results {
             transaction.pragma_update(None, "user_version", LAYOUT).map_err(failed)?;
         }
         let application = number(&transaction, "application_id").map_err(failed)?;
+        if application == APPLICATION && number(&transaction, "user_version").map_err(failed)? == 1 {
+            transaction.execute_batch(FROM_LAYOUT_1).map_err(failed)?;
+            transaction.pragma_update(None, "user_version", LAYOUT).map_err(failed)?;
+        }
         let layout = number(&transaction, "user_version").map_err(failed)?;
         transaction.commit().map_err(failed)?;
         let refuse = |reason: &str| Err(EvalError::Results { path: path.clone(), reason: reason.to_owned() });
@@ -181,8 +189,8 @@ impl Results {
         transaction
             .execute(
                 "INSERT OR REPLACE INTO cells (key, experiment, model, model_hash, spec, context, text, text_hash, \
-                 seed, settings, state, owner, version, machine, command, started_at) \
-                 VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, 'running', ?11, ?12, ?13, ?14, ?15)",
+                 seed, settings, state, owner, version, machine, command, started_at, name) \
+                 VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, 'running', ?11, ?12, ?13, ?14, ?15, ?16)",
                 params![
                     key,
                     cell.experiment,
@@ -200,6 +208,7 @@ impl Results {
                     serde_json::json!(Machine::this()).to_string(),
                     self.command,
                     now,
+                    cell.name,
                 ],
             )
             .map_err(failed)?;
@@ -278,7 +287,7 @@ impl Results {
     pub fn merge(&mut self, from: &Path) -> Result<Merged, EvalError> {
         let other = Results::open_existing(from)?;
         let sql = "SELECT key, experiment, model, model_hash, spec, context, text, text_hash, seed, settings, state, \
-                   owner, version, machine, command, started_at, duration_s, measured, error \
+                   owner, version, machine, command, started_at, duration_s, measured, error, name \
                    FROM cells WHERE state = 'done'";
         let read = || -> rusqlite::Result<Vec<Vec<rusqlite::types::Value>>> {
             let mut statement = other.connection.prepare(sql)?;
@@ -295,12 +304,12 @@ impl Results {
             let added = transaction
                 .execute(
                     "INSERT INTO cells (key, experiment, model, model_hash, spec, context, text, text_hash, seed, \
-                     settings, state, owner, version, machine, command, started_at, duration_s, measured, error) \
-                     VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15, ?16, ?17, ?18, ?19) \
-                     ON CONFLICT (key) DO UPDATE SET state = excluded.state, owner = excluded.owner, \
+                     settings, state, owner, version, machine, command, started_at, duration_s, measured, error, name) \
+                     VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15, ?16, ?17, ?18, ?19, \
+                     ?20) ON CONFLICT (key) DO UPDATE SET state = excluded.state, owner = excluded.owner, \
                      version = excluded.version, machine = excluded.machine, command = excluded.command, \
                      started_at = excluded.started_at, duration_s = excluded.duration_s, \
-                     measured = excluded.measured, error = excluded.error WHERE cells.state <> 'done'",
+                     measured = excluded.measured, error = excluded.error, name = excluded.name WHERE cells.state <> 'done'",
                     rusqlite::params_from_iter(row),
                 )
                 .map_err(failed)?;
@@ -331,6 +340,7 @@ fn finished(row: &Row<'_>) -> rusqlite::Result<Finished> {
             experiment: text(1)?,
             model: text(2)?,
             model_hash: text(3)?,
+            name: row.get(18)?,
             spec: text(4)?,
             context: row.get::<_, i64>(5)? as usize,
             text: text(6)?,

@@ -52,6 +52,23 @@ fn the_seed_keeps_all_its_bits() {
 }
 
 #[test]
+fn a_file_of_layout_1_is_taken_on() {
+    let (_folder, file) = folder();
+    finish(&mut Results::open(&file, "").unwrap(), "full", 0.5);
+    let older = rusqlite::Connection::open(&file).unwrap();
+    older.execute_batch("ALTER TABLE cells DROP COLUMN name; PRAGMA user_version = 1").unwrap();
+    drop(older);
+    let mut results = Results::open(&file, "").unwrap();
+    let cell = Cell { name: Some("fastest".into()), ..example("expected@25%") };
+    results.claim(&cell).unwrap();
+    results.finish(&cell, &json!({}), SECOND).unwrap();
+    let mut found: Vec<Cell> =
+        results.finished().unwrap().into_iter().map(|finished| finished.cell).collect();
+    found.sort_by(|a, b| a.spec.cmp(&b.spec));
+    assert_eq!(found, [cell, example("full")]);
+}
+
+#[test]
 fn only_the_owner_may_finish() {
     let (_folder, file) = folder();
     let mut results = Results::open(&file, "").unwrap();
