@@ -490,9 +490,14 @@ impl RunTask {
         let stride = self.runs.iter().map(|run| run.strips().len()).sum::<usize>() * STRIP;
         self.scores.resize(group * stride, 0.0);
         let mut at = 0;
-        for run in &self.runs {
+        let values = |run: &Run| run.page(head).values_of(env.format, run.strips());
+        for (index, run) in self.runs.iter().enumerate() {
             let scores = &mut self.scores[at..];
-            run.page(head).scores(env.level, env.format, queries, run.strips(), scores, stride);
+            let ahead = match self.runs.get(index + 1) {
+                Some(next) => next.page(head).keys_of(env.format, next.strips()),
+                None => values(&self.runs[0]),
+            };
+            run.page(head).scores(env.level, env.format, queries, run.strips(), ahead, scores, stride);
             for strip in run.strips() {
                 let mut dead = !(head.live()[run.page as usize] >> (strip * STRIP)) as u16;
                 while dead != 0 {
@@ -513,9 +518,10 @@ impl RunTask {
         self.acc.clear();
         self.acc.resize(group * dim, 0.0);
         let mut at = 0;
-        for run in &self.runs {
+        for (index, run) in self.runs.iter().enumerate() {
             let (weights, strips) = (&self.scores[at..], run.strips());
-            run.page(head).add_values(env.level, env.format, weights, stride, strips, &mut self.acc);
+            let ahead = self.runs.get(index + 1).map_or(&[][..], values);
+            run.page(head).add_values(env.level, env.format, weights, stride, strips, ahead, &mut self.acc);
             at += run.strips().len() * STRIP;
         }
     }

@@ -73,7 +73,7 @@ impl<'a> Candidates<'a> {
                 queries.set(&turned, dim);
                 for (index, page) in pages.iter().enumerate() {
                     let out = &mut out[index * PAGE..];
-                    page.scores(env.level, env.format, &queries, 0..page.strips(), out, n);
+                    page.scores(env.level, env.format, &queries, 0..page.strips(), &[], out, n);
                 }
             }
             Vectors::Rows { chunk, .. } => {

@@ -99,7 +99,7 @@ impl Means {
             max[row] = maximum(level, weights);
             sum[row] = exponentials(level, weights, max[row]);
         }
-        value_sums(level, &layout, &weights, n, &self.values, &mut acc);
+        value_sums(level, &layout, &weights, n, self.values[..].into(), &mut acc);
         for (row, acc) in acc.chunks_exact(layout.dim).enumerate() {
             partial.add(row, max[row], sum[row], &acc[..d]);
         }
@@ -110,7 +110,7 @@ impl Means {
         let (d, n) = (self.head_dim, self.norms.len());
         let queries = wide(queries, d);
         let mut dots = vec![0.0; queries.count() * n];
-        key_scores(cpu::level(), &layout(Side::Keys, d), None, &queries, &self.keys, &mut dots, n);
+        key_scores(cpu::level(), &layout(Side::Keys, d), None, &queries, self.keys[..].into(), &mut dots, n);
         dots
     }
 

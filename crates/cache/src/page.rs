@@ -4,7 +4,7 @@ use crate::format::Format;
 use crate::store::to_f16;
 use half::f16;
 use sketchkv_kernels::attention::layout::{Codes, Encoding, Grid, Layout, STRIP};
-use sketchkv_kernels::attention::{Queries, Strips, decode_keys, decode_values, key_scores, value_sums};
+use sketchkv_kernels::attention::{Queries, Stream, Strips, decode_keys, decode_values, key_scores, value_sums};
 use sketchkv_kernels::cpu::Level;
 use std::ops::Range;
 
@@ -332,26 +332,47 @@ impl Page {
         format.values.write(part.values, bytes, slot % STRIP, value);
     }
 
-    /// Scores of some strips: `out[query · stride + slot]`, from the first of these strips on.
+    /// The keys of some strips as they lie in memory.
+    pub(crate) fn keys_of(&self, format: &Format, strips: Range<usize>) -> &[u8] {
+        let at = |strip: usize| {
+            let part = self.part(format, strip.min(self.strips - 1));
+            part.starts[0] + (strip - part.strips.start) * part.keys.strip_bytes()
+        };
+        &self.keys[at(strips.start)..at(strips.end)]
+    }
+
+    /// The values of some strips as they lie in memory.
+    pub(crate) fn values_of(&self, format: &Format, strips: Range<usize>) -> &[u8] {
+        let at = |strip: usize| {
+            let part = self.part(format, strip.min(self.strips - 1));
+            part.starts[1] + (strip - part.strips.start) * part.values.strip_bytes()
+        };
+        &self.values[at(strips.start)..at(strips.end)]
+    }
+
+    /// Scores of some strips: `out[query · stride + slot]`, from the first of these strips on. `ahead` will be read next.
+    #[allow(clippy::too_many_arguments)]
     pub(crate) fn scores(
         &self,
         level: Level,
         format: &Format,
         queries: &Queries,
         strips: Range<usize>,
+        ahead: &[u8],
         out: &mut [f32],
         stride: usize,
     ) {
         for (part, within) in self.parts_of(format, strips.clone()) {
             let out = &mut out[(within.start - strips.start) * STRIP..];
-            let keys = &self.keys[part.keys(within)];
+            let keys = Stream { strips: &self.keys[part.keys(within)], ahead };
             self.with_grid(&part, format.dim, |grid| {
                 key_scores(level, part.keys, grid, queries, keys, out, stride);
             });
         }
     }
 
-    /// Adds the weighted values of some strips to `out[query][dim]`.
+    /// Adds the weighted values of some strips to `out[query][dim]`. `ahead` will be read next.
+    #[allow(clippy::too_many_arguments)]
     pub(crate) fn add_values(
         &self,
         level: Level,
@@ -359,11 +380,13 @@ impl Page {
         weights: &[f32],
         stride: usize,
         strips: Range<usize>,
+        ahead: &[u8],
         out: &mut [f32],
     ) {
         for (part, within) in self.parts_of(format, strips.clone()) {
             let weights = &weights[(within.start - strips.start) * STRIP..];
-            value_sums(level, part.values, weights, stride, &self.values[part.values(within)], out);
+            let values = Stream { strips: &self.values[part.values(within)], ahead };
+            value_sums(level, part.values, weights, stride, values, out);
         }
     }
 

@@ -27,7 +27,7 @@ pub static PRESETS: &[Preset] = &[
     },
     Preset {
         name: "balanced",
-        spec: "full+k=kivi4+v=q4",
+        spec: "full+q4h",
         capped: "expected+q8+pyramid(beta=0.75)",
         summary: "some loss for speed at the given bytes; without a cap, a third of the bytes",
     },

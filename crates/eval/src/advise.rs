@@ -5,7 +5,7 @@ use sketchkv_model::Model;
 
 /// Caches of all tokens: those that fit the budget need no eviction.
 const UNCAPPED: [&str; 6] =
-    ["full", "full+q8", "full+k=q8+v=q4", "full+k=kivi4+v=q4", "full+tq4", "full+k=kivi4+v=tq3"];
+    ["full", "full+q8", "full+k=q8+v=q4", "full+q4h", "full+tq4", "full+k=q4h+v=tq3"];
 
 /// Caches that are held to the budget.
 const CAPPED: [&str; 6] =

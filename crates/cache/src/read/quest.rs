@@ -111,8 +111,8 @@ impl Read for Quest {
         let pages = self.side_bytes(view.positions.len()) / self.layout.strip_bytes() * STRIP;
         scratch.resize(2 * above.count() * pages, 0.0);
         let (bounds, lower) = scratch.split_at_mut(above.count() * pages);
-        key_scores(level, &self.layout, None, &above, &self.high, bounds, pages);
-        key_scores(level, &self.layout, None, &below, &self.low, lower, pages);
+        key_scores(level, &self.layout, None, &above, self.high[..].into(), bounds, pages);
+        key_scores(level, &self.layout, None, &below, self.low[..].into(), lower, pages);
         bounds.iter_mut().zip(&*lower).for_each(|(bound, lower)| *bound += lower);
 
         let mut masses = vec![0.0; strips];

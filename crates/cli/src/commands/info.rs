@@ -26,7 +26,7 @@ pub(crate) struct Arguments {
     json: bool,
 }
 
-const DEFAULT_SPECS: [&str; 4] = ["full", "full+q8", "full+k=kivi4+v=q4", "window@25%"];
+const DEFAULT_SPECS: [&str; 4] = ["full", "full+q8", "full+q4h", "window@25%"];
 const DEFAULT_TOKENS: usize = 1024;
 
 /// What a cache takes after some tokens.

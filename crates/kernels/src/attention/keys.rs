@@ -1,7 +1,8 @@
 //! Scores of a group of queries against the keys of a page, and keys decoded for dense products.
 
 use super::layout::{BLOCK, Codes, Encoding, Grid, Layout, Levels, STRIP, ScaleGroup, Side};
-use super::simd::Simd;
+use super::simd::{Simd, fetch};
+use super::strips::Stream;
 use crate::cpu::Level;
 
 /// Queries of one KV head made ready for [`key_scores`]: plain, and as int8 in blocks of 32 dimensions.
@@ -106,12 +107,12 @@ pub fn key_scores(
     layout: &Layout,
     grid: Option<Grid<'_>>,
     queries: &Queries,
-    strips: &[u8],
+    strips: Stream<'_>,
     out: &mut [f32],
     stride: usize,
 ) {
-    let count = strips.len() / layout.strip_bytes();
-    assert!(layout.side == Side::Keys && strips.len() == count * layout.strip_bytes());
+    let count = strips.strips.len() / layout.strip_bytes();
+    assert!(layout.side == Side::Keys && strips.strips.len() == count * layout.strip_bytes());
     assert!(queries.dim == layout.dim);
     assert!(queries.count == 0 || out.len() >= (queries.count - 1) * stride + count * STRIP);
     // SAFETY: the level was detected on this CPU, and the sizes are checked above.
@@ -123,7 +124,7 @@ unsafe fn key_scores_kernel<S: Simd>(
     layout: &Layout,
     grid: Option<Grid<'_>>,
     queries: &Queries,
-    strips: &[u8],
+    strips: Stream<'_>,
     out: &mut [f32],
     stride: usize,
 ) {
@@ -199,7 +200,7 @@ unsafe fn key_scores_kernel<S: Simd>(
 unsafe fn float_groups<S: Simd, E: Float>(
     layout: &Layout,
     queries: &Queries,
-    strips: &[u8],
+    strips: Stream<'_>,
     out: &mut [f32],
     stride: usize,
 ) {
@@ -219,6 +220,8 @@ unsafe fn float_groups<S: Simd, E: Float>(
 
 /// How the floats of a strip are read.
 trait Float {
+    /// Bytes of one.
+    const BYTES: usize;
     /// 16 consecutive floats, the first being number `at`.
     ///
     /// # Safety
@@ -231,6 +234,7 @@ macro_rules! float {
         struct $name;
 
         impl Float for $name {
+            const BYTES: usize = size_of::<$element>();
             #[inline(always)]
             unsafe fn load<S: Simd>(floats: *const u8, at: usize) -> S::F {
                 // SAFETY: the caller's.
@@ -250,17 +254,20 @@ float!(Bf16, u16, load_bf16);
 unsafe fn float_scores<S: Simd, const G: usize, E: Float>(
     layout: &Layout,
     queries: &[f32],
-    strips: &[u8],
+    strips: Stream<'_>,
     out: &mut [f32],
     stride: usize,
 ) {
     let (dim, bytes) = (layout.dim, layout.strip_bytes());
     let q = queries.as_ptr();
-    for (index, strip) in strips.chunks_exact(bytes).enumerate() {
+    for (index, (strip, ahead)) in strips.each(bytes).enumerate() {
         // SAFETY: strips, queries and out are as long as `key_scores` checked; `dim` is even.
         unsafe {
             let mut sums = [[S::splat(0.0); 2]; G];
             for i in (0..dim).step_by(2) {
+                for line in (0..2 * STRIP * E::BYTES).step_by(64) {
+                    fetch(ahead.wrapping_add(i * STRIP * E::BYTES + line));
+                }
                 let even = E::load::<S>(strip.as_ptr(), i * STRIP);
                 let odd = E::load::<S>(strip.as_ptr(), (i + 1) * STRIP);
                 for (g, sums) in sums.iter_mut().enumerate() {
@@ -290,7 +297,7 @@ unsafe fn code_groups<S: Simd>(
     layout: &Layout,
     codes: &Codes,
     queries: &Prepared<'_>,
-    strips: &[u8],
+    strips: Stream<'_>,
     out: &mut [f32],
     stride: usize,
 ) {
@@ -310,7 +317,7 @@ unsafe fn codes_scores<S: Simd, const G: usize>(
     layout: &Layout,
     codes: &Codes,
     queries: &Prepared<'_>,
-    strips: &[u8],
+    strips: Stream<'_>,
     out: &mut [f32],
     stride: usize,
 ) {
@@ -343,12 +350,28 @@ unsafe fn load_codes<S: Simd, const BITS: u32>(strip: *const u8, dim: usize, t: 
     }
 }
 
+/// Asks for the lines that [`load_codes`] reads first at group `t`.
+#[inline(always)]
+fn fetch_codes<const BITS: u32>(strip: *const u8, dim: usize, t: usize) {
+    let fields = match BITS {
+        8 => 1,
+        4 => 2,
+        _ => 4,
+    };
+    if t.is_multiple_of(fields) {
+        fetch(strip.wrapping_add(64 * (t / fields)));
+    }
+    if BITS == 3 && t.is_multiple_of(8) {
+        fetch(strip.wrapping_add(64 * (dim / 16 + t / 8)));
+    }
+}
+
 #[inline(always)]
 unsafe fn codes_scores_bits<S: Simd, const G: usize, const BITS: u32>(
     layout: &Layout,
     codes: &Codes,
     queries: &Prepared<'_>,
-    strips: &[u8],
+    strips: Stream<'_>,
     out: &mut [f32],
     stride: usize,
 ) {
@@ -359,9 +382,12 @@ unsafe fn codes_scores_bits<S: Simd, const G: usize, const BITS: u32>(
     // SAFETY: strips, queries and out are as long as `key_scores` checked.
     unsafe {
         let table = S::table(&levels.table.unwrap_or_default());
-        for (index, strip) in strips.chunks_exact(bytes).enumerate() {
+        for (index, (strip, ahead)) in strips.each(bytes).enumerate() {
             let strip = strip.as_ptr();
             let scales = strip.add(layout.code_bytes()).cast::<u16>();
+            for at in (layout.code_bytes()..bytes).step_by(64) {
+                fetch(ahead.wrapping_add(at));
+            }
             let slot_scale =
                 if codes.group == ScaleGroup::Slot { S::load_f16(scales) } else { S::splat(1.0) };
             let mut sums = [S::splat(0.0); G];
@@ -372,6 +398,7 @@ unsafe fn codes_scores_bits<S: Simd, const G: usize, const BITS: u32>(
                 let mut products = [S::zero_i(); G];
                 for t in 0..BLOCK / 4 {
                     let t = block * (BLOCK / 4) + t;
+                    fetch_codes::<BITS>(ahead, dim, t);
                     let mut code = load_codes::<S, BITS>(strip, dim, t);
                     if levels.table.is_some() {
                         code = S::lookup(table, code);

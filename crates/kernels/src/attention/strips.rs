@@ -1,3 +1,36 @@
+/// Consecutive strips to be read, and what will be read after them.
+///
+/// Pages lie apart in memory, where no hardware foresees the next one: kernels fetch it line by line while they work on
+/// this one.
+#[derive(Debug, Clone, Copy)]
+pub struct Stream<'a> {
+    /// To be read now.
+    pub strips: &'a [u8],
+    /// To be read next, as far as that is known.
+    pub ahead: &'a [u8],
+}
+
+impl<'a> From<&'a [u8]> for Stream<'a> {
+    fn from(strips: &'a [u8]) -> Self {
+        Stream { strips, ahead: &[] }
+    }
+}
+
+impl<'a> Stream<'a> {
+    /// Runs of at most `bytes` bytes.
+    pub(super) fn runs(self, bytes: usize) -> impl Iterator<Item = Stream<'a>> {
+        let ahead = self.ahead.chunks(bytes).chain(std::iter::repeat(&[][..]));
+        self.strips.chunks(bytes).zip(ahead).map(|(strips, ahead)| Stream { strips, ahead })
+    }
+
+    /// Strips of `bytes` bytes, each with as much of what will be read next, or with itself where there is no more.
+    #[inline(always)]
+    pub(super) fn each(self, bytes: usize) -> impl Iterator<Item = (&'a [u8], *const u8)> {
+        let ahead = self.ahead.chunks_exact(bytes).map(Some).chain(std::iter::repeat(None));
+        self.strips.chunks_exact(bytes).zip(ahead).map(|(strip, ahead)| (strip, ahead.unwrap_or(strip).as_ptr()))
+    }
+}
+
 /// A growable buffer of bytes that starts on a cache line, for the strips of a page.
 #[derive(Clone, Default)]
 pub struct Strips {

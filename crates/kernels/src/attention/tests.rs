@@ -93,7 +93,7 @@ proptest! {
             let stride = strips * STRIP + slack;
             for &level in Level::available() {
                 let mut out = vec![f32::NAN; count * stride];
-                key_scores(level, &layout, grid, &queries, &bytes, &mut out, stride);
+                key_scores(level, &layout, grid, &queries, bytes[..].into(), &mut out, stride);
                 let mut decoded = vec![0.0; strips * dim * STRIP];
                 decode_keys(level, &layout, grid, &bytes, &mut decoded);
                 for s in 0..strips * STRIP {
@@ -142,7 +142,7 @@ proptest! {
             for &level in Level::available() {
                 let mut out = random.vector(count * dim);
                 let before = out.clone();
-                value_sums(level, &layout, &weights, stride, &bytes, &mut out);
+                value_sums(level, &layout, &weights, stride, bytes[..].into(), &mut out);
                 let mut decoded = vec![0.0; strips * STRIP * dim];
                 decode_values(level, &layout, &bytes, &mut decoded);
                 for (decoded, value) in decoded.chunks_exact(dim).zip(&values) {

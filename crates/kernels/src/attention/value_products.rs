@@ -5,6 +5,8 @@
 //! level and not a code, and is at most 0.4 % of the largest w' of the run.
 
 use super::keys::ByteLevels;
+use super::strips::Stream;
+use super::values::fetch_row;
 use super::layout::{BLOCK, Codes, Encoding, Layout, STRIP, ScaleGroup};
 use std::arch::x86_64::*;
 
@@ -33,7 +35,7 @@ pub(super) unsafe fn sums(
     codes: &Codes,
     weights: &[f32],
     stride: usize,
-    strips: &[u8],
+    strips: Stream<'_>,
     out: &mut [f32],
 ) {
     let queries = out.len() / layout.dim;
@@ -62,12 +64,12 @@ unsafe fn group<const G: usize, const BITS: u32>(
     codes: &Codes,
     weights: &[f32],
     stride: usize,
-    strips: &[u8],
+    strips: Stream<'_>,
     out: &mut [f32],
 ) {
     let bytes = layout.strip_bytes();
     for first in (0..layout.dim).step_by(PIECE) {
-        for (index, run) in strips.chunks(RUN * bytes).enumerate() {
+        for (index, run) in strips.runs(RUN * bytes).enumerate() {
             // SAFETY: as the caller's.
             unsafe {
                 piece::<G, BITS>(layout, codes, &weights[index * RUN * STRIP..], stride, run, out, first)
@@ -84,7 +86,7 @@ unsafe fn piece<const G: usize, const BITS: u32>(
     codes: &Codes,
     weights: &[f32],
     stride: usize,
-    run: &[u8],
+    run: Stream<'_>,
     out: &mut [f32],
     first: usize,
 ) {
@@ -99,7 +101,7 @@ unsafe fn piece<const G: usize, const BITS: u32>(
         let mut scaled = [[[_mm512_setzero_ps(); 2]; G]; RUN];
         let mut largest = [_mm512_setzero_ps(); G];
         let mut minima = [[_mm512_setzero_ps(); 2]; G];
-        for ((index, strip), scaled) in run.chunks_exact(bytes).enumerate().zip(&mut scaled) {
+        for ((index, strip), scaled) in run.strips.chunks_exact(bytes).enumerate().zip(&mut scaled) {
             let scales = strip.as_ptr().add(layout.code_bytes()).cast::<u16>();
             for half in 0..local {
                 let scale = floats(scales.add((first_group + half) * STRIP));
@@ -129,7 +131,7 @@ unsafe fn piece<const G: usize, const BITS: u32>(
         let ones = _mm512_set1_epi8(1);
         let mut products = [[_mm512_setzero_si512(); 4]; G];
         let mut totals = [_mm512_setzero_si512(); G];
-        for (strip, scaled) in run.chunks_exact(bytes).zip(&scaled) {
+        for ((strip, ahead), scaled) in run.each(bytes).zip(&scaled) {
             // Of each query, the weights of its 16 slots as bytes: for the first 32 dimensions in the lower half.
             let mut packed = [_mm512_setzero_si512(); G];
             for g in 0..G {
@@ -143,6 +145,9 @@ unsafe fn piece<const G: usize, const BITS: u32>(
                 ($t:literal) => {
                     let mut rows = [_mm512_setzero_si512(); 4];
                     for (i, row) in rows.iter_mut().enumerate() {
+                        if first == 0 {
+                            fetch_row(ahead, 4 * $t + i, layout);
+                        }
                         let at = strip.as_ptr().add((4 * $t + i) * row_bytes + first * BITS as usize / 8);
                         *row = if BITS == 8 { _mm512_loadu_si512(at.cast()) } else { nibbles(at) };
                         if levels.table.is_some() {

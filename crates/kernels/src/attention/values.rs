@@ -1,7 +1,8 @@
 //! Weighted sums of the values of a page, and values decoded for dense products.
 
 use super::layout::{BLOCK, Codes, Encoding, Layout, Levels, STRIP, ScaleGroup, Side};
-use super::simd::Simd;
+use super::simd::{Simd, fetch};
+use super::strips::Stream;
 use crate::cpu::Level;
 
 /// `out[query][dim] += Σ_slot weights[query · stride + slot] · value(slot)` over consecutive strips.
@@ -16,12 +17,12 @@ pub fn value_sums(
     layout: &Layout,
     weights: &[f32],
     stride: usize,
-    strips: &[u8],
+    strips: Stream<'_>,
     out: &mut [f32],
 ) {
-    let count = strips.len() / layout.strip_bytes();
+    let count = strips.strips.len() / layout.strip_bytes();
     let queries = out.len() / layout.dim;
-    assert!(layout.side == Side::Values && strips.len() == count * layout.strip_bytes());
+    assert!(layout.side == Side::Values && strips.strips.len() == count * layout.strip_bytes());
     assert!(queries == 0 || weights.len() >= (queries - 1) * stride + count * STRIP);
     #[cfg(target_arch = "x86_64")]
     if level.clamp() == Level::Avx512
@@ -39,7 +40,7 @@ unsafe fn value_sums_kernel<S: Simd>(
     layout: &Layout,
     weights: &[f32],
     stride: usize,
-    strips: &[u8],
+    strips: Stream<'_>,
     out: &mut [f32],
 ) {
     let dim = layout.dim;
@@ -63,7 +64,7 @@ unsafe fn value_sums_group<S: Simd, const G: usize>(
     layout: &Layout,
     weights: &[f32],
     stride: usize,
-    strips: &[u8],
+    strips: Stream<'_>,
     out: &mut [f32],
 ) {
     // Dimensions go in pieces of 64 or 32, so that all sums of a piece stay in registers.
@@ -88,7 +89,7 @@ unsafe fn piece<S: Simd, const G: usize, const C: usize>(
     layout: &Layout,
     weights: &[f32],
     stride: usize,
-    strips: &[u8],
+    strips: Stream<'_>,
     out: &mut [f32],
     first: usize,
 ) {
@@ -110,17 +111,22 @@ unsafe fn piece<S: Simd, const G: usize, const C: usize>(
                 _ => code_rows::<S, G, C, 2>(layout, &codes, weights, stride, strips, first, &mut sums),
             },
             encoding => {
-                let slots = strips.len() / layout.strip_bytes() * STRIP;
-                for slot in 0..slots {
-                    let at = slot * dim + first;
-                    let mut row = [S::splat(0.0); C];
-                    for (c, row) in row.iter_mut().enumerate() {
-                        *row = load_floats::<S>(encoding, strips.as_ptr(), at + 16 * c);
-                    }
-                    for (g, sums) in sums.iter_mut().enumerate() {
-                        let weight = S::splat(*weights.get_unchecked(g * stride + slot));
-                        for (sum, row) in sums.iter_mut().zip(row) {
-                            *sum = S::fma(row, weight, *sum);
+                let element = layout.strip_bytes() / STRIP / dim;
+                for (index, (strip, ahead)) in strips.each(layout.strip_bytes()).enumerate() {
+                    for slot in 0..STRIP {
+                        let at = slot * dim + first;
+                        for line in (0..16 * C * element).step_by(64) {
+                            fetch(ahead.wrapping_add(at * element + line));
+                        }
+                        let mut row = [S::splat(0.0); C];
+                        for (c, row) in row.iter_mut().enumerate() {
+                            *row = load_floats::<S>(encoding, strip.as_ptr(), at + 16 * c);
+                        }
+                        for (g, sums) in sums.iter_mut().enumerate() {
+                            let weight = S::splat(*weights.get_unchecked(g * stride + index * STRIP + slot));
+                            for (sum, row) in sums.iter_mut().zip(row) {
+                                *sum = S::fma(row, weight, *sum);
+                            }
                         }
                     }
                 }
@@ -166,6 +172,20 @@ unsafe fn load_chunk<S: Simd, const BITS: u32>(row: *const u8, masks: usize, chu
     }
 }
 
+/// Asks for what is new of a row at this slot: its lines, and at the first slot the scales.
+#[inline(always)]
+pub(super) fn fetch_row(strip: *const u8, slot: usize, layout: &Layout) {
+    let row = layout.row_bytes();
+    for line in (slot * row).div_ceil(64)..((slot + 1) * row).div_ceil(64) {
+        fetch(strip.wrapping_add(64 * line));
+    }
+    if slot == 0 {
+        for at in (layout.code_bytes()..layout.strip_bytes()).step_by(64) {
+            fetch(strip.wrapping_add(at));
+        }
+    }
+}
+
 #[inline(always)]
 fn table_of(codes: &Codes) -> [f32; 16] {
     match codes.levels {
@@ -182,7 +202,7 @@ unsafe fn code_rows<S: Simd, const G: usize, const C: usize, const BITS: u32>(
     codes: &Codes,
     weights: &[f32],
     stride: usize,
-    strips: &[u8],
+    strips: Stream<'_>,
     first: usize,
     sums: &mut [[S::F; C]; G],
 ) {
@@ -199,7 +219,7 @@ unsafe fn code_rows<S: Simd, const G: usize, const C: usize, const BITS: u32>(
     unsafe {
         let table = S::table_f(&table_of(codes));
         let mut constant = [[S::splat(0.0); 2]; G];
-        for (index, strip) in strips.chunks_exact(layout.strip_bytes()).enumerate() {
+        for (index, (strip, ahead)) in strips.each(layout.strip_bytes()).enumerate() {
             let scales = strip.as_ptr().add(layout.code_bytes()).cast::<u16>();
             let mut scaled = [[[0.0f32; STRIP]; 2]; G];
             for group in 0..local_groups {
@@ -217,6 +237,9 @@ unsafe fn code_rows<S: Simd, const G: usize, const C: usize, const BITS: u32>(
             #[allow(clippy::needless_range_loop)] // `slot` indexes the inner dimension of `scaled`
             for slot in 0..STRIP {
                 let row = strip.as_ptr().add(slot * row_bytes);
+                if first == 0 {
+                    fetch_row(ahead, slot, layout);
+                }
                 let mut levels = [S::splat(0.0); C];
                 for (c, level) in levels.iter_mut().enumerate() {
                     let code = load_chunk::<S, BITS>(row, masks, first / 16 + c);

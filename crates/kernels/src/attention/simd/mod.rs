@@ -84,6 +84,18 @@ pub(crate) trait Simd: Copy {
     unsafe fn lookup_f(table: Self::T, index: Self::I) -> Self::F;
 }
 
+/// Asks for the cache line at `p`, which need not be valid.
+#[inline(always)]
+pub(crate) fn fetch(p: *const u8) {
+    #[cfg(target_arch = "x86_64")]
+    // SAFETY: every x86-64 has the instruction, and it faults on no address.
+    unsafe {
+        std::arch::x86_64::_mm_prefetch::<{ std::arch::x86_64::_MM_HINT_T0 }>(p.cast())
+    };
+    #[cfg(not(target_arch = "x86_64"))]
+    let _ = p;
+}
+
 /// e^x, relative error below 3e-7 for x in [-87, 88]; 0 below −88 (so that −∞ gives 0).
 ///
 /// 2^n · p(r) with n = round(x·log2 e), r = x − n·ln 2 in two pieces, and the Taylor polynomial of degree 6.
