@@ -58,10 +58,10 @@ fn benches(c: &mut Criterion) {
                     for page in pages.chunks_exact(page) {
                         match side {
                             Side::Keys => {
-                                key_scores(level, &layout, None, &queries, page, &mut scores, PAGE * STRIP)
+                                key_scores(level, &layout, None, &queries, page.into(), &mut scores, PAGE * STRIP)
                             }
                             Side::Values => {
-                                value_sums(level, &layout, &weights, PAGE * STRIP, page, &mut sums)
+                                value_sums(level, &layout, &weights, PAGE * STRIP, page.into(), &mut sums)
                             }
                         }
                     }

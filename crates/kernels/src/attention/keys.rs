@@ -1,7 +1,9 @@
 //! Scores of a group of queries against the keys of a page, and keys decoded for dense products.
 
 use super::layout::{BLOCK, Codes, Encoding, Grid, Layout, Levels, STRIP, ScaleGroup, Side};
-use super::simd::{Simd, fetch};
+use super::floats::{Bf16, F16, F32, Float, copy_floats};
+use super::packed::{self, ByteLevels, fetch_group, fetch_lines, for_each_kind};
+use super::simd::Simd;
 use super::strips::Stream;
 use crate::cpu::Level;
 
@@ -72,26 +74,6 @@ fn quantize(x: &[f32], packed: &mut [i32], scale: &mut [f32], sum: &mut [i32]) {
         }
         scale[block] = max / 127.0;
         sum[block] = total;
-    }
-}
-
-/// The unsigned bytes that stand for a code in integer products: level(u) = unit · (byte(u) − offset).
-pub(super) struct ByteLevels {
-    pub(super) table: Option<[u8; 16]>,
-    pub(super) offset: i32,
-    pub(super) unit: f32,
-}
-
-impl ByteLevels {
-    pub(super) fn new(codes: &Codes) -> Self {
-        match codes.levels {
-            Levels::Linear { offset } => ByteLevels { table: None, offset: offset as i32, unit: 1.0 },
-            Levels::Table(table) => {
-                let max = table.iter().fold(0.0f32, |m, x| m.max(x.abs())).max(f32::MIN_POSITIVE);
-                let byte = |x: f32| (x * 127.0 / max).round() as i32 + 128;
-                ByteLevels { table: Some(table.map(|x| byte(x) as u8)), offset: 128, unit: max / 127.0 }
-            }
-        }
     }
 }
 
@@ -218,36 +200,6 @@ unsafe fn float_groups<S: Simd, E: Float>(
     }
 }
 
-/// How the floats of a strip are read.
-trait Float {
-    /// Bytes of one.
-    const BYTES: usize;
-    /// 16 consecutive floats, the first being number `at`.
-    ///
-    /// # Safety
-    /// As [`Simd`].
-    unsafe fn load<S: Simd>(floats: *const u8, at: usize) -> S::F;
-}
-
-macro_rules! float {
-    ($name:ident, $element:ty, $load:ident) => {
-        struct $name;
-
-        impl Float for $name {
-            const BYTES: usize = size_of::<$element>();
-            #[inline(always)]
-            unsafe fn load<S: Simd>(floats: *const u8, at: usize) -> S::F {
-                // SAFETY: the caller's.
-                unsafe { S::$load(floats.cast::<$element>().add(at)) }
-            }
-        }
-    };
-}
-
-float!(F32, f32, load);
-float!(F16, u16, load_f16);
-float!(Bf16, u16, load_bf16);
-
 /// One strip at a time, which memory likes best: even and odd dimensions are summed apart, so that there are enough
 /// independent sums to hide the latency of the multiply-add.
 #[inline(always)]
@@ -265,9 +217,7 @@ unsafe fn float_scores<S: Simd, const G: usize, E: Float>(
         unsafe {
             let mut sums = [[S::splat(0.0); 2]; G];
             for i in (0..dim).step_by(2) {
-                for line in (0..2 * STRIP * E::BYTES).step_by(64) {
-                    fetch(ahead.wrapping_add(i * STRIP * E::BYTES + line));
-                }
+                fetch_lines(ahead.wrapping_add(i * STRIP * E::BYTES), 2 * STRIP * E::BYTES);
                 let even = E::load::<S>(strip.as_ptr(), i * STRIP);
                 let odd = E::load::<S>(strip.as_ptr(), (i + 1) * STRIP);
                 for (g, sums) in sums.iter_mut().enumerate() {
@@ -303,71 +253,20 @@ unsafe fn code_groups<S: Simd>(
 ) {
     // SAFETY: as the caller's.
     unsafe {
-        match count {
-            1 => codes_scores::<S, 1>(layout, codes, queries, strips, out, stride),
-            2 => codes_scores::<S, 2>(layout, codes, queries, strips, out, stride),
-            3 => codes_scores::<S, 3>(layout, codes, queries, strips, out, stride),
-            _ => codes_scores::<S, 4>(layout, codes, queries, strips, out, stride),
-        }
+        for_each_kind!(codes, |BITS, TABLE| match count {
+            1 => code_scores::<S, 1, BITS, TABLE>(layout, codes, queries, strips, out, stride),
+            2 => code_scores::<S, 2, BITS, TABLE>(layout, codes, queries, strips, out, stride),
+            3 => code_scores::<S, 3, BITS, TABLE>(layout, codes, queries, strips, out, stride),
+            _ => code_scores::<S, 4, BITS, TABLE>(layout, codes, queries, strips, out, stride),
+        })
     }
 }
 
-#[inline(always)]
-unsafe fn codes_scores<S: Simd, const G: usize>(
-    layout: &Layout,
-    codes: &Codes,
-    queries: &Prepared<'_>,
-    strips: Stream<'_>,
-    out: &mut [f32],
-    stride: usize,
-) {
-    // SAFETY: as the caller's; the number of bits is made a constant so that the unpacking is unrolled.
-    unsafe {
-        match codes.bits {
-            8 => codes_scores_bits::<S, G, 8>(layout, codes, queries, strips, out, stride),
-            4 => codes_scores_bits::<S, G, 4>(layout, codes, queries, strips, out, stride),
-            3 => codes_scores_bits::<S, G, 3>(layout, codes, queries, strips, out, stride),
-            _ => codes_scores_bits::<S, G, 2>(layout, codes, queries, strips, out, stride),
-        }
-    }
-}
-
-/// The bytes of four dimensions, group `t` of a strip.
-#[inline(always)]
-unsafe fn load_codes<S: Simd, const BITS: u32>(strip: *const u8, dim: usize, t: usize) -> S::B {
-    // SAFETY: the caller vouches for t < dim / 4.
-    unsafe {
-        match BITS {
-            8 => S::load_bytes(strip.add(64 * t)),
-            4 => S::field(S::load_bytes(strip.add(64 * (t / 2))), (t % 2) as u32 * 4, 15),
-            2 => S::field(S::load_bytes(strip.add(64 * (t / 4))), (t % 4) as u32 * 2, 3),
-            _ => {
-                let low = S::field(S::load_bytes(strip.add(64 * (t / 4))), (t % 4) as u32 * 2, 3);
-                let high = S::load_bytes(strip.add(64 * (dim / 16 + t / 8)));
-                S::join(low, S::field(high, (t % 8) as u32, 1))
-            }
-        }
-    }
-}
-
-/// Asks for the lines that [`load_codes`] reads first at group `t`.
-#[inline(always)]
-fn fetch_codes<const BITS: u32>(strip: *const u8, dim: usize, t: usize) {
-    let fields = match BITS {
-        8 => 1,
-        4 => 2,
-        _ => 4,
-    };
-    if t.is_multiple_of(fields) {
-        fetch(strip.wrapping_add(64 * (t / fields)));
-    }
-    if BITS == 3 && t.is_multiple_of(8) {
-        fetch(strip.wrapping_add(64 * (dim / 16 + t / 8)));
-    }
-}
+/// Blocks of the widest head.
+const MAX_BLOCKS: usize = 16;
 
 #[inline(always)]
-unsafe fn codes_scores_bits<S: Simd, const G: usize, const BITS: u32>(
+unsafe fn code_scores<S: Simd, const G: usize, const BITS: u32, const TABLE: bool>(
     layout: &Layout,
     codes: &Codes,
     queries: &Prepared<'_>,
@@ -376,20 +275,26 @@ unsafe fn codes_scores_bits<S: Simd, const G: usize, const BITS: u32>(
     stride: usize,
 ) {
     let (dim, bytes) = (layout.dim, layout.strip_bytes());
-    let (words, blocks) = (dim / 4, dim / BLOCK);
+    let (words, blocks, code_bytes) = (dim / 4, dim / BLOCK, layout.code_bytes());
+    let (by_block, by_slot) = (codes.group == ScaleGroup::Block, codes.group == ScaleGroup::Slot);
     let levels = ByteLevels::new(codes);
+    // Per query and block: what a unit of the product is worth, and the share of the levels' offset.
+    let mut worth = [[[0.0f32; 2]; MAX_BLOCKS]; G];
+    for (g, worth) in worth.iter_mut().enumerate() {
+        for (block, worth) in worth.iter_mut().enumerate().take(blocks) {
+            let unit = queries.scale[g * blocks + block] * levels.unit;
+            *worth = [unit, -unit * levels.offset * queries.sum[g * blocks + block] as f32];
+        }
+    }
     let q = queries.packed.as_ptr();
     // SAFETY: strips, queries and out are as long as `key_scores` checked.
     unsafe {
         let table = S::table(&levels.table.unwrap_or_default());
         for (index, (strip, ahead)) in strips.each(bytes).enumerate() {
             let strip = strip.as_ptr();
-            let scales = strip.add(layout.code_bytes()).cast::<u16>();
-            for at in (layout.code_bytes()..bytes).step_by(64) {
-                fetch(ahead.wrapping_add(at));
-            }
-            let slot_scale =
-                if codes.group == ScaleGroup::Slot { S::load_f16(scales) } else { S::splat(1.0) };
+            let scales = strip.add(code_bytes).cast::<u16>();
+            fetch_lines(ahead.wrapping_add(code_bytes), bytes - code_bytes);
+            let mut scale = if by_slot { S::load_f16(scales) } else { S::splat(1.0) };
             let mut sums = [S::splat(0.0); G];
             for (sum, constant) in sums.iter_mut().zip(queries.constant) {
                 *sum = S::splat(constant);
@@ -397,26 +302,20 @@ unsafe fn codes_scores_bits<S: Simd, const G: usize, const BITS: u32>(
             for block in 0..blocks {
                 let mut products = [S::zero_i(); G];
                 for t in 0..BLOCK / 4 {
-                    let t = block * (BLOCK / 4) + t;
-                    fetch_codes::<BITS>(ahead, dim, t);
-                    let mut code = load_codes::<S, BITS>(strip, dim, t);
-                    if levels.table.is_some() {
-                        code = S::lookup(table, code);
-                    }
+                    let group = block * (BLOCK / 4) + t;
+                    fetch_group::<BITS>(ahead, dim, group);
+                    let code = packed::load::<S, BITS, TABLE>(strip, dim, group, table);
                     for (g, product) in products.iter_mut().enumerate() {
-                        *product = S::dot4(*product, code, *q.add(g * words + t));
+                        *product = S::dot4(*product, code, *q.add(g * words + group));
                     }
                 }
-                let scale = match codes.group {
-                    ScaleGroup::Block => S::load_f16(scales.add(block * STRIP)),
-                    _ => slot_scale,
-                };
-                for g in 0..G {
-                    let at = g * blocks + block;
-                    let unit = S::splat(*queries.scale.get_unchecked(at) * levels.unit);
-                    let offset = S::splat((levels.offset * *queries.sum.get_unchecked(at)) as f32);
-                    let exact = S::sub(S::to_f(products[g]), offset);
-                    sums[g] = S::fma(S::mul(exact, unit), scale, sums[g]);
+                if by_block {
+                    scale = S::load_f16(scales.add(block * STRIP));
+                }
+                for (g, sum) in sums.iter_mut().enumerate() {
+                    let [unit, rest] = worth[g][block % MAX_BLOCKS];
+                    let exact = S::fma(S::to_f(products[g]), S::splat(unit), S::splat(rest));
+                    *sum = S::fma(exact, scale, *sum);
                 }
             }
             for (g, sums) in sums.iter().enumerate() {
@@ -450,12 +349,9 @@ unsafe fn decode_keys_kernel<S: Simd>(
         // SAFETY: the chunks have the sizes of the layout.
         unsafe {
             match layout.encoding {
-                Encoding::Codes(codes) => match codes.bits {
-                    8 => decode_key_codes::<S, 8>(layout, &codes, grid, strip, out),
-                    4 => decode_key_codes::<S, 4>(layout, &codes, grid, strip, out),
-                    3 => decode_key_codes::<S, 3>(layout, &codes, grid, strip, out),
-                    _ => decode_key_codes::<S, 2>(layout, &codes, grid, strip, out),
-                },
+                Encoding::Codes(codes) => for_each_kind!(codes, |BITS, TABLE| {
+                    decode_key_codes::<S, BITS, TABLE>(layout, &codes, grid, strip, out)
+                }),
                 Encoding::F32 => copy_floats::<S, F32>(strip, out),
                 Encoding::F16 => copy_floats::<S, F16>(strip, out),
                 Encoding::Bf16 => copy_floats::<S, Bf16>(strip, out),
@@ -465,15 +361,7 @@ unsafe fn decode_keys_kernel<S: Simd>(
 }
 
 #[inline(always)]
-unsafe fn copy_floats<S: Simd, E: Float>(strip: &[u8], out: &mut [f32]) {
-    for at in (0..out.len()).step_by(16) {
-        // SAFETY: strip and out have the sizes of the layout.
-        unsafe { S::store(out.as_mut_ptr().add(at), E::load::<S>(strip.as_ptr(), at)) };
-    }
-}
-
-#[inline(always)]
-unsafe fn decode_key_codes<S: Simd, const BITS: u32>(
+unsafe fn decode_key_codes<S: Simd, const BITS: u32, const TABLE: bool>(
     layout: &Layout,
     codes: &Codes,
     grid: Option<Grid<'_>>,
@@ -486,12 +374,9 @@ unsafe fn decode_key_codes<S: Simd, const BITS: u32>(
     unsafe {
         let table = S::table(&levels.table.unwrap_or_default());
         let scales = strip.as_ptr().add(layout.code_bytes()).cast::<u16>();
-        let offset = S::splat(-levels.offset as f32);
+        let offset = S::splat(-levels.offset);
         for t in 0..dim / 4 {
-            let mut code = load_codes::<S, BITS>(strip.as_ptr(), dim, t);
-            if levels.table.is_some() {
-                code = S::lookup(table, code);
-            }
+            let code = packed::load::<S, BITS, TABLE>(strip.as_ptr(), dim, t, table);
             for i in 0..4 {
                 let at = 4 * t + i;
                 // A product with a one-hot vector picks one byte of each lane.

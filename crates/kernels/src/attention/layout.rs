@@ -1,18 +1,20 @@
 //! How 16 slots of one KV head lie in memory: a *strip*. A page is a run of up to four strips.
 //!
-//! Keys lie dimension-major, so that one register holds one dimension (or four bytes' worth of dimensions) of 16
-//! slots; values lie slot-major, so that one slot is one row. Codes are packed so that a register unpacks by one
-//! shift and one mask, whatever the number of bits:
+//! Floats of keys lie dimension-major, so that one register holds one dimension of 16 slots; those of values slot-major.
+//! Codes lie in *groups* of 64, four in each of the 16 lanes of a register, because that is what integer products sum:
+//! of keys a lane is a slot and the four are dimensions; of values a lane is a dimension and the four are slots. Groups
+//! are packed so that a register unpacks by one shift and one mask, whatever the number of bits:
 //!
-//! | bits | a 64-byte key line holds, per lane, | a 16-byte piece of a value row holds |
-//! |---|---|---|
-//! | 8 | dimensions 4j+i | dimensions 16c+i |
-//! | 4 | field f: dimensions 8j+4f+i | field f: dimensions 32c+16f+i |
-//! | 2 | field f: dimensions 16j+4f+i | field f: dimensions 64c+16f+i |
-//! | 3 | the low two bits as above, then lines of one bit: field f: 32j+4f+i | then one u16 a 16 dimensions: bit i |
+//! | bits | field f of line j holds group |
+//! |---|---|
+//! | 8 | j |
+//! | 4 | 2j+f |
+//! | 2 | 4j+f |
+//! | 3 | the low two bits as above, then lines of one bit: 8j+f |
 //!
-//! (i < 4 is the byte within a lane of a key line, i < 16 the byte of a value piece; field f starts at bit f·bits.)
-//! The f16 scales follow, `[group][lane]`, then the f16 minima where the code has them.
+//! Field f of a byte starts at bit f·bits. Group g of keys is dimensions 4g to 4g+3; of values, slots 4s to 4s+3 of
+//! dimensions 16c to 16c+15, with g = s·dim/16 + c.
+//! The f16 scales follow, `[scale group][slot]`, then the f16 minima where the code has them.
 
 use half::{bf16, f16};
 
@@ -154,15 +156,7 @@ impl Layout {
             * match self.encoding {
                 Encoding::F32 => 4 * d,
                 Encoding::F16 | Encoding::Bf16 => 2 * d,
-                Encoding::Codes(codes) => match (codes.bits, self.side) {
-                    (8, _) => d,
-                    (4, _) => d / 2,
-                    (2, Side::Keys) => d / 4,
-                    (3, Side::Keys) => d / 4 + d / 8,
-                    (2, Side::Values) => 16 * d.div_ceil(64),
-                    (_, Side::Values) => 16 * d.div_ceil(64) + d / 8,
-                    (bits, _) => unreachable!("{bits} bits"),
-                },
+                Encoding::Codes(codes) => d * codes.bits as usize / 8,
             }
     }
 
@@ -188,12 +182,6 @@ impl Layout {
         matches!(self.encoding, Encoding::Codes(Codes { minimum: true, .. }))
     }
 
-    /// Bytes of one value row.
-    pub(crate) fn row_bytes(&self) -> usize {
-        debug_assert_eq!(self.side, Side::Values);
-        self.code_bytes() / STRIP
-    }
-
     /// Byte offset of one float of the uncoded encodings, in elements.
     fn element(&self, lane: usize, dim: usize) -> usize {
         match self.side {
@@ -205,36 +193,19 @@ impl Layout {
     /// The pieces of a code: (byte, shift, bits, shift in the code); one piece, or two for 3 bits.
     fn pieces(&self, bits: u32, lane: usize, dim: usize) -> [(usize, u32, u32, u32); 2] {
         let none = (0, 0, 0, 0);
-        match self.side {
-            Side::Keys => {
-                let (group, byte) = (dim / 4, 4 * lane + dim % 4);
-                // `fields` groups of four dimensions share a line.
-                let piece = |first_line: usize, fields: usize, bits: u32, to: u32| {
-                    (64 * (first_line + group / fields) + byte, (group % fields) as u32 * bits, bits, to)
-                };
-                match bits {
-                    8 => [piece(0, 1, 8, 0), none],
-                    4 => [piece(0, 2, 4, 0), none],
-                    2 => [piece(0, 4, 2, 0), none],
-                    _ => [piece(0, 4, 2, 0), piece(self.dim / 16, 8, 1, 2)],
-                }
-            }
-            Side::Values => {
-                let row = lane * self.row_bytes();
-                let (chunk, byte) = (dim / 16, dim % 16);
-                let piece = |fields: usize, bits: u32| {
-                    (row + 16 * (chunk / fields) + byte, (chunk % fields) as u32 * bits, bits, 0)
-                };
-                match bits {
-                    8 => [piece(1, 8), none],
-                    4 => [piece(2, 4), none],
-                    2 => [piece(4, 2), none],
-                    _ => {
-                        let masks = row + 16 * self.dim.div_ceil(64);
-                        [piece(4, 2), (masks + 2 * chunk + byte / 8, (byte % 8) as u32, 1, 2)]
-                    }
-                }
-            }
+        let (group, byte) = match self.side {
+            Side::Keys => (dim / 4, 4 * lane + dim % 4),
+            Side::Values => (lane / 4 * (self.dim / 16) + dim / 16, 4 * (dim % 16) + lane % 4),
+        };
+        // `fields` groups share a line.
+        let piece = |first_line: usize, fields: usize, bits: u32, to: u32| {
+            (64 * (first_line + group / fields) + byte, (group % fields) as u32 * bits, bits, to)
+        };
+        match bits {
+            8 => [piece(0, 1, 8, 0), none],
+            4 => [piece(0, 2, 4, 0), none],
+            2 => [piece(0, 4, 2, 0), none],
+            _ => [piece(0, 4, 2, 0), piece(self.dim / 16, 8, 1, 2)],
         }
     }
 
@@ -341,19 +312,13 @@ impl Layout {
                 }
             }
             Encoding::Codes(codes) => {
-                match self.side {
-                    // Every byte of a line belongs to one lane: whole bytes move.
-                    Side::Keys => (0..self.code_bytes() / 64)
-                        .for_each(|line| bytes(64 * line + 4 * from_lane, 64 * line + 4 * to_lane, 4)),
-                    Side::Values => {
-                        let row = self.row_bytes();
-                        bytes(row * from_lane, row * to_lane, row);
-                    }
-                }
                 let (start, rows) = (self.code_bytes(), self.groups() * (1 + codes.minimum as usize));
                 for row in 0..rows {
                     let at = |lane| start + 2 * (row * STRIP + lane);
                     bytes(at(from_lane), at(to_lane), 2);
+                }
+                for dim in 0..self.dim {
+                    self.put_code(to, to_lane, dim, self.code(from, from_lane, dim));
                 }
             }
         }

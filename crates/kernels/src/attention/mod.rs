@@ -27,13 +27,13 @@ macro_rules! dispatch {
 
 pub mod codes;
 mod dense;
+mod floats;
 mod keys;
 pub mod layout;
+mod packed;
 mod simd;
 mod softmax;
 mod strips;
-#[cfg(target_arch = "x86_64")]
-mod value_products;
 mod values;
 
 pub use dense::{dense_scores, dense_values};

@@ -1,14 +1,19 @@
 //! Weighted sums of the values of a page, and values decoded for dense products.
 
 use super::layout::{BLOCK, Codes, Encoding, Layout, Levels, STRIP, ScaleGroup, Side};
-use super::simd::{Simd, fetch};
+use super::floats::{Bf16, F16, F32, Float, copy_floats};
+use super::packed::{self, ByteLevels, fetch_group, fetch_lines, for_each_kind};
+use super::simd::Simd;
 use super::strips::Stream;
 use crate::cpu::Level;
 
+/// Strips that share the unit of their weights.
+const RUN: usize = 4;
+
 /// `out[query][dim] += Σ_slot weights[query · stride + slot] · value(slot)` over consecutive strips.
 ///
-/// `out` is `[query][dim]`, as many queries as it holds. A weight of 0 takes a slot out. With AVX-512, codes of 4 and 8 bits
-/// are multiplied as integers: weights, times their scales, are rounded to 1/127 of the largest of 64 slots.
+/// `out` is `[query][dim]`, as many queries as it holds. A weight of 0 takes a slot out. Codes are multiplied as integers:
+/// weights, times their scales, are rounded to 1/127 of the largest of 64 slots.
 ///
 /// # Panics
 /// When sizes do not fit.
@@ -24,13 +29,6 @@ pub fn value_sums(
     let queries = out.len() / layout.dim;
     assert!(layout.side == Side::Values && strips.strips.len() == count * layout.strip_bytes());
     assert!(queries == 0 || weights.len() >= (queries - 1) * stride + count * STRIP);
-    #[cfg(target_arch = "x86_64")]
-    if level.clamp() == Level::Avx512
-        && let Some(codes) = super::value_products::takes(layout)
-    {
-        // SAFETY: `clamp` gives a level that this machine runs, and the sizes are checked above.
-        return unsafe { super::value_products::sums(layout, &codes, weights, stride, strips, out) };
-    }
     // SAFETY: the level was detected on this CPU, and the sizes are checked above.
     dispatch!(level, value_sums_kernel(layout, weights, stride, strips, out))
 }
@@ -104,33 +102,12 @@ unsafe fn piece<S: Simd, const G: usize, const C: usize>(
             }
         }
         match layout.encoding {
-            Encoding::Codes(codes) => match codes.bits {
-                8 => code_rows::<S, G, C, 8>(layout, &codes, weights, stride, strips, first, &mut sums),
-                4 => code_rows::<S, G, C, 4>(layout, &codes, weights, stride, strips, first, &mut sums),
-                3 => code_rows::<S, G, C, 3>(layout, &codes, weights, stride, strips, first, &mut sums),
-                _ => code_rows::<S, G, C, 2>(layout, &codes, weights, stride, strips, first, &mut sums),
-            },
-            encoding => {
-                let element = layout.strip_bytes() / STRIP / dim;
-                for (index, (strip, ahead)) in strips.each(layout.strip_bytes()).enumerate() {
-                    for slot in 0..STRIP {
-                        let at = slot * dim + first;
-                        for line in (0..16 * C * element).step_by(64) {
-                            fetch(ahead.wrapping_add(at * element + line));
-                        }
-                        let mut row = [S::splat(0.0); C];
-                        for (c, row) in row.iter_mut().enumerate() {
-                            *row = load_floats::<S>(encoding, strip.as_ptr(), at + 16 * c);
-                        }
-                        for (g, sums) in sums.iter_mut().enumerate() {
-                            let weight = S::splat(*weights.get_unchecked(g * stride + index * STRIP + slot));
-                            for (sum, row) in sums.iter_mut().zip(row) {
-                                *sum = S::fma(row, weight, *sum);
-                            }
-                        }
-                    }
-                }
-            }
+            Encoding::Codes(codes) => for_each_kind!(codes, |BITS, TABLE| {
+                code_sums::<S, G, C, BITS, TABLE>(layout, &codes, weights, stride, strips, first, &mut sums)
+            }),
+            Encoding::F32 => float_sums::<S, F32, G, C>(layout, weights, stride, strips, first, &mut sums),
+            Encoding::F16 => float_sums::<S, F16, G, C>(layout, weights, stride, strips, first, &mut sums),
+            Encoding::Bf16 => float_sums::<S, Bf16, G, C>(layout, weights, stride, strips, first, &mut sums),
         }
         for (g, sums) in sums.iter().enumerate() {
             for (c, sum) in sums.iter().enumerate() {
@@ -140,64 +117,47 @@ unsafe fn piece<S: Simd, const G: usize, const C: usize>(
     }
 }
 
-/// Sixteen consecutive floats, the first being number `at`.
+/// Adds the weighted floats of some strips to `sums`.
 #[inline(always)]
-unsafe fn load_floats<S: Simd>(encoding: Encoding, floats: *const u8, at: usize) -> S::F {
-    // SAFETY: the caller vouches for the 16 floats.
-    unsafe {
-        match encoding {
-            Encoding::F32 => S::load(floats.cast::<f32>().add(at)),
-            Encoding::F16 => S::load_f16(floats.cast::<u16>().add(at)),
-            _ => S::load_bf16(floats.cast::<u16>().add(at)),
-        }
-    }
-}
-
-/// Sixteen codes of a value row as lanes: dimensions `16 chunk ..`.
-#[inline(always)]
-unsafe fn load_chunk<S: Simd, const BITS: u32>(row: *const u8, masks: usize, chunk: usize) -> S::I {
-    // SAFETY: the caller vouches for the chunk within the row.
-    unsafe {
-        match BITS {
-            8 => S::load_u8(row.add(16 * chunk)),
-            4 => S::field_i(S::load_u8(row.add(16 * (chunk / 2))), (chunk % 2) as u32 * 4, 15),
-            _ => {
-                let low = S::field_i(S::load_u8(row.add(16 * (chunk / 4))), (chunk % 4) as u32 * 2, 3);
-                if BITS == 2 {
-                    return low;
+unsafe fn float_sums<S: Simd, E: Float, const G: usize, const C: usize>(
+    layout: &Layout,
+    weights: &[f32],
+    stride: usize,
+    strips: Stream<'_>,
+    first: usize,
+    sums: &mut [[S::F; C]; G],
+) {
+    for (index, (strip, ahead)) in strips.each(layout.strip_bytes()).enumerate() {
+        for slot in 0..STRIP {
+            let at = slot * layout.dim + first;
+            // SAFETY: strips and weights are as long as `value_sums` checked.
+            unsafe {
+                fetch_lines(ahead.wrapping_add(at * E::BYTES), 16 * C * E::BYTES);
+                let mut row = [S::splat(0.0); C];
+                for (c, row) in row.iter_mut().enumerate() {
+                    *row = E::load::<S>(strip.as_ptr(), at + 16 * c);
                 }
-                S::join_i(low, row.add(masks + 2 * chunk).cast::<u16>().read_unaligned())
+                for (g, sums) in sums.iter_mut().enumerate() {
+                    let weight = S::splat(*weights.get_unchecked(g * stride + index * STRIP + slot));
+                    for (sum, row) in sums.iter_mut().zip(row) {
+                        *sum = S::fma(row, weight, *sum);
+                    }
+                }
             }
         }
     }
 }
 
-/// Asks for what is new of a row at this slot: its lines, and at the first slot the scales.
-#[inline(always)]
-pub(super) fn fetch_row(strip: *const u8, slot: usize, layout: &Layout) {
-    let row = layout.row_bytes();
-    for line in (slot * row).div_ceil(64)..((slot + 1) * row).div_ceil(64) {
-        fetch(strip.wrapping_add(64 * line));
-    }
-    if slot == 0 {
-        for at in (layout.code_bytes()..layout.strip_bytes()).step_by(64) {
-            fetch(strip.wrapping_add(at));
-        }
-    }
-}
+/// Weights of one query and strip, times the scales of one group, as signed bytes: four slots a word.
+type Packed = [i32; STRIP / 4];
 
+/// Adds the weighted codes of some strips to `sums`, [`RUN`] strips at a time.
+///
+/// With w' = w·s and w' ≈ u·b for |b| ≤ 127 and one u a query and run, Σ w·s·level = u·unit·(Σ b·byte − offset·Σ b). The
+/// same b stand in both sums, so that an error of b meets a level and not a byte, and is at most 0.4 % of the largest w'
+/// of the run.
 #[inline(always)]
-fn table_of(codes: &Codes) -> [f32; 16] {
-    match codes.levels {
-        Levels::Table(table) => table,
-        Levels::Linear { .. } => [0.0; 16],
-    }
-}
-
-/// Σ w·(s·level + m) = Σ (w s)·code + (Σ w (m − offset·s)): weights and scales are multiplied 16 slots at a time, and
-/// what does not depend on the code is summed once a strip.
-#[inline(always)]
-unsafe fn code_rows<S: Simd, const G: usize, const C: usize, const BITS: u32>(
+unsafe fn code_sums<S: Simd, const G: usize, const C: usize, const BITS: u32, const TABLE: bool>(
     layout: &Layout,
     codes: &Codes,
     weights: &[f32],
@@ -206,60 +166,84 @@ unsafe fn code_rows<S: Simd, const G: usize, const C: usize, const BITS: u32>(
     first: usize,
     sums: &mut [[S::F; C]; G],
 ) {
-    let (row_bytes, groups) = (layout.row_bytes(), layout.groups());
-    let masks = 16 * layout.dim.div_ceil(64);
-    let offset = match codes.levels {
-        Levels::Linear { offset } => offset as f32,
-        Levels::Table(_) => 0.0,
-    };
-    let first_group = if codes.group == ScaleGroup::Block { first / BLOCK } else { 0 };
-    // Scale groups within this piece: one of 32 dimensions each, or one for all.
-    let local_groups = if codes.group == ScaleGroup::Block { C / 2 } else { 1 };
-    // SAFETY: strips, weights and scales are as long as `value_sums` checked; C ≤ 4, so two groups at most.
+    let (dim, bytes, code_bytes, groups) =
+        (layout.dim, layout.strip_bytes(), layout.code_bytes(), layout.groups());
+    let levels = ByteLevels::new(codes);
+    // The scales of each 32 dimensions of this piece, which may be the same ones.
+    let first_scale = first / BLOCK;
+    let scale_at = |i: usize| if codes.group == ScaleGroup::Block { first_scale + i } else { 0 };
+    // SAFETY: strips, weights and scales are as long as `value_sums` checked; C is 2 or 4.
     unsafe {
-        let table = S::table_f(&table_of(codes));
-        let mut constant = [[S::splat(0.0); 2]; G];
-        for (index, (strip, ahead)) in strips.each(layout.strip_bytes()).enumerate() {
-            let scales = strip.as_ptr().add(layout.code_bytes()).cast::<u16>();
-            let mut scaled = [[[0.0f32; STRIP]; 2]; G];
-            for group in 0..local_groups {
-                let scale = S::load_f16(scales.add((first_group + group) * STRIP));
-                let mut rest = S::mul(scale, S::splat(-offset));
-                if codes.minimum {
-                    rest = S::add(rest, S::load_f16(scales.add((groups + first_group + group) * STRIP)));
-                }
-                for g in 0..G {
-                    let weight = S::load(weights.as_ptr().add(g * stride + index * STRIP));
-                    S::store(scaled[g][group].as_mut_ptr(), S::mul(weight, scale));
-                    constant[g][group] = S::fma(weight, rest, constant[g][group]);
-                }
-            }
-            #[allow(clippy::needless_range_loop)] // `slot` indexes the inner dimension of `scaled`
-            for slot in 0..STRIP {
-                let row = strip.as_ptr().add(slot * row_bytes);
-                if first == 0 {
-                    fetch_row(ahead, slot, layout);
-                }
-                let mut levels = [S::splat(0.0); C];
-                for (c, level) in levels.iter_mut().enumerate() {
-                    let code = load_chunk::<S, BITS>(row, masks, first / 16 + c);
-                    *level = match codes.levels {
-                        Levels::Linear { .. } => S::to_f(code),
-                        Levels::Table(_) => S::lookup_f(table, code),
-                    };
-                }
-                for (g, sums) in sums.iter_mut().enumerate() {
-                    for (c, sum) in sums.iter_mut().enumerate() {
-                        let group = if local_groups == 2 { c / 2 } else { 0 };
-                        *sum = S::fma(levels[c], S::splat(scaled[g][group][slot]), *sum);
+        let table = S::table(&levels.table.unwrap_or_default());
+        // What does not depend on the codes: minima, and the share of the levels' offset.
+        let mut rest = [[S::splat(0.0); 2]; G];
+        for (index, run) in strips.runs(RUN * bytes).enumerate() {
+            let weights = weights.as_ptr().add(index * RUN * STRIP);
+            let mut scaled = [[[S::splat(0.0); 2]; G]; RUN];
+            let mut largest = [S::splat(0.0); G];
+            for ((index, strip), scaled) in run.strips.chunks_exact(bytes).enumerate().zip(&mut scaled) {
+                let scales = strip.as_ptr().add(code_bytes).cast::<u16>();
+                for i in 0..C / 2 {
+                    let scale = S::load_f16(scales.add(scale_at(i) * STRIP));
+                    for g in 0..G {
+                        let weight = S::load(weights.add(g * stride + index * STRIP));
+                        scaled[g][i] = S::mul(weight, scale);
+                        let negative = S::sub(S::splat(0.0), scaled[g][i]);
+                        largest[g] = S::max(largest[g], S::max(scaled[g][i], negative));
+                        if codes.minimum {
+                            let minimum = S::load_f16(scales.add((groups + scale_at(i)) * STRIP));
+                            rest[g][i] = S::fma(weight, minimum, rest[g][i]);
+                        }
                     }
                 }
             }
+            let mut unit = [0.0f32; G];
+            let mut inverse = [0.0f32; G];
+            for g in 0..G {
+                let max = S::maximum(largest[g]);
+                unit[g] = max / 127.0 * levels.unit;
+                inverse[g] = if max > f32::MIN_POSITIVE { 127.0 / max } else { 0.0 };
+            }
+
+            let mut products = [[S::zero_i(); C]; G];
+            let mut totals = [[S::splat(0.0); 2]; G];
+            for ((strip, ahead), scaled) in run.each(bytes).zip(&scaled) {
+                let mut packed: [[Packed; 2]; G] = [[[0; STRIP / 4]; 2]; G];
+                for g in 0..G {
+                    for i in 0..C / 2 {
+                        let rounded = S::round(S::mul(scaled[g][i], S::splat(inverse[g])));
+                        totals[g][i] = S::add(totals[g][i], rounded);
+                        S::store_i8(packed[g][i].as_mut_ptr().cast(), rounded);
+                    }
+                }
+                if first == 0 {
+                    fetch_lines(ahead.wrapping_add(code_bytes), bytes - code_bytes);
+                }
+                for slots in 0..STRIP / 4 {
+                    for c in 0..C {
+                        let group = slots * (dim / 16) + first / 16 + c;
+                        fetch_group::<BITS>(ahead, dim, group);
+                        let code = packed::load::<S, BITS, TABLE>(strip.as_ptr(), dim, group, table);
+                        for g in 0..G {
+                            products[g][c] = S::dot4(products[g][c], code, packed[g][c / 2][slots]);
+                        }
+                    }
+                }
+            }
+            for g in 0..G {
+                for i in 0..C / 2 {
+                    rest[g][i] = S::fma(totals[g][i], S::splat(-unit[g] * levels.offset), rest[g][i]);
+                }
+                for c in 0..C {
+                    sums[g][c] = S::fma(S::to_f(products[g][c]), S::splat(unit[g]), sums[g][c]);
+                }
+            }
         }
-        for (g, sums) in sums.iter_mut().enumerate() {
-            for (c, sum) in sums.iter_mut().enumerate() {
-                let group = if local_groups == 2 { c / 2 } else { 0 };
-                *sum = S::add(*sum, S::splat(S::sum(constant[g][group])));
+        for (sums, rest) in sums.iter_mut().zip(&rest) {
+            for i in 0..C / 2 {
+                let rest = S::splat(S::sum(rest[i]));
+                sums[2 * i] = S::add(sums[2 * i], rest);
+                sums[2 * i + 1] = S::add(sums[2 * i + 1], rest);
             }
         }
     }
@@ -284,62 +268,53 @@ unsafe fn decode_values_kernel<S: Simd>(layout: &Layout, strips: &[u8], out: &mu
         // SAFETY: the chunks have the sizes of the layout.
         unsafe {
             match layout.encoding {
-                Encoding::Codes(codes) => match codes.bits {
-                    8 => decode_rows::<S, 8>(layout, &codes, strip, out),
-                    4 => decode_rows::<S, 4>(layout, &codes, strip, out),
-                    3 => decode_rows::<S, 3>(layout, &codes, strip, out),
-                    _ => decode_rows::<S, 2>(layout, &codes, strip, out),
-                },
-                encoding => {
-                    for at in (0..STRIP * dim).step_by(16) {
-                        let row = load_floats::<S>(encoding, strip.as_ptr(), at);
-                        S::store(out.as_mut_ptr().add(at), row);
-                    }
-                }
+                Encoding::Codes(codes) => for_each_kind!(codes, |BITS, TABLE| {
+                    decode_value_codes::<S, BITS, TABLE>(layout, &codes, strip, out)
+                }),
+                Encoding::F32 => copy_floats::<S, F32>(strip, out),
+                Encoding::F16 => copy_floats::<S, F16>(strip, out),
+                Encoding::Bf16 => copy_floats::<S, Bf16>(strip, out),
             }
         }
     }
 }
 
 #[inline(always)]
-unsafe fn decode_rows<S: Simd, const BITS: u32>(
+unsafe fn decode_value_codes<S: Simd, const BITS: u32, const TABLE: bool>(
     layout: &Layout,
     codes: &Codes,
     strip: &[u8],
     out: &mut [f32],
 ) {
-    let (dim, row_bytes, groups) = (layout.dim, layout.row_bytes(), layout.groups());
-    let masks = 16 * dim.div_ceil(64);
-    let offset = match codes.levels {
-        Levels::Linear { offset } => offset as f32,
-        Levels::Table(_) => 0.0,
-    };
+    let (dim, groups) = (layout.dim, layout.groups());
+    let levels = ByteLevels::new(codes);
     // SAFETY: strip and out have the sizes of the layout.
     unsafe {
-        let table = S::table_f(&table_of(codes));
+        let table = S::table(&levels.table.unwrap_or_default());
         let tail = strip.as_ptr().add(layout.code_bytes()).cast::<u16>();
+        // value = byte · scale + minimum
         let mut scales = [[0.0f32; STRIP]; 16];
         let mut minima = [[0.0f32; STRIP]; 16];
         for group in 0..groups {
-            let scale = S::load_f16(tail.add(group * STRIP));
-            let mut rest = S::mul(scale, S::splat(-offset));
+            let scale = S::mul(S::load_f16(tail.add(group * STRIP)), S::splat(levels.unit));
+            let mut rest = S::mul(scale, S::splat(-levels.offset));
             if codes.minimum {
                 rest = S::add(rest, S::load_f16(tail.add((groups + group) * STRIP)));
             }
             S::store(scales[group].as_mut_ptr(), scale);
             S::store(minima[group].as_mut_ptr(), rest);
         }
-        for slot in 0..STRIP {
-            let row = strip.as_ptr().add(slot * row_bytes);
+        for slots in 0..STRIP / 4 {
             for chunk in 0..dim / 16 {
-                let code = load_chunk::<S, BITS>(row, masks, chunk);
-                let level = match codes.levels {
-                    Levels::Linear { .. } => S::to_f(code),
-                    Levels::Table(_) => S::lookup_f(table, code),
-                };
+                let code = packed::load::<S, BITS, TABLE>(strip.as_ptr(), dim, slots * (dim / 16) + chunk, table);
                 let group = if codes.group == ScaleGroup::Block { chunk / 2 } else { 0 };
-                let value = S::fma(level, S::splat(scales[group][slot]), S::splat(minima[group][slot]));
-                S::store(out.as_mut_ptr().add(slot * dim + 16 * chunk), value);
+                for i in 0..4 {
+                    let slot = 4 * slots + i;
+                    // A product with a one-hot vector picks one byte of each lane.
+                    let byte = S::to_f(S::dot4(S::zero_i(), code, 1 << (8 * i)));
+                    let value = S::fma(byte, S::splat(scales[group][slot]), S::splat(minima[group][slot]));
+                    S::store(out.as_mut_ptr().add(slot * dim + 16 * chunk), value);
+                }
             }
         }
     }

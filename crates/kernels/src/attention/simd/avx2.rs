@@ -26,7 +26,6 @@ impl Simd for Avx2 {
     type F = [__m256; 2];
     type I = [__m256i; 2];
     type B = [__m256i; 2];
-    type T = [__m256; 2];
     type W = [[__m256i; 2]; 2];
 
     #[inline(always)]
@@ -85,6 +84,15 @@ impl Simd for Avx2 {
     unsafe fn round(x: Self::F) -> Self::F {
         const NEAREST: i32 = _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC;
         unsafe { [_mm256_round_ps::<NEAREST>(x[0]), _mm256_round_ps::<NEAREST>(x[1])] }
+    }
+    #[inline(always)]
+    unsafe fn store_i8(p: *mut i8, x: Self::F) {
+        unsafe {
+            let words = _mm256_packs_epi32(_mm256_cvtps_epi32(x[0]), _mm256_cvtps_epi32(x[1]));
+            let words = _mm256_permute4x64_epi64::<0b11_01_10_00>(words);
+            let (low, high) = (_mm256_castsi256_si128(words), _mm256_extracti128_si256::<1>(words));
+            _mm_storeu_si128(p.cast(), _mm_packs_epi16(low, high));
+        }
     }
     #[inline(always)]
     unsafe fn exp2i(x: Self::F) -> Self::F {
@@ -198,53 +206,6 @@ impl Simd for Avx2 {
                 _mm256_cvtepu16_epi32(_mm_loadu_si128(p.cast())),
                 _mm256_cvtepu16_epi32(_mm_loadu_si128(p.add(8).cast())),
             ]
-        }
-    }
-    #[inline(always)]
-    unsafe fn load_u8(p: *const u8) -> Self::I {
-        unsafe {
-            let bytes = _mm_loadu_si128(p.cast());
-            [_mm256_cvtepu8_epi32(bytes), _mm256_cvtepu8_epi32(_mm_srli_si128::<8>(bytes))]
-        }
-    }
-    #[inline(always)]
-    unsafe fn field_i(a: Self::I, n: u32, mask: i32) -> Self::I {
-        unsafe {
-            let (n, mask) = (_mm_cvtsi32_si128(n as i32), _mm256_set1_epi32(mask));
-            [
-                _mm256_and_si256(_mm256_srl_epi32(a[0], n), mask),
-                _mm256_and_si256(_mm256_srl_epi32(a[1], n), mask),
-            ]
-        }
-    }
-    #[inline(always)]
-    unsafe fn join_i(a: Self::I, bits: u16) -> Self::I {
-        unsafe {
-            let lane = _mm256_setr_epi32(1, 2, 4, 8, 16, 32, 64, 128);
-            let four = _mm256_set1_epi32(4);
-            let low = _mm256_and_si256(_mm256_set1_epi32(bits as i32), lane);
-            let high = _mm256_and_si256(_mm256_set1_epi32((bits >> 8) as i32), lane);
-            [
-                _mm256_or_si256(a[0], _mm256_and_si256(_mm256_cmpeq_epi32(low, lane), four)),
-                _mm256_or_si256(a[1], _mm256_and_si256(_mm256_cmpeq_epi32(high, lane), four)),
-            ]
-        }
-    }
-    #[inline(always)]
-    unsafe fn table_f(table: &[f32; 16]) -> Self::T {
-        unsafe { Self::load(table.as_ptr()) }
-    }
-    #[inline(always)]
-    unsafe fn lookup_f(table: Self::T, index: Self::I) -> Self::F {
-        unsafe {
-            let mut out = [_mm256_setzero_ps(); 2];
-            for (out, i) in out.iter_mut().zip(index) {
-                let low = _mm256_permutevar8x32_ps(table[0], i);
-                let high = _mm256_permutevar8x32_ps(table[1], i);
-                // Bit 3 of the index, moved to the sign, chooses the upper half of the table.
-                *out = _mm256_blendv_ps(low, high, _mm256_castsi256_ps(_mm256_slli_epi32::<28>(i)));
-            }
-            out
         }
     }
 }

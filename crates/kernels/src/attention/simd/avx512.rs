@@ -11,7 +11,6 @@ impl Simd for Avx512 {
     type F = __m512;
     type I = __m512i;
     type B = __m512i;
-    type T = __m512;
     type W = [__m512i; 2];
 
     #[inline(always)]
@@ -60,6 +59,10 @@ impl Simd for Avx512 {
     #[inline(always)]
     unsafe fn round(x: __m512) -> __m512 {
         unsafe { _mm512_roundscale_ps::<{ _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC }>(x) }
+    }
+    #[inline(always)]
+    unsafe fn store_i8(p: *mut i8, x: __m512) {
+        unsafe { _mm_storeu_si128(p.cast(), _mm512_cvtepi32_epi8(_mm512_cvtps_epi32(x))) }
     }
     #[inline(always)]
     unsafe fn exp2i(x: __m512) -> __m512 {
@@ -137,26 +140,6 @@ impl Simd for Avx512 {
     #[inline(always)]
     unsafe fn load_u16(p: *const u16) -> __m512i {
         unsafe { _mm512_cvtepu16_epi32(_mm256_loadu_si256(p.cast())) }
-    }
-    #[inline(always)]
-    unsafe fn load_u8(p: *const u8) -> __m512i {
-        unsafe { _mm512_cvtepu8_epi32(_mm_loadu_si128(p.cast())) }
-    }
-    #[inline(always)]
-    unsafe fn field_i(a: __m512i, n: u32, mask: i32) -> __m512i {
-        unsafe { _mm512_and_si512(_mm512_srl_epi32(a, _mm_cvtsi32_si128(n as i32)), _mm512_set1_epi32(mask)) }
-    }
-    #[inline(always)]
-    unsafe fn join_i(a: __m512i, bits: u16) -> __m512i {
-        unsafe { _mm512_mask_or_epi32(a, bits, a, _mm512_set1_epi32(4)) }
-    }
-    #[inline(always)]
-    unsafe fn table_f(table: &[f32; 16]) -> __m512 {
-        unsafe { _mm512_loadu_ps(table.as_ptr()) }
-    }
-    #[inline(always)]
-    unsafe fn lookup_f(table: __m512, index: __m512i) -> __m512 {
-        unsafe { _mm512_permutexvar_ps(index, table) }
     }
 }
 

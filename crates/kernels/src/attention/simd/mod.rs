@@ -41,6 +41,8 @@ pub(crate) trait Simd: Copy {
     unsafe fn fma(a: Self::F, b: Self::F, c: Self::F) -> Self::F;
     /// To the nearest integer, ties to even.
     unsafe fn round(x: Self::F) -> Self::F;
+    /// Stores 16 integers of magnitude 127 at most as signed bytes.
+    unsafe fn store_i8(p: *mut i8, x: Self::F);
     /// 2^x for integers −126 ≤ x ≤ 127; 0 for −127.
     unsafe fn exp2i(x: Self::F) -> Self::F;
     unsafe fn sum(a: Self::F) -> f32;
@@ -70,18 +72,6 @@ pub(crate) trait Simd: Copy {
     unsafe fn store_w(p: *mut u16, x: Self::W);
     /// 16 `u16`, each widened to a lane.
     unsafe fn load_u16(p: *const u16) -> Self::I;
-
-    /// 16 bytes, each widened to a lane.
-    unsafe fn load_u8(p: *const u8) -> Self::I;
-    /// Lanes shifted right by `n` and masked.
-    unsafe fn field_i(a: Self::I, n: u32, mask: i32) -> Self::I;
-    /// `a | mask_bit(lane) << 2`.
-    unsafe fn join_i(a: Self::I, bits: u16) -> Self::I;
-    /// A table of 16 floats, made ready for [`Simd::lookup_f`].
-    type T: Copy;
-    unsafe fn table_f(table: &[f32; 16]) -> Self::T;
-    /// `table[index]`, lane by lane; indexes below 16.
-    unsafe fn lookup_f(table: Self::T, index: Self::I) -> Self::F;
 }
 
 /// Asks for the cache line at `p`, which need not be valid.

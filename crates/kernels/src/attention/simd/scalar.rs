@@ -21,7 +21,6 @@ impl Simd for Scalar {
     type F = [f32; 16];
     type I = [i32; 16];
     type B = [u8; 64];
-    type T = [f32; 16];
     type W = [u16; 64];
 
     unsafe fn splat(x: f32) -> Self::F {
@@ -60,6 +59,10 @@ impl Simd for Scalar {
     }
     unsafe fn round(x: Self::F) -> Self::F {
         map(x, f32::round_ties_even)
+    }
+    unsafe fn store_i8(p: *mut i8, x: Self::F) {
+        // SAFETY: see the note on the impl.
+        unsafe { p.cast::<[i8; 16]>().write_unaligned(map(x, |x| x as i8)) }
     }
     unsafe fn exp2i(x: Self::F) -> Self::F {
         map(x, |x| f32::from_bits(((x as i32 + 127) as u32) << 23))
@@ -116,21 +119,5 @@ impl Simd for Scalar {
     unsafe fn load_u16(p: *const u16) -> Self::I {
         // SAFETY: see the note on the impl.
         map(unsafe { p.cast::<[u16; 16]>().read_unaligned() }, |x| x as i32)
-    }
-    unsafe fn load_u8(p: *const u8) -> Self::I {
-        // SAFETY: see the note on the impl.
-        map(unsafe { p.cast::<[u8; 16]>().read_unaligned() }, |b| b as i32)
-    }
-    unsafe fn field_i(a: Self::I, n: u32, mask: i32) -> Self::I {
-        map(a, |a| (a >> n) & mask)
-    }
-    unsafe fn join_i(a: Self::I, bits: u16) -> Self::I {
-        std::array::from_fn(|i| a[i] | ((bits >> i & 1) as i32) << 2)
-    }
-    unsafe fn table_f(table: &[f32; 16]) -> Self::T {
-        *table
-    }
-    unsafe fn lookup_f(table: Self::T, index: Self::I) -> Self::F {
-        map(index, |i| table[i as usize])
     }
 }

@@ -1,0 +1,45 @@
+//! How kernels read floats of a strip.
+
+use super::simd::Simd;
+
+/// How the floats of a strip are read.
+pub(super) trait Float {
+    /// Bytes of one.
+    const BYTES: usize;
+    /// 16 consecutive floats, the first being number `at`.
+    ///
+    /// # Safety
+    /// As [`Simd`].
+    unsafe fn load<S: Simd>(floats: *const u8, at: usize) -> S::F;
+}
+
+macro_rules! float {
+    ($name:ident, $element:ty, $load:ident) => {
+        pub(super) struct $name;
+
+        impl Float for $name {
+            const BYTES: usize = size_of::<$element>();
+            #[inline(always)]
+            unsafe fn load<S: Simd>(floats: *const u8, at: usize) -> S::F {
+                // SAFETY: the caller's.
+                unsafe { S::$load(floats.cast::<$element>().add(at)) }
+            }
+        }
+    };
+}
+
+float!(F32, f32, load);
+float!(F16, u16, load_f16);
+float!(Bf16, u16, load_bf16);
+
+/// The floats of a strip in f32, in their order.
+///
+/// # Safety
+/// As [`Simd`]; the strip holds as many as `out`.
+#[inline(always)]
+pub(super) unsafe fn copy_floats<S: Simd, E: Float>(strip: &[u8], out: &mut [f32]) {
+    for at in (0..out.len()).step_by(16) {
+        // SAFETY: strip and out have the sizes of the layout.
+        unsafe { S::store(out.as_mut_ptr().add(at), E::load::<S>(strip.as_ptr(), at)) };
+    }
+}
