@@ -7,7 +7,9 @@ use crate::partial::Partial;
 use crate::profile::{Part, Stopwatch};
 use crate::read::View;
 use sketchkv_kernels::attention::layout::STRIP;
-use sketchkv_kernels::attention::{Queries, add_scaled, dense_scores, dense_values, exponentials, maximum};
+use sketchkv_kernels::attention::{
+    Queries, add_scaled, dense_scores, dense_values, exponentials, maximum, prefetch,
+};
 use sketchkv_kernels::{ThreadPool, for_each_mut, for_each_pair_mut};
 use std::ops::Range;
 use std::sync::Mutex;
@@ -124,6 +126,8 @@ impl Run {
 struct RunTask {
     head: usize,
     runs: Vec<Run>,
+    /// How many runs ahead memory is asked for: as far as a page is long.
+    distance: usize,
     /// Exponentials of the scores, `[query][strip][16]`.
     scores: Vec<f32>,
     max: Vec<f32>,
@@ -233,7 +237,7 @@ impl Call<'_> {
                 if tasks.len() == count {
                     tasks.push(RunTask::default());
                 }
-                tasks[count].set(head, strips);
+                tasks[count].set(head, strips, heads[head].read.is_some());
                 count += 1;
             }
         }
@@ -471,15 +475,25 @@ impl Call<'_> {
     }
 }
 
+/// What is read as number `index`: the keys of all runs, then their values.
+fn read<'h>(runs: &[Run], env: Env<'_>, head: &'h Head, index: usize) -> &'h [u8] {
+    match (runs.get(index), runs.get(index.wrapping_sub(runs.len()))) {
+        (Some(run), _) => run.page(head).keys_of(env.format, run.strips()),
+        (None, Some(run)) => run.page(head).values_of(env.format, run.strips()),
+        (None, None) => &[],
+    }
+}
+
 impl RunTask {
-    /// Takes some ascending strips of a head.
-    fn set(&mut self, head: usize, strips: &[u32]) {
+    /// Takes some ascending strips of a head: of a `sparse` read one by one, else page by page.
+    fn set(&mut self, head: usize, strips: &[u32], sparse: bool) {
         self.head = head;
         self.runs.clear();
+        self.distance = if sparse { PAGE_STRIPS } else { 1 };
         for &strip in strips {
             let (page, strip) = (strip / PAGE_STRIPS as u32, (strip % PAGE_STRIPS as u32) as u8);
             match self.runs.last_mut() {
-                Some(run) if run.page == page && run.end == strip => run.end += 1,
+                Some(run) if !sparse && run.page == page && run.end == strip => run.end += 1,
                 _ => self.runs.push(Run { page, first: strip, end: strip + 1 }),
             }
         }
@@ -490,13 +504,12 @@ impl RunTask {
         let stride = self.runs.iter().map(|run| run.strips().len()).sum::<usize>() * STRIP;
         self.scores.resize(group * stride, 0.0);
         let mut at = 0;
-        let values = |run: &Run| run.page(head).values_of(env.format, run.strips());
         for (index, run) in self.runs.iter().enumerate() {
+            if let Some(after) = self.runs.get(index + 2 * self.distance) {
+                prefetch(after.page(head));
+            }
+            let ahead = read(&self.runs, env, head, index + self.distance);
             let scores = &mut self.scores[at..];
-            let ahead = match self.runs.get(index + 1) {
-                Some(next) => next.page(head).keys_of(env.format, next.strips()),
-                None => values(&self.runs[0]),
-            };
             run.page(head).scores(env.level, env.format, queries, run.strips(), ahead, scores, stride);
             for strip in run.strips() {
                 let mut dead = !(head.live()[run.page as usize] >> (strip * STRIP)) as u16;
@@ -520,7 +533,7 @@ impl RunTask {
         let mut at = 0;
         for (index, run) in self.runs.iter().enumerate() {
             let (weights, strips) = (&self.scores[at..], run.strips());
-            let ahead = self.runs.get(index + 1).map_or(&[][..], values);
+            let ahead = read(&self.runs, env, head, self.runs.len() + index + self.distance);
             run.page(head).add_values(env.level, env.format, weights, stride, strips, ahead, &mut self.acc);
             at += run.strips().len() * STRIP;
         }

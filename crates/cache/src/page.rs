@@ -4,7 +4,9 @@ use crate::format::Format;
 use crate::store::to_f16;
 use half::f16;
 use sketchkv_kernels::attention::layout::{Codes, Encoding, Grid, Layout, STRIP};
-use sketchkv_kernels::attention::{Queries, Stream, Strips, decode_keys, decode_values, key_scores, value_sums};
+use sketchkv_kernels::attention::{
+    Queries, Stream, Strips, decode_keys, decode_values, key_scores, value_sums,
+};
 use sketchkv_kernels::cpu::Level;
 use std::ops::Range;
 

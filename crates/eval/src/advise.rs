@@ -4,8 +4,7 @@ use sketchkv_cache::Spec;
 use sketchkv_model::Model;
 
 /// Caches of all tokens: those that fit the budget need no eviction.
-const UNCAPPED: [&str; 6] =
-    ["full", "full+q8", "full+k=q8+v=q4", "full+q4h", "full+tq4", "full+k=q4h+v=tq3"];
+const UNCAPPED: [&str; 6] = ["full", "full+q8", "full+k=q8+v=q4", "full+q4h", "full+tq4", "full+k=q4h+v=tq3"];
 
 /// Caches that are held to the budget.
 const CAPPED: [&str; 6] =

@@ -57,9 +57,15 @@ fn benches(c: &mut Criterion) {
                 b.iter(|| {
                     for page in pages.chunks_exact(page) {
                         match side {
-                            Side::Keys => {
-                                key_scores(level, &layout, None, &queries, page.into(), &mut scores, PAGE * STRIP)
-                            }
+                            Side::Keys => key_scores(
+                                level,
+                                &layout,
+                                None,
+                                &queries,
+                                page.into(),
+                                &mut scores,
+                                PAGE * STRIP,
+                            ),
                             Side::Values => {
                                 value_sums(level, &layout, &weights, PAGE * STRIP, page.into(), &mut sums)
                             }

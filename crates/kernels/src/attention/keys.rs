@@ -1,7 +1,7 @@
 //! Scores of a group of queries against the keys of a page, and keys decoded for dense products.
 
-use super::layout::{BLOCK, Codes, Encoding, Grid, Layout, Levels, STRIP, ScaleGroup, Side};
 use super::floats::{Bf16, F16, F32, Float, copy_floats};
+use super::layout::{BLOCK, Codes, Encoding, Grid, Layout, Levels, STRIP, ScaleGroup, Side};
 use super::packed::{self, ByteLevels, fetch_group, fetch_lines, for_each_kind};
 use super::simd::Simd;
 use super::strips::Stream;

@@ -1,3 +1,5 @@
+use super::packed::fetch_lines;
+
 /// Consecutive strips to be read, and what will be read after them.
 ///
 /// Pages lie apart in memory, where no hardware foresees the next one: kernels fetch it line by line while they work on
@@ -27,8 +29,16 @@ impl<'a> Stream<'a> {
     #[inline(always)]
     pub(super) fn each(self, bytes: usize) -> impl Iterator<Item = (&'a [u8], *const u8)> {
         let ahead = self.ahead.chunks_exact(bytes).map(Some).chain(std::iter::repeat(None));
-        self.strips.chunks_exact(bytes).zip(ahead).map(|(strip, ahead)| (strip, ahead.unwrap_or(strip).as_ptr()))
+        self.strips
+            .chunks_exact(bytes)
+            .zip(ahead)
+            .map(|(strip, ahead)| (strip, ahead.unwrap_or(strip).as_ptr()))
     }
+}
+
+/// Asks for the cache lines of a value that will be needed soon.
+pub fn prefetch<T>(value: &T) {
+    fetch_lines(std::ptr::from_ref(value).cast(), size_of::<T>());
 }
 
 /// A growable buffer of bytes that starts on a cache line, for the strips of a page.

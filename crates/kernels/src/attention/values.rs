@@ -1,7 +1,7 @@
 //! Weighted sums of the values of a page, and values decoded for dense products.
 
-use super::layout::{BLOCK, Codes, Encoding, Layout, Levels, STRIP, ScaleGroup, Side};
 use super::floats::{Bf16, F16, F32, Float, copy_floats};
+use super::layout::{BLOCK, Codes, Encoding, Layout, Levels, STRIP, ScaleGroup, Side};
 use super::packed::{self, ByteLevels, fetch_group, fetch_lines, for_each_kind};
 use super::simd::Simd;
 use super::strips::Stream;
@@ -306,7 +306,8 @@ unsafe fn decode_value_codes<S: Simd, const BITS: u32, const TABLE: bool>(
         }
         for slots in 0..STRIP / 4 {
             for chunk in 0..dim / 16 {
-                let code = packed::load::<S, BITS, TABLE>(strip.as_ptr(), dim, slots * (dim / 16) + chunk, table);
+                let code =
+                    packed::load::<S, BITS, TABLE>(strip.as_ptr(), dim, slots * (dim / 16) + chunk, table);
                 let group = if codes.group == ScaleGroup::Block { chunk / 2 } else { 0 };
                 for i in 0..4 {
                     let slot = 4 * slots + i;
