@@ -14,8 +14,11 @@ use sketchkv_kernels::{ThreadPool, for_each_mut, for_each_pair_mut};
 use std::ops::Range;
 use std::sync::Mutex;
 
-/// Strips one task reads in a single-token step.
+/// The fewest strips that one task of a single-token step reads.
 const TASK_STRIPS: usize = 16;
+/// Tasks that the strips of a head are cut into, when there are enough of them: more share the work better, fewer have
+/// less to put together.
+const TASKS: usize = 12;
 /// Bytes of scores that one task of a longer chunk keeps, so that they stay in the second-level cache.
 const TASK_SCORES: usize = 512 << 10;
 
@@ -97,9 +100,14 @@ pub(crate) struct HeadScratch {
 }
 
 impl HeadScratch {
+    /// Strips of a task of a single-token step, in whole pages.
+    fn task_strips(&self) -> usize {
+        self.strips.len().div_ceil(TASKS).next_multiple_of(PAGE_STRIPS).max(TASK_STRIPS)
+    }
+
     /// Tasks of a single-token step.
     fn tasks(&self) -> usize {
-        self.strips.len().div_ceil(TASK_STRIPS)
+        self.strips.len().div_ceil(self.task_strips())
     }
 }
 
@@ -125,6 +133,8 @@ impl Run {
 #[derive(Default)]
 struct RunTask {
     head: usize,
+    /// Which of the head's tasks it is.
+    number: usize,
     runs: Vec<Run>,
     /// How many runs ahead memory is asked for: as far as a page is long.
     distance: usize,
@@ -233,11 +243,11 @@ impl Call<'_> {
         }
         let mut count = 0;
         for (head, own) in own.iter().enumerate() {
-            for strips in own.strips.chunks(TASK_STRIPS) {
+            for number in 0..own.tasks() {
                 if tasks.len() == count {
                     tasks.push(RunTask::default());
                 }
-                tasks[count].set(head, strips, heads[head].read.is_some());
+                (tasks[count].head, tasks[count].number) = (head, number);
                 count += 1;
             }
         }
@@ -245,7 +255,9 @@ impl Call<'_> {
         {
             let (heads, own) = (&*heads, &*own);
             for_each_mut(self.pool, tasks, |_, task| {
-                task.attend(self.env, &heads[task.head], &own[task.head].queries);
+                let (head, own) = (&heads[task.head], &own[task.head]);
+                task.set(own, head.read.is_some());
+                task.attend(self.env, head, &own.queries);
             });
         }
         let tasks = &*tasks;
@@ -485,12 +497,12 @@ fn read<'h>(runs: &[Run], env: Env<'_>, head: &'h Head, index: usize) -> &'h [u8
 }
 
 impl RunTask {
-    /// Takes some ascending strips of a head: of a `sparse` read one by one, else page by page.
-    fn set(&mut self, head: usize, strips: &[u32], sparse: bool) {
-        self.head = head;
+    /// Takes its part of a head's strips: of a `sparse` read one by one, else page by page.
+    fn set(&mut self, own: &HeadScratch, sparse: bool) {
         self.runs.clear();
         self.distance = if sparse { PAGE_STRIPS } else { 1 };
-        for &strip in strips {
+        let strips = own.task_strips();
+        for &strip in own.strips.iter().skip(self.number * strips).take(strips) {
             let (page, strip) = (strip / PAGE_STRIPS as u32, (strip % PAGE_STRIPS as u32) as u8);
             match self.runs.last_mut() {
                 Some(run) if !sparse && run.page == page && run.end == strip => run.end += 1,

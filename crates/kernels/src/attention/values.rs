@@ -219,6 +219,7 @@ unsafe fn code_sums<S: Simd, const G: usize, const C: usize, const BITS: u32, co
                 if first == 0 {
                     fetch_lines(ahead.wrapping_add(code_bytes), bytes - code_bytes);
                 }
+                #[allow(clippy::needless_range_loop)] // `slots` indexes the inner dimension of `packed`
                 for slots in 0..STRIP / 4 {
                     for c in 0..C {
                         let group = slots * (dim / 16) + first / 16 + c;
