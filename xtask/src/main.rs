@@ -1,5 +1,6 @@
 //! Chores of the sketchkv repository: `cargo xtask test` is what CI runs.
 
+mod browser;
 mod callgrind;
 mod command;
 mod docs;

@@ -1,6 +1,7 @@
 //! `cargo xtask test`: everything that must hold before a change lands.
 
 use crate::{
+    browser,
     command::{self, cargo, in_ci, sketchkv, succeeds},
     docs, fuzz,
     tools::{DENY, NEXTEST},
@@ -40,6 +41,7 @@ const STAGES: &[Stage] = &[
     Stage { name: "clippy", about: "clippy has no warning in any target", run: clippy },
     Stage { name: "deny", about: "licences, bans, sources and advisories of the dependencies", run: deny },
     Stage { name: "model", about: "the real model is there and has the right SHA-256", run: model },
+    Stage { name: "browser", about: "a browser to test the report in is there", run: browser::ensure },
     Stage { name: "tests", about: "all tests, by nextest", run: tests },
     Stage { name: "levels", about: "the numeric crates again at lower instruction-set levels", run: levels },
     Stage { name: "doctests", about: "the examples in the documentation run", run: doctests },

@@ -136,7 +136,7 @@ struct RunTask {
     /// Which of the head's tasks it is.
     number: usize,
     runs: Vec<Run>,
-    /// How many runs ahead memory is asked for: as far as a page is long.
+    /// How many runs ahead memory is asked for: about a page's worth of strips.
     distance: usize,
     /// Exponentials of the scores, `[query][strip][16]`.
     scores: Vec<f32>,
@@ -256,7 +256,7 @@ impl Call<'_> {
             let (heads, own) = (&*heads, &*own);
             for_each_mut(self.pool, tasks, |_, task| {
                 let (head, own) = (&heads[task.head], &own[task.head]);
-                task.set(own, head.read.is_some());
+                task.set(own);
                 task.attend(self.env, head, &own.queries);
             });
         }
@@ -497,18 +497,18 @@ fn read<'h>(runs: &[Run], env: Env<'_>, head: &'h Head, index: usize) -> &'h [u8
 }
 
 impl RunTask {
-    /// Takes its part of a head's strips: of a `sparse` read one by one, else page by page.
-    fn set(&mut self, own: &HeadScratch, sparse: bool) {
+    /// Takes its part of a head's strips.
+    fn set(&mut self, own: &HeadScratch) {
         self.runs.clear();
-        self.distance = if sparse { PAGE_STRIPS } else { 1 };
-        let strips = own.task_strips();
-        for &strip in own.strips.iter().skip(self.number * strips).take(strips) {
+        let strips = own.strips.chunks(own.task_strips()).nth(self.number).unwrap_or_default();
+        for &strip in strips {
             let (page, strip) = (strip / PAGE_STRIPS as u32, (strip % PAGE_STRIPS as u32) as u8);
             match self.runs.last_mut() {
-                Some(run) if !sparse && run.page == page && run.end == strip => run.end += 1,
+                Some(run) if run.page == page && run.end == strip => run.end += 1,
                 _ => self.runs.push(Run { page, first: strip, end: strip + 1 }),
             }
         }
+        self.distance = (PAGE_STRIPS * self.runs.len()).div_ceil(strips.len().max(1));
     }
 
     fn attend(&mut self, env: Env<'_>, head: &Head, queries: &Queries) {
