@@ -149,29 +149,15 @@ pub fn code_scores(
     assert!(codes.len() * CODE_PAGE == slots * code_page_bytes(queries.bits) && factors.len() == slots);
     assert!(queries.count == 0 || out.len() >= (queries.count - 1) * stride + slots);
     // SAFETY: the level was detected on this CPU, and the sizes are checked above.
-    dispatch!(level, code_scores_kernel(queries, codes, factors, out, stride))
-}
-
-#[inline(always)]
-unsafe fn code_scores_kernel<S: Simd>(
-    queries: &CodeQueries,
-    codes: &[u8],
-    factors: &[f16],
-    out: &mut [f32],
-    stride: usize,
-) {
-    for first in (0..queries.count).step_by(4) {
-        let out = &mut out[first * stride..];
-        // SAFETY: as the caller's.
-        unsafe {
-            match queries.count - first {
-                1 => group_scores::<S, 1>(queries, first, codes, factors, out, stride),
-                2 => group_scores::<S, 2>(queries, first, codes, factors, out, stride),
-                3 => group_scores::<S, 3>(queries, first, codes, factors, out, stride),
-                _ => group_scores::<S, 4>(queries, first, codes, factors, out, stride),
-            }
+    for_level!(level, |S| {
+        for first in (0..queries.count).step_by(S::QUERIES) {
+            let out = &mut out[first * stride..];
+            for_queries!(S, queries.count - first, |G| S::run(
+                #[inline(always)]
+                || group_scores::<S, G>(queries, first, codes, factors, out, stride)
+            ))
         }
-    }
+    })
 }
 
 #[inline(always)]

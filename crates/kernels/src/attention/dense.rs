@@ -24,24 +24,41 @@ unsafe fn dense_scores_kernel<S: Simd>(
     out: &mut [f32],
     stride: usize,
 ) {
+    // SAFETY: the caller's. The sums of a tile stay in registers.
+    unsafe {
+        if const { S::VALUES >= 32 } {
+            score_tiles::<S, 4, 4>(dim, queries, keys, out, stride)
+        } else {
+            score_tiles::<S, 6, 1>(dim, queries, keys, out, stride)
+        }
+    }
+}
+
+/// In tiles of `Q` queries and `K` strips; what is left over one by one.
+#[inline(always)]
+unsafe fn score_tiles<S: Simd, const Q: usize, const K: usize>(
+    dim: usize,
+    queries: &[f32],
+    keys: &[f32],
+    out: &mut [f32],
+    stride: usize,
+) {
     let (count, strips) = (queries.len() / dim, keys.len() / (dim * STRIP));
     // SAFETY: as checked by the caller; a tile is within the queries and strips left.
     unsafe {
-        for strip in (0..strips).step_by(4) {
-            for query in (0..count).step_by(4) {
+        for strip in (0..strips).step_by(K) {
+            for query in (0..count).step_by(Q) {
                 let q = queries.as_ptr().add(query * dim);
                 let k = keys.as_ptr().add(strip * dim * STRIP);
                 let out = out.as_mut_ptr().add(query * stride + strip * STRIP);
-                match ((count - query).min(4), (strips - strip).min(4)) {
-                    (4, 4) => scores_tile::<S, 4, 4>(dim, q, k, out, stride),
-                    (rows, columns) => {
-                        for row in 0..rows {
-                            for column in 0..columns {
-                                let (q, k) = (q.add(row * dim), k.add(column * dim * STRIP));
-                                let out = out.add(row * stride + column * STRIP);
-                                scores_tile::<S, 1, 1>(dim, q, k, out, stride);
-                            }
-                        }
+                if query + Q <= count && strip + K <= strips {
+                    scores_tile::<S, Q, K>(dim, q, k, out, stride);
+                    continue;
+                }
+                for row in 0..Q.min(count - query) {
+                    for column in 0..K.min(strips - strip) {
+                        let (q, k) = (q.add(row * dim), k.add(column * dim * STRIP));
+                        scores_tile::<S, 1, 1>(dim, q, k, out.add(row * stride + column * STRIP), stride);
                     }
                 }
             }
@@ -113,30 +130,47 @@ unsafe fn dense_values_kernel<S: Simd>(
     slots: usize,
     out: &mut [f32],
 ) {
+    // SAFETY: the caller's. The sums of a tile stay in registers.
+    unsafe {
+        if const { S::VALUES >= 32 } {
+            value_tiles::<S, 4, 4>(dim, weights, stride, values, value_stride, slots, out)
+        } else {
+            value_tiles::<S, 6, 1>(dim, weights, stride, values, value_stride, slots, out)
+        }
+    }
+}
+
+/// In tiles of `Q` queries and `C` times 16 dimensions; what is left over in smaller ones.
+#[inline(always)]
+unsafe fn value_tiles<S: Simd, const Q: usize, const C: usize>(
+    dim: usize,
+    weights: &[f32],
+    stride: usize,
+    values: &[f32],
+    value_stride: usize,
+    slots: usize,
+    out: &mut [f32],
+) {
     let count = out.len() / dim;
     // SAFETY: as checked by the caller; a tile is within the queries and dimensions left.
     unsafe {
-        for query in (0..count).step_by(4) {
-            let w = weights.as_ptr().add(query * stride);
-            for first in (0..dim).step_by(64) {
+        for query in (0..count).step_by(Q) {
+            let (w, rows) = (weights.as_ptr().add(query * stride), Q.min(count - query));
+            for first in (0..dim).step_by(16 * C) {
                 let v = values.as_ptr().add(first);
                 let out = out.as_mut_ptr().add(query * dim + first);
-                match ((count - query).min(4), (dim - first).min(64) / 16) {
-                    (4, 4) => values_tile::<S, 4, 4>(dim, w, stride, v, value_stride, slots, out),
-                    (rows, 4) => {
-                        for row in 0..rows {
-                            let (w, out) = (w.add(row * stride), out.add(row * dim));
-                            values_tile::<S, 1, 4>(dim, w, stride, v, value_stride, slots, out);
-                        }
+                if rows == Q && first + 16 * C <= dim {
+                    values_tile::<S, Q, C>(dim, w, stride, v, value_stride, slots, out);
+                    continue;
+                }
+                for row in 0..rows {
+                    let (w, out) = (w.add(row * stride), out.add(row * dim));
+                    if first + 16 * C <= dim {
+                        values_tile::<S, 1, C>(dim, w, stride, v, value_stride, slots, out);
+                        continue;
                     }
-                    (rows, chunks) => {
-                        for row in 0..rows {
-                            for c in 0..chunks {
-                                let (w, v) = (w.add(row * stride), v.add(16 * c));
-                                let out = out.add(row * dim + 16 * c);
-                                values_tile::<S, 1, 1>(dim, w, stride, v, value_stride, slots, out);
-                            }
-                        }
+                    for at in (0..dim - first).step_by(16) {
+                        values_tile::<S, 1, 1>(dim, w, stride, v.add(at), value_stride, slots, out.add(at));
                     }
                 }
             }

@@ -1,5 +1,6 @@
 //! How kernels read floats of a strip.
 
+use super::layout::Encoding;
 use super::simd::Simd;
 
 /// How the floats of a strip are read.
@@ -32,12 +33,25 @@ float!(F32, f32, load);
 float!(F16, u16, load_f16);
 float!(Bf16, u16, load_bf16);
 
-/// The floats of a strip in f32, in their order.
+/// The floats of a strip in f32, in their order; no codes.
 ///
 /// # Safety
 /// As [`Simd`]; the strip holds as many as `out`.
 #[inline(always)]
-pub(super) unsafe fn copy_floats<S: Simd, E: Float>(strip: &[u8], out: &mut [f32]) {
+pub(super) unsafe fn decode_floats<S: Simd>(encoding: Encoding, strip: &[u8], out: &mut [f32]) {
+    // SAFETY: the caller's.
+    unsafe {
+        match encoding {
+            Encoding::F32 => copy::<S, F32>(strip, out),
+            Encoding::F16 => copy::<S, F16>(strip, out),
+            Encoding::Bf16 => copy::<S, Bf16>(strip, out),
+            Encoding::Codes(_) => unreachable!("codes are decoded elsewhere"),
+        }
+    }
+}
+
+#[inline(always)]
+unsafe fn copy<S: Simd, E: Float>(strip: &[u8], out: &mut [f32]) {
     for at in (0..out.len()).step_by(16) {
         // SAFETY: strip and out have the sizes of the layout.
         unsafe { S::store(out.as_mut_ptr().add(at), E::load::<S>(strip.as_ptr(), at)) };

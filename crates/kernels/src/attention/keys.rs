@@ -1,9 +1,9 @@
 //! Scores of a group of queries against the keys of a page, and keys decoded for dense products.
 
-use super::floats::{Bf16, F16, F32, Float, copy_floats};
+use super::floats::{Bf16, F16, F32, Float, decode_floats};
 use super::layout::{BLOCK, Codes, Encoding, Grid, Layout, Levels, STRIP, ScaleGroup, Side};
 use super::packed::{self, ByteLevels, fetch_group, fetch_lines, for_each_kind};
-use super::simd::Simd;
+use super::simd::{Multipliers, Simd};
 use super::strips::Stream;
 use crate::cpu::Level;
 
@@ -14,8 +14,8 @@ pub struct Queries {
     dim: usize,
     /// `[query][dim]`
     plain: Vec<f32>,
-    /// `[query][dim / 4]`, four signed bytes packed little-endian
-    packed: Vec<i32>,
+    /// `[query][dim / 16]`
+    packed: Vec<Multipliers>,
     /// `[query][dim / 32]`
     scale: Vec<f32>,
     /// `[query][dim / 32]`: sum of the signed bytes
@@ -28,7 +28,7 @@ impl Queries {
         (self.count, self.dim) = (plain.len() / dim, dim);
         self.plain.clear();
         self.plain.extend_from_slice(plain);
-        self.packed.resize(plain.len() / 4, 0);
+        self.packed.resize(plain.len() / LANES, Multipliers::default());
         self.scale.resize(plain.len() / BLOCK, 0.0);
         self.sum.resize(plain.len() / BLOCK, 0);
         quantize(&self.plain, &mut self.packed, &mut self.scale, &mut self.sum);
@@ -62,15 +62,15 @@ fn largest(x: &[f32]) -> f32 {
 
 /// x ≈ scale · q, blocks of 32, |q| ≤ 127.
 #[inline(always)]
-fn quantize(x: &[f32], packed: &mut [i32], scale: &mut [f32], sum: &mut [i32]) {
+fn quantize(x: &[f32], packed: &mut [Multipliers], scale: &mut [f32], sum: &mut [i32]) {
     for (block, x) in x.chunks_exact(BLOCK).enumerate() {
         let max = largest(x);
         let inverse = if max > 0.0 { 127.0 / max } else { 0.0 };
         let mut total = 0;
-        for (packed, x) in packed[block * BLOCK / 4..].iter_mut().zip(x.chunks_exact(4)) {
-            let q: [i32; 4] = std::array::from_fn(|i| (x[i] * inverse).round_ties_even() as i32);
-            total += q.iter().sum::<i32>();
-            *packed = i32::from_le_bytes(q.map(|q| q as i8 as u8));
+        for (packed, x) in packed[block * BLOCK / LANES..].iter_mut().zip(x.as_chunks::<LANES>().0) {
+            let q = x.map(|x| (x * inverse).round_ties_even() as i8);
+            total += q.iter().map(|&q| q as i32).sum::<i32>();
+            *packed = Multipliers::new(q);
         }
         scale[block] = max / 127.0;
         sum[block] = total;
@@ -98,11 +98,14 @@ pub fn key_scores(
     assert!(queries.dim == layout.dim);
     assert!(queries.count == 0 || out.len() >= (queries.count - 1) * stride + count * STRIP);
     // SAFETY: the level was detected on this CPU, and the sizes are checked above.
-    dispatch!(level, key_scores_kernel(layout, grid, queries, strips, out, stride))
+    for_level!(level, |S| key_scores_of::<S>(layout, grid, queries, strips, out, stride))
 }
 
-#[inline(always)]
-unsafe fn key_scores_kernel<S: Simd>(
+/// Nothing here is worth an instruction set; what is runs in [`Simd::run`].
+///
+/// # Safety
+/// As [`Simd`]; sizes are as [`key_scores`] checks them.
+unsafe fn key_scores_of<S: Simd>(
     layout: &Layout,
     grid: Option<Grid<'_>>,
     queries: &Queries,
@@ -110,93 +113,104 @@ unsafe fn key_scores_kernel<S: Simd>(
     out: &mut [f32],
     stride: usize,
 ) {
-    match layout.encoding {
-        Encoding::Codes(codes) if codes.group == ScaleGroup::Channel => {
-            let grid = grid.expect("per-channel codes need their grid");
-            let dim = layout.dim;
-            let (words, blocks) = (dim / 4, dim / BLOCK);
-            // Fold the scales into the queries: q·(z + s∘l) = q·z + (q∘s)·l.
-            let mut folded = [0.0f32; 512];
-            let mut packed = [0i32; 4 * 128];
-            let (mut scale, mut sum, mut constant) = ([0.0f32; 4 * 16], [0i32; 4 * 16], [0.0f32; 4]);
-            for first in (0..queries.count).step_by(4) {
-                let group = (queries.count - first).min(4);
-                for (g, constant) in constant.iter_mut().enumerate().take(group) {
-                    let q = &queries.plain[(first + g) * dim..][..dim];
-                    let mut lanes = [0.0f32; LANES];
-                    for first in (0..dim).step_by(LANES) {
-                        for (lane, sum) in lanes.iter_mut().enumerate() {
-                            let i = first + lane;
-                            folded[i] = q[i] * grid.scale[i];
-                            *sum += q[i] * grid.zero[i];
+    let (dim, words, blocks) = (layout.dim, layout.dim / LANES, layout.dim / BLOCK);
+    for first in (0..queries.count).step_by(S::QUERIES) {
+        let (count, out) = (queries.count - first, &mut out[first * stride..]);
+        let plain = &queries.plain[first * dim..];
+        let mut folded;
+        // SAFETY: the caller's.
+        unsafe {
+            match layout.encoding {
+                Encoding::F32 => for_queries!(S, count, |G| S::run(
+                    #[inline(always)]
+                    || float_scores::<S, G, F32>(layout, plain, strips, out, stride)
+                )),
+                Encoding::F16 => for_queries!(S, count, |G| S::run(
+                    #[inline(always)]
+                    || float_scores::<S, G, F16>(layout, plain, strips, out, stride)
+                )),
+                Encoding::Bf16 => for_queries!(S, count, |G| S::run(
+                    #[inline(always)]
+                    || float_scores::<S, G, Bf16>(layout, plain, strips, out, stride)
+                )),
+                Encoding::Codes(codes) => {
+                    let prepared = if codes.group == ScaleGroup::Channel {
+                        let grid = grid.expect("per-channel codes need their grid");
+                        let plain = &plain[..count.min(S::QUERIES) * dim];
+                        folded = Folded::default();
+                        S::run(
+                            #[inline(always)]
+                            || folded.set(dim, grid, plain),
+                        );
+                        folded.prepared()
+                    } else {
+                        Prepared {
+                            packed: &queries.packed[first * words..],
+                            scale: &queries.scale[first * blocks..],
+                            sum: &queries.sum[first * blocks..],
+                            constant: [0.0; MAX_QUERIES],
                         }
-                    }
-                    *constant = lanes.iter().sum();
-                    let (words, blocks) = (g * words..(g + 1) * words, g * blocks..(g + 1) * blocks);
-                    quantize(
-                        &folded[..dim],
-                        &mut packed[words],
-                        &mut scale[blocks.clone()],
-                        &mut sum[blocks],
-                    );
+                    };
+                    for_each_kind!(codes, |BITS, TABLE| for_queries!(S, count, |G| S::run(
+                        #[inline(always)]
+                        || code_scores::<S, G, BITS, TABLE>(layout, &codes, &prepared, strips, out, stride)
+                    )))
                 }
-                let prepared = Prepared { packed: &packed, scale: &scale, sum: &sum, constant };
-                // SAFETY: as the caller's.
-                unsafe {
-                    code_groups::<S>(
-                        group,
-                        layout,
-                        &codes,
-                        &prepared,
-                        strips,
-                        &mut out[first * stride..],
-                        stride,
-                    )
-                };
             }
         }
-        Encoding::Codes(codes) => {
-            let (words, blocks) = (layout.dim / 4, layout.dim / BLOCK);
-            for first in (0..queries.count).step_by(4) {
-                let prepared = Prepared {
-                    packed: &queries.packed[first * words..],
-                    scale: &queries.scale[first * blocks..],
-                    sum: &queries.sum[first * blocks..],
-                    constant: [0.0; 4],
-                };
-                let (group, out) = (queries.count - first, &mut out[first * stride..]);
-                // SAFETY: as the caller's.
-                unsafe { code_groups::<S>(group, layout, &codes, &prepared, strips, out, stride) };
-            }
-        }
-        // SAFETY: as the caller's.
-        Encoding::F32 => unsafe { float_groups::<S, F32>(layout, queries, strips, out, stride) },
-        // SAFETY: as the caller's.
-        Encoding::F16 => unsafe { float_groups::<S, F16>(layout, queries, strips, out, stride) },
-        // SAFETY: as the caller's.
-        Encoding::Bf16 => unsafe { float_groups::<S, Bf16>(layout, queries, strips, out, stride) },
     }
 }
 
-#[inline(always)]
-unsafe fn float_groups<S: Simd, E: Float>(
-    layout: &Layout,
-    queries: &Queries,
-    strips: Stream<'_>,
-    out: &mut [f32],
-    stride: usize,
-) {
-    for first in (0..queries.count).step_by(4) {
-        let (q, out) = (&queries.plain[first * layout.dim..], &mut out[first * stride..]);
-        // SAFETY: as the caller's.
-        unsafe {
-            match queries.count - first {
-                1 => float_scores::<S, 1, E>(layout, q, strips, out, stride),
-                2 => float_scores::<S, 2, E>(layout, q, strips, out, stride),
-                3 => float_scores::<S, 3, E>(layout, q, strips, out, stride),
-                _ => float_scores::<S, 4, E>(layout, q, strips, out, stride),
-            }
+/// The most queries that any instruction set serves at once.
+const MAX_QUERIES: usize = 4;
+/// The widest head.
+const MAX_DIM: usize = 512;
+
+/// Queries with the scales of a grid folded into them: q·(z + s∘l) = q·z + (q∘s)·l.
+struct Folded {
+    packed: [Multipliers; MAX_QUERIES * MAX_DIM / LANES],
+    scale: [f32; MAX_QUERIES * MAX_DIM / BLOCK],
+    sum: [i32; MAX_QUERIES * MAX_DIM / BLOCK],
+    constant: [f32; MAX_QUERIES],
+}
+
+impl Default for Folded {
+    fn default() -> Self {
+        Folded {
+            packed: [Multipliers::default(); MAX_QUERIES * MAX_DIM / LANES],
+            scale: [0.0; MAX_QUERIES * MAX_DIM / BLOCK],
+            sum: [0; MAX_QUERIES * MAX_DIM / BLOCK],
+            constant: [0.0; MAX_QUERIES],
         }
+    }
+}
+
+impl Folded {
+    #[inline(always)]
+    fn set(&mut self, dim: usize, grid: Grid<'_>, queries: &[f32]) {
+        let (words, blocks) = (dim / LANES, dim / BLOCK);
+        let mut folded = [0.0f32; MAX_DIM];
+        for (g, q) in queries.chunks_exact(dim).enumerate() {
+            let mut lanes = [0.0f32; LANES];
+            for first in (0..dim).step_by(LANES) {
+                for (lane, sum) in lanes.iter_mut().enumerate() {
+                    let i = first + lane;
+                    folded[i] = q[i] * grid.scale[i];
+                    *sum += q[i] * grid.zero[i];
+                }
+            }
+            self.constant[g] = lanes.iter().sum();
+            quantize(
+                &folded[..dim],
+                &mut self.packed[g * words..],
+                &mut self.scale[g * blocks..],
+                &mut self.sum[g * blocks..],
+            );
+        }
+    }
+
+    fn prepared(&self) -> Prepared<'_> {
+        Prepared { packed: &self.packed, scale: &self.scale, sum: &self.sum, constant: self.constant }
     }
 }
 
@@ -234,36 +248,14 @@ unsafe fn float_scores<S: Simd, const G: usize, E: Float>(
 
 /// Queries as integers; see [`Queries`]. `constant` is added to every score of a query.
 struct Prepared<'a> {
-    packed: &'a [i32],
+    packed: &'a [Multipliers],
     scale: &'a [f32],
     sum: &'a [i32],
-    constant: [f32; 4],
-}
-
-/// The scores of `count` queries, four at most.
-#[inline(always)]
-unsafe fn code_groups<S: Simd>(
-    count: usize,
-    layout: &Layout,
-    codes: &Codes,
-    queries: &Prepared<'_>,
-    strips: Stream<'_>,
-    out: &mut [f32],
-    stride: usize,
-) {
-    // SAFETY: as the caller's.
-    unsafe {
-        for_each_kind!(codes, |BITS, TABLE| match count {
-            1 => code_scores::<S, 1, BITS, TABLE>(layout, codes, queries, strips, out, stride),
-            2 => code_scores::<S, 2, BITS, TABLE>(layout, codes, queries, strips, out, stride),
-            3 => code_scores::<S, 3, BITS, TABLE>(layout, codes, queries, strips, out, stride),
-            _ => code_scores::<S, 4, BITS, TABLE>(layout, codes, queries, strips, out, stride),
-        })
-    }
+    constant: [f32; MAX_QUERIES],
 }
 
 /// Blocks of the widest head.
-const MAX_BLOCKS: usize = 16;
+const MAX_BLOCKS: usize = MAX_DIM / BLOCK;
 
 #[inline(always)]
 unsafe fn code_scores<S: Simd, const G: usize, const BITS: u32, const TABLE: bool>(
@@ -275,7 +267,7 @@ unsafe fn code_scores<S: Simd, const G: usize, const BITS: u32, const TABLE: boo
     stride: usize,
 ) {
     let (dim, bytes) = (layout.dim, layout.strip_bytes());
-    let (words, blocks, code_bytes) = (dim / 4, dim / BLOCK, layout.code_bytes());
+    let (words, blocks, code_bytes) = (dim / LANES, dim / BLOCK, layout.code_bytes());
     let (by_block, by_slot) = (codes.group == ScaleGroup::Block, codes.group == ScaleGroup::Slot);
     let levels = ByteLevels::new(codes);
     // Per query and block: what a unit of the product is worth, and the share of the levels' offset.
@@ -306,7 +298,8 @@ unsafe fn code_scores<S: Simd, const G: usize, const BITS: u32, const TABLE: boo
                     fetch_group::<BITS>(ahead, dim, group);
                     let code = packed::load::<S, BITS, TABLE>(strip, dim, group, table);
                     for (g, product) in products.iter_mut().enumerate() {
-                        *product = S::dot4(*product, code, *q.add(g * words + group));
+                        let x = &*q.add(g * words + group / 4);
+                        *product = packed::dot::<S, BITS, TABLE>(*product, code, x, group % 4);
                     }
                 }
                 if by_block {
@@ -314,7 +307,8 @@ unsafe fn code_scores<S: Simd, const G: usize, const BITS: u32, const TABLE: boo
                 }
                 for (g, sum) in sums.iter_mut().enumerate() {
                     let [unit, rest] = worth[g][block % MAX_BLOCKS];
-                    let exact = S::fma(S::to_f(products[g]), S::splat(unit), S::splat(rest));
+                    let product = S::to_f(packed::widen::<S, BITS, TABLE>(products[g]));
+                    let exact = S::fma(product, S::splat(unit), S::splat(rest));
                     *sum = S::fma(exact, scale, *sum);
                 }
             }
@@ -334,27 +328,27 @@ pub fn decode_keys(level: Level, layout: &Layout, grid: Option<Grid<'_>>, strips
     assert!(layout.side == Side::Keys && strips.len() == count * layout.strip_bytes());
     assert!(out.len() >= count * layout.dim * STRIP);
     // SAFETY: the level was detected on this CPU, and the sizes are checked above.
-    dispatch!(level, decode_keys_kernel(layout, grid, strips, out))
+    for_level!(level, |S| decode_keys_of::<S>(layout, grid, strips, out))
 }
 
-#[inline(always)]
-unsafe fn decode_keys_kernel<S: Simd>(
-    layout: &Layout,
-    grid: Option<Grid<'_>>,
-    strips: &[u8],
-    out: &mut [f32],
-) {
+/// As [`key_scores_of`].
+///
+/// # Safety
+/// As [`Simd`]; sizes are as [`decode_keys`] checks them.
+unsafe fn decode_keys_of<S: Simd>(layout: &Layout, grid: Option<Grid<'_>>, strips: &[u8], out: &mut [f32]) {
     let (dim, bytes) = (layout.dim, layout.strip_bytes());
     for (strip, out) in strips.chunks_exact(bytes).zip(out.chunks_exact_mut(dim * STRIP)) {
-        // SAFETY: the chunks have the sizes of the layout.
+        // SAFETY: the caller's; the chunks have the sizes of the layout.
         unsafe {
             match layout.encoding {
-                Encoding::Codes(codes) => for_each_kind!(codes, |BITS, TABLE| {
-                    decode_key_codes::<S, BITS, TABLE>(layout, &codes, grid, strip, out)
-                }),
-                Encoding::F32 => copy_floats::<S, F32>(strip, out),
-                Encoding::F16 => copy_floats::<S, F16>(strip, out),
-                Encoding::Bf16 => copy_floats::<S, Bf16>(strip, out),
+                Encoding::Codes(codes) => for_each_kind!(codes, |BITS, TABLE| S::run(
+                    #[inline(always)]
+                    || decode_key_codes::<S, BITS, TABLE>(layout, &codes, grid, strip, out)
+                )),
+                encoding => S::run(
+                    #[inline(always)]
+                    || decode_floats::<S>(encoding, strip, out),
+                ),
             }
         }
     }
@@ -379,9 +373,7 @@ unsafe fn decode_key_codes<S: Simd, const BITS: u32, const TABLE: bool>(
             let code = packed::load::<S, BITS, TABLE>(strip.as_ptr(), dim, t, table);
             for i in 0..4 {
                 let at = 4 * t + i;
-                // A product with a one-hot vector picks one byte of each lane.
-                let byte = S::to_f(S::dot4(S::zero_i(), code, 1 << (8 * i)));
-                let level = S::mul(S::add(byte, offset), S::splat(levels.unit));
+                let level = S::mul(S::add(S::byte(code, i as u32), offset), S::splat(levels.unit));
                 let key = match (codes.group, grid) {
                     (ScaleGroup::Channel, Some(grid)) => {
                         S::fma(level, S::splat(grid.scale[at]), S::splat(grid.zero[at]))

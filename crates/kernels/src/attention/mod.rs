@@ -4,23 +4,58 @@
 //! ([`key_scores`], [`value_sums`]); prefill decodes a page once and uses it for a block of queries
 //! ([`decode_keys`], [`dense_scores`], [`decode_values`], [`dense_values`]). [`codes`] estimates which strips are worth it.
 
-/// Runs a kernel generic over [`simd::Simd`] at a level, inside a function that has that level's instructions.
+/// Runs a kernel generic over [`simd::Simd`] at a level, compiled with that level's instructions.
 macro_rules! dispatch {
     ($level:expr, $kernel:ident($($arg:expr),* $(,)?)) => {{
+        use crate::attention::simd::Simd;
+        for_level!($level, |S| S::run(
+            #[inline(always)]
+            || $kernel::<S>($($arg),*)
+        ))
+    }};
+}
+
+/// Evaluates `$body` with the [`simd::Simd`] of a level. What is to have the level's instructions runs in its `run`.
+macro_rules! for_level {
+    ($level:expr, |$simd:ident| $body:expr) => {{
         use crate::attention::simd;
         match $level.clamp() {
             #[cfg(target_arch = "x86_64")]
             Level::Avx512 => {
+                type $simd = simd::avx512::Avx512;
                 // SAFETY: `clamp` gives a level that this machine runs.
-                unsafe { simd::avx512::run(#[inline(always)] || $kernel::<simd::avx512::Avx512>($($arg),*)) }
+                unsafe { $body }
             }
             #[cfg(target_arch = "x86_64")]
             Level::Avx2 | Level::AvxVnni => {
+                type $simd = simd::avx2::Avx2;
                 // SAFETY: `clamp` gives a level that this machine runs.
-                unsafe { simd::avx2::run(#[inline(always)] || $kernel::<simd::avx2::Avx2>($($arg),*)) }
+                unsafe { $body }
             }
-            // SAFETY: no special instructions.
-            _ => unsafe { $kernel::<simd::scalar::Scalar>($($arg),*) },
+            _ => {
+                type $simd = simd::scalar::Scalar;
+                // SAFETY: no special instructions.
+                unsafe { $body }
+            }
+        }
+    }};
+}
+
+/// Evaluates `$body` with the number of queries, or as many as the instruction set serves at once, as a constant.
+macro_rules! for_queries {
+    ($simd:ident, $queries:expr, |$n:ident| $body:expr) => {{
+        macro_rules! queries {
+            ($count:literal) => {{
+                const $n: usize = $count;
+                $body
+            }};
+        }
+        // Constants, so that only what can happen is compiled.
+        match $queries.min($simd::QUERIES) {
+            2 if const { $simd::QUERIES >= 2 } => queries!(2),
+            3 if const { $simd::QUERIES >= 3 } => queries!(3),
+            4 if const { $simd::QUERIES >= 4 } => queries!(4),
+            _ => queries!(1),
         }
     }};
 }

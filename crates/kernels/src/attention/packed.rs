@@ -1,7 +1,7 @@
 //! How kernels read packed codes: a line of 64 bytes holds four codes a lane, see [`super::layout`].
 
 use super::layout::{Codes, Levels};
-use super::simd::{Simd, fetch};
+use super::simd::{Multipliers, Simd, fetch};
 
 /// The unsigned bytes that stand for a code in integer products: level(u) = unit · (byte(u) − offset).
 pub(super) struct ByteLevels {
@@ -83,6 +83,38 @@ pub(super) unsafe fn load<S: Simd, const BITS: u32, const TABLE: bool>(
     };
     // SAFETY: the caller's.
     if TABLE { unsafe { S::lookup(table, code) } } else { code }
+}
+
+/// `acc + Σ` of the products of a group's bytes; at most [`Simd::SMALL`] before [`widen`].
+///
+/// # Safety
+/// As [`Simd`]; `n` is below 4.
+#[inline(always)]
+pub(super) unsafe fn dot<S: Simd, const BITS: u32, const TABLE: bool>(
+    acc: S::I,
+    bytes: S::B,
+    x: &Multipliers,
+    n: usize,
+) -> S::I {
+    // SAFETY: the caller's.
+    unsafe {
+        if small::<BITS, TABLE>() { S::dot4_small(acc, bytes, x, n) } else { S::dot4(acc, bytes, x, n) }
+    }
+}
+
+/// What [`dot`] added up, as ordinary integers.
+///
+/// # Safety
+/// As [`Simd`].
+#[inline(always)]
+pub(super) unsafe fn widen<S: Simd, const BITS: u32, const TABLE: bool>(acc: S::I) -> S::I {
+    // SAFETY: the caller's.
+    if small::<BITS, TABLE>() { unsafe { S::widen(acc) } } else { acc }
+}
+
+/// Whether all bytes are below 16.
+pub(super) const fn small<const BITS: u32, const TABLE: bool>() -> bool {
+    BITS <= 4 && !TABLE
 }
 
 /// Asks for the lines of a strip that [`load`] reads first at group `group`.

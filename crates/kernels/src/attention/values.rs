@@ -1,11 +1,12 @@
 //! Weighted sums of the values of a page, and values decoded for dense products.
 
-use super::floats::{Bf16, F16, F32, Float, copy_floats};
+use super::floats::{Bf16, F16, F32, Float, decode_floats};
 use super::layout::{BLOCK, Codes, Encoding, Layout, Levels, STRIP, ScaleGroup, Side};
 use super::packed::{self, ByteLevels, fetch_group, fetch_lines, for_each_kind};
-use super::simd::Simd;
+use super::simd::{Multipliers, Simd};
 use super::strips::Stream;
 use crate::cpu::Level;
+use std::mem::MaybeUninit;
 
 /// Strips that share the unit of their weights.
 const RUN: usize = 4;
@@ -30,11 +31,14 @@ pub fn value_sums(
     assert!(layout.side == Side::Values && strips.strips.len() == count * layout.strip_bytes());
     assert!(queries == 0 || weights.len() >= (queries - 1) * stride + count * STRIP);
     // SAFETY: the level was detected on this CPU, and the sizes are checked above.
-    dispatch!(level, value_sums_kernel(layout, weights, stride, strips, out))
+    for_level!(level, |S| value_sums_of::<S>(layout, weights, stride, strips, out))
 }
 
-#[inline(always)]
-unsafe fn value_sums_kernel<S: Simd>(
+/// Nothing here is worth an instruction set; what is runs in [`Simd::run`].
+///
+/// # Safety
+/// As [`Simd`]; sizes are as [`value_sums`] checks them.
+unsafe fn value_sums_of<S: Simd>(
     layout: &Layout,
     weights: &[f32],
     stride: usize,
@@ -43,57 +47,99 @@ unsafe fn value_sums_kernel<S: Simd>(
 ) {
     let dim = layout.dim;
     let queries = out.len() / dim;
-    for first in (0..queries).step_by(4) {
-        let (weights, out) = (&weights[first * stride..], &mut out[first * dim..]);
-        // SAFETY: as the caller's.
-        unsafe {
-            match queries - first {
-                1 => value_sums_group::<S, 1>(layout, weights, stride, strips, out),
-                2 => value_sums_group::<S, 2>(layout, weights, stride, strips, out),
-                3 => value_sums_group::<S, 3>(layout, weights, stride, strips, out),
-                _ => value_sums_group::<S, 4>(layout, weights, stride, strips, out),
+    for first in (0..queries).step_by(S::QUERIES) {
+        let mut call = Call { layout, weights: &weights[first * stride..], stride, strips, first: 0 };
+        let (count, out) = (queries - first, &mut out[first * dim..]);
+        let wide = const { S::VALUES >= 32 } || matches!(layout.encoding, Encoding::Codes(_));
+        // Dimensions go in pieces of 64 or 32: as many floats as keep their sums in registers.
+        while call.first < dim {
+            // SAFETY: the caller's.
+            unsafe {
+                if wide && call.first + 64 <= dim {
+                    for_queries!(S, count, |G| piece::<S, G, 4>(&call, out));
+                    call.first += 64;
+                } else {
+                    for_queries!(S, count, |G| piece::<S, G, 2>(&call, out));
+                    call.first += 32;
+                }
             }
         }
     }
 }
 
-#[inline(always)]
-unsafe fn value_sums_group<S: Simd, const G: usize>(
-    layout: &Layout,
-    weights: &[f32],
+/// What some queries are to be given: the sums of the dimensions from `first` on.
+struct Call<'a> {
+    layout: &'a Layout,
+    weights: &'a [f32],
     stride: usize,
-    strips: Stream<'_>,
-    out: &mut [f32],
-) {
-    // Dimensions go in pieces of 64 or 32, so that all sums of a piece stay in registers.
-    let mut first = 0;
-    while first < layout.dim {
-        // SAFETY: as the caller's.
-        unsafe {
-            if first + 64 <= layout.dim {
-                piece::<S, G, 4>(layout, weights, stride, strips, out, first);
-                first += 64;
-            } else {
-                piece::<S, G, 2>(layout, weights, stride, strips, out, first);
-                first += 32;
-            }
-        }
-    }
+    strips: Stream<'a>,
+    first: usize,
 }
 
 /// Dimensions `first .. first + 16 C` of the weighted sums of `G` queries.
+///
+/// # Safety
+/// As [`value_sums_of`].
+unsafe fn piece<S: Simd, const G: usize, const C: usize>(call: &Call<'_>, out: &mut [f32]) {
+    // SAFETY: the caller's.
+    unsafe {
+        match call.layout.encoding {
+            Encoding::F32 => S::run(
+                #[inline(always)]
+                || {
+                    with_sums::<S, G, C>(
+                        call,
+                        out,
+                        #[inline(always)]
+                        |call, sums| float_sums::<S, F32, G, C>(call, sums),
+                    )
+                },
+            ),
+            Encoding::F16 => S::run(
+                #[inline(always)]
+                || {
+                    with_sums::<S, G, C>(
+                        call,
+                        out,
+                        #[inline(always)]
+                        |call, sums| float_sums::<S, F16, G, C>(call, sums),
+                    )
+                },
+            ),
+            Encoding::Bf16 => S::run(
+                #[inline(always)]
+                || {
+                    with_sums::<S, G, C>(
+                        call,
+                        out,
+                        #[inline(always)]
+                        |call, sums| float_sums::<S, Bf16, G, C>(call, sums),
+                    )
+                },
+            ),
+            Encoding::Codes(codes) => for_each_kind!(codes, |BITS, TABLE| S::run(
+                #[inline(always)]
+                || with_sums::<S, G, C>(
+                    call,
+                    out,
+                    #[inline(always)]
+                    |call, sums| code_sums::<S, G, C, BITS, TABLE>(call, &codes, sums)
+                )
+            )),
+        }
+    }
+}
+
+/// Lets `add` go on with the sums that are in `out`.
 #[inline(always)]
-unsafe fn piece<S: Simd, const G: usize, const C: usize>(
-    layout: &Layout,
-    weights: &[f32],
-    stride: usize,
-    strips: Stream<'_>,
+unsafe fn with_sums<S: Simd, const G: usize, const C: usize>(
+    call: &Call<'_>,
     out: &mut [f32],
-    first: usize,
+    add: impl FnOnce(&Call<'_>, &mut [[S::F; C]; G]),
 ) {
-    let dim = layout.dim;
+    let (dim, first) = (call.layout.dim, call.first);
     let out = out.as_mut_ptr();
-    // SAFETY: strips, weights and out are as long as `value_sums` checked.
+    // SAFETY: `out` is as long as `value_sums` checked.
     unsafe {
         let mut sums = [[S::splat(0.0); C]; G];
         for (g, sums) in sums.iter_mut().enumerate() {
@@ -101,14 +147,7 @@ unsafe fn piece<S: Simd, const G: usize, const C: usize>(
                 *sum = S::load(out.add(g * dim + first + 16 * c));
             }
         }
-        match layout.encoding {
-            Encoding::Codes(codes) => for_each_kind!(codes, |BITS, TABLE| {
-                code_sums::<S, G, C, BITS, TABLE>(layout, &codes, weights, stride, strips, first, &mut sums)
-            }),
-            Encoding::F32 => float_sums::<S, F32, G, C>(layout, weights, stride, strips, first, &mut sums),
-            Encoding::F16 => float_sums::<S, F16, G, C>(layout, weights, stride, strips, first, &mut sums),
-            Encoding::Bf16 => float_sums::<S, Bf16, G, C>(layout, weights, stride, strips, first, &mut sums),
-        }
+        add(call, &mut sums);
         for (g, sums) in sums.iter().enumerate() {
             for (c, sum) in sums.iter().enumerate() {
                 S::store(out.add(g * dim + first + 16 * c), *sum);
@@ -120,13 +159,10 @@ unsafe fn piece<S: Simd, const G: usize, const C: usize>(
 /// Adds the weighted floats of some strips to `sums`.
 #[inline(always)]
 unsafe fn float_sums<S: Simd, E: Float, const G: usize, const C: usize>(
-    layout: &Layout,
-    weights: &[f32],
-    stride: usize,
-    strips: Stream<'_>,
-    first: usize,
+    call: &Call<'_>,
     sums: &mut [[S::F; C]; G],
 ) {
+    let &Call { layout, weights, stride, strips, first } = call;
     for (index, (strip, ahead)) in strips.each(layout.strip_bytes()).enumerate() {
         for slot in 0..STRIP {
             let at = slot * layout.dim + first;
@@ -148,9 +184,6 @@ unsafe fn float_sums<S: Simd, E: Float, const G: usize, const C: usize>(
     }
 }
 
-/// Weights of one query and strip, times the scales of one group, as signed bytes: four slots a word.
-type Packed = [i32; STRIP / 4];
-
 /// Adds the weighted codes of some strips to `sums`, [`RUN`] strips at a time.
 ///
 /// With w' = w·s and w' ≈ u·b for |b| ≤ 127 and one u a query and run, Σ w·s·level = u·unit·(Σ b·byte − offset·Σ b). The
@@ -158,16 +191,12 @@ type Packed = [i32; STRIP / 4];
 /// of the run.
 #[inline(always)]
 unsafe fn code_sums<S: Simd, const G: usize, const C: usize, const BITS: u32, const TABLE: bool>(
-    layout: &Layout,
+    call: &Call<'_>,
     codes: &Codes,
-    weights: &[f32],
-    stride: usize,
-    strips: Stream<'_>,
-    first: usize,
     sums: &mut [[S::F; C]; G],
 ) {
-    let (dim, bytes, code_bytes, groups) =
-        (layout.dim, layout.strip_bytes(), layout.code_bytes(), layout.groups());
+    let &Call { layout, weights, stride, strips, first } = call;
+    let (bytes, code_bytes, groups) = (layout.strip_bytes(), layout.code_bytes(), layout.groups());
     let levels = ByteLevels::new(codes);
     // The scales of each 32 dimensions of this piece, which may be the same ones.
     let first_scale = first / BLOCK;
@@ -205,29 +234,16 @@ unsafe fn code_sums<S: Simd, const G: usize, const C: usize, const BITS: u32, co
                 inverse[g] = if max > f32::MIN_POSITIVE { 127.0 / max } else { 0.0 };
             }
 
-            let mut products = [[S::zero_i(); C]; G];
+            let count = run.strips.len() / bytes;
+            let mut multipliers = [const { MaybeUninit::uninit() }; RUN];
             let mut totals = [[S::splat(0.0); 2]; G];
-            for ((strip, ahead), scaled) in run.each(bytes).zip(&scaled) {
-                let mut packed: [[Packed; 2]; G] = [[[0; STRIP / 4]; 2]; G];
+            for (place, scaled) in multipliers.iter_mut().zip(&scaled).take(count) {
+                let multipliers = place.write([[Multipliers::default(); 2]; G]);
                 for g in 0..G {
                     for i in 0..C / 2 {
                         let rounded = S::round(S::mul(scaled[g][i], S::splat(inverse[g])));
                         totals[g][i] = S::add(totals[g][i], rounded);
-                        S::store_i8(packed[g][i].as_mut_ptr().cast(), rounded);
-                    }
-                }
-                if first == 0 {
-                    fetch_lines(ahead.wrapping_add(code_bytes), bytes - code_bytes);
-                }
-                #[allow(clippy::needless_range_loop)] // `slots` indexes the inner dimension of `packed`
-                for slots in 0..STRIP / 4 {
-                    for c in 0..C {
-                        let group = slots * (dim / 16) + first / 16 + c;
-                        fetch_group::<BITS>(ahead, dim, group);
-                        let code = packed::load::<S, BITS, TABLE>(strip.as_ptr(), dim, group, table);
-                        for g in 0..G {
-                            products[g][c] = S::dot4(products[g][c], code, packed[g][c / 2][slots]);
-                        }
+                        multipliers[g][i] = S::multipliers(rounded);
                     }
                 }
             }
@@ -235,8 +251,23 @@ unsafe fn code_sums<S: Simd, const G: usize, const C: usize, const BITS: u32, co
                 for i in 0..C / 2 {
                     rest[g][i] = S::fma(totals[g][i], S::splat(-unit[g] * levels.offset), rest[g][i]);
                 }
+            }
+            if first == 0 {
+                run.each(bytes).for_each(|(_, ahead)| {
+                    fetch_lines(ahead.wrapping_add(code_bytes), bytes - code_bytes);
+                });
+            }
+            // The first `count` were written.
+            let multipliers: &[[[Multipliers; 2]; G]] =
+                std::slice::from_raw_parts(multipliers.as_ptr().cast(), count);
+            // As many columns at a time as keep their sums in registers.
+            if const { S::VALUES >= 32 } {
+                let products = columns::<S, G, C, BITS, TABLE>(call, run, multipliers, 0, table);
+                add_products::<S, G, C, C>(&products, &unit, 0, sums);
+            } else {
                 for c in 0..C {
-                    sums[g][c] = S::fma(S::to_f(products[g][c]), S::splat(unit[g]), sums[g][c]);
+                    let products = columns::<S, G, 1, BITS, TABLE>(call, run, multipliers, c, table);
+                    add_products::<S, G, C, 1>(&products, &unit, c, sums);
                 }
             }
         }
@@ -250,6 +281,76 @@ unsafe fn code_sums<S: Simd, const G: usize, const C: usize, const BITS: u32, co
     }
 }
 
+/// Products of the codes of a run with its multipliers, `[strip][query][32 dimensions]`, in `W` columns of 16 dimensions
+/// from column `c` on.
+#[inline(always)]
+unsafe fn columns<S: Simd, const G: usize, const W: usize, const BITS: u32, const TABLE: bool>(
+    call: &Call<'_>,
+    run: Stream<'_>,
+    multipliers: &[[[Multipliers; 2]; G]],
+    c: usize,
+    table: S::B,
+) -> [[S::I; W]; G] {
+    // Columns come in pairs, so that a nibble's place in its byte is known when this is compiled.
+    let (pairs, first) = (call.layout.dim / BLOCK, call.first / BLOCK);
+    // SAFETY: the caller's.
+    unsafe {
+        let mut sums = [[S::zero_i(); W]; G];
+        let mut products = sums;
+        let strips = run.each(call.layout.strip_bytes()).zip(multipliers);
+        for (index, ((strip, ahead), multipliers)) in strips.enumerate() {
+            for slots in 0..STRIP / 4 {
+                for w in 0..W {
+                    let group = 2 * (slots * pairs + first) + c + w;
+                    fetch_group::<BITS>(ahead, call.layout.dim, group);
+                    let code = packed::load::<S, BITS, TABLE>(strip.as_ptr(), call.layout.dim, group, table);
+                    for g in 0..G {
+                        let x = &multipliers[g][(c + w) / 2];
+                        products[g][w] = packed::dot::<S, BITS, TABLE>(products[g][w], code, x, slots);
+                    }
+                }
+            }
+            // After every other strip, where sums are short.
+            let dots = (index + 1) * (STRIP / 4);
+            if packed::small::<BITS, TABLE>() && dots.is_multiple_of(S::SMALL) {
+                widen_into::<S, G, W, BITS, TABLE>(&mut sums, &products);
+                products = [[S::zero_i(); W]; G];
+            }
+        }
+        widen_into::<S, G, W, BITS, TABLE>(&mut sums, &products);
+        sums
+    }
+}
+
+#[inline(always)]
+unsafe fn widen_into<S: Simd, const G: usize, const W: usize, const BITS: u32, const TABLE: bool>(
+    sums: &mut [[S::I; W]; G],
+    products: &[[S::I; W]; G],
+) {
+    for (sums, products) in sums.iter_mut().zip(products) {
+        for (sum, product) in sums.iter_mut().zip(products) {
+            // SAFETY: the caller's.
+            *sum = unsafe { S::add_i(*sum, packed::widen::<S, BITS, TABLE>(*product)) };
+        }
+    }
+}
+
+/// Adds what [`columns`] found, in the units of the queries, to their sums from column `c` on.
+#[inline(always)]
+unsafe fn add_products<S: Simd, const G: usize, const C: usize, const W: usize>(
+    products: &[[S::I; W]; G],
+    unit: &[f32; G],
+    c: usize,
+    sums: &mut [[S::F; C]; G],
+) {
+    for (g, sums) in sums.iter_mut().enumerate() {
+        for (product, sum) in products[g].iter().zip(&mut sums[c..]) {
+            // SAFETY: the caller's.
+            *sum = unsafe { S::fma(S::to_f(*product), S::splat(unit[g]), *sum) };
+        }
+    }
+}
+
 /// Decodes the values of consecutive strips to `out`, `[slot][dim]`, for [`super::dense_values`].
 ///
 /// # Panics
@@ -259,22 +360,27 @@ pub fn decode_values(level: Level, layout: &Layout, strips: &[u8], out: &mut [f3
     assert!(layout.side == Side::Values && strips.len() == count * layout.strip_bytes());
     assert!(out.len() >= count * STRIP * layout.dim);
     // SAFETY: the level was detected on this CPU, and the sizes are checked above.
-    dispatch!(level, decode_values_kernel(layout, strips, out))
+    for_level!(level, |S| decode_values_of::<S>(layout, strips, out))
 }
 
-#[inline(always)]
-unsafe fn decode_values_kernel<S: Simd>(layout: &Layout, strips: &[u8], out: &mut [f32]) {
+/// As [`value_sums_of`].
+///
+/// # Safety
+/// As [`Simd`]; sizes are as [`decode_values`] checks them.
+unsafe fn decode_values_of<S: Simd>(layout: &Layout, strips: &[u8], out: &mut [f32]) {
     let dim = layout.dim;
     for (strip, out) in strips.chunks_exact(layout.strip_bytes()).zip(out.chunks_exact_mut(STRIP * dim)) {
-        // SAFETY: the chunks have the sizes of the layout.
+        // SAFETY: the caller's; the chunks have the sizes of the layout.
         unsafe {
             match layout.encoding {
-                Encoding::Codes(codes) => for_each_kind!(codes, |BITS, TABLE| {
-                    decode_value_codes::<S, BITS, TABLE>(layout, &codes, strip, out)
-                }),
-                Encoding::F32 => copy_floats::<S, F32>(strip, out),
-                Encoding::F16 => copy_floats::<S, F16>(strip, out),
-                Encoding::Bf16 => copy_floats::<S, Bf16>(strip, out),
+                Encoding::Codes(codes) => for_each_kind!(codes, |BITS, TABLE| S::run(
+                    #[inline(always)]
+                    || decode_value_codes::<S, BITS, TABLE>(layout, &codes, strip, out)
+                )),
+                encoding => S::run(
+                    #[inline(always)]
+                    || decode_floats::<S>(encoding, strip, out),
+                ),
             }
         }
     }
@@ -312,8 +418,7 @@ unsafe fn decode_value_codes<S: Simd, const BITS: u32, const TABLE: bool>(
                 let group = if codes.group == ScaleGroup::Block { chunk / 2 } else { 0 };
                 for i in 0..4 {
                     let slot = 4 * slots + i;
-                    // A product with a one-hot vector picks one byte of each lane.
-                    let byte = S::to_f(S::dot4(S::zero_i(), code, 1 << (8 * i)));
+                    let byte = S::byte(code, i as u32);
                     let value = S::fma(byte, S::splat(scales[group][slot]), S::splat(minima[group][slot]));
                     S::store(out.as_mut_ptr().add(slot * dim + 16 * chunk), value);
                 }

@@ -1,4 +1,4 @@
-use super::Simd;
+use super::{Multipliers, Simd};
 use std::arch::x86_64::*;
 
 /// Two 256-bit registers a value.
@@ -23,11 +23,18 @@ impl Avx2 {
 // SAFETY throughout: the caller has avx2, fma and f16c, and valid pointers (see the trait).
 #[allow(clippy::undocumented_unsafe_blocks)]
 impl Simd for Avx2 {
+    const VALUES: usize = 8;
+    const QUERIES: usize = 3;
+    const SMALL: usize = 8;
     type F = [__m256; 2];
     type I = [__m256i; 2];
     type B = [__m256i; 2];
     type W = [[__m256i; 2]; 2];
 
+    #[target_feature(enable = "avx2,fma,f16c")]
+    unsafe fn run<R>(f: impl FnOnce() -> R) -> R {
+        f()
+    }
     #[inline(always)]
     unsafe fn splat(x: f32) -> Self::F {
         unsafe { [_mm256_set1_ps(x); 2] }
@@ -86,15 +93,6 @@ impl Simd for Avx2 {
         unsafe { [_mm256_round_ps::<NEAREST>(x[0]), _mm256_round_ps::<NEAREST>(x[1])] }
     }
     #[inline(always)]
-    unsafe fn store_i8(p: *mut i8, x: Self::F) {
-        unsafe {
-            let words = _mm256_packs_epi32(_mm256_cvtps_epi32(x[0]), _mm256_cvtps_epi32(x[1]));
-            let words = _mm256_permute4x64_epi64::<0b11_01_10_00>(words);
-            let (low, high) = (_mm256_castsi256_si128(words), _mm256_extracti128_si256::<1>(words));
-            _mm_storeu_si128(p.cast(), _mm_packs_epi16(low, high));
-        }
-    }
-    #[inline(always)]
     unsafe fn exp2i(x: Self::F) -> Self::F {
         unsafe {
             let bias = _mm256_set1_epi32(127);
@@ -130,13 +128,47 @@ impl Simd for Avx2 {
         unsafe { [_mm256_cvtepi32_ps(a[0]), _mm256_cvtepi32_ps(a[1])] }
     }
     #[inline(always)]
-    unsafe fn dot4(acc: Self::I, bytes: Self::B, x: i32) -> Self::I {
+    unsafe fn add_i(a: Self::I, b: Self::I) -> Self::I {
+        unsafe { [_mm256_add_epi32(a[0], b[0]), _mm256_add_epi32(a[1], b[1])] }
+    }
+    #[inline(always)]
+    unsafe fn multipliers(x: Self::F) -> Multipliers {
         unsafe {
-            let x = _mm256_set1_epi32(x);
-            // Signed bytes 0 and 2 of each lane as 16-bit numbers, and bytes 1 and 3.
-            let even = _mm256_srai_epi16::<8>(_mm256_slli_epi16::<8>(x));
-            let odd = _mm256_srai_epi16::<8>(x);
+            let words = _mm256_packs_epi32(_mm256_cvtps_epi32(x[0]), _mm256_cvtps_epi32(x[1]));
+            let words = _mm256_permute4x64_epi64::<0b11_01_10_00>(words);
+            let (low, high) = (_mm256_castsi256_si128(words), _mm256_extracti128_si256::<1>(words));
+            let bytes = _mm_packs_epi16(low, high);
+            let mut all = Multipliers::default();
+            _mm_storeu_si128(all.words.as_mut_ptr().cast(), bytes);
+            _mm_storeu_si128(all.even.as_mut_ptr().cast(), _mm_srai_epi16::<8>(_mm_slli_epi16::<8>(bytes)));
+            _mm_storeu_si128(all.odd.as_mut_ptr().cast(), _mm_srai_epi16::<8>(bytes));
+            all
+        }
+    }
+    #[inline(always)]
+    unsafe fn dot4(acc: Self::I, bytes: Self::B, x: &Multipliers, n: usize) -> Self::I {
+        unsafe {
+            let even = _mm256_set1_epi32(*x.even.get_unchecked(n));
+            let odd = _mm256_set1_epi32(*x.odd.get_unchecked(n));
             [Self::dot4_half(acc[0], bytes[0], even, odd), Self::dot4_half(acc[1], bytes[1], even, odd)]
+        }
+    }
+    #[inline(always)]
+    unsafe fn dot4_small(acc: Self::I, bytes: Self::B, x: &Multipliers, n: usize) -> Self::I {
+        // Two products of 15 and 127 come to 3,810: eight such sums fit into 16 bits.
+        unsafe {
+            let x = _mm256_set1_epi32(*x.words.get_unchecked(n));
+            [
+                _mm256_add_epi16(acc[0], _mm256_maddubs_epi16(bytes[0], x)),
+                _mm256_add_epi16(acc[1], _mm256_maddubs_epi16(bytes[1], x)),
+            ]
+        }
+    }
+    #[inline(always)]
+    unsafe fn widen(acc: Self::I) -> Self::I {
+        unsafe {
+            let ones = _mm256_set1_epi16(1);
+            [_mm256_madd_epi16(acc[0], ones), _mm256_madd_epi16(acc[1], ones)]
         }
     }
     #[inline(always)]
@@ -150,6 +182,16 @@ impl Simd for Avx2 {
             [
                 _mm256_and_si256(_mm256_srl_epi16(b[0], n), mask),
                 _mm256_and_si256(_mm256_srl_epi16(b[1], n), mask),
+            ]
+        }
+    }
+    #[inline(always)]
+    unsafe fn byte(b: Self::B, n: u32) -> Self::F {
+        unsafe {
+            let (n, mask) = (_mm_cvtsi32_si128(8 * n as i32), _mm256_set1_epi32(0xff));
+            [
+                _mm256_cvtepi32_ps(_mm256_and_si256(_mm256_srl_epi32(b[0], n), mask)),
+                _mm256_cvtepi32_ps(_mm256_and_si256(_mm256_srl_epi32(b[1], n), mask)),
             ]
         }
     }
@@ -208,13 +250,4 @@ impl Simd for Avx2 {
             ]
         }
     }
-}
-
-/// Runs `f`, compiled with AVX2 where it is inlined.
-///
-/// # Safety
-/// The CPU has the features named below.
-#[target_feature(enable = "avx2,fma,f16c")]
-pub(crate) unsafe fn run<R>(f: impl FnOnce() -> R) -> R {
-    f()
 }

@@ -1,4 +1,4 @@
-use super::Simd;
+use super::{Multipliers, Simd};
 use std::arch::x86_64::*;
 
 /// One 512-bit register a value; int8 products by VNNI.
@@ -8,11 +8,18 @@ pub(crate) struct Avx512;
 // SAFETY throughout: the caller has avx512f/bw/vl/dq/vnni and f16c, and valid pointers (see the trait).
 #[allow(clippy::undocumented_unsafe_blocks)]
 impl Simd for Avx512 {
+    const VALUES: usize = 32;
+    const QUERIES: usize = 4;
+    const SMALL: usize = usize::MAX;
     type F = __m512;
     type I = __m512i;
     type B = __m512i;
     type W = [__m512i; 2];
 
+    #[target_feature(enable = "avx2,fma,f16c,avx512f,avx512bw,avx512vl,avx512dq,avx512vnni")]
+    unsafe fn run<R>(f: impl FnOnce() -> R) -> R {
+        f()
+    }
     #[inline(always)]
     unsafe fn splat(x: f32) -> __m512 {
         unsafe { _mm512_set1_ps(x) }
@@ -61,10 +68,6 @@ impl Simd for Avx512 {
         unsafe { _mm512_roundscale_ps::<{ _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC }>(x) }
     }
     #[inline(always)]
-    unsafe fn store_i8(p: *mut i8, x: __m512) {
-        unsafe { _mm_storeu_si128(p.cast(), _mm512_cvtepi32_epi8(_mm512_cvtps_epi32(x))) }
-    }
-    #[inline(always)]
     unsafe fn exp2i(x: __m512) -> __m512 {
         unsafe {
             let biased = _mm512_add_epi32(_mm512_cvtps_epi32(x), _mm512_set1_epi32(127));
@@ -88,8 +91,30 @@ impl Simd for Avx512 {
         unsafe { _mm512_cvtepi32_ps(a) }
     }
     #[inline(always)]
-    unsafe fn dot4(acc: __m512i, bytes: __m512i, x: i32) -> __m512i {
-        unsafe { _mm512_dpbusd_epi32(acc, bytes, _mm512_set1_epi32(x)) }
+    unsafe fn add_i(a: __m512i, b: __m512i) -> __m512i {
+        unsafe { _mm512_add_epi32(a, b) }
+    }
+    #[inline(always)]
+    unsafe fn multipliers(x: __m512) -> Multipliers {
+        unsafe {
+            let bytes = _mm512_cvtepi32_epi8(_mm512_cvtps_epi32(x));
+            // `dot4` needs no more than the words.
+            let mut all = Multipliers::default();
+            _mm_storeu_si128(all.words.as_mut_ptr().cast(), bytes);
+            all
+        }
+    }
+    #[inline(always)]
+    unsafe fn dot4(acc: __m512i, bytes: __m512i, x: &Multipliers, n: usize) -> __m512i {
+        unsafe { _mm512_dpbusd_epi32(acc, bytes, _mm512_set1_epi32(*x.words.get_unchecked(n))) }
+    }
+    #[inline(always)]
+    unsafe fn dot4_small(acc: __m512i, bytes: __m512i, x: &Multipliers, n: usize) -> __m512i {
+        unsafe { Self::dot4(acc, bytes, x, n) }
+    }
+    #[inline(always)]
+    unsafe fn widen(acc: __m512i) -> __m512i {
+        acc
     }
     #[inline(always)]
     unsafe fn load_bytes(p: *const u8) -> __m512i {
@@ -100,6 +125,13 @@ impl Simd for Avx512 {
         unsafe {
             let shifted = _mm512_srl_epi16(b, _mm_cvtsi32_si128(n as i32));
             _mm512_and_si512(shifted, _mm512_set1_epi8(mask as i8))
+        }
+    }
+    #[inline(always)]
+    unsafe fn byte(b: __m512i, n: u32) -> __m512 {
+        unsafe {
+            let shifted = _mm512_srl_epi32(b, _mm_cvtsi32_si128(8 * n as i32));
+            _mm512_cvtepi32_ps(_mm512_and_si512(shifted, _mm512_set1_epi32(0xff)))
         }
     }
     #[inline(always)]
@@ -141,13 +173,4 @@ impl Simd for Avx512 {
     unsafe fn load_u16(p: *const u16) -> __m512i {
         unsafe { _mm512_cvtepu16_epi32(_mm256_loadu_si256(p.cast())) }
     }
-}
-
-/// Runs `f`, compiled with AVX-512 where it is inlined.
-///
-/// # Safety
-/// The CPU has the features named below.
-#[target_feature(enable = "avx2,fma,f16c,avx512f,avx512bw,avx512vl,avx512dq,avx512vnni")]
-pub(crate) unsafe fn run<R>(f: impl FnOnce() -> R) -> R {
-    f()
 }

@@ -13,12 +13,44 @@ pub(crate) mod avx2;
 #[cfg(target_arch = "x86_64")]
 pub(crate) mod avx512;
 
+/// Sixteen signed bytes, the way the instruction sets multiply them with four bytes of a lane.
+#[derive(Clone, Copy, Debug, Default)]
+#[repr(C)]
+pub(crate) struct Multipliers {
+    /// Four bytes a word, little-endian.
+    words: [i32; 4],
+    /// Bytes 0 and 2 of each word, widened to 16 bits.
+    even: [i32; 4],
+    /// Bytes 1 and 3.
+    odd: [i32; 4],
+}
+
+impl Multipliers {
+    pub(crate) fn new(bytes: [i8; 16]) -> Self {
+        let mut all = Multipliers::default();
+        let pair = |low: i8, high: i8| low as i16 as u16 as i32 | (high as i32) << 16;
+        for (n, word) in bytes.as_chunks().0.iter().enumerate() {
+            let &[a, b, c, d] = word;
+            all.words[n] = i32::from_le_bytes([a, b, c, d].map(|x| x as u8));
+            (all.even[n], all.odd[n]) = (pair(a, c), pair(b, d));
+        }
+        all
+    }
+}
+
 /// Vector operations on 16 lanes.
 ///
 /// # Safety
 /// Every method requires that the CPU has the instruction set of the implementing type, and pointer arguments
 /// valid for the number of elements that the name says. No alignment is needed.
 pub(crate) trait Simd: Copy {
+    /// How many values the registers hold.
+    const VALUES: usize;
+    /// How many queries are served at once.
+    const QUERIES: usize;
+    /// How many products with small bytes [`Simd::dot4_small`] can add up.
+    const SMALL: usize;
+
     /// 16 `f32`.
     type F: Copy;
     /// 16 `i32`.
@@ -27,6 +59,9 @@ pub(crate) trait Simd: Copy {
     type B: Copy;
     /// 64 `u16`: one per byte.
     type W: Copy;
+
+    /// Runs `f`, compiled with this instruction set where it is inlined.
+    unsafe fn run<R>(f: impl FnOnce() -> R) -> R;
 
     unsafe fn splat(x: f32) -> Self::F;
     unsafe fn load(p: *const f32) -> Self::F;
@@ -41,8 +76,6 @@ pub(crate) trait Simd: Copy {
     unsafe fn fma(a: Self::F, b: Self::F, c: Self::F) -> Self::F;
     /// To the nearest integer, ties to even.
     unsafe fn round(x: Self::F) -> Self::F;
-    /// Stores 16 integers of magnitude 127 at most as signed bytes.
-    unsafe fn store_i8(p: *mut i8, x: Self::F);
     /// 2^x for integers −126 ≤ x ≤ 127; 0 for −127.
     unsafe fn exp2i(x: Self::F) -> Self::F;
     unsafe fn sum(a: Self::F) -> f32;
@@ -50,12 +83,21 @@ pub(crate) trait Simd: Copy {
 
     unsafe fn zero_i() -> Self::I;
     unsafe fn to_f(a: Self::I) -> Self::F;
-    /// Lane-wise `acc + Σ_{i<4} bytes[lane][i]·x[i]`, bytes unsigned, `x` four signed bytes packed little-endian.
-    unsafe fn dot4(acc: Self::I, bytes: Self::B, x: i32) -> Self::I;
+    unsafe fn add_i(a: Self::I, b: Self::I) -> Self::I;
+    /// 16 integers of magnitude 127 at most.
+    unsafe fn multipliers(x: Self::F) -> Multipliers;
+    /// Lane-wise `acc + Σ_{i<4} bytes[lane][i]·x[4n + i]`, bytes unsigned.
+    unsafe fn dot4(acc: Self::I, bytes: Self::B, x: &Multipliers, n: usize) -> Self::I;
+    /// The same of bytes below 16, in a form of its own: at most [`Simd::SMALL`] may be added to zero before
+    /// [`Simd::widen`] makes the sum an ordinary one.
+    unsafe fn dot4_small(acc: Self::I, bytes: Self::B, x: &Multipliers, n: usize) -> Self::I;
+    unsafe fn widen(acc: Self::I) -> Self::I;
 
     unsafe fn load_bytes(p: *const u8) -> Self::B;
     /// Each byte shifted right by `n` < 8 and masked by `mask`.
     unsafe fn field(b: Self::B, n: u32, mask: u8) -> Self::B;
+    /// Byte `n` of each lane, unsigned.
+    unsafe fn byte(b: Self::B, n: u32) -> Self::F;
     /// `low | high << 2`, byte by byte.
     unsafe fn join(low: Self::B, high: Self::B) -> Self::B;
     /// A table of 16 bytes, made ready for [`Simd::lookup`].

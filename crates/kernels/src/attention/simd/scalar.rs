@@ -1,4 +1,4 @@
-use super::Simd;
+use super::{Multipliers, Simd};
 
 /// The reference: arrays and loops, on any CPU.
 #[derive(Clone, Copy)]
@@ -18,11 +18,17 @@ fn zip(a: [f32; 16], b: [f32; 16], f: impl Fn(f32, f32) -> f32) -> [f32; 16] {
 
 // SAFETY throughout: plain Rust but for the reads and writes through pointers, which the caller vouches for.
 impl Simd for Scalar {
+    const VALUES: usize = 8;
+    const QUERIES: usize = 1;
+    const SMALL: usize = usize::MAX;
     type F = [f32; 16];
     type I = [i32; 16];
     type B = [u8; 64];
     type W = [u16; 64];
 
+    unsafe fn run<R>(f: impl FnOnce() -> R) -> R {
+        f()
+    }
     unsafe fn splat(x: f32) -> Self::F {
         [x; 16]
     }
@@ -60,10 +66,6 @@ impl Simd for Scalar {
     unsafe fn round(x: Self::F) -> Self::F {
         map(x, f32::round_ties_even)
     }
-    unsafe fn store_i8(p: *mut i8, x: Self::F) {
-        // SAFETY: see the note on the impl.
-        unsafe { p.cast::<[i8; 16]>().write_unaligned(map(x, |x| x as i8)) }
-    }
     unsafe fn exp2i(x: Self::F) -> Self::F {
         map(x, |x| f32::from_bits(((x as i32 + 127) as u32) << 23))
     }
@@ -79,11 +81,24 @@ impl Simd for Scalar {
     unsafe fn to_f(a: Self::I) -> Self::F {
         map(a, |a| a as f32)
     }
-    unsafe fn dot4(acc: Self::I, bytes: Self::B, x: i32) -> Self::I {
-        let x = x.to_le_bytes();
+    unsafe fn add_i(a: Self::I, b: Self::I) -> Self::I {
+        std::array::from_fn(|i| a[i] + b[i])
+    }
+    unsafe fn multipliers(x: Self::F) -> Multipliers {
+        Multipliers::new(x.map(|x| x as i8))
+    }
+    unsafe fn dot4(acc: Self::I, bytes: Self::B, x: &Multipliers, n: usize) -> Self::I {
+        let x = x.words[n].to_le_bytes();
         std::array::from_fn(|lane| {
             (0..4).fold(acc[lane], |sum, i| sum + bytes[4 * lane + i] as i32 * (x[i] as i8) as i32)
         })
+    }
+    unsafe fn dot4_small(acc: Self::I, bytes: Self::B, x: &Multipliers, n: usize) -> Self::I {
+        // SAFETY: see the note on the impl.
+        unsafe { Self::dot4(acc, bytes, x, n) }
+    }
+    unsafe fn widen(acc: Self::I) -> Self::I {
+        acc
     }
     unsafe fn load_bytes(p: *const u8) -> Self::B {
         // SAFETY: see the note on the impl.
@@ -91,6 +106,9 @@ impl Simd for Scalar {
     }
     unsafe fn field(b: Self::B, n: u32, mask: u8) -> Self::B {
         b.map(|b| (b >> n) & mask)
+    }
+    unsafe fn byte(b: Self::B, n: u32) -> Self::F {
+        std::array::from_fn(|lane| b[4 * lane + n as usize] as f32)
     }
     unsafe fn join(low: Self::B, high: Self::B) -> Self::B {
         std::array::from_fn(|i| low[i] | high[i] << 2)
