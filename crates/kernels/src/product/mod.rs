@@ -25,6 +25,9 @@ const PANEL_BYTES: usize = 512 << 10;
 /// Tasks for each thread in one parallel region: enough to even out a core that is interrupted.
 const TASKS_PER_THREAD: usize = 6;
 
+/// Columns whose products with floats are added up before they join the total: rounding grows with the length of a sum.
+const RUN: usize = 64;
+
 /// Where a product puts its result, `[token][rows]`.
 #[derive(Debug)]
 pub enum Output<'a> {

@@ -3,7 +3,7 @@
 //!
 //! `sdot` takes signed bytes, so byte codes are multiplied around zero, as u − 128.
 
-use super::{FloatKernel, IntegerKernel, Sums, for_tokens};
+use super::{FloatKernel, IntegerKernel, RUN, Sums, for_tokens};
 use crate::activations::Group;
 use crate::matrix::tile::{BLOCK, LANES, TileFormat};
 use std::arch::aarch64::*;
@@ -217,11 +217,18 @@ unsafe fn floats<const TOKENS: usize, const WIDTH: usize>(
     for token in 0..TOKENS {
         let x = &x[token * cols..][..cols];
         let mut total = [vdupq_n_f32(0.0); QUARTERS];
-        for (col, x) in x.iter().enumerate() {
-            for (quarter, total) in total.iter_mut().enumerate() {
-                // SAFETY: within the tile, see above.
-                let weights = unsafe { load(tile.as_ptr().add((col * LANES + quarter * ROWS) * WIDTH)) };
-                *total = vfmaq_n_f32(*total, weights, *x);
+        for (run, x) in x.chunks(RUN).enumerate() {
+            let mut sums = [vdupq_n_f32(0.0); QUARTERS];
+            for (col, x) in x.iter().enumerate() {
+                let block = (run * RUN + col) * LANES;
+                for (quarter, sum) in sums.iter_mut().enumerate() {
+                    // SAFETY: within the tile, see above.
+                    let weights = unsafe { load(tile.as_ptr().add((block + quarter * ROWS) * WIDTH)) };
+                    *sum = vfmaq_n_f32(*sum, weights, *x);
+                }
+            }
+            for (total, sum) in total.iter_mut().zip(sums) {
+                *total = vaddq_f32(*total, sum);
             }
         }
         for (place, total) in sums.0[token * LANES..][..LANES].chunks_exact_mut(ROWS).zip(total) {

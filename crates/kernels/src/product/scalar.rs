@@ -1,6 +1,6 @@
 //! The reference: reads like the formula.
 
-use super::{FloatKernel, IntegerKernel, Sums};
+use super::{FloatKernel, IntegerKernel, RUN, Sums};
 use crate::activations::Group;
 use crate::matrix::tile::{BLOCK, LANES, TileFormat};
 use crate::matrix::{get_codes, get_float, get_scale};
@@ -43,12 +43,14 @@ fn integers(format: TileFormat, tile: &[u8], x: &Group, sums: &mut Sums) {
 /// `sum = Σ_col w·x`
 fn floats(format: TileFormat, tile: &[u8], x: &[f32], sums: &mut Sums) {
     sums.0.fill(0.0);
-    let cols = tile.len() / format.block_bytes();
-    for (c, block) in tile.chunks_exact(format.block_bytes()).enumerate() {
+    let bytes = format.block_bytes();
+    let cols = tile.len() / bytes;
+    for (run, blocks) in tile.chunks(RUN * bytes).enumerate() {
         for lane in 0..LANES {
-            let weight = get_float(format, block, lane);
             for (token, x) in x.chunks_exact(cols).enumerate() {
-                sums.0[token * LANES + lane] += weight * x[c];
+                let x = &x[run * RUN..];
+                let terms = blocks.chunks_exact(bytes).zip(x).map(|(b, x)| get_float(format, b, lane) * x);
+                sums.0[token * LANES + lane] += terms.sum::<f32>();
             }
         }
     }

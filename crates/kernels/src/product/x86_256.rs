@@ -5,7 +5,7 @@
 //! Codes are therefore multiplied as nibbles. 32 columns of products of a nibble (≤ 15) and an activation (≤ 127), of
 //! which a lane of 16 bits takes 16, come to at most 30,480, so that a whole block is added up in 16 bits and widened once.
 
-use super::{FloatKernel, IntegerKernel, Sums, for_tokens};
+use super::{FloatKernel, IntegerKernel, RUN, Sums, for_tokens};
 use crate::activations::Group;
 use crate::matrix::tile::{BLOCK, LANES, TileFormat};
 use std::arch::x86_64::*;
@@ -271,17 +271,24 @@ unsafe fn floats<const TOKENS: usize, const WIDTH: usize>(
         let tokens = first..TOKENS.min(first + 4);
         let mut low = [_mm256_setzero_ps(); 4];
         let mut high = low;
-        for col in 0..cols {
-            // SAFETY: within the tile and the rows, see above; a prefetch may name any address.
-            unsafe {
-                let block = tile.as_ptr().add(col * LANES * WIDTH);
-                _mm_prefetch::<_MM_HINT_T0>(block.wrapping_add(PREFETCH_BYTES).cast());
-                let (w_low, w_high) = (load(block), load(block.add(HALF * WIDTH)));
-                for (t, token) in tokens.clone().enumerate() {
-                    let x = _mm256_set1_ps(*x.get_unchecked(token * cols + col));
-                    low[t] = _mm256_fmadd_ps(w_low, x, low[t]);
-                    high[t] = _mm256_fmadd_ps(w_high, x, high[t]);
+        for run in (0..cols).step_by(RUN) {
+            let (mut low_run, mut high_run) = ([_mm256_setzero_ps(); 4], [_mm256_setzero_ps(); 4]);
+            for col in run..cols.min(run + RUN) {
+                // SAFETY: within the tile and the rows, see above; a prefetch may name any address.
+                unsafe {
+                    let block = tile.as_ptr().add(col * LANES * WIDTH);
+                    _mm_prefetch::<_MM_HINT_T0>(block.wrapping_add(PREFETCH_BYTES).cast());
+                    let (w_low, w_high) = (load(block), load(block.add(HALF * WIDTH)));
+                    for (t, token) in tokens.clone().enumerate() {
+                        let x = _mm256_set1_ps(*x.get_unchecked(token * cols + col));
+                        low_run[t] = _mm256_fmadd_ps(w_low, x, low_run[t]);
+                        high_run[t] = _mm256_fmadd_ps(w_high, x, high_run[t]);
+                    }
                 }
+            }
+            for t in 0..tokens.len() {
+                low[t] = _mm256_add_ps(low[t], low_run[t]);
+                high[t] = _mm256_add_ps(high[t], high_run[t]);
             }
         }
         for (t, token) in tokens.enumerate() {
