@@ -47,9 +47,12 @@ fn floats(format: TileFormat, tile: &[u8], x: &[f32], sums: &mut Sums) {
     let cols = tile.len() / bytes;
     for (run, blocks) in tile.chunks(RUN * bytes).enumerate() {
         for lane in 0..LANES {
+            let mut weights = [0.0; RUN];
+            for (weight, block) in weights.iter_mut().zip(blocks.chunks_exact(bytes)) {
+                *weight = get_float(format, block, lane);
+            }
             for (token, x) in x.chunks_exact(cols).enumerate() {
-                let x = &x[run * RUN..];
-                let terms = blocks.chunks_exact(bytes).zip(x).map(|(b, x)| get_float(format, b, lane) * x);
+                let terms = weights.iter().zip(&x[run * RUN..]).map(|(w, x)| w * x);
                 sums.0[token * LANES + lane] += terms.sum::<f32>();
             }
         }
