@@ -33,6 +33,25 @@ float!(F32, f32, load);
 float!(F16, u16, load_f16);
 float!(Bf16, u16, load_bf16);
 
+/// Evaluates `$body` with the [`Float`] that an encoding is, or `$other` with its codes.
+macro_rules! for_each_float {
+    ($encoding:expr, |$float:ident| $body:expr, |$codes:pat_param| $other:expr) => {{
+        macro_rules! float {
+            ($name:ident) => {{
+                type $float = $crate::attention::floats::$name;
+                $body
+            }};
+        }
+        match $encoding {
+            Encoding::F32 => float!(F32),
+            Encoding::F16 => float!(F16),
+            Encoding::Bf16 => float!(Bf16),
+            Encoding::Codes($codes) => $other,
+        }
+    }};
+}
+pub(super) use for_each_float;
+
 /// The floats of a strip in f32, in their order; no codes.
 ///
 /// # Safety
@@ -41,12 +60,9 @@ float!(Bf16, u16, load_bf16);
 pub(super) unsafe fn decode_floats<S: Simd>(encoding: Encoding, strip: &[u8], out: &mut [f32]) {
     // SAFETY: the caller's.
     unsafe {
-        match encoding {
-            Encoding::F32 => copy::<S, F32>(strip, out),
-            Encoding::F16 => copy::<S, F16>(strip, out),
-            Encoding::Bf16 => copy::<S, Bf16>(strip, out),
-            Encoding::Codes(_) => unreachable!("codes are decoded elsewhere"),
-        }
+        for_each_float!(encoding, |E| copy::<S, E>(strip, out), |_| unreachable!(
+            "codes are decoded elsewhere"
+        ))
     }
 }
 

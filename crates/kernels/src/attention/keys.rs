@@ -1,6 +1,6 @@
 //! Scores of a group of queries against the keys of a page, and keys decoded for dense products.
 
-use super::floats::{Bf16, F16, F32, Float, decode_floats};
+use super::floats::{Float, decode_floats, for_each_float};
 use super::layout::{BLOCK, Codes, Encoding, Grid, Layout, Levels, STRIP, ScaleGroup, Side};
 use super::packed::{self, ByteLevels, fetch_group, fetch_lines, for_each_kind};
 use super::simd::{Multipliers, Simd};
@@ -120,20 +120,13 @@ unsafe fn key_scores_of<S: Simd>(
         let mut folded;
         // SAFETY: the caller's.
         unsafe {
-            match layout.encoding {
-                Encoding::F32 => for_queries!(S, count, |G| S::run(
+            for_each_float!(
+                layout.encoding,
+                |E| for_queries!(S, count, |G| S::run(
                     #[inline(always)]
-                    || float_scores::<S, G, F32>(layout, plain, strips, out, stride)
+                    || float_scores::<S, G, E>(layout, plain, strips, out, stride)
                 )),
-                Encoding::F16 => for_queries!(S, count, |G| S::run(
-                    #[inline(always)]
-                    || float_scores::<S, G, F16>(layout, plain, strips, out, stride)
-                )),
-                Encoding::Bf16 => for_queries!(S, count, |G| S::run(
-                    #[inline(always)]
-                    || float_scores::<S, G, Bf16>(layout, plain, strips, out, stride)
-                )),
-                Encoding::Codes(codes) => {
+                |codes| {
                     let prepared = if codes.group == ScaleGroup::Channel {
                         let grid = grid.expect("per-channel codes need their grid");
                         let plain = &plain[..count.min(S::QUERIES) * dim];
@@ -156,7 +149,7 @@ unsafe fn key_scores_of<S: Simd>(
                         || code_scores::<S, G, BITS, TABLE>(layout, &codes, &prepared, strips, out, stride)
                     )))
                 }
-            }
+            )
         }
     }
 }

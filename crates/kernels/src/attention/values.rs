@@ -1,6 +1,6 @@
 //! Weighted sums of the values of a page, and values decoded for dense products.
 
-use super::floats::{Bf16, F16, F32, Float, decode_floats};
+use super::floats::{Float, decode_floats, for_each_float};
 use super::layout::{BLOCK, Codes, Encoding, Layout, Levels, STRIP, ScaleGroup, Side};
 use super::packed::{self, ByteLevels, fetch_group, fetch_lines, for_each_kind};
 use super::simd::{Multipliers, Simd};
@@ -83,41 +83,18 @@ struct Call<'a> {
 unsafe fn piece<S: Simd, const G: usize, const C: usize>(call: &Call<'_>, out: &mut [f32]) {
     // SAFETY: the caller's.
     unsafe {
-        match call.layout.encoding {
-            Encoding::F32 => S::run(
+        for_each_float!(
+            call.layout.encoding,
+            |E| S::run(
                 #[inline(always)]
-                || {
-                    with_sums::<S, G, C>(
-                        call,
-                        out,
-                        #[inline(always)]
-                        |call, sums| float_sums::<S, F32, G, C>(call, sums),
-                    )
-                },
+                || with_sums::<S, G, C>(
+                    call,
+                    out,
+                    #[inline(always)]
+                    |call, sums| float_sums::<S, E, G, C>(call, sums)
+                )
             ),
-            Encoding::F16 => S::run(
-                #[inline(always)]
-                || {
-                    with_sums::<S, G, C>(
-                        call,
-                        out,
-                        #[inline(always)]
-                        |call, sums| float_sums::<S, F16, G, C>(call, sums),
-                    )
-                },
-            ),
-            Encoding::Bf16 => S::run(
-                #[inline(always)]
-                || {
-                    with_sums::<S, G, C>(
-                        call,
-                        out,
-                        #[inline(always)]
-                        |call, sums| float_sums::<S, Bf16, G, C>(call, sums),
-                    )
-                },
-            ),
-            Encoding::Codes(codes) => for_each_kind!(codes, |BITS, TABLE| S::run(
+            |codes| for_each_kind!(codes, |BITS, TABLE| S::run(
                 #[inline(always)]
                 || with_sums::<S, G, C>(
                     call,
@@ -125,8 +102,8 @@ unsafe fn piece<S: Simd, const G: usize, const C: usize>(call: &Call<'_>, out: &
                     #[inline(always)]
                     |call, sums| code_sums::<S, G, C, BITS, TABLE>(call, &codes, sums)
                 )
-            )),
-        }
+            ))
+        )
     }
 }
 
