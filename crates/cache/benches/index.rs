@@ -3,7 +3,7 @@
 
 use criterion::{BenchmarkId, Criterion, criterion_group, criterion_main};
 use sketchkv_cache::keep::Context;
-use sketchkv_cache::read::{READS, View, Written};
+use sketchkv_cache::read::{Estimate, READS, View, Written, choose, parts};
 use sketchkv_cache::tail::TAILS;
 use sketchkv_cache::{Cache, CacheShape, Partial, Spec};
 use sketchkv_kernels::ThreadPool;
@@ -46,11 +46,14 @@ fn benches(c: &mut Criterion) {
         for (slot, key) in keys.chunks_exact(DIM).enumerate() {
             read.write(&Written { slot, key, value: key, others: (1 << (slot % 64)) - 1 });
         }
-        let (mut scratch, mut chosen, mut partial) = (vec![], vec![], Partial::default());
+        let (mut estimate, mut chosen, mut partial) = (Estimate::default(), vec![], Partial::default());
         group.bench_function(BenchmarkId::new("select", call), |b| {
             b.iter(|| {
                 chosen.clear();
-                read.select(&queries, &view, &mut scratch, &mut chosen);
+                for strips in parts(&*read, SLOTS / 16, 1) {
+                    estimate.set(&*read, &queries, &view, strips);
+                }
+                choose(&*read, std::iter::once(&estimate), &view, &mut chosen);
                 partial.reset(GROUP, DIM);
                 read.rest(&queries, &view, &chosen, &mut partial);
             });

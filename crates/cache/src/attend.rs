@@ -5,7 +5,7 @@ use crate::head::{Chunk, EMPTY, Env, GroupQueries, Head, Work};
 use crate::page::{PAGE, PAGE_STRIPS, Page};
 use crate::partial::Partial;
 use crate::profile::{Part, Stopwatch};
-use crate::read::View;
+use crate::read::{Estimate, View, choose, parts};
 use sketchkv_kernels::attention::layout::STRIP;
 use sketchkv_kernels::attention::{
     Queries, add_scaled, dense_scores, dense_values, exponentials, maximum, prefetch,
@@ -27,6 +27,7 @@ const TASK_SCORES: usize = 512 << 10;
 #[derive(Default)]
 pub(crate) struct Scratch {
     pub(crate) heads: Vec<HeadScratch>,
+    estimates: Vec<EstimateTask>,
     runs: Vec<RunTask>,
     blocks: Vec<BlockTask>,
     tiles: Mutex<Vec<Tiles>>,
@@ -89,8 +90,6 @@ pub(crate) struct HeadScratch {
     turned: Vec<f32>,
     /// Strips to read, ascending.
     strips: Vec<u32>,
-    /// Scratch of the index that chose them.
-    estimates: Vec<f32>,
     /// Keys of the chunk, `[strip][dim][16]`.
     chunk_keys: Vec<f32>,
     partial: Partial,
@@ -127,6 +126,14 @@ impl Run {
     fn strips(&self) -> Range<usize> {
         self.first as usize..self.end as usize
     }
+}
+
+/// Some strips of one head, to be estimated by its index.
+#[derive(Default)]
+struct EstimateTask {
+    head: usize,
+    strips: Range<usize>,
+    estimate: Estimate,
 }
 
 /// Some strips of one head, for the queries of a single-token step.
@@ -227,13 +234,13 @@ impl Call<'_> {
 
     /// One token: each task multiplies the codes of some strips as they lie.
     fn step(&self, heads: &mut [Head], scratch: &mut Scratch, watch: &mut Stopwatch) {
-        let Scratch { heads: own, runs: tasks, .. } = scratch;
+        let Scratch { heads: own, estimates, runs: tasks, .. } = scratch;
         for (head, own) in own.iter_mut().enumerate() {
             self.prepare(head, own);
         }
         if heads.iter().any(|head| head.read.is_some()) {
             watch.lap(Part::Attention);
-            for_each_pair_mut(self.pool, heads, own, |h, head, own| self.select(head, own, h));
+            self.select(heads, own, estimates);
             watch.lap(Part::Read);
         } else {
             for (head, own) in heads.iter().zip(own.iter_mut()) {
@@ -281,13 +288,42 @@ impl Call<'_> {
         View { positions: head.positions(), live: head.live(), position: self.chunks[h].position }
     }
 
-    fn select(&self, head: &Head, own: &mut HeadScratch, h: usize) {
-        own.strips.clear();
-        let Some(read) = &head.read else {
-            own.strips.extend(0..(head.slots() / STRIP) as u32);
-            return;
-        };
-        read.select(&own.scaled, &self.view(h, head), &mut own.estimates, &mut own.strips);
+    /// Chooses the strips to read.
+    fn select(&self, heads: &mut [Head], own: &mut [HeadScratch], tasks: &mut Vec<EstimateTask>) {
+        let threads = self.pool.threads();
+        let cut = if heads.len().is_multiple_of(threads) { 1 } else { threads };
+        let mut count = 0;
+        for (h, head) in heads.iter().enumerate() {
+            let Some(read) = &head.read else { continue };
+            for strips in parts(&**read, head.slots() / STRIP, cut) {
+                if tasks.len() == count {
+                    tasks.push(EstimateTask::default());
+                }
+                (tasks[count].head, tasks[count].strips) = (h, strips);
+                count += 1;
+            }
+        }
+        let tasks = &mut tasks[..count];
+        {
+            let (heads, own) = (&*heads, &*own);
+            for_each_mut(self.pool, tasks, |_, EstimateTask { head: h, strips, estimate }| {
+                let (head, queries) = (&heads[*h], &own[*h].scaled);
+                if let Some(read) = &head.read {
+                    estimate.set(&**read, queries, &self.view(*h, head), strips.clone());
+                }
+            });
+        }
+        let tasks = &*tasks;
+        for_each_pair_mut(self.pool, heads, own, |h, head, own| {
+            own.strips.clear();
+            match &head.read {
+                None => own.strips.extend(0..(head.slots() / STRIP) as u32),
+                Some(read) => {
+                    let estimates = tasks.iter().filter(|task| task.head == h).map(|task| &task.estimate);
+                    choose(&**read, estimates, &self.view(h, head), &mut own.strips);
+                }
+            }
+        });
     }
 
     /// Puts together what the tasks found, the tail and the token itself.

@@ -3,7 +3,7 @@
 use crate::format::Format;
 use crate::store::to_f16;
 use half::f16;
-use sketchkv_kernels::attention::layout::{Codes, Encoding, Grid, Layout, STRIP};
+use sketchkv_kernels::attention::layout::{Codes, Encoding, Grid, Layout, STRIP, nearest};
 use sketchkv_kernels::attention::{
     Queries, Stream, Strips, decode_keys, decode_values, key_scores, value_sums,
 };
@@ -423,5 +423,5 @@ fn fit(codes: &Codes, low: f32, high: f32) -> (f32, f32) {
 
 fn encode(codes: &Codes, scale: f32, zero: f32, x: f32) -> u8 {
     let inverse = if scale == 0.0 { 0.0 } else { 1.0 / scale };
-    ((x - zero) * inverse - codes.level(0)).round_ties_even().clamp(0.0, codes.max_code() as f32) as u8
+    nearest(((x - zero) * inverse - codes.level(0)).clamp(0.0, codes.max_code() as f32)) as u8
 }

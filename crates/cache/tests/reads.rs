@@ -6,7 +6,7 @@ use common::{Random, Stream, cache, largest_difference, shape};
 use half::f16;
 use sketchkv_cache::keep::Context;
 use sketchkv_cache::method::Call;
-use sketchkv_cache::read::{READS, Read, View, Written};
+use sketchkv_cache::read::{Estimate, READS, Read, View, Written, choose, parts};
 use sketchkv_cache::{CacheShape, Reader, Spec, Writer};
 use sketchkv_kernels::ThreadPool;
 use sketchkv_sketch::{Projection, SimHash};
@@ -77,8 +77,21 @@ impl Slots {
 
     fn select(&self, read: &dyn Read, queries: &[f32], position: usize) -> Vec<u32> {
         let view = View { positions: &self.positions, live: &self.live, position };
-        let mut chosen = vec![];
-        read.select(queries, &view, &mut vec![f32::NAN; 5], &mut chosen);
+        let mut estimates: Vec<Estimate> = (0..4).map(|_| Estimate::default()).collect();
+        let [whole, cut] = [1, 3].map(|most| {
+            let mut chosen = vec![];
+            let mut count = 0;
+            for strips in parts(read, self.positions.len() / STRIP, most) {
+                estimates[count].set(read, queries, &view, strips);
+                count += 1;
+            }
+            assert!(count <= most);
+            choose(read, estimates[..count].iter(), &view, &mut chosen);
+            chosen
+        });
+        let differ = whole.iter().filter(|strip| !cut.contains(strip)).count();
+        assert!(differ <= 1, "{whole:?} in one part, {cut:?} in several");
+        let chosen = whole;
         assert!(chosen.is_sorted_by(|a, b| a < b), "ascending, each once");
         chosen
     }

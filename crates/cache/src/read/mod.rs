@@ -9,6 +9,7 @@ use crate::method::{Call, Kind, Method, Parameter};
 use crate::partial::Partial;
 use crate::state::{Reader, StateError, Writer};
 use sketchkv_kernels::attention::layout::STRIP;
+use std::ops::Range;
 
 /// One KV head's index of its slots.
 ///
@@ -28,9 +29,12 @@ pub trait Read: Send + Sync {
     /// A token was written to a slot, in place of the one that was there or of none.
     fn write(&mut self, token: &Written<'_>);
 
-    /// Chooses the strips to read for `queries`, `[query][head_dim]`, scaled; pushes their indexes in ascending order.
-    /// What `scratch` holds does not matter.
-    fn select(&self, queries: &[f32], view: &View<'_>, scratch: &mut Vec<f32>, chosen: &mut Vec<u32>);
+    /// How many slots a step reads, beside those that are always read.
+    fn slots_read(&self) -> usize;
+
+    /// Estimates the attention of `queries`, `[query][head_dim]`, scaled, to some strips, as [`parts`] cuts them.
+    /// `out` is empty.
+    fn estimate(&self, queries: &[f32], view: &View<'_>, strips: Range<usize>, out: &mut Estimate);
 
     /// Adds what the slots outside the chosen strips contribute by estimate to the attention of `queries`.
     fn rest(&self, _queries: &[f32], _view: &View<'_>, _chosen: &[u32], _partial: &mut Partial) {}
@@ -43,6 +47,30 @@ pub trait Read: Send + Sync {
     /// # Errors
     /// When the bytes are not what it writes.
     fn load(&mut self, from: &mut Reader<'_>) -> Result<(), StateError>;
+}
+
+/// What an index expects of some strips.
+#[derive(Default)]
+pub struct Estimate {
+    strips: Range<usize>,
+    /// Of each query and strip the sum of e^(logit − max), up to a factor that is the same for all strips.
+    masses: Vec<f32>,
+    /// The largest logit of each query.
+    max: Vec<f32>,
+    /// Of each query, what the masses are shares of.
+    sum: Vec<f32>,
+    /// Scratch.
+    logits: Vec<f32>,
+}
+
+impl Estimate {
+    /// Estimates the attention of `queries`, `[query][head_dim]`, scaled, to some strips, as [`parts`] cuts them.
+    pub fn set(&mut self, read: &dyn Read, queries: &[f32], view: &View<'_>, strips: Range<usize>) {
+        self.max.clear();
+        self.sum.clear();
+        self.strips = strips.clone();
+        read.estimate(queries, view, strips, self);
+    }
 }
 
 /// A token that came into a slot.
@@ -94,24 +122,57 @@ const K: Parameter = Parameter {
     help: "slots to read, in strips of 16, beside the first 4 positions and the newest 32",
 };
 
-/// Chooses the strips of the first and the newest positions, and of the others the `k / 16` of most mass.
-fn choose(k: usize, masses: &[f32], view: &View<'_>, chosen: &mut Vec<u32>) {
+/// Strips that an estimate begins and ends at: a whole number of everything that an index has of several slots.
+const PART: usize = 64;
+
+/// Cuts strips into at most `parts` parts to be estimated, none where all will be read.
+pub fn parts(read: &dyn Read, strips: usize, parts: usize) -> impl Iterator<Item = Range<usize>> + use<> {
+    let all = if strips <= read.slots_read() / STRIP { 0 } else { strips };
+    let part = all.div_ceil(parts).next_multiple_of(PART).max(PART);
+    (0..all).step_by(part).map(move |first| first..(first + part).min(all))
+}
+
+/// Chooses the strips to read from the estimates of all parts: those of the first and the newest positions, and of the
+/// others the `k / 16` of most mass; pushes their indexes in ascending order.
+pub fn choose<'a>(
+    read: &dyn Read,
+    estimates: impl Iterator<Item = &'a Estimate> + Clone,
+    view: &View<'_>,
+    chosen: &mut Vec<u32>,
+) {
+    let strips = view.positions.len() / STRIP;
+    let Some(first) = estimates.clone().next() else {
+        chosen.extend((0..strips as u32).filter(|&strip| view.live_in(strip as usize) != 0));
+        return;
+    };
+    let mut masses = vec![0.0; strips];
+    for query in 0..first.max.len() {
+        let max = estimates.clone().map(|e| e.max[query]).fold(f32::NEG_INFINITY, f32::max);
+        let scale = |e: &Estimate| (e.max[query] - max).exp();
+        let sum: f32 = estimates.clone().map(|e| e.sum[query] * scale(e)).sum();
+        for e in estimates.clone() {
+            let share = scale(e) / sum;
+            let own = &e.masses[query * e.strips.len()..];
+            masses[e.strips.clone()].iter_mut().zip(own).for_each(|(mass, own)| *mass += share * own);
+        }
+    }
     let recent = (view.position as u32).saturating_sub(RECENT);
-    let mut others: Vec<(f32, u32)> = Vec::with_capacity(masses.len());
-    for (strip, (positions, &mass)) in view.positions.chunks_exact(STRIP).zip(masses).enumerate() {
+    // The bits of masses, none of which is negative, are in the order of the masses: most mass first, then the older strip.
+    let mut others: Vec<u64> = Vec::with_capacity(strips);
+    for (strip, (positions, &mass)) in view.positions.chunks_exact(STRIP).zip(&masses).enumerate() {
         // The difference is large for older positions, and for that of an empty slot.
         let must = |&p: &u32| (p < SINKS) | (p.wrapping_sub(recent) <= RECENT);
         if positions.iter().fold(false, |any, p| any | must(p)) {
             chosen.push(strip as u32);
         } else if view.live_in(strip) != 0 {
-            others.push((mass, strip as u32));
+            others.push(u64::from(!mass.to_bits()) << 32 | strip as u64);
         }
     }
-    let count = k.div_ceil(STRIP);
+    let count = read.slots_read().div_ceil(STRIP);
     if others.len() > count {
-        others.select_nth_unstable_by(count, |a, b| b.0.total_cmp(&a.0).then(a.1.cmp(&b.1)));
+        others.select_nth_unstable(count);
         others.truncate(count);
     }
-    chosen.extend(others.iter().map(|&(_, strip)| strip));
+    chosen.extend(others.iter().map(|&other| other as u32));
     chosen.sort_unstable();
 }

@@ -1,4 +1,4 @@
-use super::{K, Read, View, Written, choose};
+use super::{Estimate, K, Read, View, Written};
 use crate::format::padded;
 use crate::keep::Context;
 use crate::means::{load_strips, wide};
@@ -7,6 +7,7 @@ use crate::state::{Reader, StateError, Writer};
 use sketchkv_kernels::attention::layout::{Encoding, Layout, STRIP, Side};
 use sketchkv_kernels::attention::{Strips, exponentials, key_scores, maximum};
 use sketchkv_kernels::cpu;
+use std::ops::Range;
 
 pub(super) static METHOD: Method = Method {
     name: "quest",
@@ -95,12 +96,11 @@ impl Read for Quest {
         move_bound(&mut self.high, f32::max);
     }
 
-    fn select(&self, queries: &[f32], view: &View<'_>, scratch: &mut Vec<f32>, chosen: &mut Vec<u32>) {
-        let strips = view.positions.len() / STRIP;
-        if strips <= self.k / STRIP {
-            chosen.extend((0..strips as u32).filter(|&strip| view.live_in(strip as usize) != 0));
-            return;
-        }
+    fn slots_read(&self) -> usize {
+        self.k
+    }
+
+    fn estimate(&self, queries: &[f32], view: &View<'_>, strips: Range<usize>, out: &mut Estimate) {
         // max(q·min, q·max) = max(q, 0)·max + min(q, 0)·min: two products.
         let level = cpu::level();
         let split = |part: fn(f32, f32) -> f32| {
@@ -108,29 +108,35 @@ impl Read for Quest {
             wide(&part, self.head_dim)
         };
         let (above, below) = (split(f32::max), split(f32::min));
-        let pages = self.side_bytes(view.positions.len()) / self.layout.strip_bytes() * STRIP;
-        scratch.resize(2 * above.count() * pages, 0.0);
-        let (bounds, lower) = scratch.split_at_mut(above.count() * pages);
-        key_scores(level, &self.layout, None, &above, self.high[..].into(), bounds, pages);
-        key_scores(level, &self.layout, None, &below, self.low[..].into(), lower, pages);
-        bounds.iter_mut().zip(&*lower).for_each(|(bound, lower)| *bound += lower);
+        // Of 16 pages.
+        let bounds = strips.start / self.page..strips.end.div_ceil(self.page);
+        let (pages, bytes) = (bounds.len() * STRIP, self.layout.strip_bytes());
+        let bytes = bounds.start * bytes..bounds.end * bytes;
+        out.logits.resize(2 * above.count() * pages, 0.0);
+        let (logits, lower) = out.logits.split_at_mut(above.count() * pages);
+        key_scores(level, &self.layout, None, &above, self.high[bytes.clone()].into(), logits, pages);
+        key_scores(level, &self.layout, None, &below, self.low[bytes].into(), lower, pages);
+        logits.iter_mut().zip(&*lower).for_each(|(bound, lower)| *bound += lower);
 
-        let mut masses = vec![0.0; strips];
-        for bounds in bounds.chunks_exact_mut(pages) {
+        out.masses.resize(above.count() * strips.len(), 0.0);
+        let masses = out.masses.chunks_exact_mut(strips.len());
+        let in_page = self.page / STRIP;
+        for (bounds, masses) in logits.chunks_exact_mut(pages).zip(masses) {
             for (page, bound) in bounds.iter_mut().enumerate() {
-                let live = (page * self.page / STRIP..(page + 1) * self.page / STRIP)
-                    .any(|strip| strip < strips && view.live_in(strip) != 0);
+                let first = strips.start + page * in_page;
+                let live =
+                    (first..first + in_page).any(|strip| strip < strips.end && view.live_in(strip) != 0);
                 if !live {
                     *bound = f32::NEG_INFINITY;
                 }
             }
             let max = maximum(level, bounds);
-            let share = 1.0 / exponentials(level, bounds, max);
+            out.max.push(max);
+            out.sum.push(exponentials(level, bounds, max));
             for (strip, mass) in masses.iter_mut().enumerate() {
-                *mass += share * bounds[strip * STRIP / self.page];
+                *mass = bounds[strip / in_page];
             }
         }
-        choose(self.k, &masses, view, chosen);
     }
 
     fn save(&self, out: &mut Writer) {

@@ -1,18 +1,17 @@
-use super::{K, Read, View, Written, choose};
+use super::{Estimate, K, Read, View, Written};
 use crate::keep::Context;
 use crate::means::{Means, load_strips};
 use crate::method::{Call, Choice, Kind, Method, Parameter};
 use crate::partial::Partial;
 use crate::state::{Reader, StateError, Writer};
 use half::f16;
-use sketchkv_kernels::attention::codes::{
-    CODE_PAGE, CodeQueries, code_page_bytes, code_scores, put_code, strip_masses,
-};
+use sketchkv_kernels::attention::codes::{CODE_PAGE, CodeQueries, code_page_bytes, code_scores, put_code};
 use sketchkv_kernels::attention::layout::STRIP;
-use sketchkv_kernels::attention::{Strips, exponentials, maximum};
+use sketchkv_kernels::attention::{Strips, maximum, strip_exponentials};
 use sketchkv_kernels::cpu;
 use sketchkv_sketch::{Projection, SimHash};
 use std::mem::size_of;
+use std::ops::Range;
 
 pub(super) static METHOD: Method = Method {
     name: "topk",
@@ -131,6 +130,10 @@ impl Read for TopK {
         }
     }
 
+    fn slots_read(&self) -> usize {
+        self.k
+    }
+
     fn write(&mut self, token: &Written<'_>) {
         let centred: Vec<f32> = token.key.iter().zip(&self.mean).map(|(k, m)| k - m).collect();
         let projections = self.project(&centred, 1.0);
@@ -152,26 +155,27 @@ impl Read for TopK {
         }
     }
 
-    fn select(&self, queries: &[f32], view: &View<'_>, scratch: &mut Vec<f32>, chosen: &mut Vec<u32>) {
-        let strips = view.positions.len() / STRIP;
-        if strips <= self.k / STRIP {
-            chosen.extend((0..strips as u32).filter(|&strip| view.live_in(strip as usize) != 0));
-            return;
-        }
-        let (level, slots) = (cpu::level(), self.factors.len());
+    fn estimate(&self, queries: &[f32], view: &View<'_>, strips: Range<usize>, out: &mut Estimate) {
+        let level = cpu::level();
         let mut coded = CodeQueries::default();
         coded.set(level, &self.project(queries, 1.0 / self.bits() as f32), self.bits());
-        scratch.resize(coded.count() * slots, 0.0);
-        code_scores(level, &coded, &self.codes, &self.factors, scratch, slots);
-        let mut shares = vec![0.0; coded.count()];
-        for (scores, share) in scratch.chunks_exact_mut(slots).zip(&mut shares) {
-            mask(view.live, scores);
-            let max = maximum(level, scores);
-            *share = 1.0 / exponentials(level, scores, max);
+        let pages = strips.start * STRIP / CODE_PAGE..(strips.end * STRIP).div_ceil(CODE_PAGE);
+        let (slots, bytes) = (pages.len() * CODE_PAGE, code_page_bytes(self.bits()));
+        let (codes, factors) = (
+            &self.codes[pages.start * bytes..pages.end * bytes],
+            &self.factors[pages.start * CODE_PAGE..pages.end * CODE_PAGE],
+        );
+        out.logits.resize(coded.count() * slots, 0.0);
+        code_scores(level, &coded, codes, factors, &mut out.logits, slots);
+        out.masses.resize(coded.count() * strips.len(), 0.0);
+        let masses = out.masses.chunks_exact_mut(strips.len());
+        for (logits, masses) in out.logits.chunks_exact_mut(slots).zip(masses) {
+            mask(&view.live[pages.clone()], logits);
+            let logits = &logits[..strips.len() * STRIP];
+            let max = maximum(level, logits);
+            out.max.push(max);
+            out.sum.push(strip_exponentials(level, logits, max, masses));
         }
-        let mut masses = vec![0.0; strips];
-        strip_masses(level, scratch, slots, &shares, &mut masses);
-        choose(self.k, &masses, view, chosen);
     }
 
     fn rest(&self, queries: &[f32], view: &View<'_>, chosen: &[u32], partial: &mut Partial) {

@@ -1,6 +1,6 @@
 use super::{Store, Turn, to_f16};
 use crate::method::{Call, Choice, Method};
-use sketchkv_kernels::attention::layout::{BLOCK, Codes, Encoding, Levels, ScaleGroup, Side};
+use sketchkv_kernels::attention::layout::{BLOCK, Codes, Encoding, Levels, ScaleGroup, Side, nearest};
 
 pub(super) static Q8: Method = Method {
     name: "q8",
@@ -70,7 +70,7 @@ impl Store for Block {
             *scale = to_f16(if self.bits == 8 { largest.abs() / 127.0 } else { largest / -8.0 });
             let inverse = if *scale == 0.0 { 0.0 } else { 1.0 / *scale };
             for (code, x) in codes.iter_mut().zip(x) {
-                *code = (x * inverse + offset).round_ties_even().clamp(0.0, max) as u8;
+                *code = nearest((x * inverse + offset).clamp(0.0, max)) as u8;
             }
         }
     }

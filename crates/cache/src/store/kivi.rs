@@ -1,6 +1,6 @@
 use super::{Store, to_f16};
 use crate::method::{Call, Choice, Method};
-use sketchkv_kernels::attention::layout::{BLOCK, Codes, Encoding, Levels, ScaleGroup, Side};
+use sketchkv_kernels::attention::layout::{BLOCK, Codes, Encoding, Levels, ScaleGroup, Side, nearest};
 
 macro_rules! kivi {
     ($method:ident, $build:ident, $bits:literal, $name:literal, $state:literal) => {
@@ -55,7 +55,7 @@ impl Store for Kivi {
             scales[group] = to_f16((high - low) / steps);
             let inverse = if scales[group] == 0.0 { 0.0 } else { 1.0 / scales[group] };
             for (code, x) in codes.iter_mut().zip(x) {
-                *code = ((x - minima[group]) * inverse).round_ties_even().clamp(0.0, steps) as u8;
+                *code = nearest(((x - minima[group]) * inverse).clamp(0.0, steps)) as u8;
             }
         }
     }

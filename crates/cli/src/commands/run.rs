@@ -8,7 +8,7 @@ use serde_json::json;
 use sketchkv_cache::Cache;
 use sketchkv_eval::LedgerBytes;
 use sketchkv_model::{ChatMessage, Finish, GenerateOptions, Generator, Model, Sampler, Timing, Workspace};
-use std::{path::PathBuf, process::ExitCode};
+use std::{path::PathBuf, process::ExitCode, time::Instant};
 
 /// Continue a text, streaming, under a bounded cache.
 ///
@@ -57,7 +57,9 @@ impl Arguments {
         let spec = self.kv.as_deref().map(arguments::spec).transpose()?;
         let mut sampler = Sampler::new(self.sampling.sampling())?;
         let text = self.text.read("prompt")?;
+        let start = Instant::now();
         let model = self.model.load(self.context.beyond_context)?;
+        let load_seconds = start.elapsed().as_secs_f64();
         let limit = self.context.limit(model.config())?;
         let file = self.session.as_deref();
         let session = file.map(|file| session::load(file, &model, spec.as_ref())).transpose()?.flatten();
@@ -104,6 +106,8 @@ impl Arguments {
                 "ledger": LedgerBytes::from(cache.ledger()),
                 "prefill_tps": outcome.timing.prefill_rate(),
                 "decode_tps": outcome.timing.decode_rate(),
+                "load_seconds": load_seconds,
+                "weight_bytes": model.weight_bytes(),
                 "peak_rss_bytes": measured::peak_resident_bytes(),
             }))?;
         } else {

@@ -204,31 +204,6 @@ unsafe fn group_scores<S: Simd, const G: usize>(
     }
 }
 
-/// `out[strip] = Σ_query factors[query] · Σ of the 16 weights of the strip`, weights `[query · stride + slot]`.
-///
-/// # Panics
-/// When sizes do not fit.
-pub fn strip_masses(level: Level, weights: &[f32], stride: usize, factors: &[f32], out: &mut [f32]) {
-    assert!(factors.is_empty() || weights.len() >= (factors.len() - 1) * stride + out.len() * STRIP);
-    // SAFETY: the level was detected on this CPU, and the sizes are checked above.
-    dispatch!(level, strip_masses_kernel(weights, stride, factors, out))
-}
-
-#[inline(always)]
-unsafe fn strip_masses_kernel<S: Simd>(weights: &[f32], stride: usize, factors: &[f32], out: &mut [f32]) {
-    for (strip, out) in out.iter_mut().enumerate() {
-        // SAFETY: `strip_masses` checked that every query has all strips.
-        unsafe {
-            let mut sum = S::splat(0.0);
-            for (query, factor) in factors.iter().enumerate() {
-                let weights = S::load(weights.as_ptr().add(query * stride + strip * STRIP));
-                sum = S::fma(weights, S::splat(*factor), sum);
-            }
-            *out = S::sum(sum);
-        }
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -288,25 +263,6 @@ mod tests {
                 // The same operations in the same order on every level.
                 let out: Vec<u32> = out.iter().map(|x| x.to_bits()).collect();
                 prop_assert_eq!(first.get_or_insert(out.clone()), &out);
-            }
-        }
-
-        #[test]
-        fn masses_equal_the_formula(queries in 1usize..6, strips in 1usize..9, seed: u64) {
-            let stride = strips * STRIP + 5;
-            let weights = numbers(seed, queries * stride);
-            let factors = numbers(!seed, queries);
-            for &level in Level::available() {
-                let mut out = vec![f32::NAN; strips];
-                strip_masses(level, &weights, stride, &factors, &mut out);
-                for (strip, got) in out.iter().enumerate() {
-                    let want: f32 = factors
-                        .iter()
-                        .enumerate()
-                        .map(|(q, f)| f * weights[q * stride + strip * STRIP..][..STRIP].iter().sum::<f32>())
-                        .sum();
-                    prop_assert!((got - want).abs() < 1e-4);
-                }
             }
         }
     }

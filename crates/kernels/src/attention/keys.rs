@@ -1,7 +1,7 @@
 //! Scores of a group of queries against the keys of a page, and keys decoded for dense products.
 
 use super::floats::{Float, decode_floats, for_each_float};
-use super::layout::{BLOCK, Codes, Encoding, Grid, Layout, Levels, STRIP, ScaleGroup, Side};
+use super::layout::{BLOCK, Codes, Encoding, Grid, Layout, Levels, STRIP, ScaleGroup, Side, nearest};
 use super::packed::{self, ByteLevels, fetch_group, fetch_lines, for_each_kind};
 use super::simd::{Multipliers, Simd};
 use super::strips::Stream;
@@ -68,7 +68,7 @@ fn quantize(x: &[f32], packed: &mut [Multipliers], scale: &mut [f32], sum: &mut 
         let inverse = if max > 0.0 { 127.0 / max } else { 0.0 };
         let mut total = 0;
         for (packed, x) in packed[block * BLOCK / LANES..].iter_mut().zip(x.as_chunks::<LANES>().0) {
-            let q = x.map(|x| (x * inverse).round_ties_even() as i8);
+            let q = x.map(|x| nearest(x * inverse) as i8);
             total += q.iter().map(|&q| q as i32).sum::<i32>();
             *packed = Multipliers::new(q);
         }

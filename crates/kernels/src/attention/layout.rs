@@ -23,6 +23,13 @@ pub const STRIP: usize = 16;
 /// Dimensions that share a scale in [`ScaleGroup::Block`].
 pub const BLOCK: usize = 32;
 
+/// The integer nearest to `x`, ties to even, for |x| ≤ 2^22. Without SSE4.1 every `round_ties_even` is a call of the C
+/// library; adding 1.5·2^23 leaves the integer in the low bits of the sum.
+pub fn nearest(x: f32) -> i32 {
+    const UNIT: f32 = 12_582_912.0;
+    ((x + UNIT).to_bits() as i32).wrapping_sub(UNIT.to_bits() as i32)
+}
+
 /// How numbers are encoded.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub enum Encoding {

@@ -73,7 +73,7 @@ mod values;
 
 pub use dense::{dense_scores, dense_values};
 pub use keys::{Queries, decode_keys, key_scores};
-pub use softmax::{add_scaled, exponentials, maximum};
+pub use softmax::{add_scaled, exponentials, maximum, strip_exponentials};
 pub use strips::{Stream, Strips, prefetch};
 pub use values::{decode_values, value_sums};
 

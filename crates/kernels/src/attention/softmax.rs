@@ -1,5 +1,6 @@
 //! Exponentials, maxima and sums over rows of scores.
 
+use super::layout::STRIP;
 use super::simd::{Simd, exp};
 use crate::cpu::Level;
 
@@ -53,6 +54,44 @@ unsafe fn exponentials_kernel<S: Simd>(scores: &mut [f32], max: f32) -> f32 {
             sum = S::add(sum, e);
         }
         S::sum(sum)
+    }
+}
+
+/// `sums[strip]` = the sum of e^(s − max) over the 16 scores s of the strip; returns the sum of all.
+///
+/// # Panics
+/// When the lengths do not fit.
+pub fn strip_exponentials(level: Level, scores: &[f32], max: f32, sums: &mut [f32]) -> f32 {
+    assert_eq!(scores.len(), sums.len() * STRIP);
+    // SAFETY: the level was detected on this CPU, and the sizes are checked above.
+    dispatch!(level, strip_exponentials_kernel(scores, max, sums))
+}
+
+#[inline(always)]
+unsafe fn strip_exponentials_kernel<S: Simd>(scores: &[f32], max: f32, sums: &mut [f32]) -> f32 {
+    if max == f32::NEG_INFINITY {
+        sums.fill(0.0);
+        return 0.0;
+    }
+    // SAFETY: chunks of 16.
+    unsafe {
+        let mut all = S::splat(0.0);
+        let (fours, rest) = sums.as_chunks_mut::<4>();
+        let (strips, _) = scores.as_chunks::<STRIP>();
+        for (sums, strips) in fours.iter_mut().zip(strips.as_chunks::<4>().0) {
+            let mut e = [S::splat(0.0); 4];
+            for (e, scores) in e.iter_mut().zip(strips) {
+                *e = exp::<S>(S::sub(S::load(scores.as_ptr()), S::splat(max)));
+                all = S::add(all, *e);
+            }
+            *sums = S::sums(e);
+        }
+        for (sum, scores) in rest.iter_mut().zip(&strips[4 * fours.len()..]) {
+            let e = exp::<S>(S::sub(S::load(scores.as_ptr()), S::splat(max)));
+            *sum = S::sum(e);
+            all = S::add(all, e);
+        }
+        S::sum(all)
     }
 }
 

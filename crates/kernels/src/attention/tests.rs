@@ -1,4 +1,4 @@
-use super::layout::{BLOCK, Codes, Encoding, Grid, Layout, Levels, STRIP, ScaleGroup, Side};
+use super::layout::{BLOCK, Codes, Encoding, Grid, Layout, Levels, STRIP, ScaleGroup, Side, nearest};
 use super::*;
 use crate::cpu::Level;
 use proptest::prelude::*;
@@ -218,6 +218,15 @@ proptest! {
             } else {
                 prop_assert_eq!(sum, 0.0);
             }
+            let whole = &scores[..scores.len() / STRIP * STRIP];
+            let mut sums = vec![f32::NAN; whole.len() / STRIP];
+            let all = strip_exponentials(level, whole, max, &mut sums);
+            for (sum, got) in sums.iter().zip(got.chunks_exact(STRIP)) {
+                let want: f32 = got.iter().sum();
+                prop_assert!((sum - want).abs() <= 1e-6 * want);
+            }
+            let want: f32 = sums.iter().sum();
+            prop_assert!((all - want).abs() <= 1e-5 * want);
         }
     }
 
@@ -278,4 +287,13 @@ fn strips_waste_nothing() {
             assert_eq!(layout.code_bytes() * 8, STRIP * dim * bits, "{encoding:?}");
         }
     }
+}
+
+#[test]
+fn nearest_is_round_ties_even() {
+    for i in -520i32..520 {
+        let x = i as f32 / 4.0;
+        assert_eq!(nearest(x), x.round_ties_even() as i32, "{x}");
+    }
+    assert_eq!((nearest(4194304.0), nearest(-4194304.0)), (4194304, -4194304));
 }

@@ -111,6 +111,17 @@ impl Simd for Avx2 {
         }
     }
     #[inline(always)]
+    unsafe fn sums(a: [Self::F; 4]) -> [f32; 4] {
+        unsafe {
+            let [a, b, c, d] = a.map(|a| _mm256_add_ps(a[0], a[1]));
+            let pairs = _mm256_hadd_ps(_mm256_hadd_ps(a, b), _mm256_hadd_ps(c, d));
+            let sums = _mm_add_ps(_mm256_castps256_ps128(pairs), _mm256_extractf128_ps::<1>(pairs));
+            let mut out = [0.0; 4];
+            _mm_storeu_ps(out.as_mut_ptr(), sums);
+            out
+        }
+    }
+    #[inline(always)]
     unsafe fn maximum(a: Self::F) -> f32 {
         unsafe {
             let s = _mm256_max_ps(a[0], a[1]);

@@ -79,6 +79,12 @@ pub(crate) trait Simd: Copy {
     /// 2^x for integers −126 ≤ x ≤ 127; 0 for −127.
     unsafe fn exp2i(x: Self::F) -> Self::F;
     unsafe fn sum(a: Self::F) -> f32;
+    /// The sum of each.
+    #[inline(always)]
+    unsafe fn sums(a: [Self::F; 4]) -> [f32; 4] {
+        // SAFETY: as this function.
+        a.map(|a| unsafe { Self::sum(a) })
+    }
     unsafe fn maximum(a: Self::F) -> f32;
 
     unsafe fn zero_i() -> Self::I;
