@@ -3,7 +3,7 @@
 use crate::format::Format;
 use crate::head::{Chunk, EMPTY, Env, GroupQueries, Head, Work};
 use crate::page::{PAGE, PAGE_STRIPS, Page};
-use crate::partial::Partial;
+use crate::partial::{Partial, dot};
 use crate::profile::{Part, Stopwatch};
 use crate::read::{Estimate, View, choose, parts};
 use sketchkv_kernels::attention::layout::STRIP;
@@ -19,6 +19,8 @@ const TASK_STRIPS: usize = 16;
 /// Tasks that the strips of a head are cut into, when there are enough of them: more share the work better, fewer have
 /// less to put together.
 const TASKS: usize = 12;
+/// Parts that an index estimates a head in: more share the work better, each projects the queries again.
+const ESTIMATES: usize = 2;
 /// Bytes of scores that one task of a longer chunk keeps, so that they stay in the second-level cache.
 const TASK_SCORES: usize = 512 << 10;
 
@@ -74,10 +76,6 @@ impl Scratch {
             }
         }
     }
-}
-
-fn dot(a: &[f32], b: &[f32]) -> f32 {
-    a.iter().zip(b).map(|(a, b)| a * b).sum()
 }
 
 /// What one KV head needs during a call.
@@ -290,12 +288,10 @@ impl Call<'_> {
 
     /// Chooses the strips to read.
     fn select(&self, heads: &mut [Head], own: &mut [HeadScratch], tasks: &mut Vec<EstimateTask>) {
-        let threads = self.pool.threads();
-        let cut = if heads.len().is_multiple_of(threads) { 1 } else { threads };
         let mut count = 0;
         for (h, head) in heads.iter().enumerate() {
             let Some(read) = &head.read else { continue };
-            for strips in parts(&**read, head.slots() / STRIP, cut) {
+            for strips in parts(&**read, head.slots() / STRIP, ESTIMATES) {
                 if tasks.len() == count {
                     tasks.push(EstimateTask::default());
                 }

@@ -290,15 +290,19 @@ fn race_is_right_for_normal_keys() {
 
 struct Sketched {
     sketch: VectorCountSketch,
+    mean: Vec<f64>,
     newest: usize,
     positions: Vec<usize>,
 }
 
 impl Reference for Sketched {
     fn absorb(&mut self, &Evicted { position, key, value, .. }: &Evicted<'_>, _: &mut Kept) {
-        let pair: Vec<f32> = key.iter().chain(value).map(|&x| x as f32).collect();
-        self.sketch.update_hash(position as u64, &pair, 1.0);
         self.positions.push(position);
+        let n = self.positions.len() as f64;
+        let pair: Vec<f64> = key.iter().chain(value).copied().collect();
+        self.mean = self.mean.iter().zip(&pair).map(|(mean, x)| (mean * (n - 1.0) + x) / n).collect();
+        let apart: Vec<f32> = pair.iter().zip(&self.mean).map(|(x, mean)| (x - mean) as f32).collect();
+        self.sketch.update_hash(position as u64, &apart, 1.0);
     }
 
     fn attend(&self, query: &[f64]) -> Vec<(f64, Vec<f64>)> {
@@ -307,8 +311,11 @@ impl Reference for Sketched {
             .map(|&position| {
                 let mut pair = vec![0.0; 128];
                 self.sketch.reconstruct_hash(position as u64, &mut pair);
+                let load = (self.positions.len() - 1) as f64 / self.sketch.width() as f64;
+                let pair: Vec<f64> =
+                    wide(&pair).iter().zip(&self.mean).map(|(x, mean)| mean + x / (1.0 + load)).collect();
                 let (key, value) = pair.split_at(64);
-                (dot(query, &wide(key)), wide(value))
+                (dot(query, key), value.to_vec())
             })
             .collect()
     }
@@ -321,9 +328,29 @@ fn countsketch_equals_the_formula() {
     {
         check(call, 1e-3, |context| {
             let sketch = VectorCountSketch::new(width, depth, 128, context.own_seed()).unwrap();
-            Box::new(Sketched { sketch, newest, positions: vec![] })
+            Box::new(Sketched { sketch, mean: vec![0.0; 128], newest, positions: vec![] })
         });
     }
+}
+
+/// However many vectors share a bucket, what comes back draws about the attention that the tokens drew.
+#[test]
+fn countsketch_does_not_take_over_attention() {
+    let mut random = common::Random(78);
+    let (d, n, newest) = (64, 2000, 64);
+    let sketch = VectorCountSketch::new(16, 3, 2 * d, 3).unwrap();
+    let mut tail = Sketched { sketch, mean: vec![0.0; 2 * d], newest, positions: vec![] };
+    let query: Vec<f64> = (0..d).map(|_| random.normal() as f64 * 0.15).collect();
+    let mut exact = vec![];
+    for position in 0..n {
+        let key: Vec<f64> = (0..d).map(|_| 1.0 + random.normal() as f64).collect();
+        exact.push(dot(&query, &key).exp());
+        let token = Evicted { position, key: &key, value: &key, relative_mass: 1.0 };
+        tail.absorb(&token, &mut Kept::new());
+    }
+    let exact: f64 = exact[n - newest..].iter().sum();
+    let estimate: f64 = tail.attend(&query).iter().map(|(logit, _)| logit.exp()).sum();
+    assert!((0.3..3.0).contains(&(estimate / exact)), "{estimate} for {exact}");
 }
 
 #[test]

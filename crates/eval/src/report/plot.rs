@@ -127,9 +127,15 @@ fn marks(svg: &mut String, series: &Series, sx: &Scale, sy: &Scale) {
     svg.push_str("</g>");
 }
 
-/// Labels of series, moved until none lies on another; one that finds no place near its point is left out.
+/// Labels of series, moved until none lies on another, nor on a mark where that can be helped; one that finds no place
+/// near its point is left out.
 fn labels(svg: &mut String, series: &[Series], sx: &Scale, sy: &Scale, right: f64) {
     let mut taken: Vec<(f64, f64, f64)> = Vec::new();
+    let marks: Vec<(f64, f64)> = series
+        .iter()
+        .filter(|s| !s.line)
+        .flat_map(|s| s.points.iter().map(|p| (sx.at(p.x), sy.at(p.y))))
+        .collect();
     for one in series {
         let (Some(label), Some(last)) = (&one.label, one.points.last()) else { continue };
         let text: String = if label.chars().count() > 34 {
@@ -139,7 +145,7 @@ fn labels(svg: &mut String, series: &[Series], sx: &Scale, sy: &Scale, right: f6
         };
         let width = text.chars().count() as f64 * LETTER;
         let (x, y) = (sx.at(last.x), sy.at(last.y));
-        let places = if one.line {
+        let places: Vec<(f64, f64)> = if one.line {
             // Beside the line's end, pushed up or down.
             (0..24)
                 .map(|i| {
@@ -166,7 +172,14 @@ fn labels(svg: &mut String, series: &[Series], sx: &Scale, sy: &Scale, right: f6
             };
             inside && in_height && taken.iter().all(clear)
         };
-        if let Some((left, base)) = places.into_iter().find(free) {
+        let off_marks = |&(left, base): &(f64, f64)| {
+            let beside = |&(x, y): &(f64, f64)| {
+                x + 6.0 < left || x - 6.0 > left + width || y + 6.0 < base - 10.0 || y - 6.0 > base + 3.0
+            };
+            one.line || marks.iter().all(beside)
+        };
+        let place = places.iter().find(|place| free(place) && off_marks(place));
+        if let Some(&(left, base)) = place.or_else(|| places.iter().find(|place| free(place))) {
             taken.push((left, base, width));
             let _ = write!(
                 svg,
