@@ -112,6 +112,7 @@ impl<'a> Weights<'a> {
             let culprit = rows.iter().position(|part| stack(&[*part]).is_err()).unwrap_or(0);
             self.error(format!("tensor `{}`: {error}", tensors[culprit].0.entry.name))
         })?;
+        tensors.iter().for_each(|(tensor, _)| self.checkpoint.release(tensor));
         Ok(matrix.with_activations(Activations::Bits16))
     }
 

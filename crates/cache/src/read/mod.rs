@@ -33,7 +33,7 @@ pub trait Read: Send + Sync {
     fn slots_read(&self) -> usize;
 
     /// Estimates the attention of `queries`, `[query][head_dim]`, scaled, to some strips, as [`parts`] cuts them.
-    /// `out` is empty.
+    /// Fills `out`, whose buffers may hold anything.
     fn estimate(&self, queries: &[f32], view: &View<'_>, strips: Range<usize>, out: &mut Estimate);
 
     /// Adds what the slots outside the chosen strips contribute by estimate to the attention of `queries`.

@@ -3,6 +3,7 @@
 use super::files::{Content, Files};
 use super::{ElementType, Tensor, TensorEntry};
 use crate::ModelError;
+use memmap2::Mmap;
 use safetensors::SafeTensors;
 use serde_json::Value;
 use std::collections::{BTreeMap, HashMap};
@@ -73,6 +74,14 @@ impl Folder {
     /// The weight files, in order.
     pub(crate) fn weights(&self) -> impl Iterator<Item = &[u8]> {
         self.shards.iter().map(|shard| &shard.map[..])
+    }
+
+    /// The weight files that are mapped.
+    pub(crate) fn maps(&self) -> impl Iterator<Item = &Mmap> {
+        self.shards.iter().filter_map(|shard| match &shard.map {
+            Content::Mapped(map) => Some(map),
+            Content::Embedded(_) => None,
+        })
     }
 
     /// A JSON file of the folder, or `None` when it is not there.

@@ -198,6 +198,10 @@ impl Gguf {
         &self.map
     }
 
+    pub(crate) fn map(&self) -> &Mmap {
+        &self.map
+    }
+
     pub(crate) fn header(&self) -> &GgufHeader {
         &self.header
     }

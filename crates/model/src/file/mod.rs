@@ -19,6 +19,8 @@ pub(crate) use hash::content_hash;
 
 use crate::ModelError;
 use memmap2::Mmap;
+#[cfg(unix)]
+use memmap2::UncheckedAdvice;
 use sketchkv_kernels::BlockFormat;
 use std::fs::File;
 use std::path::Path;
@@ -123,6 +125,25 @@ impl Checkpoint {
             Checkpoint::Gguf(gguf) => gguf.tensor(name),
             Checkpoint::Folder(folder) => folder.tensor(name),
         }
+    }
+
+    /// Gives back the memory of a tensor that has been taken over; it can still be read, from the file.
+    pub(crate) fn release(&self, tensor: &Tensor<'_>) {
+        match self {
+            Checkpoint::Gguf(gguf) => release(gguf.map(), tensor.bytes),
+            Checkpoint::Folder(folder) => folder.maps().for_each(|map| release(map, tensor.bytes)),
+        }
+    }
+}
+
+/// Gives back the memory of what a map has of `bytes`, if they are of that map.
+fn release(map: &Mmap, bytes: &[u8]) {
+    let offset = bytes.as_ptr().addr().wrapping_sub(map.as_ptr().addr());
+    #[cfg(unix)]
+    if offset < map.len() {
+        // SAFETY: the map is of a file and only read, so a page that is dropped comes back as it was. Where that fails,
+        // the memory stays taken.
+        let _ = unsafe { map.unchecked_advise_range(UncheckedAdvice::DontNeed, offset, bytes.len()) };
     }
 }
 
