@@ -97,6 +97,12 @@ pub(crate) struct HeadScratch {
 }
 
 impl HeadScratch {
+    /// All strips are to be read.
+    fn read_all(&mut self, head: &Head) {
+        self.strips.clear();
+        self.strips.extend(0..(head.slots() / STRIP) as u32);
+    }
+
     /// Strips of a task of a single-token step, in whole pages.
     fn task_strips(&self) -> usize {
         self.strips.len().div_ceil(TASKS).next_multiple_of(PAGE_STRIPS).max(TASK_STRIPS)
@@ -106,6 +112,15 @@ impl HeadScratch {
     fn tasks(&self) -> usize {
         self.strips.len().div_ceil(self.task_strips())
     }
+}
+
+/// The next of `count` tasks in use: one of an earlier call, whose buffers serve again, or a new one.
+fn next<'t, T: Default>(tasks: &'t mut Vec<T>, count: &mut usize) -> &'t mut T {
+    if tasks.len() == *count {
+        tasks.push(T::default());
+    }
+    *count += 1;
+    &mut tasks[*count - 1]
 }
 
 /// Consecutive strips of one page.
@@ -241,19 +256,13 @@ impl Call<'_> {
             self.select(heads, own, estimates);
             watch.lap(Part::Read);
         } else {
-            for (head, own) in heads.iter().zip(own.iter_mut()) {
-                own.strips.clear();
-                own.strips.extend(0..(head.slots() / STRIP) as u32);
-            }
+            heads.iter().zip(own.iter_mut()).for_each(|(head, own)| own.read_all(head));
         }
         let mut count = 0;
         for (head, own) in own.iter().enumerate() {
             for number in 0..own.tasks() {
-                if tasks.len() == count {
-                    tasks.push(RunTask::default());
-                }
-                (tasks[count].head, tasks[count].number) = (head, number);
-                count += 1;
+                let task = next(tasks, &mut count);
+                (task.head, task.number) = (head, number);
             }
         }
         let tasks = &mut tasks[..count];
@@ -292,11 +301,8 @@ impl Call<'_> {
         for (h, head) in heads.iter().enumerate() {
             let Some(read) = &head.read else { continue };
             for strips in parts(&**read, head.slots() / STRIP, ESTIMATES) {
-                if tasks.len() == count {
-                    tasks.push(EstimateTask::default());
-                }
-                (tasks[count].head, tasks[count].strips) = (h, strips);
-                count += 1;
+                let task = next(tasks, &mut count);
+                (task.head, task.strips) = (h, strips);
             }
         }
         let tasks = &mut tasks[..count];
@@ -310,14 +316,12 @@ impl Call<'_> {
             });
         }
         let tasks = &*tasks;
-        for_each_pair_mut(self.pool, heads, own, |h, head, own| {
-            own.strips.clear();
-            match &head.read {
-                None => own.strips.extend(0..(head.slots() / STRIP) as u32),
-                Some(read) => {
-                    let estimates = tasks.iter().filter(|task| task.head == h).map(|task| &task.estimate);
-                    choose(&**read, estimates, &self.view(h, head), &mut own.strips);
-                }
+        for_each_pair_mut(self.pool, heads, own, |h, head, own| match &head.read {
+            None => own.read_all(head),
+            Some(read) => {
+                own.strips.clear();
+                let estimates = tasks.iter().filter(|task| task.head == h).map(|task| &task.estimate);
+                choose(&**read, estimates, &self.view(h, head), &mut own.strips);
             }
         });
     }
@@ -378,12 +382,8 @@ impl Call<'_> {
             let row = 4 * (head.slots() + tokens.next_multiple_of(STRIP));
             let block = (TASK_SCORES / row / self.group).clamp(4, 32);
             for first in (0..tokens).step_by(block) {
-                if blocks.len() == count {
-                    blocks.push(BlockTask::default());
-                }
-                let block = block.min(tokens - first);
-                (blocks[count].head, blocks[count].first, blocks[count].tokens) = (h, first, block);
-                count += 1;
+                let task = next(blocks, &mut count);
+                (task.head, task.first, task.tokens) = (h, first, block.min(tokens - first));
             }
         }
         let blocks = &mut blocks[..count];

@@ -137,6 +137,7 @@ impl Checkpoint {
 }
 
 /// Gives back the memory of what a map has of `bytes`, if they are of that map.
+#[cfg_attr(not(unix), allow(unused_variables))]
 fn release(map: &Mmap, bytes: &[u8]) {
     let offset = bytes.as_ptr().addr().wrapping_sub(map.as_ptr().addr());
     #[cfg(unix)]
