@@ -194,10 +194,6 @@ impl Gguf {
         &self.path
     }
 
-    pub(crate) fn bytes(&self) -> &[u8] {
-        &self.map
-    }
-
     pub(crate) fn map(&self) -> &Mmap {
         &self.map
     }
