@@ -3,7 +3,10 @@
 //! Callgrind runs the code on a processor of its own, with AVX2 and without AVX-512, so that the counts are those of
 //! the `avx2` level and the same on every x86-64 machine. They depend on the compiler, whose version is kept with them.
 
-use crate::command::{self, cargo, succeeds};
+use crate::{
+    command::{self, cargo},
+    tools::ensure_program,
+};
 use anyhow::{Context, Result, bail};
 use clap::Args;
 use std::{fs, process::Command};
@@ -33,7 +36,7 @@ const STEPS: [(usize, &str); 7] = [
 ];
 
 pub(crate) fn run(options: &Options) -> Result<()> {
-    ensure_valgrind()?;
+    ensure_program(&["valgrind"], &["valgrind"])?;
     let compiler = command::output(Command::new("rustc").arg("--version"))?.trim().to_owned();
     let kept = if options.bless { None } else { Some(Kept::read()?) };
     let mut lines = vec![format!("# {compiler}")];
@@ -109,20 +112,4 @@ fn count(depth: usize, spec: &str) -> Result<u64> {
         Some(count) if count > 0 && done.status.success() => Ok(count),
         _ => bail!("callgrind counted nothing for {spec} at depth {depth}:\n{report}"),
     }
-}
-
-/// Installs valgrind where apt can, and says what to do where it cannot.
-fn ensure_valgrind() -> Result<()> {
-    let there = || succeeds(Command::new("valgrind").arg("--version"));
-    if there() {
-        return Ok(());
-    }
-    eprintln!("valgrind is missing: trying apt-get install valgrind");
-    succeeds(Command::new("apt-get").args(["install", "--yes", "--no-install-recommends", "valgrind"]));
-    if there() {
-        return Ok(());
-    }
-    bail!(
-        "valgrind is missing and could not be installed: install it with the system's package manager and run this again"
-    )
 }

@@ -1,5 +1,6 @@
 //! Chores of the sketchkv repository: `cargo xtask test` is what CI runs.
 
+mod aarch64;
 mod browser;
 mod callgrind;
 mod command;
@@ -28,6 +29,8 @@ enum Chore {
     Fuzz(fuzz::Options),
     /// Write the generated parts of the documentation: the method table of README.md, the command reference.
     Docs(docs::Options),
+    /// Run the tests of the numeric crates with the kernels of aarch64, emulated by QEMU.
+    Aarch64,
     /// Count the instructions of a decode step with callgrind and compare them with the kept counts.
     Callgrind(callgrind::Options),
 }
@@ -48,6 +51,7 @@ fn run(chore: Chore) -> Result<()> {
         Chore::Test(options) => test::run(&options),
         Chore::Fuzz(options) => fuzz::run(&options),
         Chore::Docs(options) => docs::run(&options),
+        Chore::Aarch64 => aarch64::run(),
         Chore::Callgrind(options) => callgrind::run(&options),
     }
 }

@@ -1,7 +1,8 @@
-//! The cargo subcommands the chores need.
+//! Programs the chores need: cargo subcommands, and what a Debian package brings.
 
 use crate::command::{cargo, run, succeeds};
 use anyhow::{Context, Result};
+use std::process::Command;
 
 /// A cargo subcommand that comes from crates.io.
 pub(crate) struct Tool {
@@ -32,4 +33,27 @@ impl Tool {
         run(&mut cargo(["install", "--locked", &package]))
             .with_context(|| format!("cannot install {package}; install it by hand and run this again"))
     }
+}
+
+/// Whether a program answers to `--version`.
+pub(crate) fn answers(program: &str) -> bool {
+    succeeds(Command::new(program).arg("--version"))
+}
+
+/// Installs Debian's `packages` unless one of `programs` answers.
+pub(crate) fn ensure_program(programs: &[&str], packages: &[&str]) -> Result<()> {
+    if programs.iter().any(|program| answers(program)) {
+        return Ok(());
+    }
+    let packages = packages.join(" ");
+    eprintln!("installing Debian's {packages}");
+    let apt = |arguments: &[&str]| {
+        run(Command::new("apt-get").args(arguments).env("DEBIAN_FRONTEND", "noninteractive")).with_context(|| {
+            format!("cannot install {packages}; install it with the system's package manager and run this again")
+        })
+    };
+    apt(&["update", "--quiet=2"])?;
+    let mut install = vec!["install", "--yes", "--quiet=2", "--no-install-recommends"];
+    install.extend(packages.split(' '));
+    apt(&install)
 }

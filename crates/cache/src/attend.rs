@@ -15,7 +15,7 @@ use std::ops::Range;
 use std::sync::Mutex;
 
 /// The fewest strips that one task of a single-token step reads.
-const TASK_STRIPS: usize = 16;
+const TASK_STRIPS: usize = 8;
 /// Tasks that the strips of a head are cut into, when there are enough of them: more share the work better, fewer have
 /// less to put together.
 const TASKS: usize = 12;

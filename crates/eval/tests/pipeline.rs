@@ -24,6 +24,7 @@ fn settings(model: &Model) -> Settings {
         timed: 4,
         budgets: vec!["50%".into(), "25%".into()],
         tasks: vec![TaskKind::NiahSingle, TaskKind::Copy],
+        needle_lengths: vec![256],
         task_lengths: vec![256],
         task_samples: 1,
         needle_depths: vec![0.0, 1.0],

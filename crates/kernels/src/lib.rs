@@ -8,6 +8,8 @@
 //! - [`attention`]: scores and weighted sums over the pages of a cache.
 //! - [`ops`]: norms, activations, rotations, softmax.
 
+#[cfg(target_arch = "aarch64")]
+mod aarch64;
 mod activations;
 mod arena;
 pub mod attention;

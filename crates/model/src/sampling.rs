@@ -78,8 +78,13 @@ pub struct Sampler {
     sampling: Sampling,
     random: SplitMix,
     recent: VecDeque<u32>,
+    /// The logits, penalised.
+    logits: Vec<f32>,
     candidates: Vec<Candidate>,
 }
+
+/// Logits that are looked at together: most chunks have none that is good enough.
+const CHUNK: usize = 32;
 
 /// A token with its logit, then with its unnormalised probability.
 #[derive(Debug, Clone, Copy)]
@@ -96,7 +101,7 @@ impl Sampler {
     pub fn new(sampling: Sampling) -> Result<Self, ModelError> {
         sampling.check()?;
         let random = SplitMix { state: sampling.seed };
-        Ok(Sampler { sampling, random, recent: VecDeque::new(), candidates: Vec::new() })
+        Ok(Sampler { sampling, random, recent: VecDeque::new(), logits: Vec::new(), candidates: Vec::new() })
     }
 
     /// What it was made from.
@@ -127,16 +132,11 @@ impl Sampler {
     }
 
     fn choose(&mut self, logits: &[f32]) -> u32 {
-        self.candidates.clear();
-        let all = logits
-            .iter()
-            .enumerate()
-            .map(|(token, weight)| Candidate { token: token as u32, weight: *weight });
-        // A logit that is no number is no candidate.
-        self.candidates.extend(all.filter(|c| !c.weight.is_nan()));
+        self.logits.clear();
+        self.logits.extend_from_slice(logits);
         self.penalise();
         if self.sampling.temperature == 0.0 {
-            return self.candidates.iter().copied().max_by(by_weight).map_or(0, |c| c.token);
+            return argmax(&self.logits);
         }
         self.keep_top_k();
         self.exponentiate();
@@ -148,20 +148,39 @@ impl Sampler {
     fn penalise(&mut self) {
         let penalty = self.sampling.repetition_penalty;
         let seen: HashSet<u32> = self.recent.iter().copied().collect();
-        for candidate in self.candidates.iter_mut().filter(|c| seen.contains(&c.token)) {
-            let logit = candidate.weight;
-            candidate.weight = if logit > 0.0 { logit / penalty } else { logit * penalty };
+        for token in seen {
+            if let Some(logit) = self.logits.get_mut(token as usize) {
+                *logit = if *logit > 0.0 { *logit / penalty } else { *logit * penalty };
+            }
         }
     }
 
-    /// Leaves the k best, and sorts them best first if any later step needs an order.
+    /// Takes the k best as candidates, best first. A logit that is no number is none.
     fn keep_top_k(&mut self) {
-        let (k, all) = (self.sampling.top_k, self.candidates.len());
-        if k > 0 && k < all {
-            self.candidates.select_nth_unstable_by(k, |a, b| by_weight(b, a));
-            self.candidates.truncate(k);
+        let k = if self.sampling.top_k == 0 { usize::MAX } else { self.sampling.top_k };
+        let candidates = &mut self.candidates;
+        candidates.clear();
+        // The k-th best so far: of equal ones the first wins, so that only a better one can still be among the k.
+        let mut least = None;
+        for (chunk, logits) in self.logits.chunks(CHUNK).enumerate() {
+            if least.is_some_and(|least| !logits.iter().fold(false, |any, &logit| any | (logit > least))) {
+                continue;
+            }
+            let first = chunk * CHUNK;
+            let better = |&(_, &logit): &(usize, &f32)| match least {
+                Some(least) => logit > least,
+                None => !logit.is_nan(),
+            };
+            let of = |(i, &weight): (usize, &f32)| Candidate { token: (first + i) as u32, weight };
+            candidates.extend(logits.iter().enumerate().filter(better).map(of));
+            if candidates.len() / 4 >= k {
+                candidates.select_nth_unstable_by(k - 1, |a, b| by_weight(b, a));
+                candidates.truncate(k);
+                least = candidates.last().map(|c| c.weight);
+            }
         }
-        self.candidates.sort_unstable_by(|a, b| by_weight(b, a));
+        candidates.sort_unstable_by(|a, b| by_weight(b, a));
+        candidates.truncate(k);
     }
 
     /// Logits to e^((logit - best) / temperature).
@@ -328,6 +347,27 @@ mod tests {
     }
 
     proptest! {
+        #[test]
+        fn the_best_are_those_of_a_sort(
+            logits in prop::collection::vec((-40i32..40).prop_map(|x| x as f32 / 4.0), 1..700),
+            gaps in prop::collection::vec(any::<prop::sample::Index>(), 0..5),
+            top_k in 1usize..60,
+        ) {
+            let mut logits = logits;
+            for gap in gaps {
+                let at = gap.index(logits.len());
+                logits[at] = f32::NAN;
+            }
+            let mut sampler = Sampler::new(Sampling { top_k, ..plain() }).unwrap();
+            sampler.logits = logits.clone();
+            sampler.keep_top_k();
+            let mut sorted: Vec<usize> = (0..logits.len()).filter(|&i| !logits[i].is_nan()).collect();
+            sorted.sort_by(|&a, &b| logits[b].total_cmp(&logits[a]));
+            sorted.truncate(top_k);
+            let kept: Vec<usize> = sampler.candidates.iter().map(|c| c.token as usize).collect();
+            prop_assert_eq!(kept, sorted);
+        }
+
         /// Whatever the logits and parameters, a token of the vocabulary comes out.
         #[test]
         fn always_a_token(

@@ -8,6 +8,7 @@ use crate::keep::Context;
 use crate::method::{Call, Kind, Method, Parameter};
 use crate::partial::Partial;
 use crate::state::{Reader, StateError, Writer};
+use sketchkv_kernels::attention::codes::CodeQueries;
 use sketchkv_kernels::attention::layout::STRIP;
 use std::ops::Range;
 
@@ -59,8 +60,11 @@ pub struct Estimate {
     max: Vec<f32>,
     /// Of each query, what the masses are shares of.
     sum: Vec<f32>,
+    /// Strips that are read whatever they promise, ascending.
+    always: Vec<u32>,
     /// Scratch.
     logits: Vec<f32>,
+    coded: CodeQueries,
 }
 
 impl Estimate {
@@ -68,8 +72,18 @@ impl Estimate {
     pub fn set(&mut self, read: &dyn Read, queries: &[f32], view: &View<'_>, strips: Range<usize>) {
         self.max.clear();
         self.sum.clear();
+        self.always.clear();
         self.strips = strips.clone();
-        read.estimate(queries, view, strips, self);
+        read.estimate(queries, view, strips.clone(), self);
+        let recent = (view.position as u32).saturating_sub(RECENT);
+        // The difference is large for older positions, and for that of an empty slot.
+        let must = |&p: &u32| (p < SINKS) | (p.wrapping_sub(recent) <= RECENT);
+        let positions = &view.positions[strips.start * STRIP..strips.end * STRIP];
+        for (strip, positions) in strips.zip(positions.chunks_exact(STRIP)) {
+            if positions.iter().fold(false, |any, p| any | must(p)) {
+                self.always.push(strip as u32);
+            }
+        }
     }
 }
 
@@ -145,7 +159,7 @@ pub fn choose<'a>(
         chosen.extend((0..strips as u32).filter(|&strip| view.live_in(strip as usize) != 0));
         return;
     };
-    let mut masses = vec![0.0; strips];
+    let mut masses = vec![0.0f32; strips];
     for query in 0..first.max.len() {
         let max = estimates.clone().map(|e| e.max[query]).fold(f32::NEG_INFINITY, f32::max);
         let scale = |e: &Estimate| (e.max[query] - max).exp();
@@ -156,13 +170,11 @@ pub fn choose<'a>(
             masses[e.strips.clone()].iter_mut().zip(own).for_each(|(mass, own)| *mass += share * own);
         }
     }
-    let recent = (view.position as u32).saturating_sub(RECENT);
     // The bits of masses, none of which is negative, are in the order of the masses: most mass first, then the older strip.
     let mut others: Vec<u64> = Vec::with_capacity(strips);
-    for (strip, (positions, &mass)) in view.positions.chunks_exact(STRIP).zip(&masses).enumerate() {
-        // The difference is large for older positions, and for that of an empty slot.
-        let must = |&p: &u32| (p < SINKS) | (p.wrapping_sub(recent) <= RECENT);
-        if positions.iter().fold(false, |any, p| any | must(p)) {
+    let mut always = estimates.flat_map(|e| &e.always).copied().peekable();
+    for (strip, mass) in masses.into_iter().enumerate() {
+        if always.next_if_eq(&(strip as u32)).is_some() {
             chosen.push(strip as u32);
         } else if view.live_in(strip) != 0 {
             others.push(u64::from(!mass.to_bits()) << 32 | strip as u64);

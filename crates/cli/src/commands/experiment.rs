@@ -170,10 +170,12 @@ impl Arguments {
             settings.stream = stream as usize;
         }
         given(&amount.lengths, &mut settings.lengths);
+        given(&amount.lengths, &mut settings.needle_lengths);
         given(&amount.lengths, &mut settings.task_lengths);
         given(&amount.depths, &mut settings.depths);
         if !amount.budgets.is_empty() {
             settings.budgets = amount.budgets.iter().map(|b| b.trim_start_matches('@').to_owned()).collect();
+            settings.task_budgets.clone_from(&settings.budgets);
         }
         if !amount.tasks.is_empty() {
             let find = |name: &String| {
@@ -190,7 +192,8 @@ impl Arguments {
             settings.seeds.clone_from(&amount.seeds);
         }
         settings.specs.clone_from(&self.kv);
-        let longest = settings.lengths.iter().chain(&settings.task_lengths).chain([&settings.context]).max();
+        let task_lengths = settings.needle_lengths.iter().chain(&settings.task_lengths);
+        let longest = settings.lengths.iter().chain(task_lengths).chain([&settings.context]).max();
         if longest.is_some_and(|&longest| longest > config.context) {
             return Err(usage(format!(
                 "{} was made for a context of {} tokens: ask for less",

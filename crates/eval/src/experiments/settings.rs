@@ -18,13 +18,17 @@ pub struct Settings {
     pub depths: Vec<usize>,
     /// Single-token steps timed at each depth.
     pub timed: usize,
-    /// Budgets of `compare`, `tasks` and `pareto`, as they stand after the `@` of a spec.
+    /// Budgets of `compare` and `pareto`, as they stand after the `@` of a spec.
     pub budgets: Vec<String>,
+    /// Budgets of `tasks`.
+    pub task_budgets: Vec<String>,
     /// Specs to measure instead of an experiment's own.
     pub specs: Vec<String>,
     /// Tasks of `tasks`.
     pub tasks: Vec<TaskKind>,
-    /// Prompt lengths of `tasks`.
+    /// Prompt lengths of the single needle.
+    pub needle_lengths: Vec<usize>,
+    /// Prompt lengths of the other tasks.
     pub task_lengths: Vec<usize>,
     /// Samples of each task.
     pub task_samples: usize,
@@ -43,16 +47,18 @@ impl Settings {
         Settings {
             context,
             prefill: context / 2,
-            samples: 4,
+            samples: 3,
             stream: 1,
             lengths: doubling(128, config.context.min(4096)),
             depths: doubling(256, config.context.min(8192) - 64),
             timed: 32,
             budgets: ["50%", "25%", "12.5%"].map(str::to_owned).to_vec(),
+            task_budgets: ["25%", "12.5%"].map(str::to_owned).to_vec(),
             specs: Vec::new(),
             tasks: TaskKind::ALL.to_vec(),
-            task_lengths: [512, 1024].into_iter().filter(|&l| l <= config.context).collect(),
-            task_samples: 4,
+            needle_lengths: vec![context / 2, context],
+            task_lengths: vec![context],
+            task_samples: 3,
             needle_depths: vec![0.0, 0.25, 0.5, 0.75, 1.0],
             candidates: 36,
             seeds: vec![0],
@@ -70,7 +76,9 @@ impl Settings {
             depths: doubling(256, config.context.min(2048) - 64),
             timed: 16,
             budgets: ["25%"].map(str::to_owned).to_vec(),
+            task_budgets: ["25%"].map(str::to_owned).to_vec(),
             tasks: vec![TaskKind::NiahSingle, TaskKind::KeyValue, TaskKind::Copy],
+            needle_lengths: vec![context],
             task_lengths: vec![context],
             task_samples: 2,
             needle_depths: vec![0.0, 0.5, 1.0],

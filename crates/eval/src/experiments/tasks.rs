@@ -31,7 +31,7 @@ const CAPPED: [&str; 6] = ["window", "random", "h2o", "snapkv", "expected", "bes
 /// Every task over lengths, the single needle over depths too, with the question known before the text and not.
 pub(super) fn jobs(common: &Common<'_>, settings: &Settings, specs: &[Spec]) -> Vec<Job> {
     let specs: Vec<Spec> = if specs.is_empty() {
-        let capped = settings.budgets.iter().flat_map(|cap| CAPPED.map(|keep| format!("{keep}@{cap}")));
+        let capped = settings.task_budgets.iter().flat_map(|cap| CAPPED.map(|keep| format!("{keep}@{cap}")));
         let own = UNCAPPED.map(str::to_owned).into_iter().chain(capped);
         own.filter_map(|text| text.parse().ok()).collect()
     } else {
@@ -40,7 +40,8 @@ pub(super) fn jobs(common: &Common<'_>, settings: &Settings, specs: &[Spec]) -> 
     let mut jobs = Vec::new();
     for &seed in &settings.seeds {
         for &kind in &settings.tasks {
-            for &length in &settings.task_lengths {
+            let lengths = if kind.has_depth() { &settings.needle_lengths } else { &settings.task_lengths };
+            for &length in lengths {
                 for awareness in [Awareness::Agnostic, Awareness::Aware] {
                     // A task without a question has nothing to know beforehand.
                     let no_question = matches!(kind, TaskKind::Copy | TaskKind::Arithmetic);

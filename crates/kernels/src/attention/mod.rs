@@ -32,6 +32,12 @@ macro_rules! for_level {
                 // SAFETY: `clamp` gives a level that this machine runs.
                 unsafe { $body }
             }
+            #[cfg(target_arch = "aarch64")]
+            Level::Neon => {
+                type $simd = simd::neon::Neon;
+                // SAFETY: `clamp` gives a level that this machine runs.
+                unsafe { $body }
+            }
             _ => {
                 type $simd = simd::scalar::Scalar;
                 // SAFETY: no special instructions.

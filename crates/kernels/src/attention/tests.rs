@@ -223,7 +223,7 @@ proptest! {
             let all = strip_exponentials(level, whole, max, &mut sums);
             for (sum, got) in sums.iter().zip(got.chunks_exact(STRIP)) {
                 let want: f32 = got.iter().sum();
-                prop_assert!((sum - want).abs() <= 1e-6 * want);
+                prop_assert!((sum - want).abs() <= 1e-4 * want + 1e-37);
             }
             let want: f32 = sums.iter().sum();
             prop_assert!((all - want).abs() <= 1e-5 * want);

@@ -4,10 +4,10 @@
 //! `sdot` takes signed bytes, so byte codes are multiplied around zero, as u − 128.
 
 use super::{FloatKernel, IntegerKernel, RUN, Sums, for_tokens};
+use crate::aarch64::{dot_word, load_halves};
 use crate::activations::Group;
 use crate::matrix::tile::{BLOCK, LANES, TileFormat};
 use std::arch::aarch64::*;
-use std::arch::asm;
 
 /// Rows in a register.
 const ROWS: usize = 4;
@@ -136,41 +136,12 @@ unsafe fn dot<const TOKENS: usize, const NIBBLES: bool>(
     for (dot, quants) in dots.iter_mut().zip(quants) {
         // SAFETY: see above.
         let (low, high) = unsafe { (vld1q_s8(quants), vld1q_s8(quants.add(16))) };
-        let first = sdot::<1>(sdot::<0>(*dot, l0, low), l1, low);
-        let second = sdot::<3>(sdot::<2>(first, l2, low), l3, low);
-        let third = sdot::<1>(sdot::<0>(second, l4, high), l5, high);
-        *dot = sdot::<3>(sdot::<2>(third, l6, high), l7, high);
+        let first = dot_word::<1>(dot_word::<0>(*dot, l0, low), l1, low);
+        let second = dot_word::<3>(dot_word::<2>(first, l2, low), l3, low);
+        let third = dot_word::<1>(dot_word::<0>(second, l4, high), l5, high);
+        *dot = dot_word::<3>(dot_word::<2>(third, l6, high), l7, high);
     }
     dots
-}
-
-/// `sum[row] + Σ_i codes[row][i] · x[WORD][i]`. The intrinsic of this instruction is not stable yet.
-#[inline]
-#[target_feature(enable = "neon,dotprod")]
-fn sdot<const WORD: i32>(mut sum: int32x4_t, codes: int8x16_t, x: int8x16_t) -> int32x4_t {
-    // SAFETY: touches nothing but the registers named.
-    unsafe {
-        asm!("sdot {sum:v}.4s, {codes:v}.16b, {x:v}.4b[{word}]",
-            sum = inout(vreg) sum, codes = in(vreg) codes, x = in(vreg) x, word = const WORD,
-            options(pure, nomem, nostack, preserves_flags));
-    }
-    sum
-}
-
-/// Four f16 as f32.
-///
-/// # Safety
-/// Eight bytes lie at `halves`.
-#[inline]
-#[target_feature(enable = "neon")]
-unsafe fn load_halves(halves: *const u8) -> float32x4_t {
-    let values: float32x4_t;
-    // SAFETY: the bytes are there; nothing else is touched.
-    unsafe {
-        asm!("ldr {v:d}, [{at}]", "fcvtl {v:v}.4s, {v:v}.4h", at = in(reg) halves, v = out(vreg) values,
-            options(pure, readonly, nostack, preserves_flags));
-    }
-    values
 }
 
 /// # Safety

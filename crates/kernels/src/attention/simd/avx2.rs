@@ -236,8 +236,7 @@ impl Simd for Avx2 {
     unsafe fn add_w(mut acc: Self::W, bytes: Self::B) -> Self::W {
         unsafe {
             for (half, bytes) in bytes.into_iter().enumerate() {
-                let even = _mm256_and_si256(bytes, _mm256_set1_epi16(0xff));
-                acc[0][half] = _mm256_add_epi16(acc[0][half], even);
+                acc[0][half] = _mm256_add_epi16(acc[0][half], bytes);
                 acc[1][half] = _mm256_add_epi16(acc[1][half], _mm256_srli_epi16::<8>(bytes));
             }
             acc
@@ -246,10 +245,12 @@ impl Simd for Avx2 {
     #[inline(always)]
     unsafe fn store_w(p: *mut u16, x: Self::W) {
         unsafe {
-            _mm256_storeu_si256(p.cast(), x[0][0]);
-            _mm256_storeu_si256(p.add(16).cast(), x[0][1]);
-            _mm256_storeu_si256(p.add(32).cast(), x[1][0]);
-            _mm256_storeu_si256(p.add(48).cast(), x[1][1]);
+            for half in 0..2 {
+                let [pairs, odd] = [x[0][half], x[1][half]];
+                let even = _mm256_sub_epi16(pairs, _mm256_slli_epi16::<8>(odd));
+                _mm256_storeu_si256(p.add(16 * half).cast(), even);
+                _mm256_storeu_si256(p.add(32 + 16 * half).cast(), odd);
+            }
         }
     }
     #[inline(always)]

@@ -158,15 +158,15 @@ impl Simd for Avx512 {
     #[inline(always)]
     unsafe fn add_w(acc: Self::W, bytes: __m512i) -> Self::W {
         unsafe {
-            let even = _mm512_and_si512(bytes, _mm512_set1_epi16(0xff));
-            [_mm512_add_epi16(acc[0], even), _mm512_add_epi16(acc[1], _mm512_srli_epi16::<8>(bytes))]
+            [_mm512_add_epi16(acc[0], bytes), _mm512_add_epi16(acc[1], _mm512_srli_epi16::<8>(bytes))]
         }
     }
     #[inline(always)]
     unsafe fn store_w(p: *mut u16, x: Self::W) {
         unsafe {
-            _mm512_storeu_si512(p.cast(), x[0]);
-            _mm512_storeu_si512(p.add(32).cast(), x[1]);
+            let [pairs, odd] = x;
+            _mm512_storeu_si512(p.cast(), _mm512_sub_epi16(pairs, _mm512_slli_epi16::<8>(odd)));
+            _mm512_storeu_si512(p.add(32).cast(), odd);
         }
     }
     #[inline(always)]

@@ -12,6 +12,8 @@ pub(crate) mod scalar;
 pub(crate) mod avx2;
 #[cfg(target_arch = "x86_64")]
 pub(crate) mod avx512;
+#[cfg(target_arch = "aarch64")]
+pub(crate) mod neon;
 
 /// Sixteen signed bytes, the way the instruction sets multiply them with four bytes of a lane.
 #[derive(Clone, Copy, Debug, Default)]
@@ -57,7 +59,10 @@ pub(crate) trait Simd: Copy {
     type I: Copy;
     /// 64 bytes: 4 per lane.
     type B: Copy;
-    /// 64 `u16`: one per byte.
+    /// 64 sums of 16 bits, one per byte.
+    ///
+    /// Vectors hold the sums of bytes taken in pairs, as if they were `u16`, and those of the odd bytes alone: modulo
+    /// 2^16 the former are the sums of the even bytes and 256 times those of the odd ones.
     type W: Copy;
 
     /// Runs `f`, compiled with this instruction set where it is inlined.
@@ -114,7 +119,7 @@ pub(crate) trait Simd: Copy {
     /// Byte by byte, without carry.
     unsafe fn add_bytes(a: Self::B, b: Self::B) -> Self::B;
     unsafe fn zero_w() -> Self::W;
-    /// Each byte added to its sum.
+    /// Each byte added to its sum, which must stay below 65,536.
     unsafe fn add_w(acc: Self::W, bytes: Self::B) -> Self::W;
     /// Stores 64 sums: those of the even bytes, then those of the odd ones.
     unsafe fn store_w(p: *mut u16, x: Self::W);
@@ -130,8 +135,37 @@ pub(crate) fn fetch(p: *const u8) {
     unsafe {
         std::arch::x86_64::_mm_prefetch::<{ std::arch::x86_64::_MM_HINT_T0 }>(p.cast())
     };
-    #[cfg(not(target_arch = "x86_64"))]
+    #[cfg(target_arch = "aarch64")]
+    // SAFETY: a hint, which faults on no address.
+    unsafe {
+        std::arch::asm!("prfm pldl1keep, [{p}]", p = in(reg) p, options(readonly, nostack, preserves_flags))
+    };
+    #[cfg(not(any(target_arch = "x86_64", target_arch = "aarch64")))]
     let _ = p;
+}
+
+/// e^(x + shift), where the sum is at most 0, for sums that choose between things: relative error below 8e-5; 0 below
+/// −88.
+///
+/// 2^n · p(r) with n = round((x + shift)·log2 e), r the rest, and the minimax polynomial of degree 3.
+///
+/// # Safety
+/// As [`Simd`].
+#[inline(always)]
+pub(crate) unsafe fn exp_near<S: Simd>(x: S::F, shift: f32) -> S::F {
+    const LOG2_E: f32 = std::f32::consts::LOG2_E;
+    // SAFETY: register operations only; the caller vouches for the instruction set.
+    unsafe {
+        let x = S::fma(x, S::splat(LOG2_E), S::splat(shift * LOG2_E));
+        let x = S::max(x, S::splat(-127.0));
+        let n = S::round(x);
+        let r = S::sub(x, n);
+        let mut p = S::splat(0.055_171_67);
+        for c in [0.242_611_12, 0.693_261, 0.999_928_1] {
+            p = S::fma(p, r, S::splat(c));
+        }
+        S::mul(S::exp2i(n), p)
+    }
 }
 
 /// e^x, relative error below 3e-7 for x in [-87, 88]; 0 below −88 (so that −∞ gives 0).
