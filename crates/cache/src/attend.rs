@@ -547,6 +547,8 @@ impl RunTask {
         let (group, dim) = (queries.count(), env.format.dim);
         let stride = self.runs.iter().map(|run| run.strips().len()).sum::<usize>() * STRIP;
         self.scores.resize(group * stride, 0.0);
+        // Nothing has asked for the first ones yet.
+        (0..self.distance).for_each(|index| prefetch(read(&self.runs, env, head, index)));
         let mut at = 0;
         for (index, run) in self.runs.iter().enumerate() {
             if let Some(after) = self.runs.get(index + 2 * self.distance) {

@@ -80,6 +80,7 @@ fn everything_is_measured_once_and_shown() {
     let page = report(&cells);
     for part in [
         "id=\"frontier\"",
+        "<ol class=\"key\"><li><code>",
         "id=\"speed\"",
         "id=\"memory\"",
         "id=\"needles\"",

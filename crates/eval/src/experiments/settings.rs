@@ -60,7 +60,7 @@ impl Settings {
             task_lengths: vec![context],
             task_samples: 3,
             needle_depths: vec![0.0, 0.25, 0.5, 0.75, 1.0],
-            candidates: 36,
+            candidates: 24,
             seeds: vec![0],
         }
     }

@@ -41,7 +41,8 @@ fn describe(scored: &Measured<'_, Scored>) -> String {
     )
 }
 
-/// Bytes against KL, both by ratio; controls are hollow squares.
+/// Bytes against KL, both by ratio; controls are hollow squares. Names would lie on marks: controls and what nothing beats
+/// have a number, by bytes, and a key.
 pub(super) fn frontier(model: &ModelResults<'_>) -> String {
     let scored = model.comparable();
     if scored.len() < 2 {
@@ -50,23 +51,21 @@ pub(super) fn frontier(model: &ModelResults<'_>) -> String {
     let point = |s: &Measured<'_, Scored>| (s.of.row.kv_bytes as f64, s.of.row.kl_mean.max(FLOOR));
     let points: Vec<(f64, f64)> = scored.iter().map(|s| point(s)).collect();
     let best = frontier_of(&points);
-    let mut series: Vec<Series> = scored
+    let is_control = |i: usize| Family::of(&scored[i].of.row.spec) == Family::Control;
+    let mut named: Vec<usize> =
+        (0..scored.len()).filter(|&i| best.contains(&i) || is_control(i)).collect();
+    named.sort_by(|&a, &b| points[a].0.total_cmp(&points[b].0));
+    let series: Vec<Series> = scored
         .iter()
         .enumerate()
-        .map(|(i, s)| {
-            let family = Family::of(&s.of.row.spec);
-            let named = best.contains(&i) || family == Family::Control;
-            Series {
-                class: family.class().to_owned(),
-                points: vec![Point { x: points[i].0, y: points[i].1, title: describe(s) }],
-                line: false,
-                label: named.then(|| s.of.row.spec.clone()),
-                hollow: family == Family::Control,
-            }
+        .map(|(i, s)| Series {
+            class: Family::of(&s.of.row.spec).class().to_owned(),
+            points: vec![Point { x: points[i].0, y: points[i].1, title: describe(s) }],
+            line: false,
+            label: named.iter().position(|&named| named == i).map(|at| (at + 1).to_string()),
+            hollow: is_control(i),
         })
         .collect();
-    // The frontier's labels find their places first.
-    series.sort_by_key(|s| s.hollow);
     let steps: Vec<(f64, f64)> = best.iter().map(|&i| points[i]).collect();
     let y = Axis { title: "mean KL divergence, nats", log: Some(10.0), tick: tick_nats };
     let cell = &scored[0].cell.cell;
@@ -77,14 +76,23 @@ pub(super) fn frontier(model: &ModelResults<'_>) -> String {
     );
     let words = format!(
         "Down and to the left is better. Each mark is a cache on the same {} scored tokens of {} at {} tokens of \
-         context; the line joins those that no other beats in both. Hollow squares are controls. Divergences below \
-         {FLOOR:.0e} are drawn there.",
+         context; the line joins those that no other beats in both, which have numbers, as have the controls, the hollow \
+         squares. Divergences below {FLOOR:.0e} are drawn there.",
         scored[0].of.scored_tokens,
         escape(&cell.text),
         cell.context,
     );
     let cells: Vec<&Finished> = scored.iter().map(|s| s.cell).collect();
-    let content = plot(&BYTES, &y, &series, &steps, &about) + &legend();
+    let key: String = named
+        .iter()
+        .map(|&i| {
+            let row = &scored[i].of.row;
+            let (size, kl) = (bytes(row.kv_bytes as f64), nats(row.kl_mean));
+            format!("<li><code>{}</code> {size}, KL {kl}</li>", escape(&row.spec))
+        })
+        .collect();
+    let content =
+        plot(&BYTES, &y, &series, &steps, &about) + &legend() + &format!("<ol class=\"key\">{key}</ol>");
     figure("frontier", "What a byte buys", &words, &content, &cells)
 }
 

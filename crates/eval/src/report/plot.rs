@@ -154,6 +154,10 @@ fn labels(svg: &mut String, series: &[Series], sx: &Scale, sy: &Scale, right: f6
                 .collect()
         } else {
             vec![
+                (x + 8.0, y + 4.0),
+                (x - 8.0 - width, y + 4.0),
+                (x - width / 2.0, y - 9.0),
+                (x - width / 2.0, y + 17.0),
                 (x + 9.0, y - 6.0),
                 (x + 9.0, y + 14.0),
                 (x - 9.0 - width, y - 6.0),

@@ -37,8 +37,8 @@ impl<'a> Stream<'a> {
 }
 
 /// Asks for the cache lines of a value that will be needed soon.
-pub fn prefetch<T>(value: &T) {
-    fetch_lines(std::ptr::from_ref(value).cast(), size_of::<T>());
+pub fn prefetch<T: ?Sized>(value: &T) {
+    fetch_lines(std::ptr::from_ref(value).cast(), size_of_val(value));
 }
 
 /// A growable buffer of bytes that starts on a cache line, for the strips of a page.
