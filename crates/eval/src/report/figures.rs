@@ -52,8 +52,7 @@ pub(super) fn frontier(model: &ModelResults<'_>) -> String {
     let points: Vec<(f64, f64)> = scored.iter().map(|s| point(s)).collect();
     let best = frontier_of(&points);
     let is_control = |i: usize| Family::of(&scored[i].of.row.spec) == Family::Control;
-    let mut named: Vec<usize> =
-        (0..scored.len()).filter(|&i| best.contains(&i) || is_control(i)).collect();
+    let mut named: Vec<usize> = (0..scored.len()).filter(|&i| best.contains(&i) || is_control(i)).collect();
     named.sort_by(|&a, &b| points[a].0.total_cmp(&points[b].0));
     let series: Vec<Series> = scored
         .iter()

@@ -157,9 +157,7 @@ impl Simd for Avx512 {
     }
     #[inline(always)]
     unsafe fn add_w(acc: Self::W, bytes: __m512i) -> Self::W {
-        unsafe {
-            [_mm512_add_epi16(acc[0], bytes), _mm512_add_epi16(acc[1], _mm512_srli_epi16::<8>(bytes))]
-        }
+        unsafe { [_mm512_add_epi16(acc[0], bytes), _mm512_add_epi16(acc[1], _mm512_srli_epi16::<8>(bytes))] }
     }
     #[inline(always)]
     unsafe fn store_w(p: *mut u16, x: Self::W) {

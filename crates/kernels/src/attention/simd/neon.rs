@@ -10,10 +10,22 @@ pub(crate) struct Neon;
 macro_rules! each {
     (|$i:ident| $body:expr) => {
         [
-            { const $i: usize = 0; $body },
-            { const $i: usize = 1; $body },
-            { const $i: usize = 2; $body },
-            { const $i: usize = 3; $body },
+            {
+                const $i: usize = 0;
+                $body
+            },
+            {
+                const $i: usize = 1;
+                $body
+            },
+            {
+                const $i: usize = 2;
+                $body
+            },
+            {
+                const $i: usize = 3;
+                $body
+            },
         ]
     };
 }
@@ -108,8 +120,7 @@ impl Simd for Neon {
     unsafe fn multipliers(x: Self::F) -> Multipliers {
         unsafe {
             let q = each!(|I| vmovn_s32(vcvtnq_s32_f32(x[I])));
-            let bytes =
-                vcombine_s8(vmovn_s16(vcombine_s16(q[0], q[1])), vmovn_s16(vcombine_s16(q[2], q[3])));
+            let bytes = vcombine_s8(vmovn_s16(vcombine_s16(q[0], q[1])), vmovn_s16(vcombine_s16(q[2], q[3])));
             // The halves of 16 bits are for instruction sets that cannot multiply bytes.
             let mut all = Multipliers::default();
             vst1q_s32(all.words.as_mut_ptr(), vreinterpretq_s32_s8(bytes));
@@ -183,10 +194,7 @@ impl Simd for Neon {
     unsafe fn add_w(acc: Self::W, bytes: Self::B) -> Self::W {
         unsafe {
             let bytes = each!(|I| vreinterpretq_u16_u8(bytes[I]));
-            [
-                each!(|I| vaddq_u16(acc[0][I], bytes[I])),
-                each!(|I| vsraq_n_u16::<8>(acc[1][I], bytes[I])),
-            ]
+            [each!(|I| vaddq_u16(acc[0][I], bytes[I])), each!(|I| vsraq_n_u16::<8>(acc[1][I], bytes[I]))]
         }
     }
     #[inline(always)]
