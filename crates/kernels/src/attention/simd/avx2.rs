@@ -245,8 +245,8 @@ impl Simd for Avx2 {
     #[inline(always)]
     unsafe fn store_w(p: *mut u16, x: Self::W) {
         unsafe {
-            for half in 0..2 {
-                let [pairs, odd] = [x[0][half], x[1][half]];
+            let [pairs, odd] = x;
+            for (half, (pairs, odd)) in pairs.into_iter().zip(odd).enumerate() {
                 let even = _mm256_sub_epi16(pairs, _mm256_slli_epi16::<8>(odd));
                 _mm256_storeu_si256(p.add(16 * half).cast(), even);
                 _mm256_storeu_si256(p.add(32 + 16 * half).cast(), odd);
