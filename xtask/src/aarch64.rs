@@ -3,21 +3,19 @@
 //! QEMU runs the NEON code on any machine, slowly but exactly; it says nothing of speed.
 
 use crate::{
-    command::{self, cargo},
+    command::{self, NUMERIC, cargo},
     tools::ensure_program,
 };
 use anyhow::{Context, Result};
 
 const TARGET: &str = "aarch64-unknown-linux-gnu";
-/// The crates whose code depends on the instruction set.
-const PACKAGES: [&str; 3] = ["sketchkv-kernels", "sketchkv-sketch", "sketchkv-cache"];
 
 pub(crate) fn run() -> Result<()> {
     ensure_program(&["aarch64-linux-gnu-gcc"], &["gcc-aarch64-linux-gnu", "libc6-dev-arm64-cross"])?;
     ensure_program(&["qemu-aarch64"], &["qemu-user"])?;
     let mut command = cargo(["test", "--locked", "--target", TARGET]);
-    command.args(PACKAGES.iter().flat_map(|package| ["--package", package]));
     command
+        .args(NUMERIC.iter().flat_map(|package| ["--package", package]))
         .env("CARGO_TARGET_AARCH64_UNKNOWN_LINUX_GNU_LINKER", "aarch64-linux-gnu-gcc")
         .env("CARGO_TARGET_AARCH64_UNKNOWN_LINUX_GNU_RUNNER", "qemu-aarch64 -L /usr/aarch64-linux-gnu");
     command::run(&mut command).with_context(|| {

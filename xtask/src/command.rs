@@ -8,6 +8,9 @@ use std::{
     process::{Command, Stdio},
 };
 
+/// The crates whose code depends on the instruction set.
+pub(crate) const NUMERIC: [&str; 2] = ["sketchkv-kernels", "sketchkv-sketch"];
+
 /// Makes the root of the repository the current folder, wherever the chore was started.
 pub(crate) fn enter_repository() -> Result<()> {
     // Where cargo runs it from, which a moved checkout changes and a built program does not know.

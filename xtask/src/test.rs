@@ -2,7 +2,7 @@
 
 use crate::{
     browser,
-    command::{self, cargo, in_ci, sketchkv, succeeds},
+    command::{self, NUMERIC, cargo, in_ci, sketchkv, succeeds},
     docs, fuzz,
     tools::{DENY, NEXTEST},
 };
@@ -121,7 +121,7 @@ fn levels() -> Result<()> {
     for level in LOWER_LEVELS {
         eprintln!("SKETCHKV_CPU={level}");
         let mut command = cargo(["nextest", "run", "--locked", "--no-fail-fast"]);
-        command.args(["--package", "sketchkv-kernels", "--package", "sketchkv-sketch"]);
+        command.args(NUMERIC.iter().flat_map(|package| ["--package", package]));
         command::run(command.env("SKETCHKV_CPU", level))?;
     }
     Ok(())
