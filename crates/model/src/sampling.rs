@@ -78,8 +78,8 @@ pub struct Sampler {
     sampling: Sampling,
     random: SplitMix,
     recent: VecDeque<u32>,
-    /// The logits, penalised.
-    logits: Vec<f32>,
+    /// Room for the penalised logits.
+    penalised: Vec<f32>,
     candidates: Vec<Candidate>,
 }
 
@@ -101,7 +101,13 @@ impl Sampler {
     pub fn new(sampling: Sampling) -> Result<Self, ModelError> {
         sampling.check()?;
         let random = SplitMix { state: sampling.seed };
-        Ok(Sampler { sampling, random, recent: VecDeque::new(), logits: Vec::new(), candidates: Vec::new() })
+        Ok(Sampler {
+            sampling,
+            random,
+            recent: VecDeque::new(),
+            penalised: Vec::new(),
+            candidates: Vec::new(),
+        })
     }
 
     /// What it was made from.
@@ -122,47 +128,50 @@ impl Sampler {
 
     /// Chooses the next token from `logits` `[vocabulary]` and remembers it.
     pub fn sample(&mut self, logits: &[f32]) -> u32 {
-        let token = if self.recent.is_empty() && self.sampling.temperature == 0.0 {
-            argmax(logits)
-        } else {
+        let token = if self.recent.is_empty() {
             self.choose(logits)
+        } else {
+            let mut penalised = std::mem::take(&mut self.penalised);
+            penalised.clear();
+            penalised.extend_from_slice(logits);
+            self.penalise(&mut penalised);
+            let token = self.choose(&penalised);
+            self.penalised = penalised;
+            token
         };
         self.observe(token);
         token
     }
 
     fn choose(&mut self, logits: &[f32]) -> u32 {
-        self.logits.clear();
-        self.logits.extend_from_slice(logits);
-        self.penalise();
         if self.sampling.temperature == 0.0 {
-            return argmax(&self.logits);
+            return argmax(logits);
         }
-        self.keep_top_k();
+        self.keep_top_k(logits);
         self.exponentiate();
         self.keep_top_p();
         self.keep_min_p();
         self.draw()
     }
 
-    fn penalise(&mut self) {
+    fn penalise(&self, logits: &mut [f32]) {
         let penalty = self.sampling.repetition_penalty;
         let seen: HashSet<u32> = self.recent.iter().copied().collect();
         for token in seen {
-            if let Some(logit) = self.logits.get_mut(token as usize) {
+            if let Some(logit) = logits.get_mut(token as usize) {
                 *logit = if *logit > 0.0 { *logit / penalty } else { *logit * penalty };
             }
         }
     }
 
     /// Takes the k best as candidates, best first. A logit that is no number is none.
-    fn keep_top_k(&mut self) {
+    fn keep_top_k(&mut self, logits: &[f32]) {
         let k = if self.sampling.top_k == 0 { usize::MAX } else { self.sampling.top_k };
         let candidates = &mut self.candidates;
         candidates.clear();
         // The k-th best so far: of equal ones the first wins, so that only a better one can still be among the k.
         let mut least = None;
-        for (chunk, logits) in self.logits.chunks(CHUNK).enumerate() {
+        for (chunk, logits) in logits.chunks(CHUNK).enumerate() {
             if least.is_some_and(|least| !logits.iter().fold(false, |any, &logit| any | (logit > least))) {
                 continue;
             }
@@ -359,8 +368,7 @@ mod tests {
                 logits[at] = f32::NAN;
             }
             let mut sampler = Sampler::new(Sampling { top_k, ..plain() }).unwrap();
-            sampler.logits = logits.clone();
-            sampler.keep_top_k();
+            sampler.keep_top_k(&logits);
             let mut sorted: Vec<usize> = (0..logits.len()).filter(|&i| !logits[i].is_nan()).collect();
             sorted.sort_by(|&a, &b| logits[b].total_cmp(&logits[a]));
             sorted.truncate(top_k);
