@@ -114,17 +114,15 @@ mod x86 {
 #[cfg(target_arch = "aarch64")]
 mod neon {
     use super::f16;
-    use std::arch::asm;
+    use crate::aarch64::load_halves;
+    use std::arch::{aarch64::vst1q_f32, asm};
 
     /// Widens whole vectors and returns how many values that were.
     #[target_feature(enable = "neon")]
     pub(super) fn widen(source: &[f16], target: &mut [f32]) -> usize {
         for (s, t) in source.chunks_exact(4).zip(target.chunks_exact_mut(4)) {
-            // SAFETY: both chunks hold four values; nothing else is touched.
-            unsafe {
-                asm!("ldr {v:d}, [{s}]", "fcvtl {v}.4s, {v}.4h", "str {v:q}, [{t}]",
-                    s = in(reg) s.as_ptr(), t = in(reg) t.as_mut_ptr(), v = out(vreg) _, options(nostack));
-            }
+            // SAFETY: both chunks hold four values.
+            unsafe { vst1q_f32(t.as_mut_ptr(), load_halves(s.as_ptr().cast())) };
         }
         source.len() / 4 * 4
     }
