@@ -45,15 +45,17 @@ pub(crate) fn ensure_program(programs: &[&str], packages: &[&str]) -> Result<()>
     if programs.iter().any(|program| answers(program)) {
         return Ok(());
     }
-    let packages = packages.join(" ");
-    eprintln!("installing Debian's {packages}");
+    let names = packages.join(" ");
+    eprintln!("installing Debian's {names}");
     let apt = |arguments: &[&str]| {
-        run(Command::new("apt-get").args(arguments).env("DEBIAN_FRONTEND", "noninteractive")).with_context(|| {
-            format!("cannot install {packages}; install it with the system's package manager and run this again")
-        })
+        run(Command::new("apt-get").args(arguments).env("DEBIAN_FRONTEND", "noninteractive")).with_context(
+            || {
+                format!(
+                    "cannot install {names}; install it with the system's package manager and run this again"
+                )
+            },
+        )
     };
     apt(&["update", "--quiet=2"])?;
-    let mut install = vec!["install", "--yes", "--quiet=2", "--no-install-recommends"];
-    install.extend(packages.split(' '));
-    apt(&install)
+    apt(&[&["install", "--yes", "--quiet=2", "--no-install-recommends"], packages].concat())
 }
