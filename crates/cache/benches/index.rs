@@ -2,10 +2,10 @@
 #![allow(missing_docs)]
 
 use criterion::{BenchmarkId, Criterion, criterion_group, criterion_main};
-use sketchkv_cache::keep::Context;
-use sketchkv_cache::read::{Estimate, READS, View, Written, choose, parts};
-use sketchkv_cache::tail::TAILS;
-use sketchkv_cache::{Cache, CacheShape, Partial, Spec};
+use sketchkv_cache::Context;
+use sketchkv_cache::method::Choice;
+use sketchkv_cache::read::{Estimate, View, Written, choose, parts};
+use sketchkv_cache::{AttentionWorkspace, Cache, CacheShape, LayerShape, Partial, Registry, Spec};
 use sketchkv_kernels::ThreadPool;
 use std::time::Duration;
 
@@ -23,16 +23,8 @@ fn numbers(n: usize) -> Vec<f32> {
 }
 
 fn benches(c: &mut Criterion) {
-    let shape = CacheShape {
-        layers: 1,
-        heads: GROUP,
-        kv_heads: 1,
-        head_dim: DIM,
-        context: SLOTS,
-        rope: None,
-        output: None,
-    };
-    let context = Context { shape: &shape, layer: 0, head: 0, seed: 1 };
+    let shape = CacheShape::uniform(1, LayerShape::new(GROUP, 1, DIM), SLOTS);
+    let context = Context::new(&shape, 0, 0, 1);
     let (keys, queries) = (numbers(SLOTS * DIM), numbers(GROUP * DIM));
     let positions: Vec<u32> = (0..SLOTS as u32).collect();
     let view = View { positions: &positions, live: &[u64::MAX; SLOTS / 64], position: SLOTS };
@@ -40,8 +32,7 @@ fn benches(c: &mut Criterion) {
     group.sample_size(10).measurement_time(Duration::from_secs(1)).warm_up_time(Duration::from_millis(300));
     for call in ["topk", "topk(bits=128)", "topk(rest=pages)", "quest", "quest(page=16)"] {
         let spec: Spec = format!("full+{call}").parse().expect("a spec");
-        let (_, build) = READS.iter().find(|(m, _)| *m == spec.read.method()).expect("registered");
-        let mut read = build(&spec.read, &context).expect("an index");
+        let mut read = spec.read.build(&context).expect("an index");
         read.resize(SLOTS);
         for (slot, key) in keys.chunks_exact(DIM).enumerate() {
             read.write(&Written { slot, key, value: key, others: (1 << (slot % 64)) - 1 });
@@ -69,15 +60,16 @@ fn benches(c: &mut Criterion) {
     }
     // A whole step of one layer, to be compared with that of no tail.
     let pool = ThreadPool::new(1);
-    for tail in TAILS.iter().map(|(method, _)| method.name) {
+    for tail in Registry::builtin().methods().filter(|m| m.choice == Choice::Tail).map(|m| m.name) {
         let spec: Spec = format!("window+{tail}@256tok").parse().expect("a spec");
         let mut cache = Cache::new(shape.clone(), &spec, 1).expect("a cache");
-        let mut out = vec![0.0; GROUP * DIM];
+        let (mut out, mut workspace) = (vec![0.0; GROUP * DIM], AttentionWorkspace::new());
         let mut step = |token: usize| {
             let row = token % SLOTS * DIM;
             let key = &keys[row..][..DIM];
-            cache.layer(0, &pool).attend(&queries, key, key, &mut out);
-            cache.advance(1);
+            let mut pass = cache.begin(1, &mut workspace).expect("a pass");
+            pass.attend(0, &pool, &mut workspace, &queries, key, key, &mut out).expect("a step");
+            pass.finish(&pool, &mut workspace).expect("the end of it");
         };
         (0..SLOTS).for_each(&mut step);
         let mut token = SLOTS;

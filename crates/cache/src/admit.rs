@@ -1,170 +1,131 @@
-//! Taking a chunk's tokens into a layer, and evicting what must go.
+//! Taking the tokens of a pass into a layer: its keeps learn what was attended to, those who must go do, the others come in.
 
-use crate::attend::{Call, HeadScratch};
-use crate::head::{Head, Limit, Work, before};
+use crate::context::NewTokens;
+use crate::format::Env;
+use crate::head::{Head, Trace};
+use crate::plan::{Choosing, Departures, Judgement, Limit, Question, Ranking, plan};
 use crate::profile::{Part, Stopwatch};
-use sketchkv_kernels::attention::layout::STRIP;
-use sketchkv_kernels::for_each_pair_mut;
+use crate::refine::Refine;
+use crate::slots::Turned;
+
+/// What a layer is asked to take in.
+pub(crate) struct Admission<'a> {
+    pub(crate) env: Env<'a>,
+    pub(crate) layer: usize,
+    pub(crate) choosing: Choosing,
+    pub(crate) refine: Option<&'a dyn Refine>,
+    /// An equal head's part.
+    pub(crate) limit: Limit,
+    /// How many tokens before the next one it still sees.
+    pub(crate) visible: usize,
+    /// Keys `[token][kv_head][key_dim]` and values `[token][kv_head][value_dim]` of the chunk.
+    pub(crate) keys: &'a [f32],
+    pub(crate) values: &'a [f32],
+    pub(crate) tokens: usize,
+    /// Position of the first token.
+    pub(crate) position: usize,
+    /// What attention left behind, of each head.
+    pub(crate) traces: &'a [Trace],
+}
+
+/// Buffers of one layer's admission.
+#[derive(Default)]
+pub(crate) struct AdmitScratch {
+    judgements: Vec<Judgement>,
+    departures: Vec<Departures>,
+    ranking: Ranking,
+    expired: Vec<u32>,
+    turned: Turned,
+}
+
+impl AdmitScratch {
+    pub(crate) fn bytes(&self) -> usize {
+        self.judgements.iter().map(Judgement::bytes).sum::<usize>()
+            + self.departures.iter().map(Departures::bytes).sum::<usize>()
+            + self.ranking.bytes()
+            + self.expired.capacity() * size_of::<u32>()
+            + self.turned.bytes()
+    }
+}
 
 /// Lets the keeps see what was attended to, evicts down to the limit, and stores the chunk.
-///
-/// `limit` is an equal head's part; `pooled` the share of it that each head keeps when heads compete.
 pub(crate) fn admit(
-    call: &Call<'_>,
+    admission: &Admission<'_>,
     heads: &mut [Head],
-    own: &mut [HeadScratch],
-    limit: Limit,
-    pooled: Option<f32>,
+    scratch: &mut AdmitScratch,
     watch: &mut Stopwatch,
 ) {
-    let timed = watch.is_on();
-    let together = heads[0].keep.same_in_all_heads() || pooled.is_some();
-    if !together {
-        for_each_pair_mut(call.pool, heads, own, |h, head, own| {
-            let (chunk, work) = (&call.chunks[h], &mut own.work);
-            let mut watch = Stopwatch::start(timed);
-            see(call, h, head, work);
-            let excess = head.excess(chunk, limit.slots);
-            if excess > 0 {
-                head.weigh(call.env, chunk, work);
-                head.choose_victims(chunk, work, limit.slots, excess);
-            }
-            watch.lap(Part::Keep);
-            take_in(call, h, head, work, limit.bytes, watch);
-        });
-        watch.lap_shared(own.iter().map(|own| own.work.times), Part::Store);
-        return;
-    }
-    let excess = match pooled {
-        None => heads[0].excess(&call.chunks[0], limit.slots),
-        Some(_) => {
-            pooled_excess(heads, call.chunks[0].tokens, pooled_slots(limit).saturating_mul(heads.len()))
-        }
+    let Admission { env, keys, values, traces, limit, .. } = *admission;
+    let kv_heads = heads.len();
+    // Of a chunk longer than the window the first tokens are out of sight already.
+    let next = admission.position + admission.tokens;
+    let first_visible = next.saturating_sub(admission.visible);
+    let skipped = first_visible.saturating_sub(admission.position).min(admission.tokens);
+    let tokens = move |h: usize| {
+        NewTokens::new(keys, values, (kv_heads, h), admission.tokens, admission.position).after(skipped)
     };
-    for_each_pair_mut(call.pool, heads, own, |h, head, own| {
-        see(call, h, head, &mut own.work);
-        if excess > 0 {
-            head.weigh(call.env, &call.chunks[h], &mut own.work);
-        }
-    });
-    match pooled {
-        None => {
-            if excess > 0 {
-                same_victims(call, heads, own, limit.slots, excess);
-            }
-            watch.lap(Part::Keep);
-            for_each_pair_mut(call.pool, heads, own, |h, head, own| {
-                take_in(call, h, head, &mut own.work, limit.bytes, Stopwatch::start(timed));
-            });
-            watch.lap_shared(own.iter().map(|own| own.work.times), Part::Store);
-        }
-        Some(floor) => {
-            if excess > 0 {
-                let floor = (limit.slots as f32 * floor) as usize;
-                pooled_victims(call, heads, own, pooled_slots(limit), excess, floor);
-            }
-            watch.lap(Part::Keep);
-            // Heads that give come before heads that take, so that the sum never exceeds the limit.
-            for (h, (head, own)) in heads.iter_mut().zip(own.iter_mut()).enumerate() {
-                head.evict(call.env, &call.chunks[h], &mut own.work);
-                if limit.bytes != usize::MAX {
-                    head.compact(call.env);
-                }
-            }
-            watch.lap(Part::Tail);
-            // Open strips are dearer than sealed ones: when it gets narrow, each head keeps only one.
-            let total = limit.bytes.saturating_mul(heads.len());
-            let tokens = call.chunks[0].tokens;
-            let next: usize =
-                heads.iter().map(|head| head.bytes() + head.growth(call.env.format, tokens)).sum();
-            if next > total {
-                heads.iter_mut().for_each(|head| head.seal(call.env.format, 1));
-            }
-            for h in 0..heads.len() {
-                let others: usize =
-                    heads.iter().enumerate().filter(|(o, _)| *o != h).map(|(_, head)| head.bytes()).sum();
-                // Then no head opens another that the others would have to pay for.
-                let bytes = total.saturating_sub(others).min(if next > total { 0 } else { usize::MAX });
-                heads[h].store(call.env, &call.chunks[h], &mut own[h].work, bytes);
-            }
-            watch.lap(Part::Store);
-        }
+    let AdmitScratch { judgements, departures, ranking, expired, turned } = scratch;
+    judgements.resize_with(kv_heads, Judgement::default);
+    departures.resize_with(kv_heads, Departures::default);
+    for (h, head) in heads.iter_mut().enumerate() {
+        head.observe(&traces[h], admission.tokens, admission.position);
+        head.expire(first_visible, expired);
+        let (_, mass) = traces[h].masses(head.slots.len(), skipped);
+        head.arrive(&tokens(h), mass, &mut judgements[h]);
     }
-}
-
-/// Shows a head's keep what was attended to and what is new.
-fn see(call: &Call<'_>, h: usize, head: &mut Head, work: &mut Work) {
-    head.observe(&work.mass, call.group_queries(h), &call.chunks[h]);
-    head.arrive(&call.chunks[h], work);
-}
-
-/// Evicts what was chosen and stores the chunk; leaves the times in `work`.
-fn take_in(call: &Call<'_>, h: usize, head: &mut Head, work: &mut Work, bytes: usize, mut watch: Stopwatch) {
-    head.evict(call.env, &call.chunks[h], work);
+    let question = Question {
+        env,
+        choosing: admission.choosing,
+        refine: admission.refine,
+        limit,
+        layer: admission.layer,
+        skipped,
+        tokens: &tokens,
+        traces,
+    };
+    plan(&question, heads, judgements, departures, ranking);
+    watch.lap(Part::Keep);
+    for (h, head) in heads.iter_mut().enumerate() {
+        let masses = traces[h].masses(head.slots.len(), skipped);
+        head.evict(env, &tokens(h), masses, &judgements[h], &departures[h]);
+    }
     watch.lap(Part::Tail);
-    head.store(call.env, &call.chunks[h], work, bytes);
+    if matches!(admission.choosing, Choosing::Pooled(_)) && limit.bytes != usize::MAX {
+        make_room(env, heads, tokens(0).count, limit.bytes);
+    }
+    for h in 0..kv_heads {
+        let bytes = match admission.choosing {
+            Choosing::Pooled(_) => pooled_bytes(env, heads, h, tokens(0).count, limit.bytes),
+            Choosing::Alone | Choosing::Alike => limit.bytes,
+        };
+        heads[h].store(env, &tokens(h), &judgements[h], &departures[h], turned, bytes);
+    }
     watch.lap(Part::Store);
-    work.times = watch.stop();
 }
 
-/// Chooses the same tokens in every head: those of least mean importance.
-fn same_victims(call: &Call<'_>, heads: &mut [Head], own: &mut [HeadScratch], limit: usize, excess: usize) {
-    let count = heads.len() as f32;
-    let mut mean = vec![0.0f32; own[0].work.importance.len()];
-    for own in own.iter() {
-        mean.iter_mut().zip(&own.work.importance).for_each(|(m, x)| *m += x / count);
-    }
-    for (head, own) in heads.iter().zip(own.iter_mut()) {
-        own.work.importance.copy_from_slice(&mean);
-        head.choose_victims(&call.chunks[0], &mut own.work, limit, excess);
+/// Where heads compete those that give come before those that take, so that the sum never exceeds the limit: they give
+/// whole strips back and, when it gets narrow, each keeps only one open strip, which is dearer than a sealed one.
+fn make_room(env: Env<'_>, heads: &mut [Head], tokens: usize, bytes: usize) {
+    heads.iter_mut().for_each(|head| head.slots.compact(env));
+    if is_narrow(env, heads, tokens, bytes) {
+        heads.iter_mut().for_each(|head| head.slots.seal(env.format, 1));
     }
 }
 
-/// Slots that a head has in the mean where heads compete: each may leave part of a strip empty, and that much less is held.
-fn pooled_slots(limit: Limit) -> usize {
-    if limit.bytes == usize::MAX { limit.slots } else { limit.slots - (STRIP - 1) }
+fn is_narrow(env: Env<'_>, heads: &[Head], tokens: usize, bytes: usize) -> bool {
+    let next = heads.iter().map(|head| head.bytes() + head.slots.growth(env.format, tokens));
+    next.sum::<usize>() > bytes.saturating_mul(heads.len())
 }
 
-/// How many tokens of all heads together must go so that `tokens` new ones in each fit into `slots`.
-fn pooled_excess(heads: &[Head], tokens: usize, slots: usize) -> usize {
-    let total: usize = heads.iter().map(|head| head.count() + tokens).sum();
-    match total.saturating_sub(slots) {
-        0 => 0,
-        over => over
-            .max((heads[0].keep.batch() * heads.len()).min(heads.iter().map(Head::count).sum::<usize>() / 4)),
+/// What a head may grow to beside the others. When it is narrow no head opens another strip that the others would have to
+/// pay for.
+fn pooled_bytes(env: Env<'_>, heads: &[Head], h: usize, tokens: usize, bytes: usize) -> usize {
+    if bytes == usize::MAX {
+        return bytes;
     }
-}
-
-/// Chooses the `excess` least important of all heads together, but leaves each head `floor`.
-fn pooled_victims(
-    call: &Call<'_>,
-    heads: &mut [Head],
-    own: &mut [HeadScratch],
-    limit: usize,
-    mut excess: usize,
-    floor: usize,
-) {
-    let tokens = call.chunks[0].tokens;
-    let mut all: Vec<((f32, u32, u32), usize)> = vec![];
-    for (h, (head, own)) in heads.iter().zip(own.iter()).enumerate() {
-        head.for_each_candidate(&call.chunks[h], &own.work, limit, |importance, position, i, recent| {
-            let importance = if recent { f32::MAX } else { importance };
-            all.push(((importance, position, i), h));
-        });
+    if is_narrow(env, heads, tokens, bytes) {
+        return 0;
     }
-    all.sort_unstable_by(|a, b| before(&a.0, &b.0).then(a.1.cmp(&b.1)));
-    let mut left: Vec<usize> = heads.iter().map(|head| head.count() + tokens).collect();
-    for ((_, _, candidate), h) in all {
-        if excess == 0 {
-            break;
-        }
-        if left[h] > floor {
-            left[h] -= 1;
-            excess -= 1;
-            own[h].work.victims.push(candidate);
-        }
-    }
-    for (h, (head, own)) in heads.iter().zip(own.iter_mut()).enumerate() {
-        head.sort_by_position(&call.chunks[h], &mut own.work.victims);
-    }
+    let others = heads.iter().enumerate().filter(|(other, _)| *other != h);
+    (bytes * heads.len()).saturating_sub(others.map(|(_, head)| head.bytes()).sum())
 }

@@ -19,4 +19,48 @@ pub enum CacheError {
     /// The operation is not defined for this composition.
     #[error("{0}")]
     Unsupported(String),
+    /// A call that does not fit the cache or the pass.
+    #[error("{0}")]
+    Argument(String),
+    /// A number is not finite. The cache is as it was before the pass.
+    #[error("{what} that are not finite in layer {layer} at position {position} with the cache `{spec}`")]
+    NotFinite {
+        /// The spec of the cache.
+        spec: String,
+        /// Layer where it was first seen.
+        layer: usize,
+        /// Position of the token.
+        position: usize,
+        /// What is not finite.
+        what: &'static str,
+    },
+    /// A number is beyond what the store can hold. The cache is as it was before the pass.
+    #[error(
+        "{what} of {largest:e} in layer {layer} at position {position} are beyond the {most:e} that the store of \
+         `{spec}` holds: store them as bf16 or f32"
+    )]
+    OutOfRange {
+        /// The spec of the cache.
+        spec: String,
+        /// Layer.
+        layer: usize,
+        /// Position of the token.
+        position: usize,
+        /// What is out of range.
+        what: &'static str,
+        /// The largest magnitude.
+        largest: f32,
+        /// The largest magnitude that can be held.
+        most: f32,
+    },
+    /// A pass was torn apart while it committed, by a panic of a method.
+    #[error(
+        "the cache `{spec}` was torn apart at position {position} by a failure: reset it, or load a saved one"
+    )]
+    Torn {
+        /// The spec of the cache.
+        spec: String,
+        /// Tokens seen before.
+        position: usize,
+    },
 }

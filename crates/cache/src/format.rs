@@ -1,8 +1,8 @@
-//! How the slots of a cache are encoded: both stores, bound to the width of a head.
+//! How the slots of a layer are encoded: both stores, bound to the widths of its heads.
 
-use crate::spec::Spec;
-use crate::store::{STORES, Store, Turn};
+use crate::store::{Store, Turn};
 use sketchkv_kernels::attention::layout::{BLOCK, Codes, Encoding, Layout, STRIP, ScaleGroup, Side};
+use sketchkv_kernels::cpu::Level;
 
 /// One side of the slots: keys or values.
 pub(crate) struct SideFormat {
@@ -11,27 +11,38 @@ pub(crate) struct SideFormat {
     pub(crate) open: Layout,
     store: Box<dyn Store>,
     turn: Turn,
-    /// Signs of [`Turn::SignedHadamard`], `[head_dim]`.
+    /// Signs of [`Turn::SignedHadamard`], `[width]`.
     signs: Vec<f32>,
-    head_dim: usize,
+    /// Width of a key or value.
+    pub(crate) width: usize,
+    /// `width` rounded up to a multiple of 32.
+    pub(crate) dim: usize,
 }
 
 impl SideFormat {
-    fn new(call: &crate::method::Call, side: Side, head_dim: usize) -> Self {
-        let (_, build) = STORES
-            .iter()
-            .find(|(method, _)| std::ptr::eq(*method, call.method()))
-            .expect("a spec holds stores where stores belong");
-        let store = build(call, head_dim);
-        let layout = Layout::new(side, store.encoding(side), padded(head_dim));
-        let open =
-            if is_coarse(&layout) { Layout::new(side, Encoding::F16, padded(head_dim)) } else { layout };
+    fn new(store: Box<dyn Store>, side: Side, width: usize) -> Self {
+        let dim = padded(width);
+        let layout = Layout::new(side, store.encoding(side), dim);
+        let open = if is_coarse(&layout) { Layout::new(side, Encoding::F16, dim) } else { layout };
         // A fixed sequence: the signs are part of the code, not of a run's seed.
         let mut random = crate::random::Random::new(0x5165_4b56);
         let turn = store.turn();
-        let signed = if turn == Turn::SignedHadamard { head_dim } else { 0 };
+        let signed = if turn == Turn::SignedHadamard { width } else { 0 };
         let signs = (0..signed).map(|_| if random.next() & 1 == 0 { 1.0 } else { -1.0 }).collect();
-        SideFormat { layout, open, turn, store, signs, head_dim }
+        SideFormat { layout, open, turn, store, signs, width, dim }
+    }
+
+    /// The largest magnitude of a coordinate that it can hold, whatever the others are: scales and open strips are f16.
+    pub(crate) fn largest(&self) -> f32 {
+        let f16 = half::f16::MAX.to_f32();
+        match self.layout.encoding {
+            Encoding::F32 => f32::MAX,
+            Encoding::Bf16 => half::bf16::MAX.to_f32(),
+            Encoding::Codes(Codes { bits: 8, .. }) => 127.0 * f16,
+            // A turn can gather what all coordinates have in one.
+            _ if self.turns() => f16 / (self.width as f32).sqrt(),
+            _ => f16,
+        }
     }
 
     /// Whether codes share a grid over a page.
@@ -44,27 +55,27 @@ impl SideFormat {
         !matches!(self.turn, Turn::None)
     }
 
-    /// Turns `x[head_dim]` into the space of the codes, padded with zeros to `out[dim]`.
+    /// Turns `x[width]` into the space of the codes, padded with zeros to `out[dim]`.
     pub(crate) fn turn(&self, x: &[f32], out: &mut [f32]) {
         out[..x.len()].copy_from_slice(x);
         out[x.len()..].fill(0.0);
         match self.turn {
             Turn::None => {}
-            Turn::Hadamard => hadamard(&mut out[..self.head_dim]),
+            Turn::Hadamard => hadamard(&mut out[..self.width]),
             Turn::SignedHadamard => {
                 out.iter_mut().zip(&self.signs).for_each(|(x, sign)| *x *= sign);
-                hadamard(&mut out[..self.head_dim]);
+                hadamard(&mut out[..self.width]);
             }
         }
     }
 
-    /// Turns `x[dim]`, in the space of the codes, back; the first `head_dim` numbers count.
+    /// Turns `x[dim]`, in the space of the codes, back; the first `width` numbers count.
     pub(crate) fn turn_back(&self, x: &mut [f32]) {
         match self.turn {
             Turn::None => {}
-            Turn::Hadamard => hadamard(&mut x[..self.head_dim]),
+            Turn::Hadamard => hadamard(&mut x[..self.width]),
             Turn::SignedHadamard => {
-                hadamard(&mut x[..self.head_dim]);
+                hadamard(&mut x[..self.width]);
                 x.iter_mut().zip(&self.signs).for_each(|(x, sign)| *x *= sign);
             }
         }
@@ -95,24 +106,30 @@ fn is_coarse(layout: &Layout) -> bool {
 pub(crate) struct Format {
     pub(crate) keys: SideFormat,
     pub(crate) values: SideFormat,
-    pub(crate) head_dim: usize,
-    /// `head_dim` rounded up to a multiple of 32.
-    pub(crate) dim: usize,
+}
+
+/// What the operations on slots share.
+#[derive(Clone, Copy)]
+pub(crate) struct Env<'a> {
+    pub(crate) format: &'a Format,
+    pub(crate) level: Level,
 }
 
 /// Widths are padded to whole blocks.
-pub(crate) fn padded(head_dim: usize) -> usize {
-    head_dim.next_multiple_of(BLOCK)
+pub(crate) fn padded(width: usize) -> usize {
+    width.next_multiple_of(BLOCK)
 }
 
 impl Format {
-    pub(crate) fn new(spec: &Spec, head_dim: usize) -> Self {
-        let dim = padded(head_dim);
+    /// Of keys and values of these widths.
+    pub(crate) fn new(
+        keys: Box<dyn Store>,
+        values: Box<dyn Store>,
+        (key_dim, value_dim): (usize, usize),
+    ) -> Self {
         Format {
-            keys: SideFormat::new(&spec.keys, Side::Keys, head_dim),
-            values: SideFormat::new(&spec.values, Side::Values, head_dim),
-            head_dim,
-            dim,
+            keys: SideFormat::new(keys, Side::Keys, key_dim),
+            values: SideFormat::new(values, Side::Values, value_dim),
         }
     }
 
@@ -140,7 +157,7 @@ impl Format {
 
     /// Bytes of the grid of a sealed page.
     pub(crate) fn grid_bytes(&self) -> usize {
-        if self.keys.has_grid() { 2 * 2 * self.dim } else { 0 }
+        if self.keys.has_grid() { 2 * 2 * self.keys.dim } else { 0 }
     }
 }
 

@@ -1,14 +1,17 @@
 //! A KV cache of bounded size for decoder-only transformers.
 //!
-//! The model hands the queries, keys and values of a chunk of tokens, one layer at a time, to
-//! [`LayerCache::attend`], and gets the attention output back; which tokens are kept, how they are stored
-//! and which of them are read is the cache's business alone. A [`Spec`] says which methods it runs.
+//! A model begins a forward pass over some tokens ([`Cache::begin`]), hands their queries, keys and values, one layer at a
+//! time, to [`Pass::attend`] and gets the attention output back, and commits by [`Pass::finish`]; which tokens are kept, how
+//! they are stored and which of them are read is the cache's business alone. A [`Spec`] says which methods it runs.
 
 mod admit;
+mod allot;
 mod attend;
 pub mod budget;
 mod cache;
-mod candidates;
+mod chosen;
+mod context;
+mod cost;
 mod error;
 mod format;
 mod head;
@@ -17,28 +20,33 @@ mod ledger;
 mod means;
 pub mod method;
 mod page;
-mod partial;
+mod pass;
 mod plan;
 mod probe;
 mod profile;
 mod random;
 pub mod read;
+pub mod refine;
 pub mod registry;
 mod save;
 mod shape;
+mod slots;
 mod spec;
 mod state;
 pub mod store;
 pub mod tail;
+mod workspace;
 
-pub use cache::{Cache, LayerCache, Slots};
-pub use candidates::Candidates;
+pub use cache::{Cache, Slots};
+pub use chosen::Chosen;
+pub use context::{Candidates, Context, GroupQueries, Neighbours, Partial, Softcap};
 pub use error::CacheError;
-pub use head::{GroupQueries, Neighbours};
 pub use ledger::Ledger;
-pub use partial::Partial;
+pub use pass::Pass;
 pub use probe::Attention;
 pub use profile::{Part, Profile, Stopwatch};
-pub use shape::{CacheShape, OutputProjection, Rope};
+pub use registry::Registry;
+pub use shape::{CacheShape, LayerShape, OutputProjection, Rotation};
 pub use spec::{Cap, Spec};
 pub use state::{Reader, StateError, Writer};
+pub use workspace::AttentionWorkspace;

@@ -1,7 +1,7 @@
 //! Groups of tokens that are attended to as one token each.
 
+use crate::context::{Context, Partial, Softcap};
 use crate::format::padded;
-use crate::partial::Partial;
 use crate::state::{Reader, StateError, Writer};
 use sketchkv_kernels::attention::layout::{Encoding, Layout, STRIP, Side};
 use sketchkv_kernels::attention::{Queries, Strips, exponentials, key_scores, maximum, value_sums};
@@ -17,7 +17,9 @@ use std::mem::size_of;
 /// the spread of a group than in all directions alike, hence a share β below 1.
 #[derive(Clone)]
 pub(crate) struct Means {
-    head_dim: usize,
+    key_dim: usize,
+    value_dim: usize,
+    softcap: Softcap,
     /// Dimension-major.
     keys: Strips,
     /// Slot-major.
@@ -34,27 +36,24 @@ fn layout(side: Side, head_dim: usize) -> Layout {
 
 impl Means {
     /// Room for `groups` groups, a multiple of 16.
-    pub(crate) fn new(groups: usize, head_dim: usize) -> Self {
+    pub(crate) fn new(groups: usize, context: &Context<'_>) -> Self {
         let (keys, values) = (Strips::default(), Strips::default());
-        let mut means = Means { head_dim, keys, values, norms: vec![], spreads: vec![] };
+        let (key_dim, value_dim) = (context.layer().key_dim, context.layer().value_dim);
+        let softcap = context.softcap();
+        let mut means = Means { key_dim, value_dim, softcap, keys, values, norms: vec![], spreads: vec![] };
         means.resize(groups);
         means
     }
 
-    /// Width of a key or value.
-    pub(crate) fn head_dim(&self) -> usize {
-        self.head_dim
-    }
-
     /// Heap bytes of `groups` groups, a multiple of 16.
-    pub(crate) fn bytes(groups: usize, head_dim: usize) -> usize {
-        groups * (2 * 2 * padded(head_dim) + 2 * size_of::<f32>())
+    pub(crate) fn bytes_of(&self, groups: usize) -> usize {
+        groups * (2 * (padded(self.key_dim) + padded(self.value_dim)) + 2 * size_of::<f32>())
     }
 
     /// Makes room for `groups` groups, a multiple of 16, or gives room back.
     pub(crate) fn resize(&mut self, groups: usize) {
-        self.keys.resize(groups / STRIP * layout(Side::Keys, self.head_dim).strip_bytes());
-        self.values.resize(groups / STRIP * layout(Side::Values, self.head_dim).strip_bytes());
+        self.keys.resize(groups / STRIP * layout(Side::Keys, self.key_dim).strip_bytes());
+        self.values.resize(groups / STRIP * layout(Side::Values, self.value_dim).strip_bytes());
         for floats in [&mut self.norms, &mut self.spreads] {
             floats.reserve_exact(groups.saturating_sub(floats.len()));
             floats.resize(groups, 0.0);
@@ -74,20 +73,21 @@ impl Means {
 
     /// Takes a token into a group of which it becomes the 1/`rate`-th; `distance` is its ‖k − k̄‖² before.
     pub(crate) fn join(&mut self, group: usize, key: &[f32], value: &[f32], rate: f32, distance: f32) {
-        pull(&layout(Side::Values, self.head_dim), &mut self.values, group, value, rate);
-        self.norms[group] = pull(&layout(Side::Keys, self.head_dim), &mut self.keys, group, key, rate);
+        pull(&layout(Side::Values, self.value_dim), &mut self.values, group, value, rate);
+        self.norms[group] = pull(&layout(Side::Keys, self.key_dim), &mut self.keys, group, key, rate);
         // Σ‖k − k̄‖² grows by ‖k − k̄‖²·c/(c + 1) when a group of c takes k in, and rate is 1/(c + 1).
         let spread = &mut self.spreads[group];
         *spread += (distance * (1.0 - rate) - *spread) * rate;
     }
 
-    /// Adds the groups to the attention of `queries`, `[query][head_dim]`, scaled; `logs` is ln c of each group, −∞ of
+    /// Adds the groups to the attention of `queries`, `[query][key_dim]`, scaled; `logs` is ln c of each group, −∞ of
     /// those to be left out, and `share` is β.
     pub(crate) fn attend(&self, queries: &[f32], logs: &[f32], share: f32, partial: &mut Partial) {
-        let (level, d, n) = (cpu::level(), self.head_dim, self.norms.len());
-        let layout = layout(Side::Values, d);
+        let (level, d, n) = (cpu::level(), self.key_dim, self.norms.len());
+        let layout = layout(Side::Values, self.value_dim);
         let rows = queries.len() / d;
         let mut weights = self.dots(queries);
+        self.softcap.apply(&mut weights);
         let mut acc = vec![0.0; rows * layout.dim];
         let (mut max, mut sum) = (vec![0.0; rows], vec![0.0; rows]);
         for (row, weights) in weights.chunks_exact_mut(n).enumerate() {
@@ -101,13 +101,13 @@ impl Means {
         }
         value_sums(level, &layout, &weights, n, self.values[..].into(), &mut acc);
         for (row, acc) in acc.chunks_exact(layout.dim).enumerate() {
-            partial.add(row, max[row], sum[row], &acc[..d]);
+            partial.add(row, max[row], sum[row], &acc[..self.value_dim]);
         }
     }
 
     /// The product of every mean key with every query, `[query][group]`.
     fn dots(&self, queries: &[f32]) -> Vec<f32> {
-        let (d, n) = (self.head_dim, self.norms.len());
+        let (d, n) = (self.key_dim, self.norms.len());
         let queries = wide(queries, d);
         let mut dots = vec![0.0; queries.count() * n];
         key_scores(cpu::level(), &layout(Side::Keys, d), None, &queries, self.keys[..].into(), &mut dots, n);

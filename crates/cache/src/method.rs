@@ -8,6 +8,8 @@ use std::fmt;
 pub enum Choice {
     /// Which tokens stay as exact slots?
     Keep,
+    /// How is their importance refined before the least important go?
+    Refine,
     /// How is a kept key or value encoded?
     Store,
     /// What is remembered of tokens no longer kept?
@@ -20,12 +22,14 @@ pub enum Choice {
 
 impl Choice {
     /// All choices, in the order of a spec.
-    pub const ALL: [Choice; 5] = [Choice::Keep, Choice::Store, Choice::Tail, Choice::Read, Choice::Budget];
+    pub const ALL: [Choice; 6] =
+        [Choice::Keep, Choice::Refine, Choice::Store, Choice::Tail, Choice::Read, Choice::Budget];
 
     /// The word that specs, tables and files use.
     pub fn name(self) -> &'static str {
         match self {
             Choice::Keep => "keep",
+            Choice::Refine => "refine",
             Choice::Store => "store",
             Choice::Tail => "tail",
             Choice::Read => "read",
@@ -85,6 +89,29 @@ pub struct Method {
     pub parameters: &'static [Parameter],
 }
 
+impl Method {
+    /// Whether a spec can name it and what it prints as reads back; if not, why.
+    pub(crate) fn check(&self) -> Result<(), String> {
+        let words = |kind| if let Kind::Word(words) = kind { words } else { &[] };
+        let of_parameters = self.parameters.iter().flat_map(|p| [&p.name].into_iter().chain(words(p.kind)));
+        for name in [&self.name].into_iter().chain(of_parameters) {
+            let is_part = |c: char| c.is_ascii_alphanumeric() || "-_.".contains(c);
+            if name.is_empty() || !name.chars().all(is_part) {
+                return Err(format!("`{name}` is no word of ASCII letters, digits, `-`, `_` and `.`"));
+            }
+        }
+        for (i, parameter) in self.parameters.iter().enumerate() {
+            if self.parameters[..i].iter().any(|before| before.name == parameter.name) {
+                return Err(format!("it declares `{}` twice", parameter.name));
+            }
+            if let Err(error) = parameter.parse(self.name, parameter.default) {
+                return Err(format!("a default is wrong: {error}"));
+            }
+        }
+        Ok(())
+    }
+}
+
 /// The value of a parameter.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub enum Value {
@@ -135,7 +162,7 @@ impl Call {
     /// A method with its defaults.
     ///
     /// # Panics
-    /// When a default is no value of its parameter, which the tests of the registry rule out.
+    /// When a default is no value of its parameter; no method of a [`Registry`](crate::Registry) has such a one.
     pub fn new(method: &'static Method) -> Self {
         let default = |p: &Parameter| p.parse(method.name, p.default).expect("defaults are valid");
         Call { method, values: method.parameters.iter().map(default).collect() }
@@ -177,6 +204,9 @@ impl Call {
     }
 
     /// A whole number; `None` for `auto`.
+    ///
+    /// # Panics
+    /// When the method declares no such parameter.
     pub fn integer(&self, name: &str) -> Option<usize> {
         match self.value(name) {
             Value::Integer(n) => Some(n as usize),
@@ -185,11 +215,17 @@ impl Call {
     }
 
     /// A whole number without `auto`.
-    pub(crate) fn count(&self, name: &str) -> usize {
-        self.integer(name).unwrap_or_else(|| panic!("`{name}` of `{}` is auto", self.method.name))
+    ///
+    /// # Panics
+    /// When the method declares no such parameter, or it is no whole number.
+    pub fn count(&self, name: &str) -> usize {
+        self.integer(name).unwrap_or_else(|| panic!("`{name}` of `{}` is no whole number", self.method.name))
     }
 
     /// A number.
+    ///
+    /// # Panics
+    /// When the method declares no such parameter, or it is no number.
     pub fn real(&self, name: &str) -> f32 {
         match self.value(name) {
             Value::Real(x) => x as f32,
@@ -199,6 +235,9 @@ impl Call {
     }
 
     /// A word.
+    ///
+    /// # Panics
+    /// When the method declares no such parameter, or it is no word.
     pub fn word(&self, name: &str) -> &'static str {
         match self.value(name) {
             Value::Word(word) => word,

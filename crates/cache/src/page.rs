@@ -31,7 +31,7 @@ pub(crate) struct Page {
 }
 
 /// Consecutive strips of a page that are encoded alike.
-struct Part<'a> {
+struct Section<'a> {
     strips: Range<usize>,
     keys: &'a Layout,
     values: &'a Layout,
@@ -40,7 +40,7 @@ struct Part<'a> {
     sealed: bool,
 }
 
-impl Part<'_> {
+impl Section<'_> {
     fn keys(&self, strips: Range<usize>) -> Range<usize> {
         self.bytes(strips, self.starts[0], self.keys.strip_bytes())
     }
@@ -123,14 +123,14 @@ impl Page {
         u64::MAX.checked_shr((PAGE - (self.strips - self.open) * STRIP) as u32).unwrap_or(0)
     }
 
-    fn sealed_part<'f>(&self, format: &'f Format) -> Part<'f> {
+    fn sealed_part<'f>(&self, format: &'f Format) -> Section<'f> {
         let (keys, values) = (&format.keys.layout, &format.values.layout);
-        Part { strips: 0..self.strips - self.open, keys, values, starts: [0, 0], sealed: true }
+        Section { strips: 0..self.strips - self.open, keys, values, starts: [0, 0], sealed: true }
     }
 
-    fn open_part<'f>(&self, format: &'f Format) -> Part<'f> {
+    fn open_part<'f>(&self, format: &'f Format) -> Section<'f> {
         let sealed = self.sealed_part(format);
-        Part {
+        Section {
             strips: sealed.strips.end..self.strips,
             keys: &format.keys.open,
             values: &format.values.open,
@@ -140,7 +140,7 @@ impl Page {
     }
 
     /// What is sealed, then what is open; either may be empty.
-    fn all_parts<'f>(&self, format: &'f Format) -> [Part<'f>; 2] {
+    fn all_parts<'f>(&self, format: &'f Format) -> [Section<'f>; 2] {
         [self.sealed_part(format), self.open_part(format)]
     }
 
@@ -149,7 +149,7 @@ impl Page {
         &self,
         format: &'f Format,
         strips: Range<usize>,
-    ) -> impl Iterator<Item = (Part<'f>, Range<usize>)> + use<'f> {
+    ) -> impl Iterator<Item = (Section<'f>, Range<usize>)> + use<'f> {
         self.all_parts(format).into_iter().filter_map(move |part| {
             let within = strips.start.max(part.strips.start)..strips.end.min(part.strips.end);
             (!within.is_empty()).then_some((part, within))
@@ -157,7 +157,7 @@ impl Page {
     }
 
     /// The part that a strip lies in.
-    fn part<'f>(&self, format: &'f Format, strip: usize) -> Part<'f> {
+    fn part<'f>(&self, format: &'f Format, strip: usize) -> Section<'f> {
         if strip < self.strips - self.open { self.sealed_part(format) } else { self.open_part(format) }
     }
 
@@ -174,7 +174,7 @@ impl Page {
     }
 
     /// The grid of a part in f32: scales and zeros.
-    fn with_grid<R>(&self, part: &Part<'_>, dim: usize, f: impl FnOnce(Option<Grid<'_>>) -> R) -> R {
+    fn with_grid<R>(&self, part: &Section<'_>, dim: usize, f: impl FnOnce(Option<Grid<'_>>) -> R) -> R {
         if !part.sealed || self.grid.is_empty() {
             return f(None);
         }
@@ -204,7 +204,7 @@ impl Page {
         let bytes = layout.strip_bytes();
         let live = live & self.sealed_slots() & !(1 << slot);
         for (channel, &x) in key.iter().enumerate() {
-            let (mut scale, mut zero) = self.grid_at(channel, format.dim);
+            let (mut scale, mut zero) = self.grid_at(channel, format.keys.dim);
             let (low, high) = range(&codes, scale, zero);
             // Half a step beyond the last level still rounds to it.
             let empty = live == 0;
@@ -226,7 +226,7 @@ impl Page {
                     (low, x + 0.05 * (x - low))
                 };
                 (scale, zero) = fit(&codes, low, high);
-                self.set_grid(channel, format.dim, scale, zero);
+                self.set_grid(channel, format.keys.dim, scale, zero);
                 for (other, value) in others {
                     let strip = &mut self.keys[other / STRIP * bytes..][..bytes];
                     layout.put_code(strip, other % STRIP, channel, encode(&codes, scale, zero, value));
@@ -255,8 +255,8 @@ impl Page {
         if page.grid.len() == self.grid.len() && !fresh {
             page.grid.copy_from_slice(&self.grid);
         } else if let (false, Encoding::Codes(codes)) = (page.grid.is_empty(), format.keys.layout.encoding) {
-            let mut key = vec![0.0; format.dim];
-            let mut ranges = vec![(f32::INFINITY, f32::NEG_INFINITY); format.dim];
+            let mut key = vec![0.0; format.keys.dim];
+            let mut ranges = vec![(f32::INFINITY, f32::NEG_INFINITY); format.keys.dim];
             for slot in (0..PAGE).filter(|slot| live >> slot & 1 == 1) {
                 self.key(format, slot, &mut key);
                 for ((low, high), &x) in ranges.iter_mut().zip(&key) {
@@ -265,7 +265,7 @@ impl Page {
             }
             for (channel, (low, high)) in ranges.into_iter().enumerate().filter(|(_, (l, h))| l <= h) {
                 let (scale, zero) = fit(&codes, low, high);
-                page.set_grid(channel, format.dim, scale, zero);
+                page.set_grid(channel, format.keys.dim, scale, zero);
             }
         }
         // Codes that stay as they are come first: a widened grid encodes them once more.
@@ -290,7 +290,7 @@ impl Page {
         let (to_part, from_part) = (self.part(format, strip), from.part(format, from_strip));
         let alike = to_part.sealed == from_part.sealed && (!to_part.sealed || self.grid == from.grid);
         if !alike {
-            let (mut key, mut value) = (vec![0.0; format.dim], vec![0.0; format.dim]);
+            let (mut key, mut value) = (vec![0.0; format.keys.dim], vec![0.0; format.values.dim]);
             from.key(format, from_slot, &mut key);
             from.value(format, from_slot, &mut value);
             self.write(format, slot, &key, &value, live);
@@ -316,7 +316,7 @@ impl Page {
         let strip = slot / STRIP;
         let part = self.part(format, strip);
         let bytes = &self.keys[part.keys(strip..strip + 1)];
-        self.with_grid(&part, format.dim, |grid| part.keys.get(bytes, slot % STRIP, grid, out));
+        self.with_grid(&part, format.keys.dim, |grid| part.keys.get(bytes, slot % STRIP, grid, out));
     }
 
     /// Decodes a value, still turned and padded, `[dim]`.
@@ -367,7 +367,7 @@ impl Page {
         for (part, within) in self.parts_of(format, strips.clone()) {
             let out = &mut out[(within.start - strips.start) * STRIP..];
             let keys = Stream { strips: &self.keys[part.keys(within)], ahead };
-            self.with_grid(&part, format.dim, |grid| {
+            self.with_grid(&part, format.keys.dim, |grid| {
                 key_scores(level, part.keys, grid, queries, keys, out, stride);
             });
         }
@@ -395,16 +395,17 @@ impl Page {
     /// All keys, `[strip][dim][16]`.
     pub(crate) fn decode_keys(&self, level: Level, format: &Format, out: &mut [f32]) {
         for (part, strips) in self.parts_of(format, 0..self.strips) {
-            let out = &mut out[strips.start * STRIP * format.dim..strips.end * STRIP * format.dim];
+            let out = &mut out[strips.start * STRIP * format.keys.dim..strips.end * STRIP * format.keys.dim];
             let keys = &self.keys[part.keys(strips)];
-            self.with_grid(&part, format.dim, |grid| decode_keys(level, part.keys, grid, keys, out));
+            self.with_grid(&part, format.keys.dim, |grid| decode_keys(level, part.keys, grid, keys, out));
         }
     }
 
     /// All values, `[slot][dim]`.
     pub(crate) fn decode_values(&self, level: Level, format: &Format, out: &mut [f32]) {
         for (part, strips) in self.parts_of(format, 0..self.strips) {
-            let out = &mut out[strips.start * STRIP * format.dim..strips.end * STRIP * format.dim];
+            let out =
+                &mut out[strips.start * STRIP * format.values.dim..strips.end * STRIP * format.values.dim];
             decode_values(level, part.values, &self.values[part.values(strips)], out);
         }
     }

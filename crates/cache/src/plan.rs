@@ -1,132 +1,366 @@
-//! From a cap to what every head may hold.
+//! Who goes, so that the tokens of a chunk fit: a value, computed before anything moves.
 
-use crate::budget::Budget;
-use crate::format::Format;
-use crate::head::{Head, Limit};
-use crate::spec::{Cap, Spec};
-use crate::{CacheError, CacheShape};
+use crate::context::NewTokens;
+use crate::format::Env;
+use crate::head::{Head, Trace};
+use crate::refine::Refine;
 use sketchkv_kernels::attention::layout::STRIP;
+use std::cmp::Ordering;
+use std::mem::size_of;
 
-/// How the cap is shared out.
-pub(crate) struct Plan {
-    cap: Cap,
-    /// Share of each layer; they sum to 1.
-    shares: Vec<f64>,
-    kv_heads: usize,
-    /// Bytes of the cache that belong to no head.
-    base: usize,
-    /// Bytes an f16 cache takes for one token.
-    f16_bytes_per_token: usize,
-    /// The least a head needs, in slots.
-    least: usize,
-    /// Whether the heads of a layer compete, and the share of an equal part that each keeps.
-    pub(crate) pooled: Option<f32>,
+/// How the heads of a layer choose.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub(crate) enum Choosing {
+    /// Each for itself.
+    Alone,
+    /// The same tokens in every head: those of least mean importance.
+    Alike,
+    /// All tokens of all heads compete; each head keeps this share of an equal part.
+    Pooled(f32),
 }
 
-impl Plan {
-    /// `least` is the fewest slots a head can work with; `base` what the cache takes beside its heads, in bytes.
-    pub(crate) fn new(
-        shape: &CacheShape,
-        spec: &Spec,
-        budget: &dyn Budget,
-        base: usize,
-        least: usize,
-    ) -> Plan {
-        let shares: Vec<f64> = (0..shape.layers).map(|l| budget.share(l, shape.layers)).collect();
-        let sum: f64 = shares.iter().sum();
-        let pooled = budget.pooled();
-        // Heads that compete may each leave all but one slot of a strip empty.
-        let least = if pooled.is_some() { least + STRIP - 1 } else { least };
-        Plan {
-            cap: spec.cap,
-            shares: shares.iter().map(|share| share / sum).collect(),
-            kv_heads: shape.kv_heads,
-            base,
-            f16_bytes_per_token: shape.f16_bytes_per_token(),
-            least,
-            pooled,
+/// How much a head may hold.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub(crate) struct Limit {
+    /// Tokens in slots.
+    pub(crate) slots: usize,
+    /// Bytes, everything of this head included.
+    pub(crate) bytes: usize,
+}
+
+impl Limit {
+    pub(crate) const NONE: Limit = Limit { slots: usize::MAX, bytes: usize::MAX };
+
+    /// Slots that a head has in the mean where heads compete: each may leave part of a strip empty, and that much less
+    /// is held.
+    fn pooled_slots(self) -> usize {
+        if self.bytes == usize::MAX { self.slots } else { self.slots - (STRIP - 1) }
+    }
+}
+
+/// What a head's keep says of its slots and of the new tokens.
+#[derive(Default)]
+pub(crate) struct Judgement {
+    /// State of the new tokens, `[token][words]`.
+    pub(crate) state: Vec<u32>,
+    /// Positions of the new tokens.
+    pub(crate) positions: Vec<u32>,
+    /// Importance of each slot, then of each new token; empty when none has to go.
+    pub(crate) importance: Vec<f32>,
+}
+
+impl Judgement {
+    /// Makes room for the state of new tokens, of which nothing is known yet.
+    pub(crate) fn begin(&mut self, tokens: &NewTokens<'_>, words: usize) {
+        self.state.clear();
+        self.state.resize(words * tokens.count, 0);
+        self.positions.clear();
+        self.positions.extend(tokens.position as u32..tokens.end() as u32);
+        self.importance.clear();
+    }
+
+    pub(crate) fn bytes(&self) -> usize {
+        (self.state.capacity() + self.positions.capacity() + self.importance.capacity()) * size_of::<u32>()
+    }
+}
+
+/// The tokens of one head that go.
+#[derive(Default)]
+pub(crate) struct Departures {
+    /// Slots, in the order of their positions: tails must not depend on how a selection went.
+    pub(crate) slots: Vec<u32>,
+    /// New tokens that do not come in, ascending.
+    pub(crate) tokens: Vec<u32>,
+}
+
+impl Departures {
+    fn clear(&mut self) {
+        self.slots.clear();
+        self.tokens.clear();
+    }
+
+    /// Takes a candidate of a head of `slots` slots.
+    fn push(&mut self, candidate: u32, slots: usize) {
+        match candidate.checked_sub(slots as u32) {
+            None => self.slots.push(candidate),
+            Some(token) => self.tokens.push(token),
         }
     }
 
-    /// Bytes of the cache that belong to no head.
-    pub(crate) fn base(&self) -> usize {
-        self.base
+    fn sort(&mut self, head: &Head) {
+        self.slots.sort_unstable_by_key(|&slot| head.slots.positions()[slot as usize]);
+        self.tokens.sort_unstable();
     }
 
-    /// The cap in bytes when `seen` tokens have been seen; at the start, a share is no less than the minimum.
-    pub(crate) fn cap_bytes(&self, seen: usize, format: &Format, head: &Head) -> Option<usize> {
-        match self.cap {
-            Cap::Bytes(cap) => Some(cap),
-            Cap::Percent(percent) => Some(self.share_of(percent, seen).max(self.minimum(format, head))),
-            Cap::None | Cap::Tokens(_) => None,
-        }
+    pub(crate) fn bytes(&self) -> usize {
+        (self.slots.capacity() + self.tokens.capacity()) * size_of::<u32>()
     }
+}
 
-    fn share_of(&self, percent: f64, seen: usize) -> usize {
-        (percent / 100.0 * (seen * self.f16_bytes_per_token) as f64) as usize
+/// A candidate on its way through a selection.
+#[derive(Debug, Clone, Copy)]
+struct Ranked {
+    importance: f32,
+    position: u32,
+    candidate: u32,
+    head: u32,
+}
+
+impl Ranked {
+    /// Less important first; of equals, older first.
+    fn order(&self, other: &Self) -> Ordering {
+        let by_importance = self.importance.total_cmp(&other.importance);
+        by_importance.then(self.position.cmp(&other.position)).then(self.head.cmp(&other.head))
     }
+}
 
-    /// The smallest cap in bytes: every head gets its least.
-    pub(crate) fn minimum(&self, format: &Format, head: &Head) -> usize {
-        self.base + self.shares.len() * self.kv_heads * self.head_bytes(format, head, self.least)
+/// Buffers of a selection.
+#[derive(Default)]
+pub(crate) struct Ranking {
+    order: Vec<Ranked>,
+    mean: Vec<f32>,
+}
+
+impl Ranking {
+    pub(crate) fn bytes(&self) -> usize {
+        self.order.capacity() * size_of::<Ranked>() + self.mean.capacity() * size_of::<f32>()
     }
+}
 
-    /// Bytes of a head with `slots` slots.
-    fn head_bytes(&self, format: &Format, head: &Head, slots: usize) -> usize {
-        // Heads that compete fill their last pages unevenly: room for one more page each.
-        let ragged = if self.pooled.is_some() { head.page_cost(format) } else { 0 };
-        head.fixed_bytes() + head.cost(format, slots.div_ceil(STRIP)) + ragged
-    }
+/// What the plan of a layer is made from.
+pub(crate) struct Question<'a> {
+    pub(crate) env: Env<'a>,
+    pub(crate) choosing: Choosing,
+    pub(crate) refine: Option<&'a dyn Refine>,
+    pub(crate) limit: Limit,
+    /// Layer.
+    pub(crate) layer: usize,
+    /// How many tokens of the chunk the layer's window has left behind already.
+    pub(crate) skipped: usize,
+    /// New tokens of each head.
+    pub(crate) tokens: &'a dyn Fn(usize) -> NewTokens<'a>,
+    /// Of each head.
+    pub(crate) traces: &'a [Trace],
+}
 
-    /// # Errors
-    /// When the cap, in bytes or tokens, is below the minimum.
-    pub(crate) fn check(&self, spec: &Spec, format: &Format, head: &Head) -> Result<(), CacheError> {
-        match self.cap {
-            Cap::Bytes(cap) if cap < self.minimum(format, head) => Err(CacheError::CapTooSmall {
-                spec: spec.to_string(),
-                cap,
-                minimum: self.minimum(format, head),
-            }),
-            Cap::Tokens(slots) if slots < self.least => Err(CacheError::Spec(format!(
-                "`{spec}`: {slots} tokens are below the minimum of {} for this keep: raise the cap to @{}tok",
-                self.least, self.least
-            ))),
-            _ => Ok(()),
-        }
-    }
-
-    /// What a head of `layer` may hold when `seen` tokens have been seen. In a pooled layer this is a head's equal part;
-    /// the sum over the heads is what binds.
-    pub(crate) fn limit(&self, layer: usize, seen: usize, format: &Format, head: &Head) -> Limit {
-        let share = self.shares[layer];
-        let slots = match self.cap {
-            Cap::None => return Limit::NONE,
-            Cap::Tokens(tokens) => {
-                let slots = (tokens as f64 * share * self.shares.len() as f64).round() as usize;
-                return Limit { slots: slots.max(self.least), bytes: usize::MAX };
+/// Decides which tokens of each head go; judgements hold what the keeps know of the new tokens.
+pub(crate) fn plan(
+    question: &Question<'_>,
+    heads: &mut [Head],
+    judgements: &mut [Judgement],
+    departures: &mut [Departures],
+    ranking: &mut Ranking,
+) {
+    departures.iter_mut().for_each(Departures::clear);
+    let Question { choosing, limit, tokens, refine, .. } = *question;
+    let batch = heads[0].keep.batch().max(refine.map_or(1, |refine| refine.batch()));
+    match choosing {
+        Choosing::Alone => {
+            for (h, head) in heads.iter_mut().enumerate() {
+                let excess = head.excess(&tokens(h), limit.slots, batch);
+                if excess > 0 {
+                    weigh(question, h, head, &mut judgements[h], excess, ranking);
+                    choose(
+                        head,
+                        &tokens(h),
+                        &judgements[h],
+                        limit.slots,
+                        excess,
+                        ranking,
+                        &mut departures[h],
+                    );
+                }
             }
-            Cap::Bytes(cap) => self.slots_under(cap, share, format, head),
-            Cap::Percent(percent) => self.slots_under(self.share_of(percent, seen), share, format, head),
-        };
-        let slots = slots.max(self.least.next_multiple_of(STRIP));
-        Limit { slots, bytes: self.head_bytes(format, head, slots) }
-    }
-
-    /// The slots of a head of a layer under a cap in bytes: its least, and the layer's share of what is left.
-    fn slots_under(&self, cap: usize, share: f64, format: &Format, head: &Head) -> usize {
-        let surplus = cap.saturating_sub(self.minimum(format, head));
-        let bytes = self.head_bytes(format, head, self.least);
-        self.slots_within(bytes + (surplus as f64 * share) as usize / self.kv_heads, format, head)
-    }
-
-    /// The most slots, in whole strips, of a head of `bytes` bytes.
-    fn slots_within(&self, bytes: usize, format: &Format, head: &Head) -> usize {
-        let fits = |strips: usize| self.head_bytes(format, head, strips * STRIP) <= bytes;
-        let (mut low, mut high) = (0, 1 + bytes / (format.strip_bytes() + STRIP * 4));
-        while low < high {
-            let middle = (low + high).div_ceil(2);
-            if fits(middle) { low = middle } else { high = middle - 1 }
         }
-        low * STRIP
+        Choosing::Alike => {
+            let excess = heads[0].excess(&tokens(0), limit.slots, batch);
+            if excess > 0 {
+                for (h, head) in heads.iter_mut().enumerate() {
+                    weigh(question, h, head, &mut judgements[h], excess, ranking);
+                }
+                average(judgements, &mut ranking.mean);
+                for (h, head) in heads.iter().enumerate() {
+                    choose(
+                        head,
+                        &tokens(h),
+                        &judgements[h],
+                        limit.slots,
+                        excess,
+                        ranking,
+                        &mut departures[h],
+                    );
+                }
+            }
+        }
+        Choosing::Pooled(floor) => {
+            let slots = limit.pooled_slots();
+            let excess = pooled_excess(heads, tokens(0).count, slots.saturating_mul(heads.len()), batch);
+            if excess > 0 {
+                let equal = excess.div_ceil(heads.len());
+                for (h, head) in heads.iter_mut().enumerate() {
+                    weigh(question, h, head, &mut judgements[h], equal, ranking);
+                }
+                let floor = (limit.slots as f32 * floor) as usize;
+                choose_pooled(question, heads, judgements, excess, floor, ranking, departures);
+            }
+        }
     }
+}
+
+/// The keep's importance, refined where `excess` of the candidates are about to go.
+fn weigh(
+    question: &Question<'_>,
+    h: usize,
+    head: &mut Head,
+    judgement: &mut Judgement,
+    excess: usize,
+    ranking: &mut Ranking,
+) {
+    let tokens = (question.tokens)(h);
+    let masses = question.traces[h].masses(head.slots.len(), question.skipped);
+    head.weigh(question.env, &tokens, masses, judgement);
+    let Some(refine) = question.refine else { return };
+    rank(head, h, &tokens, judgement, question.limit.slots, ranking);
+    ranking.order.sort_unstable_by(|a, b| b.order(a));
+    // Most important first: those of the first half of what stays keep their places whatever their values are.
+    let stay = ranking.order.len().saturating_sub(excess);
+    let sure = stay / 2;
+    let slots = head.slots.len();
+    let format = question.env.format;
+    let mut value = vec![0.0; format.values.dim];
+    let mut key = vec![0.0; format.keys.dim];
+    for (place, ranked) in ranking.order.iter().enumerate() {
+        let importance = &mut judgement.importance[ranked.candidate as usize];
+        if place < sure {
+            *importance = f32::MAX;
+            continue;
+        }
+        let value = match (ranked.candidate as usize).checked_sub(slots) {
+            Some(token) => tokens.value(token),
+            None => {
+                head.slots.load(question.env, ranked.candidate as usize, &mut key, &mut value);
+                &value[..format.values.width]
+            }
+        };
+        *importance = refine.importance(*importance, question.layer, h, value);
+    }
+}
+
+/// Puts all candidates of a head that are not recent into the ranking.
+fn rank(
+    head: &Head,
+    h: usize,
+    tokens: &NewTokens<'_>,
+    judgement: &Judgement,
+    limit: usize,
+    ranking: &mut Ranking,
+) {
+    ranking.order.clear();
+    head.for_each_candidate(tokens, limit, |candidate, position, recent| {
+        if !recent {
+            let importance = judgement.importance[candidate as usize];
+            ranking.order.push(Ranked { importance, position, candidate, head: h as u32 });
+        }
+    });
+}
+
+/// Gives every judgement the mean importance of all.
+fn average(judgements: &mut [Judgement], mean: &mut Vec<f32>) {
+    let count = judgements.len() as f32;
+    mean.clear();
+    mean.resize(judgements[0].importance.len(), 0.0);
+    for judgement in judgements.iter() {
+        mean.iter_mut().zip(&judgement.importance).for_each(|(m, x)| *m += x / count);
+    }
+    judgements.iter_mut().for_each(|judgement| judgement.importance.copy_from_slice(mean));
+}
+
+/// Chooses the `excess` candidates of one head that go.
+fn choose(
+    head: &Head,
+    tokens: &NewTokens<'_>,
+    judgement: &Judgement,
+    limit: usize,
+    excess: usize,
+    ranking: &mut Ranking,
+    departures: &mut Departures,
+) {
+    let slots = head.slots.len();
+    if excess == 1 {
+        let mut least: Option<Ranked> = None;
+        head.for_each_candidate(tokens, limit, |candidate, position, recent| {
+            let importance = judgement.importance[candidate as usize];
+            let this = Ranked { importance, position, candidate, head: 0 };
+            if !recent && least.is_none_or(|least| this.order(&least).is_lt()) {
+                least = Some(this);
+            }
+        });
+        if let Some(least) = least {
+            return departures.push(least.candidate, slots);
+        }
+    }
+    rank(head, 0, tokens, judgement, limit, ranking);
+    let order = &mut ranking.order;
+    if order.len() > excess {
+        order.select_nth_unstable_by(excess, Ranked::order);
+        order.truncate(excess);
+    }
+    // More must go than is unprotected: the oldest of the recent go next.
+    if order.len() < excess {
+        let chosen = order.len();
+        head.for_each_candidate(tokens, limit, |candidate, position, recent| {
+            if recent {
+                order.push(Ranked { importance: 0.0, position, candidate, head: 0 });
+            }
+        });
+        order[chosen..].sort_unstable_by_key(|ranked| ranked.position);
+        order.truncate(excess);
+    }
+    order.iter().for_each(|ranked| departures.push(ranked.candidate, slots));
+    departures.sort(head);
+}
+
+/// How many tokens of all heads together must go so that `tokens` new ones in each fit into `slots`; `batch` a head when
+/// any must.
+fn pooled_excess(heads: &[Head], tokens: usize, slots: usize, batch: usize) -> usize {
+    let held: usize = heads.iter().map(|head| head.slots.count()).sum();
+    match (held + heads.len() * tokens).saturating_sub(slots) {
+        0 => 0,
+        over => over.max((batch * heads.len()).min(held / 4)),
+    }
+}
+
+/// Chooses the `excess` least important of all heads together, but leaves each head `floor`.
+fn choose_pooled(
+    question: &Question<'_>,
+    heads: &[Head],
+    judgements: &[Judgement],
+    mut excess: usize,
+    floor: usize,
+    ranking: &mut Ranking,
+    departures: &mut [Departures],
+) {
+    let order = &mut ranking.order;
+    order.clear();
+    for (h, head) in heads.iter().enumerate() {
+        let importance = &judgements[h].importance;
+        let limit = question.limit.pooled_slots();
+        head.for_each_candidate(&(question.tokens)(h), limit, |candidate, position, recent| {
+            let importance = if recent { f32::INFINITY } else { importance[candidate as usize] };
+            order.push(Ranked { importance, position, candidate, head: h as u32 });
+        });
+    }
+    order.sort_unstable_by(Ranked::order);
+    for ranked in order {
+        let h = ranked.head as usize;
+        if excess == 0 {
+            break;
+        }
+        let gone = departures[h].slots.len() + departures[h].tokens.len();
+        if heads[h].slots.count() + (question.tokens)(h).count - gone > floor {
+            excess -= 1;
+            departures[h].push(ranked.candidate, heads[h].slots.len());
+        }
+    }
+    heads.iter().zip(departures).for_each(|(head, departures)| departures.sort(head));
 }

@@ -1,7 +1,7 @@
 //! All methods: what the grammar, the help, the docs, the tests and the benchmarks are derived from.
 
-use crate::method::Method;
-use crate::{budget, keep, read, store, tail};
+use crate::method::{Choice, Method};
+use crate::{CacheError, budget, keep, read, refine, store, tail};
 
 /// A ready-made spec with a name of its own.
 #[derive(Debug)]
@@ -63,17 +63,95 @@ pub static PRESETS: &[Preset] = &[
     },
 ];
 
-/// Every method of every choice, in the order of the choices.
-pub fn methods() -> Vec<&'static Method> {
-    let keeps = keep::KEEPS.iter().map(|(method, _)| *method);
-    let stores = store::STORES.iter().map(|(method, _)| *method);
-    let tails = tail::TAILS.iter().map(|(method, _)| *method);
-    let reads = read::READS.iter().map(|(method, _)| *method);
-    let budgets = budget::BUDGETS.iter().map(|(method, _)| *method);
-    keeps.chain(stores).chain(tails).chain(reads).chain(budgets).collect()
+/// The function that builds a method from its call.
+#[derive(Debug, Clone, Copy)]
+pub enum Build {
+    /// Of a [`Keep`](keep::Keep).
+    Keep(keep::Build),
+    /// Of a [`Refine`](refine::Refine).
+    Refine(refine::Build),
+    /// Of a [`Store`](store::Store).
+    Store(store::Build),
+    /// Of a [`Tail`](tail::Tail).
+    Tail(tail::Build),
+    /// Of a [`Read`](read::Read).
+    Read(read::Build),
+    /// Of a [`Budget`](budget::Budget).
+    Budget(budget::Build),
 }
 
-/// The method of this name; of a keep and a tail of one name, the keep.
-pub fn find(name: &str) -> Option<&'static Method> {
-    methods().into_iter().find(|method| method.name == name)
+impl Build {
+    /// The choice that what it builds belongs to.
+    pub fn choice(self) -> Choice {
+        match self {
+            Build::Keep(_) => Choice::Keep,
+            Build::Refine(_) => Choice::Refine,
+            Build::Store(_) => Choice::Store,
+            Build::Tail(_) => Choice::Tail,
+            Build::Read(_) => Choice::Read,
+            Build::Budget(_) => Choice::Budget,
+        }
+    }
+}
+
+/// The methods that a spec can name, and what builds them.
+///
+/// [`Registry::builtin`] has those of this crate. A program with a method of its own adds it and parses its specs with the
+/// result, [`Spec::parse_with`](crate::Spec::parse_with): a spec holds what a cache is built from, so that nothing after the
+/// parser knows the registry. `examples/own_keep.rs` adds a keep.
+#[derive(Debug, Clone)]
+pub struct Registry {
+    entries: Vec<(&'static Method, Build)>,
+}
+
+impl Registry {
+    /// The methods of this crate.
+    pub fn builtin() -> Self {
+        let mut entries = vec![];
+        entries.extend(keep::KEEPS.iter().map(|&(method, build)| (method, Build::Keep(build))));
+        entries.extend(refine::REFINES.iter().map(|&(method, build)| (method, Build::Refine(build))));
+        entries.extend(store::STORES.iter().map(|&(method, build)| (method, Build::Store(build))));
+        entries.extend(tail::TAILS.iter().map(|&(method, build)| (method, Build::Tail(build))));
+        entries.extend(read::READS.iter().map(|&(method, build)| (method, Build::Read(build))));
+        entries.extend(budget::BUDGETS.iter().map(|&(method, build)| (method, Build::Budget(build))));
+        Registry { entries }
+    }
+
+    /// With a method of another crate.
+    ///
+    /// # Errors
+    /// When a spec could not name the method or would not read back: its name is taken (only a keep may have the name of
+    /// another method, which then is no keep), a name is no word, a default is no value of its parameter. When `build`
+    /// builds another choice.
+    pub fn with(mut self, method: &'static Method, build: Build) -> Result<Self, CacheError> {
+        let (name, choice) = (method.name, method.choice);
+        let rival = |other: &&Method| {
+            other.name == name && (other.choice == Choice::Keep) == (choice == Choice::Keep)
+        };
+        let why = if build.choice() != choice {
+            format!("it describes a {choice}, and what it is built by builds a {}", build.choice())
+        } else if PRESETS.iter().any(|preset| preset.name == name) {
+            "a preset has that name: give it another".to_owned()
+        } else if let Some(other) = self.methods().find(rival) {
+            format!("a {} has that name: give it another", other.choice)
+        } else if let Err(why) = method.check() {
+            why
+        } else {
+            self.entries.push((method, build));
+            return Ok(self);
+        };
+        Err(CacheError::Spec(format!("the {choice} `{name}` cannot be registered: {why}")))
+    }
+
+    /// Every method, in the order of the choices; those that were added come last.
+    pub fn methods(&self) -> impl Iterator<Item = &'static Method> {
+        self.entries.iter().map(|(method, _)| *method)
+    }
+
+    /// The method of this name; of a keep and another method of one name the keep, or if there `has` to be another, that.
+    pub(crate) fn find(&self, name: &str, has_keep: bool) -> Option<(&'static Method, Build)> {
+        let mut named = self.entries.iter().filter(|(method, _)| method.name == name).copied().peekable();
+        let first = named.peek().copied()?;
+        Some(named.find(|(method, _)| (method.choice == Choice::Keep) != has_keep).unwrap_or(first))
+    }
 }

@@ -3,11 +3,12 @@
 //! Layout, little-endian: the magic `SKETCHKV`, a version (u32), the CRC-32 of what follows (u32), then the spec, the
 //! shape, the seed and position, and every head: pages as they lie in memory, positions, and what the methods save.
 
+use crate::context::EMPTY;
 use crate::format::Format;
 use crate::head::Head;
 use crate::page::{PAGE, PAGE_STRIPS, Page};
 use crate::state::{Reader, StateError, Writer};
-use crate::{Cache, CacheShape, Spec};
+use crate::{Cache, CacheShape, LayerShape, Spec};
 use half::f16;
 use sketchkv_kernels::attention::layout::STRIP;
 use std::io::Write;
@@ -15,7 +16,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 const MAGIC: &[u8; 8] = b"SKETCHKV";
-const VERSION: u32 = 4;
+const VERSION: u32 = 5;
 const HEADER: usize = 16;
 
 impl Cache {
@@ -23,8 +24,9 @@ impl Cache {
     pub fn to_bytes(&self) -> Vec<u8> {
         let mut out = Writer::default();
         out.blob(self.spec.to_string().as_bytes());
-        for n in dimensions(&self.shape) {
-            out.u64(n as u64);
+        out.u64(self.shape.layers.len() as u64);
+        for layer in &self.shape.layers {
+            dimensions(layer).into_iter().for_each(|(_, n)| out.u64(n));
         }
         out.u64(self.seed);
         out.u64(self.position as u64);
@@ -63,23 +65,20 @@ impl Cache {
         let text = std::str::from_utf8(from.blob()?)
             .map_err(|_| StateError::Corrupt("its spec is no text".to_owned()))?;
         let spec: Spec = text.parse().map_err(|e| StateError::Corrupt(format!("its spec: {e}")))?;
-        for (name, expected) in
-            ["layers", "query heads", "KV heads", "dimensions a head"].iter().zip(dimensions(&shape))
-        {
-            let found = from.u64()?;
-            if found != expected as u64 {
-                return Err(StateError::Mismatch(format!(
-                    "it is of a model with {found} {name}, this one has {expected}"
-                )));
+        check("layers", shape.layers.len() as u64, &mut from)?;
+        for layer in &shape.layers {
+            for (name, expected) in dimensions(layer) {
+                check(name, expected, &mut from)?;
             }
         }
         let (seed, position) = (from.u64()?, from.length(u32::MAX as usize - 1)?);
         let mut cache =
             Cache::new(shape, &spec, seed).map_err(|e| StateError::Corrupt(format!("its spec: {e}")))?;
         cache.position = position;
-        let (layers, format) = cache.heads_and_format();
-        for head in layers.iter_mut().flatten() {
-            head.restore(format, position, &mut from)?;
+        for (heads, format) in cache.layers.iter_mut().zip(&cache.common.formats) {
+            for head in heads {
+                head.restore(format, position, &mut from)?;
+            }
         }
         if !from.is_empty() {
             return Err(StateError::Corrupt("bytes follow its end".to_owned()));
@@ -116,33 +115,50 @@ impl Cache {
     }
 }
 
-fn dimensions(shape: &CacheShape) -> [usize; 4] {
-    [shape.layers, shape.heads, shape.kv_heads, shape.head_dim]
+/// What of a layer's shape must be the same; 0 where there is no window.
+fn dimensions(layer: &LayerShape) -> [(&'static str, u64); 5] {
+    [
+        ("query heads", layer.heads as u64),
+        ("KV heads", layer.kv_heads as u64),
+        ("dimensions a key", layer.key_dim as u64),
+        ("dimensions a value", layer.value_dim as u64),
+        ("tokens in its window", layer.window.unwrap_or(0) as u64),
+    ]
+}
+
+fn check(name: &str, expected: u64, from: &mut Reader<'_>) -> Result<(), StateError> {
+    let found = from.u64()?;
+    if found != expected {
+        let what = format!("it is of a model with {found} {name}, this one has {expected}");
+        return Err(StateError::Mismatch(what));
+    }
+    Ok(())
 }
 
 impl Head {
     fn save(&self, out: &mut Writer) {
-        out.u64(self.evicted());
-        out.u64(self.pages().len() as u64);
-        for (page, &live) in self.pages().iter().zip(self.live()) {
+        out.u64(self.evicted);
+        out.u64(self.expired);
+        out.u64(self.slots.pages().len() as u64);
+        for (page, &live) in self.slots.pages().iter().zip(self.slots.live()) {
             page.save(out);
             out.u64(live);
         }
-        out.words(self.positions());
-        out.words(self.state());
+        out.words(self.slots.positions());
+        out.words(&self.slots.state);
         self.keep.save(out);
         if let Some(tail) = &self.tail {
             tail.save(out);
         }
-        if let Some(read) = &self.read {
-            read.save(out);
+        if let Some(index) = &self.slots.index {
+            index.save(out);
         }
     }
 
     /// Reads into an empty head what [`Head::save`] wrote, trusting nothing.
     fn restore(&mut self, format: &Format, position: usize, from: &mut Reader<'_>) -> Result<(), StateError> {
         let corrupt = |what: &str| Err(StateError::Corrupt(what.to_owned()));
-        let evicted = from.u64()?;
+        let (evicted, expired) = (from.u64()?, from.u64()?);
         let count = from.length(position)?;
         let (mut pages, mut live) = (vec![], vec![]);
         for index in 0..count {
@@ -162,7 +178,7 @@ impl Head {
         let positions = from.words(slots)?;
         for (slot, &p) in positions.iter().enumerate() {
             let holds = live[slot / PAGE] >> (slot % PAGE) & 1 == 1;
-            let valid = if holds { (p as usize) < position } else { p == crate::head::EMPTY };
+            let valid = if holds { (p as usize) < position } else { p == EMPTY };
             if !valid {
                 return corrupt("a slot holds a token that was never seen");
             }
@@ -170,14 +186,15 @@ impl Head {
         let state = from.words(slots * self.keep.words())?;
         pages.shrink_to_fit();
         live.shrink_to_fit();
-        self.restore_slots(pages, live, positions, state, evicted);
+        (self.evicted, self.expired) = (evicted, expired);
+        self.slots.restore(pages, live, positions, state);
         self.keep.load(from)?;
         if let Some(tail) = &mut self.tail {
             tail.load(from)?;
         }
-        if let Some(read) = &mut self.read {
-            read.resize(slots);
-            read.load(from)?;
+        if let Some(index) = &mut self.slots.index {
+            index.resize(slots);
+            index.load(from)?;
         }
         Ok(())
     }
@@ -217,7 +234,7 @@ mod tests {
     use sketchkv_kernels::ThreadPool;
 
     fn shape() -> CacheShape {
-        CacheShape { layers: 1, heads: 2, kv_heads: 1, head_dim: 32, context: 512, rope: None, output: None }
+        CacheShape::uniform(1, LayerShape::new(2, 1, 32), 512)
     }
 
     #[test]
@@ -226,8 +243,11 @@ mod tests {
         let mut cache = Cache::new(shape(), &"h2o+kivi4@40tok".parse().unwrap(), 3).unwrap();
         let numbers: Vec<f32> = (0..100 * 64).map(|i| ((i * 37) % 101) as f32 / 50.0 - 1.0).collect();
         let mut out = vec![0.0; 6400];
-        cache.layer(0, &pool).attend(&numbers, &numbers[..3200], &numbers[3200..], &mut out);
-        cache.advance(100);
+        let mut workspace = crate::AttentionWorkspace::new();
+        let mut pass = cache.begin(100, &mut workspace).unwrap();
+        let (keys, values) = numbers.split_at(3200);
+        pass.attend(0, &pool, &mut workspace, &numbers, keys, values, &mut out).unwrap();
+        pass.finish(&pool, &mut workspace).unwrap();
         let bytes = cache.to_bytes();
         assert_eq!(Cache::from_bytes(&bytes, shape()).unwrap().to_bytes(), bytes);
         for end in 0..bytes.len() {
@@ -242,7 +262,7 @@ mod tests {
             damaged[12..16].copy_from_slice(&sum.to_le_bytes());
             let _ = Cache::from_bytes(&damaged, shape());
         }
-        let other = CacheShape { heads: 4, ..shape() };
+        let other = CacheShape::uniform(1, LayerShape::new(4, 1, 32), 512);
         let error = Cache::from_bytes(&bytes, other).err().unwrap().to_string();
         assert!(error.contains("2 query heads, this one has 4"), "{error}");
     }

@@ -1,65 +1,160 @@
+use crate::CacheError;
 use std::fmt;
 use std::sync::{Arc, LazyLock};
 
 /// What the cache needs to know of a model.
 #[derive(Debug, Clone, PartialEq)]
 pub struct CacheShape {
-    /// Number of layers.
-    pub layers: usize,
-    /// Query heads per layer.
-    pub heads: usize,
-    /// KV heads per layer; divides `heads`.
-    pub kv_heads: usize,
-    /// Width of one key or value.
-    pub head_dim: usize,
+    /// Its layers, each with a shape of its own.
+    pub layers: Vec<LayerShape>,
     /// The longest sequence the model was made for, in tokens.
     pub context: usize,
-    /// How queries and keys were rotated before they reach the cache; `None` for learned positions.
-    pub rope: Option<Rope>,
-    /// What becomes of values after attention; only the budget `critical` asks for it.
+    /// What becomes of values after attention; only `critical` asks for it.
     pub output: Option<OutputProjection>,
 }
 
-impl CacheShape {
+/// What the cache needs to know of one layer.
+#[derive(Debug, Clone, PartialEq)]
+pub struct LayerShape {
+    /// Query heads.
+    pub heads: usize,
+    /// KV heads; divides `heads`.
+    pub kv_heads: usize,
+    /// Width of one query or key.
+    pub key_dim: usize,
+    /// Width of one value.
+    pub value_dim: usize,
+    /// What the product of a query and a key is multiplied by: 1/√`key_dim` in most models.
+    pub scale: f32,
+    /// Logits x become c·tanh(x/c).
+    pub softcap: Option<f32>,
+    /// How many tokens a token sees, itself included; `None` for all before it.
+    pub window: Option<usize>,
+    /// How queries and keys were rotated before they reach the cache; `None` when they were not.
+    pub rotation: Option<Rotation>,
+}
+
+impl LayerShape {
+    /// A layer whose keys and values are `head_dim` wide, which sees everything and scales by 1/√`head_dim`.
+    pub fn new(heads: usize, kv_heads: usize, head_dim: usize) -> Self {
+        LayerShape {
+            heads,
+            kv_heads,
+            key_dim: head_dim,
+            value_dim: head_dim,
+            scale: 1.0 / (head_dim as f32).sqrt(),
+            softcap: None,
+            window: None,
+            rotation: None,
+        }
+    }
+
     /// Query heads that share one KV head.
     pub fn group(&self) -> usize {
         self.heads / self.kv_heads
     }
 
-    /// Bytes an uncompressed f16 cache takes for one token over all layers.
+    /// Bytes an uncompressed f16 cache takes for one token of this layer.
     pub fn f16_bytes_per_token(&self) -> usize {
-        self.layers * self.kv_heads * self.head_dim * 2 * 2
+        self.kv_heads * (self.key_dim + self.value_dim) * 2
+    }
+
+    /// How many of `seen` tokens the next one can still see.
+    pub fn visible(&self, seen: usize) -> usize {
+        self.window.map_or(seen, |window| seen.min(window.saturating_sub(1)))
+    }
+
+    fn check(&self, layer: usize) -> Result<(), CacheError> {
+        let refuse = |what: String| Err(CacheError::Unsupported(format!("layer {layer} has {what}")));
+        if self.kv_heads == 0 || self.heads == 0 || !self.heads.is_multiple_of(self.kv_heads) {
+            return refuse(format!(
+                "{} query heads over {} KV heads: every KV head needs the same number of query heads",
+                self.heads, self.kv_heads
+            ));
+        }
+        for dim in [self.key_dim, self.value_dim] {
+            if dim == 0 || dim > 512 {
+                return refuse(format!("heads of {dim} dimensions: 1 to 512 are supported"));
+            }
+        }
+        if self.window == Some(0) {
+            return refuse("a sliding window of no tokens: a token sees at least itself".to_owned());
+        }
+        if !self.scale.is_finite() || self.softcap.is_some_and(|cap| cap.is_nan() || cap <= 0.0) {
+            return refuse(format!(
+                "scale {} and softcap {:?}: both must be positive",
+                self.scale, self.softcap
+            ));
+        }
+        Ok(())
+    }
+}
+
+impl CacheShape {
+    /// A model of `layers` layers alike.
+    pub fn uniform(layers: usize, layer: LayerShape, context: usize) -> Self {
+        CacheShape { layers: vec![layer; layers], context, output: None }
+    }
+
+    /// Bytes an uncompressed f16 cache takes for one token, over the layers that still grow when `seen` tokens have been
+    /// seen: a sliding layer does not beyond its window.
+    pub fn f16_bytes(&self, seen: usize) -> usize {
+        self.layers.iter().map(|layer| layer.visible(seen) * layer.f16_bytes_per_token()).sum()
+    }
+
+    /// Whether a layer has a sliding window.
+    pub fn slides(&self) -> bool {
+        self.layers.iter().any(|layer| layer.window.is_some())
+    }
+
+    /// Heap bytes of the shape itself; rotations are counted once where layers share them.
+    pub(crate) fn bytes(&self) -> usize {
+        let mut seen: Vec<&Arc<[f32]>> = vec![];
+        for rotation in self.layers.iter().filter_map(|layer| layer.rotation.as_ref()) {
+            if !seen.iter().any(|known| Arc::ptr_eq(known, &rotation.inverse_frequencies)) {
+                seen.push(&rotation.inverse_frequencies);
+            }
+        }
+        let tables: usize = seen.iter().map(|table| 2 * size_of::<usize>() + size_of_val(&***table)).sum();
+        self.layers.capacity() * size_of::<LayerShape>() + tables
+    }
+
+    pub(crate) fn check(&self) -> Result<(), CacheError> {
+        if self.layers.is_empty() {
+            return Err(CacheError::Unsupported("a model without layers".to_owned()));
+        }
+        self.layers.iter().enumerate().try_for_each(|(index, layer)| layer.check(index))
     }
 }
 
 /// Rotary position embedding in the half-split layout: dimension `i` turns with dimension
 /// `i + inverse_frequencies.len()` by `position * inverse_frequencies[i]` radians; later dimensions do not turn.
 #[derive(Debug, Clone, PartialEq)]
-pub struct Rope {
+pub struct Rotation {
     /// Radians per position, one for each pair of dimensions.
-    pub inverse_frequencies: Vec<f32>,
+    pub inverse_frequencies: Arc<[f32]>,
 }
 
-type Compute = Box<dyn FnOnce() -> Vec<f32> + Send>;
+type Compute = Box<dyn FnOnce() -> Vec<Vec<f32>> + Send>;
 
 /// How much values matter once a model's output projection has been applied to them; computed when first asked for, and
 /// shared by all caches of the model.
 #[derive(Clone)]
 pub struct OutputProjection {
-    grams: Arc<LazyLock<Vec<f32>, Compute>>,
+    grams: Arc<LazyLock<Vec<Vec<f32>>, Compute>>,
 }
 
 impl OutputProjection {
-    /// `grams` gives `[layer][kv_head][head_dim][head_dim]`, the sum of W_hᵀ·W_h over the query heads h of the KV head,
-    /// where W_h `[hidden][head_dim]` are the columns of the output projection that multiply the output of h.
-    pub fn new(grams: impl FnOnce() -> Vec<f32> + Send + 'static) -> Self {
+    /// `grams` gives, of each layer, `[kv_head][value_dim][value_dim]`, the sum of W_hᵀ·W_h over the query heads h of the
+    /// KV head, where W_h `[hidden][value_dim]` are the columns of the output projection that multiply the output of h.
+    pub fn new(grams: impl FnOnce() -> Vec<Vec<f32>> + Send + 'static) -> Self {
         OutputProjection { grams: Arc::new(LazyLock::new(Box::new(grams))) }
     }
 
-    /// √(Σ_h ‖W_h·v‖²) for a value of the `index`-th KV head of all layers.
-    pub(crate) fn norm(&self, index: usize, value: &[f32]) -> f32 {
+    /// √(Σ_h ‖W_h·v‖²) for a value of a KV head.
+    pub(crate) fn norm(&self, layer: usize, kv_head: usize, value: &[f32]) -> f32 {
         let d = value.len();
-        let gram = &self.grams[index * d * d..][..d * d];
+        let gram = &self.grams[layer][kv_head * d * d..][..d * d];
         let dot = |row: &[f32]| row.iter().zip(value).map(|(g, v)| g * v).sum::<f32>();
         let square: f32 = gram.chunks_exact(d).zip(value).map(|(row, v)| dot(row) * v).sum();
         square.max(0.0).sqrt()

@@ -1,7 +1,9 @@
 //! Specs: a full composition of the five choices, as one line of text.
 
+use crate::chosen::Chosen;
 use crate::method::{Call, Choice, Method};
-use crate::{CacheError, registry};
+use crate::registry::{Build, PRESETS, Registry};
+use crate::{CacheError, budget, keep, read, refine, store, tail};
 use std::fmt;
 use std::str::FromStr;
 
@@ -62,7 +64,7 @@ impl fmt::Display for Cap {
     }
 }
 
-/// A full composition of the five choices and a cap.
+/// A full composition of all choices and a cap.
 ///
 /// Names joined by `+`, parameters in parentheses, the cap after `@`; what is not named has its default:
 /// `full`, `f16`, `none`, `all`, `uniform`, no cap. A bare store is for keys and values alike; `k=` and `v=` choose
@@ -82,17 +84,19 @@ impl fmt::Display for Cap {
 #[derive(Debug, Clone)]
 pub struct Spec {
     /// Which tokens stay as exact slots.
-    pub keep: Call,
+    pub keep: Chosen<keep::Build>,
+    /// How the importance of tokens is refined before the least important go.
+    pub refine: Chosen<refine::Build>,
     /// How kept keys are encoded.
-    pub keys: Call,
+    pub keys: Chosen<store::Build>,
     /// How kept values are encoded.
-    pub values: Call,
+    pub values: Chosen<store::Build>,
     /// What is remembered of tokens no longer kept.
-    pub tail: Call,
+    pub tail: Chosen<tail::Build>,
     /// Which kept slots a query looks at.
-    pub read: Call,
+    pub read: Chosen<read::Build>,
     /// Who gets how many bytes.
-    pub budget: Call,
+    pub budget: Chosen<budget::Build>,
     /// How many bytes there are.
     pub cap: Cap,
     /// The preset this spec was written as, if any.
@@ -101,22 +105,25 @@ pub struct Spec {
 
 impl PartialEq for Spec {
     fn eq(&self, other: &Self) -> bool {
-        let Spec { keep, keys, values, tail, read, budget, cap, preset: _ } = self;
-        (keep, keys, values, tail, read, budget, cap)
-            == (&other.keep, &other.keys, &other.values, &other.tail, &other.read, &other.budget, &other.cap)
+        self.cap == other.cap && self.calls() == other.calls()
     }
 }
 
 impl Default for Spec {
     fn default() -> Self {
-        let call = |name| Call::new(registry::find(name).expect("defaults are registered"));
+        fn of<B: Copy>(named: &str, table: &[(&'static Method, B)]) -> Chosen<B> {
+            let entry = table.iter().find(|(method, _)| method.name == named);
+            let (method, build) = entry.expect("defaults are in the tables");
+            Chosen::new(Call::new(method), *build)
+        }
         Spec {
-            keep: call("full"),
-            keys: call("f16"),
-            values: call("f16"),
-            tail: call("none"),
-            read: call("all"),
-            budget: call("uniform"),
+            keep: of("full", keep::KEEPS),
+            refine: of("plain", refine::REFINES),
+            keys: of("f16", store::STORES),
+            values: of("f16", store::STORES),
+            tail: of("none", tail::TAILS),
+            read: of("all", read::READS),
+            budget: of("uniform", budget::BUDGETS),
             cap: Cap::None,
             preset: None,
         }
@@ -126,15 +133,14 @@ impl Default for Spec {
 const GRAMMAR: &str = "a spec is names joined by `+`, parameters in parentheses, a cap after `@`, \
      as in `h2o(recent=64)+k=kivi4+v=q4@25%`";
 
-fn unknown(name: &str) -> CacheError {
-    if let Some(preset) = registry::PRESETS.iter().find(|preset| preset.name == name) {
+fn unknown(name: &str, registry: &Registry) -> CacheError {
+    if let Some(preset) = PRESETS.iter().find(|preset| preset.name == name) {
         return CacheError::Spec(format!(
             "`{name}` is a preset and stands alone, or with a cap; to compose, write out `{}`",
             preset.capped
         ));
     }
-    let names =
-        registry::methods().into_iter().map(|m| m.name).chain(registry::PRESETS.iter().map(|p| p.name));
+    let names = registry.methods().map(|m| m.name).chain(PRESETS.iter().map(|p| p.name));
     let mut near: Vec<_> = names.map(|known| (strsim::damerau_levenshtein(name, known), known)).collect();
     near.sort();
     near.dedup();
@@ -145,15 +151,8 @@ fn unknown(name: &str) -> CacheError {
     ))
 }
 
-/// The method of this name; of a keep and a tail of one name, the tail if there is a keep already.
-fn find(name: &str, has_keep: bool) -> Result<&'static Method, CacheError> {
-    let mut named = registry::methods().into_iter().filter(|method| method.name == name).peekable();
-    let first = named.peek().copied().ok_or_else(|| unknown(name))?;
-    Ok(named.find(|method| !(has_keep && method.choice == Choice::Keep)).unwrap_or(first))
-}
-
-/// `name` or `name(parameter=value,…)`.
-fn call(text: &str, has_keep: bool) -> Result<Call, CacheError> {
+/// `name` or `name(parameter=value,…)`. Of a keep and another method of one name it is the keep, unless there is one already.
+fn call(text: &str, has_keep: bool, registry: &Registry) -> Result<(Call, Build), CacheError> {
     let (name, parameters) = match text.split_once('(') {
         None => (text, ""),
         Some((name, rest)) => match rest.strip_suffix(')') {
@@ -163,14 +162,21 @@ fn call(text: &str, has_keep: bool) -> Result<Call, CacheError> {
             }
         },
     };
-    let mut call = Call::new(find(name, has_keep)?);
+    let (method, build) = registry.find(name, has_keep).ok_or_else(|| unknown(name, registry))?;
+    let mut call = Call::new(method);
+    let mut given = vec![];
     for piece in parameters.split(',').filter(|piece| !piece.is_empty()) {
         let (name, value) = piece.split_once('=').ok_or_else(|| {
             CacheError::Spec(format!("`{text}`: `{piece}` has no value; write `{piece}=…`"))
         })?;
-        call.set(name.trim(), value.trim())?;
+        let (name, value) = (name.trim(), value.trim());
+        call.set(name, value)?;
+        if given.contains(&name) {
+            return Err(CacheError::Spec(format!("`{text}`: `{name}` is given twice; write it once")));
+        }
+        given.push(name);
     }
-    Ok(call)
+    Ok((call, build))
 }
 
 /// Splits at `+` outside parentheses.
@@ -189,7 +195,7 @@ fn pieces(text: &str) -> Vec<&str> {
 }
 
 /// A composition of names joined by `+`, under a cap.
-fn composed(body: &str, cap: Cap) -> Result<Spec, CacheError> {
+fn composed(body: &str, cap: Cap, registry: &Registry) -> Result<Spec, CacheError> {
     let mut spec = Spec { cap, ..Spec::default() };
     let mut named: Vec<(Choice, &str)> = vec![];
     for piece in pieces(body) {
@@ -202,8 +208,8 @@ fn composed(body: &str, cap: Cap) -> Result<Spec, CacheError> {
             return Err(CacheError::Spec(format!("`{body}`: a name is missing; {GRAMMAR}")));
         }
         let has_keep = named.iter().any(|(choice, _)| *choice == Choice::Keep);
-        let call = call(name, has_keep)?;
-        let choice = call.method().choice;
+        let (call, build) = call(name, has_keep, registry)?;
+        let choice = build.choice();
         if !side.is_empty() && choice != Choice::Store {
             return Err(CacheError::Spec(format!(
                 "`{piece}`: `{}` is no store but a {choice}; only stores are chosen by `k=` and `v=`",
@@ -217,45 +223,64 @@ fn composed(body: &str, cap: Cap) -> Result<Spec, CacheError> {
             )));
         }
         named.push((choice, side));
-        match (choice, side) {
-            (Choice::Keep, _) => spec.keep = call,
-            (Choice::Store, "k") => spec.keys = call,
-            (Choice::Store, "v") => spec.values = call,
-            (Choice::Store, _) => {
-                spec.keys = call.clone();
-                spec.values = call;
+        match build {
+            Build::Keep(build) => spec.keep = Chosen::new(call, build),
+            Build::Store(build) => {
+                let store = Chosen::new(call, build);
+                if side != "k" {
+                    spec.values = store.clone();
+                }
+                if side != "v" {
+                    spec.keys = store;
+                }
             }
-            (Choice::Tail, _) => spec.tail = call,
-            (Choice::Read, _) => spec.read = call,
-            (Choice::Budget, _) => spec.budget = call,
+            Build::Refine(build) => spec.refine = Chosen::new(call, build),
+            Build::Tail(build) => spec.tail = Chosen::new(call, build),
+            Build::Read(build) => spec.read = Chosen::new(call, build),
+            Build::Budget(build) => spec.budget = Chosen::new(call, build),
         }
     }
     spec.check()?;
     Ok(spec)
 }
 
+/// [`Spec::parse_with`] the methods of this crate.
 impl FromStr for Spec {
     type Err = CacheError;
 
     fn from_str(text: &str) -> Result<Self, CacheError> {
-        if text.len() > 1000 {
-            return Err(CacheError::Spec(format!("a spec of {} characters; {GRAMMAR}", text.len())));
-        }
-        let (body, cap) = match text.trim().rsplit_once('@') {
-            Some((body, cap)) => (body.trim(), cap.trim().parse()?),
-            None => (text.trim(), Cap::None),
-        };
-        if let Some(preset) = registry::PRESETS.iter().find(|p| p.name == body) {
-            let mut spec =
-                if cap == Cap::None { preset.spec.parse()? } else { composed(preset.capped, cap)? };
-            spec.preset = Some(preset.name);
-            return Ok(spec);
-        }
-        composed(body, cap)
+        Spec::parse_with(text, &Registry::builtin())
     }
 }
 
 impl Spec {
+    /// Reads a spec that names methods of `registry`.
+    ///
+    /// # Errors
+    /// When it does not parse, names what is not there, says one thing twice or contradicts itself.
+    pub fn parse_with(text: &str, registry: &Registry) -> Result<Self, CacheError> {
+        if text.len() > 1000 {
+            return Err(CacheError::Spec(format!("a spec of {} characters; {GRAMMAR}", text.len())));
+        }
+        let (body, cap) = match text.trim().rsplit_once('@') {
+            Some((body, _)) if body.contains('@') => {
+                return Err(CacheError::Spec(format!("`{text}`: there is more than one `@`; {GRAMMAR}")));
+            }
+            Some((body, cap)) => (body.trim(), cap.trim().parse()?),
+            None => (text.trim(), Cap::None),
+        };
+        if let Some(preset) = PRESETS.iter().find(|p| p.name == body) {
+            let mut spec = if cap == Cap::None {
+                Spec::parse_with(preset.spec, registry)?
+            } else {
+                composed(preset.capped, cap, registry)?
+            };
+            spec.preset = Some(preset.name);
+            return Ok(spec);
+        }
+        composed(body, cap, registry)
+    }
+
     /// Refuses what contradicts itself.
     fn check(&self) -> Result<(), CacheError> {
         let full = self.keep.method().name == "full";
@@ -263,6 +288,8 @@ impl Spec {
             format!("a cap with `full`, which evicts nothing: choose a keep, as in `h2o{}`", self.cap)
         } else if full && self.tail.method().name != "none" {
             format!("`{}` with `full`: nothing is evicted, so there is no tail to remember", self.tail)
+        } else if full && self.refine.method().name != "plain" {
+            format!("`{}` with `full`: nothing is evicted, so no importance counts", self.refine)
         } else if full && self.budget.method().name != "uniform" {
             format!("`{}` with `full`: nothing is evicted, so there is no budget to share out", self.budget)
         } else {
@@ -273,8 +300,13 @@ impl Spec {
 
     /// Heap bytes.
     pub(crate) fn bytes(&self) -> usize {
-        let calls = [&self.keep, &self.keys, &self.values, &self.tail, &self.read, &self.budget];
-        calls.into_iter().map(Call::bytes).sum()
+        self.calls().into_iter().map(Call::bytes).sum()
+    }
+
+    /// All that was chosen.
+    fn calls(&self) -> [&Call; 7] {
+        let Spec { keep, refine, keys, values, tail, read, budget, cap: _, preset: _ } = self;
+        [keep, refine, keys, values, tail, read, budget]
     }
 
     /// Whether anything is ever evicted.
@@ -288,20 +320,24 @@ impl fmt::Display for Spec {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}", self.keep)?;
         let default = Spec::default();
+        if self.refine != default.refine {
+            write!(f, "+{}", self.refine)?;
+        }
         if self.keys == self.values {
             if self.keys != default.keys {
                 write!(f, "+{}", self.keys)?;
             }
         } else {
-            for (side, call) in [("k", &self.keys), ("v", &self.values)] {
-                if *call != default.keys {
-                    write!(f, "+{side}={call}")?;
+            for (side, store) in [("k", &self.keys), ("v", &self.values)] {
+                if *store != default.keys {
+                    write!(f, "+{side}={store}")?;
                 }
             }
         }
-        for (call, default) in
-            [(&self.tail, &default.tail), (&self.read, &default.read), (&self.budget, &default.budget)]
-        {
+        let Spec { tail, read, budget, .. } = self;
+        let others: [(&Call, &Call); 3] =
+            [(tail, &default.tail), (read, &default.read), (budget, &default.budget)];
+        for (call, default) in others {
             if call != default {
                 write!(f, "+{call}")?;
             }

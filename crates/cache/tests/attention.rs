@@ -11,12 +11,12 @@ fn check(spec: &str, tokens: usize, chunk: usize, tolerance: f64, seen: impl Fn(
     let pool = ThreadPool::new(2);
     let mut cache = cache(&shape, spec);
     let outputs = stream.run(&mut cache, &pool, 0, tokens, chunk);
-    let d = shape.head_dim;
+    let d = shape.layers[0].key_dim;
     for (layer, outputs) in outputs.iter().enumerate() {
         for token in (0..tokens).step_by(17).chain([tokens - 1]) {
-            for head in 0..shape.heads {
+            for head in 0..shape.layers[0].heads {
                 let want = stream.attention(layer, head, token, &seen(token));
-                let got = &outputs[(token * shape.heads + head) * d..][..d];
+                let got = &outputs[(token * shape.layers[0].heads + head) * d..][..d];
                 let difference = largest_difference(got, &want);
                 assert!(difference < tolerance, "{spec}, chunk {chunk}, token {token}: {difference}");
             }
@@ -86,9 +86,9 @@ fn watched_attention_makes_the_output() {
         stream.run(&mut cache, &pool, 0, tokens - 1, 33);
         cache.watch_attention();
         let outputs = stream.run(&mut cache, &pool, tokens - 1, 1, 1);
-        let d = shape.head_dim;
+        let d = shape.layers[0].key_dim;
         for (layer, (attention, output)) in cache.attention().iter().zip(&outputs).enumerate() {
-            assert_eq!(attention.weights.len(), shape.heads);
+            assert_eq!(attention.weights.len(), shape.layers[0].heads);
             for (head, (weights, remembered)) in
                 attention.weights.iter().zip(&attention.remembered).enumerate()
             {
@@ -100,10 +100,10 @@ fn watched_attention_makes_the_output() {
                 if remembers || spec.contains("rest=pages") {
                     continue;
                 }
-                let kv_head = head / shape.group();
+                let kv_head = head / shape.layers[0].group();
                 let mut want = vec![0.0; d];
                 for (position, weight) in weights.iter().enumerate() {
-                    let at = (position * shape.kv_heads + kv_head) * d;
+                    let at = (position * shape.layers[0].kv_heads + kv_head) * d;
                     let value = &stream.v[layer][at..][..d];
                     want.iter_mut().zip(value).for_each(|(w, v)| *w += f64::from(weight * v));
                 }

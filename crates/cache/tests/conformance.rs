@@ -5,7 +5,7 @@ mod common;
 use common::{Stream, cache, shape};
 use proptest::prelude::*;
 use sketchkv_cache::method::{Call, Choice};
-use sketchkv_cache::{Cache, CacheError, CacheShape, Cap, Spec, registry};
+use sketchkv_cache::{Cache, CacheError, CacheShape, Cap, Registry, Spec, registry};
 use sketchkv_kernels::ThreadPool;
 use std::alloc::{GlobalAlloc, Layout, System};
 use std::cell::Cell;
@@ -41,7 +41,7 @@ unsafe impl GlobalAlloc for Counting {
 static ALLOCATOR: Counting = Counting;
 
 fn names(choice: Choice) -> Vec<&'static str> {
-    registry::methods().into_iter().filter(|m| m.choice == choice).map(|m| m.name).collect()
+    Registry::builtin().methods().filter(|m| m.choice == choice).map(|m| m.name).collect()
 }
 
 /// Every method alone, in the company that it needs.
@@ -100,8 +100,8 @@ fn conform(spec: &str, chunks: &[usize], seed: u64) {
                 ledger.total()
             );
         }
-        for layer in 0..shape.layers {
-            for head in 0..shape.kv_heads {
+        for layer in 0..shape.layers.len() {
+            for head in 0..shape.layers[0].kv_heads {
                 let kept = first.positions(layer, head);
                 for sink in 0..sinks.min(at) {
                     assert!(kept.contains(&sink), "{spec}: sink {sink} gone after {at}");
@@ -136,7 +136,6 @@ fn the_ledger_is_what_the_allocator_saw() {
         for (first, tokens, chunk) in [(0, 300, 100), (300, 400, 1)] {
             stream.run(&mut cache, &pool, first, tokens, chunk);
         }
-        cache.release_scratch();
         let seen = (ALLOCATED.get() - before) as f64 + size_of::<Cache>() as f64;
         let ledger = cache.ledger().total() as f64;
         assert!(
@@ -152,7 +151,7 @@ fn the_ledger_is_what_the_allocator_saw() {
 #[test]
 fn sketches_and_indexes_are_small() {
     const TOKENS: usize = 4096;
-    let shape = CacheShape { layers: 1, ..shape() };
+    let shape = CacheShape { layers: vec![shape().layers.remove(0)], ..shape() };
     let stream = Stream::new(&shape, TOKENS, 3);
     let pool = ThreadPool::new(2);
     let keeps = names(Choice::Keep).into_iter().filter(|&k| k != "full").map(|keep| format!("{keep}@25%"));
@@ -163,7 +162,7 @@ fn sketches_and_indexes_are_small() {
         stream.run(&mut cache, &pool, 0, TOKENS, 512);
         let ledger = cache.ledger();
         let kept = ledger.keys + ledger.values;
-        let evicted = TOKENS * shape.f16_bytes_per_token() - kept;
+        let evicted = shape.f16_bytes(TOKENS) - kept;
         let share = (ledger.sketches + ledger.codes) as f64 / ledger.total() as f64;
         assert!(share <= 0.05, "{spec}: {share:.3} of all bytes: {ledger:?}");
         let share = ledger.tail as f64 / evicted.max(1) as f64;
@@ -260,9 +259,9 @@ fn ada_gives_heads_different_numbers_of_slots() {
     let shape = shape();
     let mut stream = Stream::new(&shape, 600, 8);
     // Queries of the first KV head look at everything alike; those of the second at few keys.
-    let d = shape.head_dim;
+    let d = shape.layers[0].key_dim;
     for (i, q) in stream.q[0].iter_mut().enumerate() {
-        *q *= if i / d % shape.heads < 3 { 0.01 } else { 3.0 };
+        *q *= if i / d % shape.layers[0].heads < 3 { 0.01 } else { 3.0 };
     }
     let mut cache = cache(&shape, "h2o(decay=1)+ada@128tok");
     stream.run(&mut cache, &ThreadPool::new(1), 0, 600, 1);
@@ -281,6 +280,10 @@ fn bad_specs_say_what_to_do() {
         ("h2o@25", "@25%"),
         ("h2o@0%", "@25%"),
         ("h2o+window@25%", "chosen twice"),
+        ("full+k=q8+q4", "chosen twice"),
+        ("h2o(decay=0.99,decay=0.1)@25%", "`decay` is given twice"),
+        ("h2o(sinks=2, sinks=2)@25%", "`sinks` is given twice"),
+        ("h2o@25%@50%", "more than one `@`"),
         ("k=h2o", "no store"),
         ("h2o(decay=0.5@25%", "not closed"),
         ("", "missing"),
@@ -300,7 +303,7 @@ fn bad_specs_say_what_to_do() {
 #[test]
 fn the_registry_is_sound() {
     let mut seen = std::collections::HashSet::new();
-    for method in registry::methods() {
+    for method in Registry::builtin().methods() {
         assert!(seen.insert((method.choice, method.name)), "{} twice", method.name);
         assert!(!method.summary.is_empty() && !method.formula.is_empty() && !method.state.is_empty());
         // Every default is a value, or this panics; and what is not the default reads back.

@@ -4,9 +4,8 @@ mod common;
 
 use common::{Random, Stream, cache, largest_difference, shape};
 use half::f16;
-use sketchkv_cache::keep::Context;
-use sketchkv_cache::method::Call;
-use sketchkv_cache::read::{Estimate, READS, Read, View, Written, choose, parts};
+use sketchkv_cache::Context;
+use sketchkv_cache::read::{Estimate, Read, View, Written, choose, parts};
 use sketchkv_cache::{CacheShape, Reader, Spec, Writer};
 use sketchkv_kernels::ThreadPool;
 use sketchkv_sketch::{Projection, SimHash};
@@ -16,9 +15,7 @@ const SEED: u64 = 1;
 
 fn build(shape: &CacheShape, read: &str) -> Box<dyn Read> {
     let spec: Spec = format!("full+{read}").parse().unwrap();
-    let call: &Call = &spec.read;
-    let (_, build) = READS.iter().find(|(method, _)| std::ptr::eq(*method, call.method())).unwrap();
-    build(call, &Context { shape, layer: 0, head: 0, seed: SEED }).unwrap()
+    spec.read.build(&Context::new(shape, 0, 0, SEED)).unwrap()
 }
 
 fn wide(x: &[f32]) -> Vec<f64> {
@@ -341,7 +338,7 @@ fn check_on(stream: &Stream, spec: &str, read: &str, rest: bool, slot_of: &dyn F
     let (tokens, shape, pool) = (stream.tokens, &stream.shape, ThreadPool::new(1));
     let mut cache = cache(shape, spec);
     let outputs = stream.run(&mut cache, &pool, 0, tokens, 1);
-    let (d, kv, group) = (shape.head_dim, shape.kv_heads, shape.group());
+    let (d, kv, group) = (shape.layers[0].key_dim, shape.layers[0].kv_heads, shape.layers[0].group());
     let mut moved = 0.0f64;
     for (layer, outputs) in outputs.iter().enumerate() {
         for kv_head in 0..kv {
@@ -351,7 +348,7 @@ fn check_on(stream: &Stream, spec: &str, read: &str, rest: bool, slot_of: &dyn F
             let mut pages: Vec<Page> = vec![];
             for token in 0..tokens {
                 let (key, value) = (row(&stream.k[layer], token), row(&stream.v[layer], token));
-                let at = (token * shape.heads + kv_head * group) * d;
+                let at = (token * shape.layers[0].heads + kv_head * group) * d;
                 let scale = 1.0 / (d as f32).sqrt();
                 let queries: Vec<f32> =
                     stream.q[layer][at..][..group * d].iter().map(|q| q * scale).collect();

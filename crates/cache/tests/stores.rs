@@ -8,7 +8,7 @@ use sketchkv_kernels::ThreadPool;
 
 /// Mean squared error of the keys that a cache holds, as a share of their mean square.
 fn lost(cache: &Cache, stream: &Stream) -> f64 {
-    let (d, kv) = (stream.shape.head_dim, stream.shape.kv_heads);
+    let (d, kv) = (stream.shape.layers[0].key_dim, stream.shape.layers[0].kv_heads);
     let (mut error, mut square) = (0.0, 0.0);
     for head in 0..kv {
         let slots = cache.slots(0, head);
@@ -30,7 +30,7 @@ fn grids_do_not_decay_over_twenty_thousand_tokens() {
     const TOKENS: usize = 20_000;
     let mut random = Random(5);
     let mut stream = Stream::new(&Stream::real().shape, TOKENS, 17);
-    let d = stream.shape.head_dim;
+    let d = stream.shape.layers[0].key_dim;
     for key in stream.k[0].chunks_exact_mut(d) {
         if random.uniform() < 1e-3 {
             key[(random.uniform() * d as f32) as usize] *= 3.0;
@@ -64,7 +64,7 @@ fn grids_do_not_decay_over_twenty_thousand_tokens() {
 fn the_newest_tokens_wait_in_f16() {
     let mut stream = Stream::new(&Stream::real().shape, 1500, 23);
     stream.v.clone_from(&stream.k);
-    let (d, kv) = (stream.shape.head_dim, stream.shape.kv_heads);
+    let (d, kv) = (stream.shape.layers[0].key_dim, stream.shape.layers[0].kv_heads);
     let pool = ThreadPool::new(1);
     for spec in [
         "window+k=kivi4+v=q4@12%",

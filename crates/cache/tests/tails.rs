@@ -4,7 +4,7 @@ mod common;
 
 use common::{Stream, cache, largest_difference, shape};
 use half::f16;
-use sketchkv_cache::keep::Context;
+use sketchkv_cache::Context;
 use sketchkv_cache::tail::countsketch_cosine;
 use sketchkv_kernels::ThreadPool;
 use sketchkv_sketch::{Projection, SimHash, VectorCountSketch};
@@ -53,13 +53,13 @@ fn check_on(
     let (tokens, shape, pool) = (stream.tokens, &stream.shape, ThreadPool::new(1));
     let mut cache = cache(shape, &format!("window+f32+{tail}@64tok"));
     let outputs = stream.run(&mut cache, &pool, 0, tokens, 1);
-    let (d, kv, group) = (shape.head_dim, shape.kv_heads, shape.group());
+    let (d, kv, group) = (shape.layers[0].key_dim, shape.layers[0].kv_heads, shape.layers[0].group());
     let mut moved = 0.0f64;
     for (layer, outputs) in outputs.iter().enumerate() {
         for kv_head in 0..kv {
             let at = |p: usize| (p * kv + kv_head) * d;
             let key = |p: usize| wide(&stream.k[layer][at(p)..][..d]);
-            let mut tail = reference(&Context { shape, layer, head: kv_head, seed: 1 });
+            let mut tail = reference(&Context::new(shape, layer, kv_head, 1));
             let mut kept = Kept::new();
             let mut mass: BTreeMap<usize, f64> = BTreeMap::new();
             for token in 0..tokens {
@@ -76,7 +76,7 @@ fn check_on(
                 kept.insert(token, wide(&stream.v[layer][at(token)..][..d]));
                 mass.clear();
                 for head in kv_head * group..(kv_head + 1) * group {
-                    let row = (token * shape.heads + head) * d;
+                    let row = (token * shape.layers[0].heads + head) * d;
                     let query = wide(&stream.q[layer][row..][..d]);
                     let query: Vec<f64> = query.iter().map(|q| q / (d as f64).sqrt()).collect();
                     let mut seen: Vec<(f64, Vec<f64>)> =
@@ -406,10 +406,10 @@ fn merge_spares_what_drew_no_attention() {
     let mut stream = Stream::new(&shape, 200, 4);
     // Every query finds the sinks alone, but the last one, which finds everything else.
     for (q, k) in stream.q.iter_mut().zip(&mut stream.k) {
-        let last = q.len() - shape.heads * shape.head_dim;
+        let last = q.len() - shape.layers[0].heads * shape.layers[0].key_dim;
         q[..last].fill(1.0);
         q[last..].fill(-1.0);
-        let sinks = 4 * shape.kv_heads * shape.head_dim;
+        let sinks = 4 * shape.layers[0].kv_heads * shape.layers[0].key_dim;
         k[..sinks].fill(20.0);
         k[sinks..].fill(-20.0);
     }

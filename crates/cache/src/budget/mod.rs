@@ -1,12 +1,9 @@
 //! Who gets how many bytes.
 
 mod ada;
-mod critical;
 mod pyramid;
 mod uniform;
 
-use crate::CacheError;
-use crate::keep::{Context, Keep};
 use crate::method::{Call, Method};
 
 /// How a cap is shared out over layers and heads.
@@ -18,23 +15,11 @@ pub trait Budget: Send + Sync {
     fn pooled(&self) -> Option<f32> {
         None
     }
-
-    /// The keep as this budget has it judge.
-    ///
-    /// # Errors
-    /// When it cannot judge in this way.
-    fn refine(&self, keep: Box<dyn Keep>, _context: &Context<'_>) -> Result<Box<dyn Keep>, CacheError> {
-        Ok(keep)
-    }
 }
 
 /// Builds a budget from its call.
 pub type Build = fn(&Call) -> Box<dyn Budget>;
 
 /// All budgets.
-pub static BUDGETS: &[(&Method, Build)] = &[
-    (&uniform::METHOD, uniform::build),
-    (&pyramid::METHOD, pyramid::build),
-    (&ada::METHOD, ada::build),
-    (&critical::METHOD, critical::build),
-];
+pub(crate) static BUDGETS: &[(&Method, Build)] =
+    &[(&uniform::METHOD, uniform::build), (&pyramid::METHOD, pyramid::build), (&ada::METHOD, ada::build)];

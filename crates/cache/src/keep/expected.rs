@@ -1,6 +1,7 @@
 use super::{Arrival, Context, Keep, RECENT, SINKS, Step, interval};
-use crate::Candidates;
-use crate::head::EMPTY;
+use crate::Rotation;
+use crate::context::Candidates;
+use crate::context::{EMPTY, GroupQueries};
 use crate::method::{Call, Choice, Kind, Method, Parameter};
 use crate::state::{Reader, StateError, Writer};
 use sketchkv_kernels::attention::layout::STRIP;
@@ -12,7 +13,7 @@ pub(super) static METHOD: Method = Method {
     summary: "the tokens that queries to come are expected to look at, by the size of their values",
     formula: "μ, Σ = mean and covariance of the queries before rotation; R = mean rotation of the next `horizon` \
               positions; s = softmax_i((Rμ)ᵀk_i/√d + k_iᵀ RΣRᵀ k_i/2d), mean over the group; evict argmin s_i·‖v_i‖",
-    state: "4 B a slot; 4·d B a query head, with cov=diag 8·d, with cov=full 4·d + 2·d·(d+1); 4 B a rotated pair",
+    state: "4 B a slot; 4·d B a query head, with cov=diag 8·d, with cov=full 4·d + 2·d·(d+1)",
     paper: "Expected Attention, arXiv 2510.00636",
     differs: "The paper takes its statistics from the prompt; here they run on over every query seen, and the tokens \
               kept are chosen anew every `interval` tokens. cov=diag keeps variances alone.",
@@ -36,7 +37,7 @@ pub(super) static METHOD: Method = Method {
 };
 
 pub(super) fn build(call: &Call, context: &Context<'_>) -> Box<dyn Keep> {
-    let (d, group) = (context.shape.head_dim, context.shape.group());
+    let (d, group) = (context.layer().key_dim, context.layer().group());
     let covariance = match call.word("cov") {
         "full" => Covariance::Full,
         "diag" => Covariance::Diagonal,
@@ -47,7 +48,9 @@ pub(super) fn build(call: &Call, context: &Context<'_>) -> Box<dyn Keep> {
         interval: call.count("interval"),
         covariance,
         head_dim: d,
-        frequencies: context.rope().map_or(vec![], |rope| rope.inverse_frequencies.clone()),
+        scale: context.layer().scale,
+        weighs_values: !context.values_weighed,
+        rotation: context.layer().rotation.clone(),
         position: 0,
         seen: 0,
         mean: vec![0.0; group * d],
@@ -78,8 +81,12 @@ struct Expected {
     interval: usize,
     covariance: Covariance,
     head_dim: usize,
-    /// Radians a position, one for each pair of dimensions that turn together; none for learned positions.
-    frequencies: Vec<f32>,
+    /// What products of queries and keys are multiplied by: 1/√d in most models.
+    scale: f32,
+    /// Whether importance counts the norm of the value.
+    weighs_values: bool,
+    /// How queries and keys were rotated, if they were.
+    rotation: Option<Rotation>,
     /// Position of the next token.
     position: usize,
     /// Tokens whose queries are in the statistics.
@@ -125,7 +132,7 @@ impl Keep for Expected {
     }
 
     fn bytes(&self) -> usize {
-        (self.frequencies.capacity() + self.mean.capacity() + self.spread.capacity()) * size_of::<f32>()
+        (self.mean.capacity() + self.spread.capacity()) * size_of::<f32>()
     }
 
     /// The norm of the value.
@@ -141,21 +148,43 @@ impl Keep for Expected {
         self.interval
     }
 
-    fn observe(&mut self, step: &Step<'_>, _: &mut [u32]) {
-        let mut query = vec![0.0; self.head_dim];
-        for token in 0..step.tokens {
-            let position = (step.position + token) as f32;
-            let turns: Vec<(f32, f32)> = self.frequencies.iter().map(|f| (position * f).sin_cos()).collect();
-            self.seen += 1;
-            for (head, rotated) in step.queries.token(token).chunks_exact(self.head_dim).enumerate() {
+    /// The number of queries, and of each head of the group their mean and spread before rotation.
+    fn digest(&self, queries: &GroupQueries<'_>, out: &mut Vec<f32>) {
+        let first = out.len();
+        out.resize(first + self.mean.len() + self.spread.len(), 0.0);
+        let (mean, spread) = out[first..].split_at_mut(self.mean.len());
+        let mut query = [0.0; 512];
+        let query = &mut query[..self.head_dim];
+        let mut statistics = Statistics { covariance: self.covariance, mean, spread };
+        for token in 0..queries.tokens() {
+            let position = (queries.position() + token) as f32;
+            let mut turns = [(0.0, 0.0); 256];
+            let turns = &mut turns[..self.frequencies().len()];
+            turns.iter_mut().zip(self.frequencies()).for_each(|(turn, f)| *turn = (position * f).sin_cos());
+            for (head, rotated) in queries.token(token).chunks_exact(self.head_dim).enumerate() {
                 query.copy_from_slice(rotated);
                 let (low, rest) = query.split_at_mut(turns.len());
-                for ((x, y), (sin, cos)) in low.iter_mut().zip(rest).zip(&turns) {
+                for ((x, y), &(sin, cos)) in low.iter_mut().zip(rest).zip(&*turns) {
                     (*x, *y) = (cos * *x + sin * *y, cos * *y - sin * *x);
                 }
-                self.learn(head, &mut query);
+                statistics.learn(head, query, (token + 1) as u64);
             }
         }
+    }
+
+    fn observe(&mut self, step: &Step<'_>, _: &mut [u32]) {
+        let (mean, spread) = step.digest.split_at(self.mean.len());
+        let before = self.seen;
+        self.seen += step.tokens as u64;
+        let (covariance, seen) = (self.covariance, self.seen);
+        let mut own = Statistics { covariance, mean: &mut self.mean, spread: &mut self.spread };
+        let mut difference = [0.0; 512];
+        let difference = &mut difference[..self.head_dim];
+        for (head, mean) in mean.chunks_exact(self.head_dim).enumerate() {
+            difference.copy_from_slice(mean);
+            own.shift(head, difference, step.tokens as f32 / seen as f32, before as f32);
+        }
+        self.spread.iter_mut().zip(spread).for_each(|(own, spread)| *own += spread);
         self.position = step.position + step.tokens;
     }
 
@@ -180,8 +209,10 @@ impl Keep for Expected {
             let sum = exponentials(level, logits, max);
             add_scaled(level, out, share / sum, logits);
         }
-        let norms = candidates.iter().flat_map(|c| &*c.state);
-        out.iter_mut().zip(norms).for_each(|(out, &norm)| *out *= f32::from_bits(norm));
+        if self.weighs_values {
+            let norms = candidates.iter().flat_map(|c| &*c.state);
+            out.iter_mut().zip(norms).for_each(|(out, &norm)| *out *= f32::from_bits(norm));
+        }
     }
 
     fn save(&self, out: &mut Writer) {
@@ -200,47 +231,67 @@ impl Keep for Expected {
     }
 }
 
-impl Expected {
-    /// Takes a query into the statistics of its head (Welford 1962); leaves its deviation from the mean before.
-    fn learn(&mut self, head: usize, query: &mut [f32]) {
-        let d = self.head_dim;
+/// Running means and spreads of the queries of a group's heads.
+struct Statistics<'a> {
+    covariance: Covariance,
+    /// `[query][head_dim]`
+    mean: &'a mut [f32],
+    /// As [`Expected::spread`].
+    spread: &'a mut [f32],
+}
+
+impl Statistics<'_> {
+    /// Takes a query in, the `count`-th of its head (Welford 1962); leaves its deviation from the mean before.
+    fn learn(&mut self, head: usize, query: &mut [f32], count: u64) {
+        self.shift(head, query, 1.0 / count as f32, (count - 1) as f32);
+    }
+
+    /// Merges a set of queries of mean `x` that makes up `share` of all with the `before` that were there (Chan, Golub &
+    /// LeVeque 1983); leaves the deviation of the means. What the set spreads around its own mean is not added here.
+    fn shift(&mut self, head: usize, x: &mut [f32], share: f32, before: f32) {
+        let d = x.len();
         let mean = &mut self.mean[head * d..][..d];
-        let share = 1.0 / self.seen as f32;
-        for (mean, x) in mean.iter_mut().zip(&mut *query) {
+        for (mean, x) in mean.iter_mut().zip(&mut *x) {
             *x -= *mean;
             *mean += *x * share;
         }
-        // The deviation from the new mean is (1 − 1/n) times that from the old.
-        let rest = 1.0 - share;
+        // n_a·n_b/(n_a + n_b), which for one query more is 1 − 1/n.
+        let weight = before * share;
         let entries = self.covariance.entries(d);
         let spread = &mut self.spread[head * entries..][..entries];
         match self.covariance {
             Covariance::None => {}
             Covariance::Diagonal => {
-                spread.iter_mut().zip(query).for_each(|(spread, x)| *spread += rest * *x * *x);
+                spread.iter_mut().zip(x).for_each(|(spread, x)| *spread += weight * *x * *x);
             }
             Covariance::Full => {
                 let mut rows = spread;
                 for i in 0..d {
                     let (row, below) = rows.split_at_mut(i + 1);
-                    let factor = rest * query[i];
-                    row.iter_mut().zip(&*query).for_each(|(spread, x)| *spread += factor * x);
+                    let factor = weight * x[i];
+                    row.iter_mut().zip(&*x).for_each(|(spread, x)| *spread += factor * x);
                     rows = below;
                 }
             }
         }
     }
+}
+
+impl Expected {
+    fn frequencies(&self) -> &[f32] {
+        self.rotation.as_ref().map_or(&[], |rotation| &rotation.inverse_frequencies)
+    }
 
     /// The expected logits, `[query]` at a distance of `stride`.
     fn logits(&self, candidates: &Candidates<'_>, logits: &mut [f32], stride: usize) {
         let (d, level) = (self.head_dim, candidates.level());
-        let rotation = MeanRotation::new(&self.frequencies, self.position, self.horizon);
+        let rotation = MeanRotation::new(self.frequencies(), self.position, self.horizon);
         let mut means = self.mean.clone();
         for mean in means.chunks_exact_mut(d) {
             rotation.apply(mean, 1);
-            mean.iter_mut().for_each(|x| *x /= (d as f32).sqrt());
+            mean.iter_mut().for_each(|x| *x *= self.scale);
         }
-        let scale = 1.0 / (2.0 * d as f32 * self.seen.max(1) as f32);
+        let scale = self.scale * self.scale / (2.0 * self.seen.max(1) as f32);
         let forms: Vec<Form> = (0..means.len() / d).map(|head| self.form(head, &rotation, scale)).collect();
         let mut products = vec![];
         candidates.for_each_tile(|first, keys| {

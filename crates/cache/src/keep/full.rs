@@ -1,5 +1,5 @@
 use super::{Context, Keep};
-use crate::Candidates;
+use crate::context::Candidates;
 use crate::method::{Call, Choice, Method};
 
 pub(super) static METHOD: Method = Method {

@@ -1,5 +1,5 @@
 use super::{Arrival, Context, Keep, RECENT, SINKS, Step};
-use crate::Candidates;
+use crate::context::Candidates;
 use crate::method::{Call, Choice, Kind, Method, Parameter};
 
 pub(super) static METHOD: Method = Method {

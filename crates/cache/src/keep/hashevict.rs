@@ -1,5 +1,5 @@
 use super::{Arrival, Context, Keep, RECENT, SINKS, Step};
-use crate::Candidates;
+use crate::context::{Candidates, GroupQueries};
 use crate::method::{Call, Choice, Kind, Method, Parameter};
 use crate::state::{Reader, StateError, Writer};
 use sketchkv_sketch::{Projection, SimHash};
@@ -25,10 +25,10 @@ pub(super) static METHOD: Method = Method {
 
 pub(super) fn build(call: &Call, context: &Context<'_>) -> Box<dyn Keep> {
     let bits = call.count("bits");
-    let hash = SimHash::new(context.shape.head_dim, bits, Projection::Hadamard, context.own_seed())
+    let hash = SimHash::new(context.layer().key_dim, bits, Projection::Hadamard, context.own_seed())
         .expect("bits and head_dim are within their bounds");
     let words = hash.words();
-    Box::new(HashEvict { queries: vec![0; context.shape.group() * words], hash })
+    Box::new(HashEvict { queries: vec![0; context.layer().group() * words], hash })
 }
 
 #[derive(Clone)]
@@ -52,8 +52,13 @@ impl Keep for HashEvict {
         self.hash.bits().div_ceil(32)
     }
 
+    /// The queries of the newest token.
+    fn digest(&self, queries: &GroupQueries<'_>, out: &mut Vec<f32>) {
+        out.extend_from_slice(queries.token(queries.tokens() - 1));
+    }
+
     fn observe(&mut self, step: &Step<'_>, _: &mut [u32]) {
-        self.hash.encode_many(step.queries.token(step.tokens - 1), &mut self.queries);
+        self.hash.encode_many(step.digest, &mut self.queries);
     }
 
     fn arrive(&mut self, token: &Arrival<'_>, state: &mut [u32]) {

@@ -1,5 +1,5 @@
 use super::{Arrival, Context, Keep, RECENT, SINKS, interval};
-use crate::Candidates;
+use crate::context::Candidates;
 use crate::method::{Call, Choice, Method};
 use crate::state::{Reader, StateError, Writer};
 
@@ -18,7 +18,7 @@ pub(super) static METHOD: Method = Method {
 pub(super) fn build(call: &Call, context: &Context<'_>) -> Box<dyn Keep> {
     Box::new(KeyDifference {
         interval: call.count("interval"),
-        mean: vec![0.0; context.shape.head_dim],
+        mean: vec![0.0; context.layer().key_dim],
         seen: 0,
     })
 }

@@ -18,14 +18,14 @@ mod window;
 #[cfg(test)]
 mod tests;
 
+use crate::context::{Candidates, Context, GroupQueries};
 use crate::method::{Call, Kind, Method, Parameter};
 use crate::state::{Reader, StateError, Writer};
-use crate::{CacheShape, Rope};
-use crate::{Candidates, GroupQueries};
 
 /// One KV head's judgement of which tokens matter.
 ///
-/// The cache calls it in this order for every chunk of tokens: [`Keep::observe`] for the slots that were attended to,
+/// While a forward pass attends, nothing of a cache changes: [`Keep::digest`] takes from the queries of a chunk what the keep
+/// wants to know of them. When the pass is over the cache calls [`Keep::observe`] for the slots that were attended to,
 /// [`Keep::arrive`] for each new token, then, when slots must be freed, [`Keep::weigh`] for all of them.
 pub trait Keep: Send + Sync {
     /// A copy with all its state.
@@ -63,6 +63,9 @@ pub trait Keep: Send + Sync {
         false
     }
 
+    /// What of a chunk's queries [`Keep::observe`] is to be told; added to `out`.
+    fn digest(&self, _queries: &GroupQueries<'_>, _out: &mut Vec<f32>) {}
+
     /// After attention over a chunk: updates the state of the slots, `[slot][words]`.
     fn observe(&mut self, _step: &Step<'_>, _state: &mut [u32]) {}
 
@@ -99,8 +102,8 @@ pub struct Step<'a> {
     pub mass: &'a [f32],
     /// Positions of the slots; `u32::MAX` where there is no token.
     pub positions: &'a [u32],
-    /// Queries of the chunk.
-    pub queries: GroupQueries<'a>,
+    /// What [`Keep::digest`] made of the queries of the chunk.
+    pub digest: &'a [f32],
     /// Number of tokens in the chunk.
     pub tokens: usize,
     /// Position of the first token of the chunk.
@@ -119,36 +122,11 @@ pub struct Arrival<'a> {
     pub mass: f32,
 }
 
-/// What a method is built for.
-pub struct Context<'a> {
-    /// The model.
-    pub shape: &'a CacheShape,
-    /// Layer.
-    pub layer: usize,
-    /// KV head.
-    pub head: usize,
-    /// Seed of the run.
-    pub seed: u64,
-}
-
-impl Context<'_> {
-    /// A seed of this layer and head's own.
-    pub fn own_seed(&self) -> u64 {
-        let place = (self.layer as u64) << 32 | self.head as u64;
-        crate::random::mix(self.seed ^ crate::random::mix(place.wrapping_add(1)))
-    }
-
-    /// How the model rotates, if it does.
-    pub fn rope(&self) -> Option<&Rope> {
-        self.shape.rope.as_ref()
-    }
-}
-
 /// Builds a keep from its call.
 pub type Build = fn(&Call, &Context<'_>) -> Box<dyn Keep>;
 
 /// All keeps.
-pub static KEEPS: &[(&Method, Build)] = &[
+pub(crate) static KEEPS: &[(&Method, Build)] = &[
     (&full::METHOD, full::build),
     (&window::METHOD, window::build),
     (&random::METHOD, random::build),
@@ -164,16 +142,16 @@ pub static KEEPS: &[(&Method, Build)] = &[
     (&race::METHOD, race::build),
 ];
 
-/// The first tokens, never evicted: attention parks there what it does not need elsewhere.
-pub(crate) const SINKS: Parameter = Parameter {
+/// The first tokens, which attention parks on: of a keep that declares this, the cache never evicts them.
+pub const SINKS: Parameter = Parameter {
     name: "sinks",
     kind: Kind::Integer(0, 1024),
     default: "4",
     help: "first tokens that are never evicted",
 };
 
-/// The newest tokens, never evicted.
-pub(crate) const RECENT: Parameter = Parameter {
+/// The newest tokens: of a keep that declares this, the cache never evicts them; of another, only the very newest.
+pub const RECENT: Parameter = Parameter {
     name: "recent",
     kind: Kind::Integer(1, 1 << 20),
     default: "auto",

@@ -25,7 +25,7 @@ pub(super) static METHOD: Method = Method {
 };
 
 pub(super) fn build(call: &Call, context: &Context<'_>) -> Box<dyn Keep> {
-    let (rows, bits, d) = (call.count("rows"), call.count("bits"), context.shape.head_dim);
+    let (rows, bits, d) = (call.count("rows"), call.count("bits"), context.layer().key_dim);
     let sketch = SimHash::new(d, rows * bits, Projection::Hadamard, context.own_seed())
         .and_then(|hash| Race::with_hash(rows, bits, hash))
         .expect("rows, bits and head_dim are within their bounds");

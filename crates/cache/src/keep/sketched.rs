@@ -1,8 +1,8 @@
 //! Importance counted in a sketch: what `cms`, `countsketch` and `race` have in common.
 
 use super::{Arrival, Context, Keep, Step, interval};
-use crate::Candidates;
-use crate::head::EMPTY;
+use crate::context::Candidates;
+use crate::context::EMPTY;
 use crate::method::{Call, Kind, Parameter};
 use crate::random::mix;
 use crate::state::{Reader, StateError, Writer};
@@ -83,7 +83,7 @@ enum Key {
 impl<C: Counts> Sketched<C> {
     /// Codes are of `bits` bits, at most 64.
     pub(super) fn new(call: &Call, context: &Context<'_>, bits: usize, counts: C) -> Self {
-        let (seed, d) = (context.own_seed(), context.shape.head_dim);
+        let (seed, d) = (context.own_seed(), context.layer().key_dim);
         let mut hash = counts.hash().cloned();
         let key = if call.word("key") == "content" {
             let new = || SimHash::new(d, bits, Projection::Hadamard, seed);

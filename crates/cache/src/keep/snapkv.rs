@@ -1,6 +1,6 @@
 use super::{Context, Keep, RECENT, SINKS, Step, interval};
-use crate::Candidates;
-use crate::head::EMPTY;
+use crate::context::Candidates;
+use crate::context::{EMPTY, GroupQueries, Softcap};
 use crate::method::{Call, Choice, Kind, Method, Parameter};
 use crate::state::{Reader, StateError, Writer};
 use half::f16;
@@ -41,11 +41,13 @@ pub(super) static METHOD: Method = Method {
 const BLOCK: usize = 16;
 
 pub(super) fn build(call: &Call, context: &Context<'_>) -> Box<dyn Keep> {
-    let (window, width) = (call.count("window"), context.shape.group() * context.shape.head_dim);
+    let (window, width) = (call.count("window"), context.layer().group() * context.layer().key_dim);
     Box::new(SnapKv {
         pool: call.count("pool"),
         interval: call.count("interval"),
-        head_dim: context.shape.head_dim,
+        head_dim: context.layer().key_dim,
+        scale: context.layer().scale,
+        softcap: context.softcap(),
         ring: vec![f16::ZERO; window * width],
         width,
         seen: 0,
@@ -57,6 +59,8 @@ struct SnapKv {
     pool: usize,
     interval: usize,
     head_dim: usize,
+    scale: f32,
+    softcap: Softcap,
     /// The queries of the token at position p lie at p modulo the window: `[window][query][head_dim]`.
     ring: Vec<f16>,
     /// Numbers in the queries of a token.
@@ -82,12 +86,19 @@ impl Keep for SnapKv {
         self.interval
     }
 
+    /// The last queries.
+    fn digest(&self, queries: &GroupQueries<'_>, out: &mut Vec<f32>) {
+        let first = queries.tokens().saturating_sub(self.window());
+        (first..queries.tokens()).for_each(|token| out.extend_from_slice(queries.token(token)));
+    }
+
     fn observe(&mut self, step: &Step<'_>, _: &mut [u32]) {
         let window = self.window();
         self.seen = step.position + step.tokens;
-        for token in step.tokens.saturating_sub(window)..step.tokens {
-            let place = (step.position + token) % window * self.width;
-            for (to, from) in self.ring[place..][..self.width].iter_mut().zip(step.queries.token(token)) {
+        let first = self.seen - step.digest.len() / self.width;
+        for (position, queries) in (first..).zip(step.digest.chunks_exact(self.width)) {
+            let place = position % window * self.width;
+            for (to, from) in self.ring[place..][..self.width].iter_mut().zip(queries) {
                 *to = f16::from_f32(*from);
             }
         }
@@ -128,7 +139,6 @@ impl SnapKv {
         let first = self.seen - window;
         // What some query of the ring must not see: later tokens, and slots without one.
         let hidden: Vec<usize> = (0..n).filter(|&i| positions[i] as usize > first).collect();
-        let scale = 1.0 / (d as f32).sqrt();
         let weight = 1.0 / (window * group) as f32;
         let split = candidates[0].len();
         let block = (BLOCK / group).max(1);
@@ -140,7 +150,7 @@ impl SnapKv {
             for (position, queries) in (token..token + tokens).zip(queries.chunks_exact_mut(self.width)) {
                 let place = position % self.window() * self.width;
                 f16_to_f32(&self.ring[place..][..self.width], queries);
-                queries.iter_mut().for_each(|q| *q *= scale);
+                queries.iter_mut().for_each(|q| *q *= self.scale);
             }
             for (candidates, products) in candidates.iter().zip(&mut products) {
                 candidates.dot(&queries[..tokens * self.width], products);
@@ -149,6 +159,7 @@ impl SnapKv {
                 let position = token + query / group;
                 scores[..split].copy_from_slice(&products[0][query * split..][..split]);
                 scores[split..].copy_from_slice(&products[1][query * (n - split)..][..n - split]);
+                self.softcap.apply(&mut scores);
                 for &i in &hidden {
                     if positions[i] as usize > position {
                         scores[i] = f32::NEG_INFINITY;

@@ -1,14 +1,17 @@
-use super::{Arrival, Context, KEEPS, Keep, Step};
-use crate::candidates::Candidates;
-use crate::head::{Chunk, EMPTY, Env, GroupQueries, Head, Work};
+use super::{Arrival, KEEPS, Keep, Step};
+use crate::context::{Candidates, Context, EMPTY, GroupQueries, NewTokens};
+use crate::format::{Env, Format};
+use crate::head::Head;
+use crate::plan::{Departures, Judgement};
 use crate::random::Random;
-use crate::{CacheShape, Reader, Rope, Spec, Writer, format::Format};
+use crate::slots::{Slots, Turned};
+use crate::{CacheShape, LayerShape, Reader, Rotation, Spec, Writer};
 use sketchkv_kernels::cpu;
 use std::sync::{Arc, Mutex};
 
 fn shape(head_dim: usize) -> CacheShape {
-    let rope = Some(Rope { inverse_frequencies: vec![1.0, 0.3, 0.05, 0.001] });
-    CacheShape { layers: 2, heads: 6, kv_heads: 2, head_dim, context: 1024, rope, output: None }
+    let rotation = Some(Rotation { inverse_frequencies: [1.0, 0.3, 0.05, 0.001].into() });
+    CacheShape::uniform(2, LayerShape { rotation, ..LayerShape::new(6, 2, head_dim) }, 1024)
 }
 
 fn numbers(n: usize, random: &mut Random) -> Vec<f32> {
@@ -28,8 +31,9 @@ impl Judge {
         let position = self.positions.len();
         let (q, k, v) = (numbers(3 * d, random), numbers(d, random), numbers(d, random));
         let mass: Vec<f32> = numbers(position, random).iter().map(|x| x.abs() / position as f32).collect();
-        let queries = GroupQueries { q: &q, stride: 3 * d, offset: 0, len: 3 * d };
-        let step = Step { mass: &mass, positions: &self.positions, queries, tokens: 1, position };
+        let mut digest = vec![];
+        self.keep.digest(&GroupQueries::new(&q, 1, 0, 3 * d, position), &mut digest);
+        let step = Step { mass: &mass, positions: &self.positions, digest: &digest, tokens: 1, position };
         self.keep.observe(&step, &mut self.state);
         let mut state = vec![0; self.keep.words()];
         self.keep.arrive(&Arrival { key: &k, value: &v, position, mass: 0.1 }, &mut state);
@@ -38,15 +42,27 @@ impl Judge {
     }
 
     /// Importance of rows of keys that stand for all slots but the last, and the last.
-    fn importance(&mut self, keys: &[f32], format: &Format, d: usize) -> Vec<u32> {
+    fn importance(&mut self, keys: &[f32], d: usize) -> Vec<u32> {
         let (n, words) = (self.positions.len(), self.keep.words());
-        let env = Env { format, level: cpu::level() };
+        let level = cpu::level();
         let (old_positions, new_positions) = self.positions.split_at(n - 1);
         let (old_state, new_state) = self.state.split_at_mut((n - 1) * words);
         let (old, new) = keys[..n * d].split_at((n - 1) * d);
         let mut candidates = [
-            Candidates::rows(Chunk::new(old, old, 1, 0, d, 0), old_positions, old_state, &old[..n - 1], env),
-            Candidates::rows(Chunk::new(new, new, 1, 0, d, n - 1), new_positions, new_state, &new[..1], env),
+            Candidates::new_tokens(
+                NewTokens::new(old, old, (1, 0), n - 1, 0),
+                old_positions,
+                old_state,
+                &old[..n - 1],
+                level,
+            ),
+            Candidates::new_tokens(
+                NewTokens::new(new, new, (1, 0), 1, n - 1),
+                new_positions,
+                new_state,
+                &new[..1],
+                level,
+            ),
         ];
         let mut out = vec![0.0; n];
         self.keep.weigh(&mut candidates, &mut out);
@@ -57,7 +73,6 @@ impl Judge {
 #[test]
 fn what_is_saved_and_loaded_goes_on_bit_for_bit() {
     let (shape, d) = (shape(32), 32);
-    let format = Format::new(&Spec::default(), d);
     let mut specs: Vec<String> = KEEPS.iter().map(|(method, _)| method.name.to_owned()).collect();
     specs.retain(|name| name != "full");
     specs.extend(
@@ -66,8 +81,7 @@ fn what_is_saved_and_loaded_goes_on_bit_for_bit() {
     );
     for text in specs {
         let spec: Spec = text.parse().unwrap();
-        let build = KEEPS.iter().find(|(method, _)| *method == spec.keep.method()).unwrap().1;
-        let new = || build(&spec.keep, &Context { shape: &shape, layer: 1, head: 0, seed: 9 });
+        let new = || spec.keep.build(&Context::new(&shape, 1, 0, 9));
         let mut random = Random::new(3);
         let mut first = Judge { keep: new(), state: vec![], positions: vec![] };
         for _ in 0..70 {
@@ -85,7 +99,7 @@ fn what_is_saved_and_loaded_goes_on_bit_for_bit() {
         let keys = numbers(200 * d, &mut random);
         let mut same = random.clone();
         for _ in 0..20 {
-            assert_eq!(first.importance(&keys, &format, d), second.importance(&keys, &format, d), "{text}");
+            assert_eq!(first.importance(&keys, d), second.importance(&keys, d), "{text}");
             first.see(&mut random, d);
             second.see(&mut same, d);
         }
@@ -105,12 +119,10 @@ fn what_is_saved_and_loaded_goes_on_bit_for_bit() {
 #[test]
 fn content_is_worth_something_on_arrival() {
     let (shape, d) = (shape(32), 32);
-    let format = Format::new(&Spec::default(), d);
     for name in ["cms", "countsketch", "race"] {
         for (key, carries) in [("content", true), ("position", false)] {
             let spec: Spec = format!("{name}(key={key})").parse().unwrap();
-            let build = KEEPS.iter().find(|(method, _)| *method == spec.keep.method()).unwrap().1;
-            let keep = build(&spec.keep, &Context { shape: &shape, layer: 0, head: 1, seed: 2 });
+            let keep = spec.keep.build(&Context::new(&shape, 0, 1, 2));
             let mut judge = Judge { keep, state: vec![], positions: vec![] };
             let mut random = Random::new(1);
             let (loved, unloved) = (numbers(d, &mut random), numbers(d, &mut random));
@@ -123,7 +135,7 @@ fn content_is_worth_something_on_arrival() {
                 judge.state.extend(state);
                 judge.positions.push(position as u32);
             }
-            let importance = judge.importance(&numbers(202 * d, &mut random), &format, d);
+            let importance = judge.importance(&numbers(202 * d, &mut random), d);
             let [loved, unloved] = [200, 201].map(|i| f32::from_bits(importance[i]));
             assert_eq!(loved > 10.0 * unloved.abs() + 0.5, carries, "{name}, {key}: {loved} and {unloved}");
         }
@@ -179,19 +191,21 @@ impl Keep for Probe {
 fn keys_are_the_same_by_tile_by_product_and_one_by_one() {
     for d in [64, 40] {
         for store in ["f32", "f16", "q8", "q4h", "tq3", "kivi4"] {
-            let format = Format::new(&store.parse().unwrap(), d);
+            let spec: Spec = store.parse().unwrap();
+            let format = Format::new(spec.keys.build(d), spec.values.build(d), (d, d));
             let env = Env { format: &format, level: cpu::level() };
             let seen = Arc::new(Mutex::new(0));
             let rounding = if store == "tq3" { 0.02 } else { 1e-5 };
             let probe = Probe { head_dim: d, rounding, seen: seen.clone() };
-            let mut head = Head::new(Box::new(probe), None, None, 0, Some(1));
-            let (mut random, mut work) = (Random::new(5), Work::default());
+            let mut head = Head::new(Slots::new(0, None), Box::new(probe), None, 0, Some(1));
+            let (mut random, mut turned) = (Random::new(5), Turned::default());
+            let (mut judgement, departures) = (Judgement::default(), Departures::default());
             for (position, tokens) in [(0, 90), (90, 37)] {
                 let (k, v) = (numbers(tokens * d, &mut random), numbers(tokens * d, &mut random));
-                let chunk = Chunk::new(&k, &v, 1, 0, d, position);
-                head.arrive(&chunk, &mut work);
-                head.weigh(env, &chunk, &mut work);
-                head.store(env, &chunk, &mut work, usize::MAX);
+                let news = NewTokens::new(&k, &v, (1, 0), tokens, position);
+                head.arrive(&news, &[], &mut judgement);
+                head.weigh(env, &news, (&[], &[]), &mut judgement);
+                head.store(env, &news, &judgement, &departures, &mut turned, usize::MAX);
             }
             assert_eq!(*seen.lock().unwrap(), 90 + 90 + 37);
         }

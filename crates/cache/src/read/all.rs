@@ -1,5 +1,5 @@
 use super::Read;
-use crate::keep::Context;
+use crate::context::Context;
 use crate::method::{Call, Choice, Method};
 
 pub(super) static METHOD: Method = Method {

@@ -4,9 +4,8 @@ mod all;
 mod quest;
 mod topk;
 
-use crate::keep::Context;
+use crate::context::{Context, Partial};
 use crate::method::{Call, Kind, Method, Parameter};
-use crate::partial::Partial;
 use crate::state::{Reader, StateError, Writer};
 use sketchkv_kernels::attention::codes::CodeQueries;
 use sketchkv_kernels::attention::layout::STRIP;
@@ -120,7 +119,7 @@ impl View<'_> {
 pub type Build = fn(&Call, &Context<'_>) -> Option<Box<dyn Read>>;
 
 /// All reads.
-pub static READS: &[(&Method, Build)] =
+pub(crate) static READS: &[(&Method, Build)] =
     &[(&all::METHOD, all::build), (&topk::METHOD, topk::build), (&quest::METHOD, quest::build)];
 
 /// The first positions, which attention parks on: always read.

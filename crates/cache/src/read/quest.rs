@@ -1,6 +1,6 @@
 use super::{Estimate, K, Read, View, Written};
+use crate::context::{Context, Softcap};
 use crate::format::padded;
-use crate::keep::Context;
 use crate::means::{load_strips, wide};
 use crate::method::{Call, Choice, Kind, Method, Parameter};
 use crate::state::{Reader, StateError, Writer};
@@ -33,9 +33,10 @@ pub(super) static METHOD: Method = Method {
 pub(super) fn build(call: &Call, context: &Context<'_>) -> Option<Box<dyn Read>> {
     Some(Box::new(Quest {
         k: call.count("k"),
+        softcap: context.softcap(),
         page: call.word("page").parse().expect("the words are numbers"),
-        layout: Layout::new(Side::Keys, Encoding::F16, padded(context.shape.head_dim)),
-        head_dim: context.shape.head_dim,
+        layout: Layout::new(Side::Keys, Encoding::F16, padded(context.layer().key_dim)),
+        head_dim: context.layer().key_dim,
         low: Strips::default(),
         high: Strips::default(),
     }))
@@ -44,6 +45,7 @@ pub(super) fn build(call: &Call, context: &Context<'_>) -> Option<Box<dyn Read>>
 #[derive(Clone)]
 struct Quest {
     k: usize,
+    softcap: Softcap,
     /// Slots a page.
     page: usize,
     /// Of 16 pages, where a page has the place of a slot.
@@ -117,6 +119,7 @@ impl Read for Quest {
         key_scores(level, &self.layout, None, &above, self.high[bytes.clone()].into(), logits, pages);
         key_scores(level, &self.layout, None, &below, self.low[bytes].into(), lower, pages);
         logits.iter_mut().zip(&*lower).for_each(|(bound, lower)| *bound += lower);
+        self.softcap.apply(logits);
 
         out.masses.resize(above.count() * strips.len(), 0.0);
         let masses = out.masses.chunks_exact_mut(strips.len());

@@ -1,8 +1,7 @@
 use super::{Estimate, K, Read, View, Written};
-use crate::keep::Context;
+use crate::context::{Context, Partial, Softcap};
 use crate::means::{Means, load_strips};
 use crate::method::{Call, Choice, Kind, Method, Parameter};
-use crate::partial::Partial;
 use crate::state::{Reader, StateError, Writer};
 use half::f16;
 use sketchkv_kernels::attention::codes::{CODE_PAGE, code_page_bytes, code_scores, put_code};
@@ -43,19 +42,20 @@ pub(super) static METHOD: Method = Method {
 
 pub(super) fn build(call: &Call, context: &Context<'_>) -> Option<Box<dyn Read>> {
     let bits = call.count("bits").next_multiple_of(8);
-    let dim = context.shape.head_dim;
+    let dim = context.layer().key_dim;
     // Three rounds of signs and transforms cost next to nothing to hold and to apply; one rotation serves all heads
     // alike, so the seed is the run's.
     let hash = SimHash::new(dim, bits, Projection::Hadamard, context.seed)
         .expect("the parameters are within the bounds of the sketch");
     Some(Box::new(TopK {
         k: call.count("k"),
+        softcap: context.softcap(),
         hash,
         mean: vec![0.0; dim].into(),
         seen: 0,
         codes: Strips::default(),
         factors: vec![],
-        rest: (call.word("rest") == "pages").then(|| Means::new(0, dim)),
+        rest: (call.word("rest") == "pages").then(|| Means::new(0, context)),
     }))
 }
 
@@ -71,6 +71,7 @@ const SPREAD: f32 = 0.3;
 #[derive(Clone)]
 struct TopK {
     k: usize,
+    softcap: Softcap,
     hash: SimHash,
     /// m
     mean: Box<[f32]>,
@@ -115,7 +116,7 @@ impl Read for TopK {
         self.hash.bytes()
             + self.mean.len() * size_of::<f32>()
             + pages * (code_page_bytes(self.bits()) + CODE_PAGE * size_of::<f16>())
-            + self.rest.as_ref().map_or(0, |rest| Means::bytes(groups(slots), rest.head_dim()))
+            + self.rest.as_ref().map_or(0, |rest| rest.bytes_of(groups(slots)))
     }
 
     fn resize(&mut self, slots: usize) {
@@ -174,6 +175,7 @@ impl Read for TopK {
             let factors = &self.factors[pages.start * CODE_PAGE..pages.end * CODE_PAGE];
             logits.resize(coded.count() * slots, 0.0);
             code_scores(level, coded, codes, factors, logits, slots);
+            self.softcap.apply(logits);
             let rows = logits.chunks_exact_mut(slots).zip(masses.chunks_exact_mut(strips.len()));
             for ((logits, masses), (max, sum)) in rows.zip(max.iter_mut().zip(sum.iter_mut())) {
                 mask(live, logits);

@@ -42,7 +42,7 @@ pub enum Turn {
 pub type Build = fn(&Call, usize) -> Box<dyn Store>;
 
 /// All stores.
-pub static STORES: &[(&Method, Build)] = &[
+pub(crate) static STORES: &[(&Method, Build)] = &[
     (&float::F32, float::f32),
     (&float::F16, float::f16),
     (&float::BF16, float::bf16),

@@ -1,9 +1,7 @@
 use super::{Evicted, Tail};
-use crate::head::Neighbours;
-use crate::keep::Context;
+use crate::context::{Context, Neighbours, Partial};
 use crate::means::Means;
 use crate::method::{Call, Choice, Kind, Method, Parameter};
-use crate::partial::Partial;
 use crate::state::{Reader, StateError, Writer};
 use sketchkv_kernels::attention::layout::STRIP;
 use std::mem::size_of;
@@ -38,7 +36,7 @@ pub(super) static METHOD: Method = Method {
 
 pub(super) fn build(call: &Call, context: &Context<'_>) -> Option<Box<dyn Tail>> {
     let n = call.count("n").next_multiple_of(STRIP);
-    let (share, means) = (call.real("spread"), Means::new(n, context.shape.head_dim));
+    let (share, means) = (call.real("spread"), Means::new(n, context));
     Some(Box::new(Buckets { share, counts: vec![0; n].into(), means }))
 }
 
@@ -58,10 +56,10 @@ impl Tail for Buckets {
 
     fn bytes(&self) -> usize {
         let n = self.counts.len();
-        Means::bytes(n, self.means.head_dim()) + n * size_of::<u32>()
+        self.means.bytes_of(n) + n * size_of::<u32>()
     }
 
-    fn absorb(&mut self, token: &Evicted<'_>, _: &mut Neighbours<'_>) {
+    fn absorb(&mut self, token: &Evicted<'_>, _: &mut dyn Neighbours) {
         let empty = self.counts.iter().position(|&count| count == 0);
         let (bucket, distance) = empty.map_or_else(|| self.nearest(token.key), |empty| (empty, 0.0));
         self.counts[bucket] = self.counts[bucket].saturating_add(1);

@@ -1,8 +1,7 @@
 use super::{Evicted, Tail};
-use crate::head::Neighbours;
-use crate::keep::Context;
+use crate::context::{Context, Neighbours, Partial, Softcap, dot};
 use crate::method::{Call, Choice, Kind, Method, Parameter};
-use crate::partial::{Partial, dot};
+
 use crate::random::Random;
 use crate::state::{Reader, StateError, Writer};
 use sketchkv_sketch::VectorCountSketch;
@@ -36,11 +35,20 @@ pub(super) static METHOD: Method = Method {
 
 pub(super) fn build(call: &Call, context: &Context<'_>) -> Option<Box<dyn Tail>> {
     let (width, depth) = (call.count("width"), call.count("depth"));
-    let d = context.shape.head_dim;
-    let sketch = VectorCountSketch::new(width, depth, 2 * d, context.own_seed())
+    let (key_dim, both) = (context.layer().key_dim, context.layer().key_dim + context.layer().value_dim);
+    let sketch = VectorCountSketch::new(width, depth, both, context.own_seed())
         .expect("the parameters are within the bounds of the sketch");
     let ring = vec![NONE; call.count("newest")].into();
-    Some(Box::new(Sketched { sketch, mean: vec![0.0; 2 * d].into(), seen: 0, ring, next: 0 }))
+    let softcap = context.softcap();
+    Some(Box::new(Sketched {
+        key_dim,
+        softcap,
+        sketch,
+        mean: vec![0.0; both].into(),
+        seen: 0,
+        ring,
+        next: 0,
+    }))
 }
 
 /// A place of the ring that no position has taken yet.
@@ -48,6 +56,8 @@ const NONE: u32 = u32::MAX;
 
 #[derive(Clone)]
 struct Sketched {
+    key_dim: usize,
+    softcap: Softcap,
     /// Keys and values side by side, less the mean as it was then, by position.
     sketch: VectorCountSketch,
     /// Of all that were evicted.
@@ -69,7 +79,7 @@ impl Tail for Sketched {
         self.sketch.bytes() + self.mean.len() * size_of::<f32>() + self.ring.len() * size_of::<u32>()
     }
 
-    fn absorb(&mut self, token: &Evicted<'_>, _: &mut Neighbours<'_>) {
+    fn absorb(&mut self, token: &Evicted<'_>, _: &mut dyn Neighbours) {
         let mut pair = [token.key, token.value].concat();
         self.seen += 1;
         let rate = 1.0 / self.seen as f32;
@@ -83,8 +93,8 @@ impl Tail for Sketched {
     }
 
     fn attend(&self, queries: &[f32], partial: &mut Partial) {
-        let d = self.sketch.dim() / 2;
-        let mut pair = vec![0.0; 2 * d];
+        let d = self.key_dim;
+        let mut pair = vec![0.0; self.sketch.dim()];
         // The least mean squared error of a row that holds all evicted tokens evenly.
         let share = 1.0 / (1.0 + self.seen.saturating_sub(1) as f32 / self.sketch.width() as f32);
         for &position in self.ring.iter().filter(|&&position| position != NONE) {
@@ -92,7 +102,7 @@ impl Tail for Sketched {
             pair.iter_mut().zip(&self.mean).for_each(|(x, mean)| *x = *x * share + mean);
             let (key, value) = pair.split_at(d);
             for (query, q) in queries.chunks_exact(d).enumerate() {
-                partial.add(query, dot(q, key), 1.0, value);
+                partial.add(query, self.softcap.of(dot(q, key)), 1.0, value);
             }
         }
     }

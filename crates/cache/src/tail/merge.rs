@@ -1,8 +1,6 @@
 use super::{Evicted, Tail};
-use crate::head::Neighbours;
-use crate::keep::Context;
+use crate::context::{Context, Neighbours, Partial};
 use crate::method::{Call, Choice, Kind, Method, Parameter};
-use crate::partial::Partial;
 use crate::random::mix;
 use crate::state::{Reader, StateError, Writer};
 
@@ -53,15 +51,12 @@ impl Tail for Merge {
         true
     }
 
-    fn absorb(&mut self, token: &Evicted<'_>, neighbours: &mut Neighbours<'_>) {
+    fn absorb(&mut self, token: &Evicted<'_>, neighbours: &mut dyn Neighbours) {
         if !drawn(self.seed, token.position, token.relative_mass) {
             return;
         }
-        let mut next: Vec<(usize, usize)> = neighbours
-            .slots()
-            .filter(|&(_, position)| position > token.position)
-            .map(|(slot, position)| (position, slot))
-            .collect();
+        let mut next = neighbours.staying();
+        next.retain(|&(position, _)| position > token.position);
         if next.len() > self.m {
             next.select_nth_unstable(self.m);
             next.truncate(self.m);

@@ -8,10 +8,8 @@ mod race;
 
 pub use countsketch::countsketch_cosine;
 
-use crate::head::Neighbours;
-use crate::keep::Context;
+use crate::context::{Context, Neighbours, Partial};
 use crate::method::{Call, Method};
-use crate::partial::Partial;
 use crate::state::{Reader, StateError, Writer};
 
 /// One KV head's memory of evicted tokens, of fixed size.
@@ -28,9 +26,9 @@ pub trait Tail: Send + Sync {
     }
 
     /// Takes in an evicted token; `neighbours` are the slots that stay.
-    fn absorb(&mut self, token: &Evicted<'_>, neighbours: &mut Neighbours<'_>);
+    fn absorb(&mut self, token: &Evicted<'_>, neighbours: &mut dyn Neighbours);
 
-    /// Adds what the evicted tokens contribute to the attention of `queries`, `[query][head_dim]`, scaled.
+    /// Adds what the evicted tokens contribute to the attention of `queries`, `[query][key_dim]`, scaled.
     fn attend(&self, queries: &[f32], partial: &mut Partial);
 
     /// Writes all state.
@@ -45,9 +43,9 @@ pub trait Tail: Send + Sync {
 
 /// A token on its way out.
 pub struct Evicted<'a> {
-    /// Key as it was stored, `[head_dim]`, rotated.
+    /// Key as it was stored, `[key_dim]`, rotated.
     pub key: &'a [f32],
-    /// Value as it was stored, `[head_dim]`.
+    /// Value as it was stored, `[value_dim]`.
     pub value: &'a [f32],
     /// Position in the sequence.
     pub position: usize,
@@ -61,7 +59,7 @@ pub struct Evicted<'a> {
 pub type Build = fn(&Call, &Context<'_>) -> Option<Box<dyn Tail>>;
 
 /// All tails.
-pub static TAILS: &[(&Method, Build)] = &[
+pub(crate) static TAILS: &[(&Method, Build)] = &[
     (&none::METHOD, none::build),
     (&buckets::METHOD, buckets::build),
     (&race::METHOD, race::build),

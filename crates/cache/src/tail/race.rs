@@ -1,8 +1,6 @@
 use super::{Evicted, Tail};
-use crate::head::Neighbours;
-use crate::keep::Context;
+use crate::context::{Context, Neighbours, Partial, Softcap};
 use crate::method::{Call, Choice, Kind, Method, Parameter};
-use crate::partial::Partial;
 use crate::state::{Reader, StateError, Writer};
 use sketchkv_kernels::attention::dense_values;
 use sketchkv_kernels::cpu;
@@ -37,7 +35,7 @@ pub(super) static METHOD: Method = Method {
 
 pub(super) fn build(call: &Call, context: &Context<'_>) -> Option<Box<dyn Tail>> {
     let (rows, bits) = (call.count("rows"), call.count("bits"));
-    let d = context.shape.head_dim;
+    let (d, value_dim) = (context.layer().key_dim, context.layer().value_dim);
     let hash = SimHash::new(d, rows * bits, Projection::Hadamard, context.own_seed())
         .expect("the parameters are within the bounds of the sketch");
     let cells = rows << bits;
@@ -50,7 +48,9 @@ pub(super) fn build(call: &Call, context: &Context<'_>) -> Option<Box<dyn Tail>>
         seen: 0,
         square: 0.0,
         counts: vec![0.0; cells].into(),
-        sums: vec![0.0; cells * width(d)].into(),
+        value_dim,
+        softcap: context.softcap(),
+        sums: vec![0.0; cells * width(value_dim)].into(),
     }))
 }
 
@@ -78,6 +78,8 @@ struct Race {
     square: f32,
     /// `[row][cell]`
     counts: Box<[f32]>,
+    value_dim: usize,
+    softcap: Softcap,
     /// `[row][cell][width]`
     sums: Box<[f32]>,
 }
@@ -123,7 +125,7 @@ impl Tail for Race {
         self.hash.bytes() + (self.mean.len() + self.counts.len() + self.sums.len()) * size_of::<f32>()
     }
 
-    fn absorb(&mut self, token: &Evicted<'_>, _: &mut Neighbours<'_>) {
+    fn absorb(&mut self, token: &Evicted<'_>, _: &mut dyn Neighbours) {
         let centred: Vec<f32> = token.key.iter().zip(&self.mean).map(|(k, m)| k - m).collect();
         let mut projections = vec![0.0; self.rows * self.bits];
         self.hash.project(&centred, &mut projections);
@@ -152,7 +154,7 @@ impl Tail for Race {
             return;
         }
         let d = self.mean.len();
-        let (width, cells) = (width(d), self.counts.len());
+        let (width, cells) = (width(self.value_dim), self.counts.len());
         let rows = queries.len() / d;
         let mut weights = vec![0.0; rows * cells];
         for (q, weights) in queries.chunks_exact(d).zip(weights.chunks_exact_mut(cells)) {
@@ -167,9 +169,9 @@ impl Tail for Race {
             let average = 1.0 / self.rows as f32;
             let weights = &weights[query * cells..][..cells];
             let sum: f32 = weights.iter().zip(&self.counts).map(|(w, c)| w * c).sum();
-            let acc = &mut acc[query * width..][..d];
+            let acc = &mut acc[query * width..][..self.value_dim];
             acc.iter_mut().for_each(|x| *x *= average);
-            partial.add(query, max, sum * average, acc);
+            partial.add(query, self.softcap.of(max), sum * average, acc);
         }
     }
 

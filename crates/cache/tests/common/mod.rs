@@ -2,20 +2,19 @@
 #![allow(dead_code, missing_docs, unreachable_pub)]
 
 use half::f16;
-use sketchkv_cache::{Cache, CacheShape, OutputProjection, Rope, Spec};
+use sketchkv_cache::{AttentionWorkspace, Cache, CacheShape, LayerShape, OutputProjection, Rotation, Spec};
 use sketchkv_kernels::ThreadPool;
 
 pub fn shape() -> CacheShape {
-    let inverse_frequencies = (0..32).map(|i| 10_000f32.powf(-(i as f32) / 32.0)).collect();
-    CacheShape {
-        layers: 2,
-        heads: 6,
-        kv_heads: 2,
-        head_dim: 64,
-        context: 4096,
-        rope: Some(Rope { inverse_frequencies }),
-        output: Some(OutputProjection::new(|| output_grams(2 * 2, 64))),
-    }
+    let layer = LayerShape { rotation: Some(rotation(10_000.0)), ..LayerShape::new(6, 2, 64) };
+    let output =
+        OutputProjection::new(|| output_grams(2 * 2, 64).chunks(2 * 64 * 64).map(<[f32]>::to_vec).collect());
+    CacheShape { output: Some(output), ..CacheShape::uniform(2, layer, 4096) }
+}
+
+/// Of heads of 64 dimensions.
+fn rotation(base: f32) -> Rotation {
+    Rotation { inverse_frequencies: (0..32).map(|i| base.powf(-(i as f32) / 32.0)).collect() }
 }
 
 /// Sums of W_hᵀ·W_h for 24 rows of W, some dimensions of which matter much more than others, `[kv_head][d][d]`.
@@ -61,42 +60,34 @@ impl Random {
 impl Stream {
     pub fn new(shape: &CacheShape, tokens: usize, seed: u64) -> Self {
         let mut random = Random(seed);
-        let (d, kv, heads) = (shape.head_dim, shape.kv_heads, shape.heads);
-        let channel: Vec<f32> = (0..d).map(|i| if i % 13 == 3 { 4.0 } else { 0.5 }).collect();
-        let mut make = |rows: usize, offset: f32, scale: f32| -> Vec<Vec<f32>> {
-            (0..shape.layers)
-                .map(|_| {
-                    (0..tokens * rows * d)
-                        .map(|i| random.normal() * scale + offset * channel[i % d])
-                        .collect()
-                })
-                .collect()
+        let channel = |i: usize| if i % 13 == 3 { 4.0 } else { 0.5 };
+        let mut make = |rows: fn(&LayerShape) -> (usize, usize), offset: f32| -> Vec<Vec<f32>> {
+            let mut layer = |layer: &LayerShape| {
+                let (rows, d) = rows(layer);
+                (0..tokens * rows * d).map(|i| random.normal() + offset * channel(i % d)).collect()
+            };
+            shape.layers.iter().map(&mut layer).collect()
         };
         Stream {
             shape: shape.clone(),
-            q: make(heads, 0.3, 1.0),
-            k: make(kv, 1.0, 1.0),
-            v: make(kv, 0.1, 1.0),
+            q: make(|layer| (layer.heads, layer.key_dim), 0.3),
+            k: make(|layer| (layer.kv_heads, layer.key_dim), 1.0),
+            v: make(|layer| (layer.kv_heads, layer.value_dim), 0.1),
             tokens,
         }
     }
 
     /// Two KV heads of layer 12 of SmolLM2 over 330 tokens of a novel; `scripts/golden/cache_stream.py` wrote them.
     pub fn real() -> Self {
-        let shape = CacheShape {
-            layers: 1,
-            rope: Some(Rope {
-                inverse_frequencies: (0..32).map(|i| 100_000f32.powf(-(i as f32) / 32.0)).collect(),
-            }),
-            output: Some(OutputProjection::new(|| output_grams(2, 64))),
-            ..shape()
-        };
+        let layer = LayerShape { rotation: Some(rotation(100_000.0)), ..LayerShape::new(6, 2, 64) };
+        let output = OutputProjection::new(|| vec![output_grams(2, 64)]);
+        let shape = CacheShape { output: Some(output), ..CacheShape::uniform(1, layer.clone(), 4096) };
         let path = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/golden/smollm2-layer12.f16");
         let bytes = std::fs::read(path).unwrap_or_else(|error| panic!("{path}: {error}"));
         let mut all = bytes.chunks_exact(2).map(|x| f16::from_le_bytes([x[0], x[1]]).to_f32());
-        let tokens = bytes.len() / 2 / (shape.heads + 2 * shape.kv_heads) / shape.head_dim;
-        let mut next = |rows: usize| vec![all.by_ref().take(tokens * rows * shape.head_dim).collect()];
-        let (q, k, v) = (next(shape.heads), next(shape.kv_heads), next(shape.kv_heads));
+        let tokens = bytes.len() / 2 / (layer.heads + 2 * layer.kv_heads) / layer.key_dim;
+        let mut next = |rows: usize| vec![all.by_ref().take(tokens * rows * layer.key_dim).collect()];
+        let (q, k, v) = (next(layer.heads), next(layer.kv_heads), next(layer.kv_heads));
         Stream { shape, q, k, v, tokens }
     }
 
@@ -114,18 +105,20 @@ impl Stream {
         count: usize,
         chunk: usize,
     ) -> Vec<Vec<f32>> {
-        let mut outputs = vec![vec![]; self.shape.layers];
+        let mut outputs = vec![vec![]; self.shape.layers.len()];
+        let mut workspace = AttentionWorkspace::new();
         let mut at = first;
         while at < first + count {
             let n = chunk.min(first + count - at);
+            let mut pass = cache.begin(n, &mut workspace).unwrap();
             for (layer, outputs) in outputs.iter_mut().enumerate() {
-                let q = self.rows(&self.q[layer], at, n);
-                let mut out = vec![f32::NAN; q.len()];
-                let (k, v) = (self.rows(&self.k[layer], at, n), self.rows(&self.v[layer], at, n));
-                cache.layer(layer, pool).attend(q, k, v, &mut out);
+                let shape = &self.shape.layers[layer];
+                let mut out = vec![f32::NAN; n * shape.heads * shape.value_dim];
+                let [q, k, v] = [&self.q, &self.k, &self.v].map(|all| self.rows(&all[layer], at, n));
+                pass.attend(layer, pool, &mut workspace, q, k, v, &mut out).unwrap();
                 outputs.extend_from_slice(&out);
             }
-            cache.advance(n);
+            pass.finish(pool, &mut workspace).unwrap();
             at += n;
         }
         outputs
@@ -133,23 +126,26 @@ impl Stream {
 
     /// Attention of one query head at `token` over the given positions, in f64.
     pub fn attention(&self, layer: usize, head: usize, token: usize, positions: &[usize]) -> Vec<f64> {
-        let (d, kv) = (self.shape.head_dim, self.shape.kv_heads);
-        let kv_head = head / self.shape.group();
-        let q = &self.q[layer][(token * self.shape.heads + head) * d..][..d];
-        let at = |p: usize| (p * kv + kv_head) * d;
+        let shape = &self.shape.layers[layer];
+        let (d, e, kv) = (shape.key_dim, shape.value_dim, shape.kv_heads);
+        let kv_head = head / shape.group();
+        let q = &self.q[layer][(token * shape.heads + head) * d..][..d];
+        let row = |p: usize| p * kv + kv_head;
         let logits: Vec<f64> = positions
             .iter()
             .map(|&p| {
-                let k = &self.k[layer][at(p)..][..d];
-                q.iter().zip(k).map(|(q, k)| *q as f64 * *k as f64).sum::<f64>() / (d as f64).sqrt()
+                let k = &self.k[layer][row(p) * d..][..d];
+                let product = q.iter().zip(k).map(|(q, k)| *q as f64 * *k as f64).sum::<f64>();
+                let logit = product * shape.scale as f64;
+                shape.softcap.map_or(logit, |cap| cap as f64 * (logit / cap as f64).tanh())
             })
             .collect();
         let max = logits.iter().copied().fold(f64::NEG_INFINITY, f64::max);
         let weights: Vec<f64> = logits.iter().map(|l| (l - max).exp()).collect();
         let sum: f64 = weights.iter().sum();
-        let mut out = vec![0.0; d];
+        let mut out = vec![0.0; e];
         for (w, &p) in weights.iter().zip(positions) {
-            let v = &self.v[layer][at(p)..][..d];
+            let v = &self.v[layer][row(p) * e..][..e];
             out.iter_mut().zip(v).for_each(|(o, v)| *o += w / sum * *v as f64);
         }
         out

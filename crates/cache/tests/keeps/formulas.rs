@@ -61,7 +61,7 @@ impl Rule for HeavyHitters {
     }
 }
 
-/// The better half as the rule has it, the others by its importance times the norm of their projected value.
+/// The better half of what stays as the rule has it, the others by its importance times the norm of their projected value.
 pub(crate) struct Critical<R> {
     rule: R,
     /// `[d][d]`
@@ -70,7 +70,7 @@ pub(crate) struct Critical<R> {
 
 impl<R> Critical<R> {
     pub(crate) fn new(rule: R, view: &View<'_>) -> Self {
-        let (kv_heads, d) = (view.stream.shape.kv_heads, view.d());
+        let (kv_heads, d) = (view.stream.shape.layers[0].kv_heads, view.d());
         let grams = wide(&crate::common::output_grams(kv_heads, d));
         Critical { rule, gram: grams[view.kv_head * d * d..][..d * d].to_vec() }
     }
@@ -83,10 +83,12 @@ impl<R: Rule> Rule for Critical<R> {
 
     fn importance(&mut self, view: &View<'_>, token: usize, tokens: &[usize]) -> Vec<f64> {
         let mut importance = self.rule.importance(view, token, tokens);
-        let mut order: Vec<usize> = (0..tokens.len()).collect();
-        order.sort_by(|&a, &b| importance[a].total_cmp(&importance[b]));
+        let free = |&i: &usize| view.terms.is_free(tokens[i], token + 1);
+        let mut order: Vec<usize> = (0..tokens.len()).filter(free).collect();
+        order.sort_by(|&a, &b| importance[b].total_cmp(&importance[a]).then(b.cmp(&a)));
+        let stay = order.len() - view.terms.excess(tokens.len());
         for (rank, i) in order.into_iter().enumerate() {
-            if rank >= tokens.len() / 2 {
+            if rank < stay / 2 {
                 importance[i] = f64::MAX;
                 continue;
             }
@@ -178,8 +180,8 @@ impl Expected {
         let d = view.d();
         let mut matrix: Vec<Vec<f64>> =
             (0..d).map(|i| (0..d).map(|j| if i == j { 1.0 } else { 0.0 }).collect()).collect();
-        let rope = view.stream.shape.rope.as_ref();
-        let frequencies = rope.map_or(&[][..], |rope| &rope.inverse_frequencies);
+        let rotation = view.stream.shape.layers[0].rotation.as_ref();
+        let frequencies = rotation.map_or(&[][..], |rotation| &rotation.inverse_frequencies);
         for (i, &frequency) in frequencies.iter().enumerate() {
             let (sin, cos) = (position as f64 * frequency as f64).sin_cos();
             let j = i + frequencies.len();

@@ -11,8 +11,8 @@ mod sketches;
 
 use common::{Random, Stream};
 use formulas::Rule;
-use sketchkv_cache::keep::Context;
-use sketchkv_cache::{Cache, CacheShape, OutputProjection, Rope, Spec};
+use sketchkv_cache::Context;
+use sketchkv_cache::{Cache, CacheShape, LayerShape, OutputProjection, Rotation, Spec};
 use sketchkv_kernels::ThreadPool;
 
 const SEED: u64 = 1;
@@ -21,15 +21,40 @@ const SEED: u64 = 1;
 pub(crate) struct View<'a> {
     pub(crate) stream: &'a Stream,
     pub(crate) kv_head: usize,
+    pub(crate) terms: Terms,
+}
+
+/// Who may go, and how many.
+#[derive(Clone, Copy)]
+pub(crate) struct Terms {
+    sinks: usize,
+    recent: usize,
+    batch: usize,
+    limit: usize,
+}
+
+impl Terms {
+    /// How many of `count` candidates must go, one of which is new.
+    pub(crate) fn excess(&self, count: usize) -> usize {
+        match count.saturating_sub(self.limit) {
+            0 => 0,
+            over => over.max(self.batch.min((count - self.sinks - 1) / 4)),
+        }
+    }
+
+    /// Whether the token at `position` may go when `next` is the position after the newest.
+    pub(crate) fn is_free(&self, position: usize, next: usize) -> bool {
+        position >= self.sinks && position + self.recent < next
+    }
 }
 
 impl View<'_> {
     pub(crate) fn d(&self) -> usize {
-        self.stream.shape.head_dim
+        self.stream.shape.layers[0].key_dim
     }
 
     pub(crate) fn group(&self) -> usize {
-        self.stream.shape.group()
+        self.stream.shape.layers[0].group()
     }
 
     fn row<'a>(&self, all: &'a [f32], token: usize, rows: usize, row: usize) -> &'a [f32] {
@@ -37,16 +62,16 @@ impl View<'_> {
     }
 
     pub(crate) fn key(&self, token: usize) -> &[f32] {
-        self.row(&self.stream.k[0], token, self.stream.shape.kv_heads, self.kv_head)
+        self.row(&self.stream.k[0], token, self.stream.shape.layers[0].kv_heads, self.kv_head)
     }
 
     pub(crate) fn value(&self, token: usize) -> &[f32] {
-        self.row(&self.stream.v[0], token, self.stream.shape.kv_heads, self.kv_head)
+        self.row(&self.stream.v[0], token, self.stream.shape.layers[0].kv_heads, self.kv_head)
     }
 
     pub(crate) fn query(&self, token: usize, member: usize) -> &[f32] {
         let head = self.kv_head * self.group() + member;
-        self.row(&self.stream.q[0], token, self.stream.shape.heads, head)
+        self.row(&self.stream.q[0], token, self.stream.shape.layers[0].heads, head)
     }
 
     /// Attention weights of a query over some tokens.
@@ -67,7 +92,7 @@ impl View<'_> {
     }
 
     pub(crate) fn own_seed(&self) -> u64 {
-        Context { shape: &self.stream.shape, layer: 0, head: self.kv_head, seed: SEED }.own_seed()
+        Context::new(&self.stream.shape, 0, self.kv_head, SEED).own_seed()
     }
 }
 
@@ -92,18 +117,19 @@ pub(crate) fn softmax(logits: &[f64]) -> Vec<f64> {
 
 fn shape(head_dim: usize, rope: bool) -> CacheShape {
     let pairs = head_dim / 2;
-    let rope = rope.then(|| Rope {
+    let rotation = rope.then(|| Rotation {
         inverse_frequencies: (0..pairs).map(|i| 10_000f32.powf(-(i as f32) / pairs as f32)).collect(),
     });
-    let output = Some(OutputProjection::new(move || common::output_grams(2, head_dim)));
-    CacheShape { layers: 1, heads: 6, kv_heads: 2, head_dim, context: 4096, rope, output }
+    let output = Some(OutputProjection::new(move || vec![common::output_grams(2, head_dim)]));
+    let layer = LayerShape { rotation, ..LayerShape::new(6, 2, head_dim) };
+    CacheShape { output, ..CacheShape::uniform(1, layer, 4096) }
 }
 
 /// Keys around a dozen centres that come back again and again, and queries that look for them.
 fn recurring(shape: &CacheShape, tokens: usize, seed: u64) -> Stream {
     let mut stream = Stream::new(shape, tokens, seed);
     let mut random = Random(seed ^ 0x5eed);
-    let d = shape.head_dim;
+    let d = shape.layers[0].key_dim;
     let centres: Vec<f32> = (0..12 * d).map(|_| random.normal()).collect();
     let mut centre = |x: &mut [f32], noise: f32| {
         let at = (random.uniform() * 12.0) as usize * d;
@@ -117,10 +143,7 @@ fn recurring(shape: &CacheShape, tokens: usize, seed: u64) -> Stream {
 /// What the reference follows the cache with.
 struct Case<'a> {
     spec: &'a str,
-    sinks: usize,
-    recent: usize,
-    batch: usize,
-    limit: usize,
+    terms: Terms,
     same_in_all_heads: bool,
     /// Relative difference of importances that counts as rounding.
     rounding: f64,
@@ -129,16 +152,12 @@ struct Case<'a> {
 impl Case<'_> {
     /// The tokens that must go, of `candidates` in ascending order.
     fn victims(&self, candidates: &[usize], importance: &[f64]) -> Vec<usize> {
-        let Some(over) = candidates.len().checked_sub(self.limit).filter(|&over| over > 0) else {
-            return vec![];
-        };
-        let movable = candidates.len() - self.sinks - 1;
-        let excess = over.max(self.batch.min(movable / 4));
+        let excess = self.terms.excess(candidates.len());
         let next = candidates.last().unwrap() + 1;
         let mut free: Vec<(f64, usize)> = candidates
             .iter()
             .zip(importance)
-            .filter(|&(&position, _)| position >= self.sinks && position + self.recent < next)
+            .filter(|&(&position, _)| self.terms.is_free(position, next))
             .map(|(&position, &importance)| (importance, position))
             .collect();
         free.sort_by(|a, b| a.0.total_cmp(&b.0).then(a.1.cmp(&b.1)));
@@ -152,9 +171,11 @@ impl Case<'_> {
         let spec: Spec = self.spec.parse().unwrap();
         let mut cache = Cache::new(shape.clone(), &spec, SEED).unwrap();
         let pool = ThreadPool::new(1);
-        let views: Vec<View<'_>> = (0..shape.kv_heads).map(|kv_head| View { stream, kv_head }).collect();
+        let views: Vec<View<'_>> = (0..shape.layers[0].kv_heads)
+            .map(|kv_head| View { stream, kv_head, terms: self.terms })
+            .collect();
         let mut rules: Vec<Box<dyn Rule>> = views.iter().map(rule).collect();
-        let mut kept = vec![vec![]; shape.kv_heads];
+        let mut kept = vec![vec![]; shape.layers[0].kv_heads];
         let (mut chosen, mut ties) = (0, 0);
         for token in 0..stream.tokens {
             let outputs = stream.run(&mut cache, &pool, token, 1, 1);
@@ -164,13 +185,13 @@ impl Case<'_> {
                 for member in 0..view.group() {
                     let head = view.kv_head * view.group() + member;
                     let want = stream.attention(0, head, token, kept);
-                    let got = &outputs[0][head * shape.head_dim..][..shape.head_dim];
+                    let got = &outputs[0][head * shape.layers[0].key_dim..][..shape.layers[0].key_dim];
                     let off = common::largest_difference(got, &want);
                     assert!(off < 2e-5, "{}: token {token}, head {head}: output off by {off}", self.spec);
                 }
                 rule.see(view, token, kept, &view.mass(token, kept));
                 // Importance is of use, and may be dear, only when something must go.
-                let full = kept.len() > self.limit;
+                let full = kept.len() > self.terms.limit;
                 importances.push(if full {
                     rule.importance(view, token, kept)
                 } else {
@@ -231,10 +252,7 @@ fn check_under(
             let full = format!("{name}(sinks=2,recent=9{parameters})+f32{budget}@{limit}tok");
             let case = Case {
                 spec: &full,
-                sinks: 2,
-                recent: 9,
-                batch,
-                limit,
+                terms: Terms { sinks: 2, recent: 9, batch, limit },
                 same_in_all_heads: name == "tova",
                 rounding: 3e-4,
             };
@@ -260,12 +278,40 @@ fn critical() {
         let budget = format!("+critical(interval={interval})");
         check_under("h2o", ",decay=0.9", &budget, interval, &rule);
     }
+    assert!(
+        "h2o+critical+ada@25%".parse::<Spec>().is_ok() && "h2o+critical+pyramid@25%".parse::<Spec>().is_ok()
+    );
     let error = |spec: &str, shape: CacheShape| {
         Cache::new(shape, &spec.parse().unwrap(), SEED).err().unwrap().to_string()
     };
     assert!(error("window+critical@64tok", shape(64, true)).contains("`h2o`, `snapkv` or `expected`"));
     let blind = CacheShape { output: None, ..shape(64, true) };
     assert!(error("h2o+critical@64tok", blind).contains("output projection, which was not given"));
+}
+
+/// When most of a chunk goes at once the rule is the same: half of what stays by attention, the other half by its product
+/// with the norm, none by position.
+#[test]
+fn critical_when_three_quarters_of_a_chunk_go() {
+    let (shape, tokens) = (shape(64, true), 240);
+    let stream = recurring(&shape, tokens, 11);
+    let terms = Terms { sinks: 2, recent: 9, batch: 1, limit: 60 };
+    let spec: Spec = "h2o(decay=1,sinks=2,recent=9)+f32+critical(interval=1)@60tok".parse().unwrap();
+    let mut cache = Cache::new(shape.clone(), &spec, SEED).unwrap();
+    stream.run(&mut cache, &ThreadPool::new(2), 0, tokens, tokens);
+    for kv_head in 0..2 {
+        let view = View { stream: &stream, kv_head, terms };
+        let mut rule = formulas::Critical::new(formulas::HeavyHitters::new(1.0), &view);
+        let all: Vec<usize> = (0..tokens).collect();
+        for token in 0..tokens {
+            rule.see(&view, token, &all[..=token], &view.mass(token, &all[..=token]));
+        }
+        let importance = rule.importance(&view, tokens - 1, &all);
+        let gone =
+            Case { spec: "", terms, same_in_all_heads: false, rounding: 0.0 }.victims(&all, &importance);
+        let want: Vec<usize> = all.into_iter().filter(|position| !gone.contains(position)).collect();
+        assert_eq!(cache.positions(0, kv_head), want, "head {kv_head}");
+    }
 }
 
 #[test]
@@ -373,8 +419,12 @@ fn window_and_random() {
 fn check_plain(keep: &str, recent: usize, rule: &dyn Fn(&View<'_>) -> Box<dyn Rule>) {
     let stream = Stream::new(&shape(64, true), 330, 7);
     let spec = format!("{keep}+f32@60tok");
-    let case =
-        Case { spec: &spec, sinks: 2, recent, batch: 1, limit: 60, same_in_all_heads: false, rounding: 0.0 };
+    let case = Case {
+        spec: &spec,
+        terms: Terms { sinks: 2, recent, batch: 1, limit: 60 },
+        same_in_all_heads: false,
+        rounding: 0.0,
+    };
     case.follow(&stream, rule);
 }
 

@@ -1,6 +1,7 @@
 //! What a keep sees of the tokens it judges.
 
-use crate::head::{Chunk, Env};
+use super::NewTokens;
+use crate::format::Env;
 use crate::page::{PAGE, Page};
 use sketchkv_kernels::attention::Queries;
 use sketchkv_kernels::attention::layout::STRIP;
@@ -21,19 +22,19 @@ pub struct Candidates<'a> {
 /// Where the keys and values of candidates lie.
 enum Vectors<'a> {
     Slots { pages: &'a [Arc<Page>], env: Env<'a> },
-    Rows { chunk: Chunk<'a>, env: Env<'a> },
+    New { tokens: NewTokens<'a>, level: Level },
 }
 
 impl<'a> Candidates<'a> {
     /// The tokens on their way in.
-    pub(crate) fn rows(
-        chunk: Chunk<'a>,
+    pub(crate) fn new_tokens(
+        tokens: NewTokens<'a>,
         positions: &'a [u32],
         state: &'a mut [u32],
         mass: &'a [f32],
-        env: Env<'a>,
+        level: Level,
     ) -> Self {
-        Candidates { positions, state, mass, vectors: Vectors::Rows { chunk, env } }
+        Candidates { positions, state, mass, vectors: Vectors::New { tokens, level } }
     }
 
     /// Tokens in slots.
@@ -57,14 +58,14 @@ impl<'a> Candidates<'a> {
         self.positions.is_empty()
     }
 
-    /// The products of every key with some queries: `queries` is `[query][head_dim]`, `out` `[query][candidate]`.
+    /// The products of every key with some queries: `queries` is `[query][key_dim]`, `out` `[query][candidate]`.
     ///
     /// Keys in codes are multiplied as attention multiplies them, with queries rounded to 8 bits.
     pub fn dot(&self, queries: &[f32], out: &mut [f32]) {
         let n = self.len();
         match &self.vectors {
             Vectors::Slots { pages, env } => {
-                let (d, dim) = (env.format.head_dim, env.format.dim);
+                let (d, dim) = (env.format.keys.width, env.format.keys.dim);
                 let mut turned = vec![0.0; queries.len() / d * dim];
                 for (query, turned) in queries.chunks_exact(d).zip(turned.chunks_exact_mut(dim)) {
                     env.format.keys.turn(query, turned);
@@ -76,22 +77,24 @@ impl<'a> Candidates<'a> {
                     page.scores(env.level, env.format, &queries, 0..page.strips(), &[], out, n);
                 }
             }
-            Vectors::Rows { chunk, .. } => {
-                for (query, out) in queries.chunks_exact(chunk.head_dim).zip(out.chunks_exact_mut(n)) {
+            Vectors::New { tokens, .. } if n > 0 => {
+                let d = tokens.key(0).len();
+                for (query, out) in queries.chunks_exact(d).zip(out.chunks_exact_mut(n)) {
                     for (token, out) in out.iter_mut().enumerate() {
-                        *out = chunk.key(token).iter().zip(query).map(|(k, q)| k * q).sum();
+                        *out = tokens.key(token).iter().zip(query).map(|(k, q)| k * q).sum();
                     }
                 }
             }
+            Vectors::New { .. } => {}
         }
     }
 
-    /// Calls `f(first, keys)` for every candidate's key in runs of up to four strips: `keys` is `[strip][head_dim][16]`,
+    /// Calls `f(first, keys)` for every candidate's key in runs of up to four strips: `keys` is `[strip][key_dim][16]`,
     /// decoded and turned back, and belongs to the candidates from `first` on; a last strip may reach beyond them.
     pub fn for_each_tile(&self, mut f: impl FnMut(usize, &[f32])) {
         match &self.vectors {
             Vectors::Slots { pages, env } => {
-                let (d, dim) = (env.format.head_dim, env.format.dim);
+                let (d, dim) = (env.format.keys.width, env.format.keys.dim);
                 let mut tile = vec![0.0; PAGE * dim];
                 let mut key = vec![0.0; dim];
                 for (index, page) in pages.iter().enumerate() {
@@ -115,8 +118,8 @@ impl<'a> Candidates<'a> {
                     f(index * PAGE, &tile[..page.strips() * d * STRIP]);
                 }
             }
-            Vectors::Rows { chunk, .. } => {
-                let d = chunk.head_dim;
+            Vectors::New { tokens: new, .. } => {
+                let d = new.key(0).len();
                 let mut tile = vec![0.0; PAGE * d];
                 for first in (0..self.len()).step_by(PAGE) {
                     let tokens = PAGE.min(self.len() - first);
@@ -124,7 +127,7 @@ impl<'a> Candidates<'a> {
                     tile.fill(0.0);
                     for token in 0..tokens {
                         let strip = &mut tile[token / STRIP * d * STRIP..];
-                        for (i, &x) in chunk.key(first + token).iter().enumerate() {
+                        for (i, &x) in new.key(first + token).iter().enumerate() {
                             strip[i * STRIP + token % STRIP] = x;
                         }
                     }
@@ -137,33 +140,34 @@ impl<'a> Candidates<'a> {
     /// What the kernels run on.
     pub fn level(&self) -> Level {
         match &self.vectors {
-            Vectors::Slots { env, .. } | Vectors::Rows { env, .. } => env.level,
+            Vectors::Slots { env, .. } => env.level,
+            Vectors::New { level, .. } => *level,
         }
     }
 
-    /// The key of a candidate, `[head_dim]`.
+    /// The key of a candidate, `[key_dim]`.
     pub fn key(&self, candidate: usize, out: &mut [f32]) {
         match &self.vectors {
             Vectors::Slots { pages, env } => {
-                let mut key = vec![0.0; env.format.dim];
+                let mut key = vec![0.0; env.format.keys.dim];
                 pages[candidate / PAGE].key(env.format, candidate % PAGE, &mut key);
                 env.format.keys.turn_back(&mut key);
                 out.copy_from_slice(&key[..out.len()]);
             }
-            Vectors::Rows { chunk, .. } => out.copy_from_slice(chunk.key(candidate)),
+            Vectors::New { tokens, .. } => out.copy_from_slice(tokens.key(candidate)),
         }
     }
 
-    /// The value of a candidate, `[head_dim]`.
+    /// The value of a candidate, `[value_dim]`.
     pub fn value(&self, candidate: usize, out: &mut [f32]) {
         match &self.vectors {
             Vectors::Slots { pages, env } => {
-                let mut value = vec![0.0; env.format.dim];
+                let mut value = vec![0.0; env.format.values.dim];
                 pages[candidate / PAGE].value(env.format, candidate % PAGE, &mut value);
                 env.format.values.turn_back(&mut value);
                 out.copy_from_slice(&value[..out.len()]);
             }
-            Vectors::Rows { chunk, .. } => out.copy_from_slice(chunk.value(candidate)),
+            Vectors::New { tokens, .. } => out.copy_from_slice(tokens.value(candidate)),
         }
     }
 }

@@ -1,0 +1,246 @@
+//! Several tokens: each task decodes the pages into f32 and multiplies a block of queries with them: scores of the pages
+//! and the chunk, softmax of whole rows, sums of values.
+
+use super::{Attend, floats, next};
+use crate::context::{EMPTY, Partial};
+use crate::head::{Head, Trace};
+use crate::page::PAGE;
+use sketchkv_kernels::attention::layout::STRIP;
+use sketchkv_kernels::attention::{add_scaled, dense_scores, dense_values, exponentials, maximum};
+use sketchkv_kernels::{for_each_mut, for_each_pair_mut};
+use std::sync::Mutex;
+
+/// Bytes of scores that one task keeps, so that they stay in the second-level cache.
+const TASK_SCORES: usize = 512 << 10;
+
+/// Buffers of this path.
+#[derive(Default)]
+pub(crate) struct ChunkScratch {
+    /// Of each KV head, the keys of the chunk, `[strip][key_dim][16]`.
+    keys: Vec<Vec<f32>>,
+    tasks: Vec<BlockTask>,
+    tiles: Mutex<Vec<Tiles>>,
+}
+
+impl ChunkScratch {
+    pub(crate) fn bytes(&self) -> usize {
+        let keys: usize = self.keys.iter().map(|keys| floats(&[keys])).sum();
+        let tasks: usize = self.tasks.iter().map(|task| floats(&[&task.out, &task.mass])).sum();
+        let tiles = self.tiles.lock().map_or(0, |tiles| tiles.iter().map(Tiles::bytes).sum());
+        keys + tasks + tiles
+    }
+}
+
+/// Some tokens of a chunk for one head: all their queries over everything.
+#[derive(Default)]
+struct BlockTask {
+    head: usize,
+    first: usize,
+    tokens: usize,
+    /// `[token][query][value_dim]`
+    out: Vec<f32>,
+    /// Attention weight per slot, then per token of the chunk.
+    mass: Vec<f32>,
+}
+
+/// Large buffers of a running [`BlockTask`].
+#[derive(Default)]
+struct Tiles {
+    /// A page's keys or values in f32.
+    page: Vec<f32>,
+    scores: Vec<f32>,
+    scaled: Vec<f32>,
+    turned: Vec<f32>,
+    acc: Vec<f32>,
+    partial: Partial,
+}
+
+impl Tiles {
+    fn bytes(&self) -> usize {
+        let Partial { max, sum, acc } = &self.partial;
+        floats(&[&self.page, &self.scores, &self.scaled, &self.turned, &self.acc, max, sum, acc])
+    }
+}
+
+impl Attend<'_> {
+    /// See the module.
+    pub(super) fn chunk(
+        &self,
+        heads: &[Head],
+        scratch: &mut ChunkScratch,
+        traces: &mut [Trace],
+        out: &mut [f32],
+    ) {
+        let ChunkScratch { keys, tasks, tiles } = scratch;
+        let tiles = &*tiles;
+        if keys.len() < heads.len() {
+            keys.resize_with(heads.len(), Vec::new);
+        }
+        for_each_pair_mut(self.pool, &mut keys[..heads.len()], traces, |h, keys, trace| {
+            self.transpose(h, keys);
+            trace.digest.clear();
+            heads[h].keep.digest(&self.queries(h), &mut trace.digest);
+        });
+        let mut count = 0;
+        for (h, head) in heads.iter().enumerate() {
+            let row = 4 * (head.slots.len() + self.tokens.next_multiple_of(STRIP));
+            let block = (TASK_SCORES / row / self.group()).clamp(4, 32);
+            for first in (0..self.tokens).step_by(block) {
+                let task = next(tasks, &mut count);
+                (task.head, task.first, task.tokens) = (h, first, block.min(self.tokens - first));
+            }
+        }
+        let tasks = &mut tasks[..count];
+        {
+            let keys = &*keys;
+            for_each_mut(self.pool, tasks, |_, task| {
+                let mut mine = tiles.lock().ok().and_then(|mut all| all.pop()).unwrap_or_default();
+                self.block(task, &heads[task.head], &keys[task.head], &mut mine);
+                if let Ok(mut all) = tiles.lock() {
+                    all.push(mine);
+                }
+            });
+        }
+        let tasks = &*tasks;
+        for_each_mut(self.pool, traces, |h, trace| {
+            trace.mass.clear();
+            for task in tasks.iter().filter(|task| task.head == h) {
+                if trace.mass.is_empty() {
+                    trace.mass.extend_from_slice(&task.mass);
+                } else {
+                    add_scaled(self.env.level, &mut trace.mass, 1.0, &task.mass);
+                }
+            }
+        });
+        let group = self.group() * self.shape.value_dim;
+        for task in tasks {
+            for (token, own) in task.out.chunks_exact(group).enumerate() {
+                let at = (task.first + token) * heads.len() + task.head;
+                out[at * group..][..group].copy_from_slice(own);
+            }
+        }
+    }
+
+    /// The chunk's own keys, dimension-major.
+    fn transpose(&self, h: usize, keys: &mut Vec<f32>) {
+        let (chunk, d) = (self.tokens(h), self.shape.key_dim);
+        keys.clear();
+        keys.resize(chunk.count.div_ceil(STRIP) * d * STRIP, 0.0);
+        for token in 0..chunk.count {
+            let strip = &mut keys[token / STRIP * d * STRIP..][..d * STRIP];
+            for (dim, &x) in chunk.key(token).iter().enumerate() {
+                strip[dim * STRIP + token % STRIP] = x;
+            }
+        }
+    }
+
+    fn block(&self, task: &mut BlockTask, head: &Head, chunk_keys: &[f32], tiles: &mut Tiles) {
+        let rows = task.tokens * self.group();
+        let stride = head.slots.len() + self.tokens.next_multiple_of(STRIP);
+        self.scores(task, head, chunk_keys, tiles, stride);
+        // The tail enters as further tokens would: a maximum, a sum and a weighted sum of values.
+        tiles.partial.reset(rows, self.shape.value_dim);
+        if let Some(tail) = &head.tail {
+            tail.attend(&tiles.scaled, &mut tiles.partial);
+        }
+        self.softmax(task, head, tiles, stride);
+        self.values(task, head, tiles, stride);
+    }
+
+    /// Scores of the task's queries: pages, then the chunk up to each token itself, `[row][stride]`.
+    fn scores(&self, task: &BlockTask, head: &Head, chunk_keys: &[f32], tiles: &mut Tiles, stride: usize) {
+        let (env, format, slots) = (self.env, self.format(), head.slots.len());
+        let (d, dim) = (format.keys.width, format.keys.dim);
+        let Tiles { page: tile, scores, scaled, turned, .. } = tiles;
+        scaled.clear();
+        (task.first..task.first + task.tokens).for_each(|token| self.scale(task.head, token, scaled));
+        self.turn(scaled, turned);
+        scores.resize(task.tokens * self.group() * stride, 0.0);
+        tile.resize(PAGE * dim.max(format.values.dim), 0.0);
+        for (index, page) in head.slots.pages().iter().enumerate() {
+            page.decode_keys(env.level, format, tile);
+            let keys = &tile[..page.strips() * dim * STRIP];
+            dense_scores(env.level, dim, turned, keys, &mut scores[index * PAGE..], stride);
+        }
+        // Keys of the chunk beyond the last token of this block are not visible to it.
+        let visible = (task.first + task.tokens).next_multiple_of(STRIP);
+        dense_scores(env.level, d, scaled, &chunk_keys[..visible * d], &mut scores[slots..], stride);
+    }
+
+    /// Softmax of each row over what its token sees; the weights that the keep asks for go into the task's mass.
+    fn softmax(&self, task: &mut BlockTask, head: &Head, tiles: &mut Tiles, stride: usize) {
+        let (level, slots, group) = (self.env.level, head.slots.len(), self.group());
+        let Tiles { scores, partial, .. } = tiles;
+        let d = self.shape.value_dim;
+        let feedback = head.feedback();
+        task.mass.clear();
+        if feedback.is_some() {
+            task.mass.resize(slots + self.tokens, 0.0);
+        }
+        for (row, scores) in scores.chunks_exact_mut(stride).take(task.tokens * group).enumerate() {
+            let token = task.first + row / group;
+            let seen = slots + token + 1;
+            self.softcap().apply(&mut scores[..seen]);
+            self.hide(token, head.slots.positions(), &mut scores[..seen]);
+            let max = maximum(level, &scores[..seen]).max(partial.max[row]);
+            let sum = exponentials(level, &mut scores[..seen], max);
+            scores[seen..].fill(0.0);
+            let scale = (partial.max[row] - max).exp();
+            let norm = 1.0 / (sum + partial.sum[row] * scale);
+            scores[..seen].iter_mut().for_each(|p| *p *= norm);
+            partial.acc[row * d..][..d].iter_mut().for_each(|x| *x *= scale * norm);
+            if let Some(decay) = feedback {
+                // 0 to the power 0 is 1: with no memory, the newest query alone counts.
+                let weight = decay.powi((self.tokens - 1 - token) as i32) / group as f32;
+                if weight > 0.0 {
+                    add_scaled(level, &mut task.mass, weight, &scores[..slots + self.tokens]);
+                }
+            }
+        }
+    }
+
+    /// Takes out what a token of the chunk does not see: slots without a token, and what its window has left behind.
+    fn hide(&self, token: usize, positions: &[u32], scores: &mut [f32]) {
+        let (old, new) = scores.split_at_mut(positions.len());
+        let first = self.shape.window.map_or(0, |window| (self.position + token + 1).saturating_sub(window));
+        for (score, &position) in old.iter_mut().zip(positions) {
+            if position == EMPTY || (position as usize) < first {
+                *score = f32::NEG_INFINITY;
+            }
+        }
+        new[..first.saturating_sub(self.position)].fill(f32::NEG_INFINITY);
+    }
+
+    /// Sums of values: pages in the space of their codes, turned back; then the chunk and the tail.
+    fn values(&self, task: &mut BlockTask, head: &Head, tiles: &mut Tiles, stride: usize) {
+        let (level, values, slots) = (self.env.level, &self.format().values, head.slots.len());
+        let (d, dim) = (values.width, values.dim);
+        let Tiles { page: tile, scores, acc, partial, .. } = tiles;
+        acc.clear();
+        acc.resize(task.tokens * self.group() * dim, 0.0);
+        for (index, page) in head.slots.pages().iter().enumerate() {
+            page.decode_values(level, self.format(), tile);
+            let count = page.strips() * STRIP;
+            dense_values(level, dim, &scores[index * PAGE..], stride, tile, dim, count, acc);
+        }
+        for acc in acc.chunks_exact_mut(dim) {
+            values.turn_back(acc);
+        }
+        task.out.clear();
+        for (acc, tail) in acc.chunks_exact(dim).zip(partial.acc.chunks_exact(d)) {
+            task.out.extend(acc.iter().zip(tail).map(|(a, t)| a + t));
+        }
+        let chunk = self.tokens(task.head);
+        let (rows, value_stride) = chunk.values_strided();
+        let seen = task.first + task.tokens;
+        if d.is_multiple_of(16) {
+            dense_values(level, d, &scores[slots..], stride, rows, value_stride, seen, &mut task.out);
+        } else {
+            for (row, out) in task.out.chunks_exact_mut(d).enumerate() {
+                for (token, weight) in scores[row * stride + slots..][..seen].iter().enumerate() {
+                    add_scaled(level, out, *weight, chunk.value(token));
+                }
+            }
+        }
+    }
+}

@@ -1,0 +1,116 @@
+//! Attention of one layer over everything the cache remembers and the chunk itself. Nothing of the cache changes.
+
+mod choose;
+mod chunk;
+mod step;
+
+pub(crate) use chunk::ChunkScratch;
+pub(crate) use step::StepScratch;
+
+use crate::LayerShape;
+use crate::context::{GroupQueries, NewTokens, Softcap};
+use crate::format::{Env, Format};
+use crate::head::{Head, Trace};
+use crate::profile::{Part, Stopwatch};
+use sketchkv_kernels::ThreadPool;
+
+/// The attention of one chunk of one sequence in one layer.
+pub(crate) struct Attend<'a> {
+    pub(crate) shape: &'a LayerShape,
+    pub(crate) env: Env<'a>,
+    pub(crate) pool: &'a ThreadPool,
+    /// `[token][head][key_dim]`, rotated, unscaled.
+    pub(crate) q: &'a [f32],
+    /// `[token][kv_head][key_dim]`, rotated.
+    pub(crate) keys: &'a [f32],
+    /// `[token][kv_head][value_dim]`
+    pub(crate) values: &'a [f32],
+    /// How many tokens.
+    pub(crate) tokens: usize,
+    /// Position of the first.
+    pub(crate) position: usize,
+}
+
+/// Buffers of attention, of one path each; none of it lives beyond a call, so it is no part of a ledger.
+#[derive(Default)]
+pub(crate) struct Scratch {
+    pub(crate) step: StepScratch,
+    pub(crate) chunk: ChunkScratch,
+}
+
+impl Scratch {
+    pub(crate) fn bytes(&self) -> usize {
+        self.step.bytes() + self.chunk.bytes()
+    }
+}
+
+impl<'a> Attend<'a> {
+    fn format(&self) -> &'a Format {
+        self.env.format
+    }
+
+    fn group(&self) -> usize {
+        self.shape.group()
+    }
+
+    fn softcap(&self) -> Softcap {
+        Softcap(self.shape.softcap)
+    }
+
+    /// The queries that a KV head answers.
+    pub(crate) fn queries(&self, kv_head: usize) -> GroupQueries<'a> {
+        let len = self.group() * self.shape.key_dim;
+        GroupQueries::new(self.q, self.shape.kv_heads, kv_head, len, self.position)
+    }
+
+    /// The keys and values of the chunk that belong to a KV head.
+    pub(crate) fn tokens(&self, kv_head: usize) -> NewTokens<'a> {
+        let place = (self.shape.kv_heads, kv_head);
+        NewTokens::new(self.keys, self.values, place, self.tokens, self.position)
+    }
+
+    /// Writes the attention output, `[token][head][value_dim]`, and leaves of each head what admission will ask for.
+    pub(crate) fn run(
+        &self,
+        heads: &[Head],
+        scratch: &mut Scratch,
+        traces: &mut [Trace],
+        out: &mut [f32],
+        watch: &mut Stopwatch,
+    ) {
+        if self.tokens == 1 {
+            self.step(heads, &mut scratch.step, traces, out, watch);
+        } else {
+            self.chunk(heads, &mut scratch.chunk, traces, out);
+        }
+        watch.lap(Part::Attention);
+    }
+
+    /// Adds `scale`·queries of one token to `scaled`, `[query][key_dim]`.
+    fn scale(&self, kv_head: usize, token: usize, scaled: &mut Vec<f32>) {
+        scaled.extend(self.queries(kv_head).token(token).iter().map(|q| q * self.shape.scale));
+    }
+
+    /// Turns scaled queries into the space of the key codes, `[query][dim]`.
+    fn turn(&self, scaled: &[f32], turned: &mut Vec<f32>) {
+        let keys = &self.format().keys;
+        turned.resize(scaled.len() / keys.width * keys.dim, 0.0);
+        for (q, turned) in scaled.chunks_exact(keys.width).zip(turned.chunks_exact_mut(keys.dim)) {
+            keys.turn(q, turned);
+        }
+    }
+}
+
+/// The next of `count` tasks in use: one of an earlier call, whose buffers serve again, or a new one.
+fn next<'t, T: Default>(tasks: &'t mut Vec<T>, count: &mut usize) -> &'t mut T {
+    if tasks.len() == *count {
+        tasks.push(T::default());
+    }
+    *count += 1;
+    &mut tasks[*count - 1]
+}
+
+/// Heap bytes of buffers of floats.
+fn floats(buffers: &[&Vec<f32>]) -> usize {
+    buffers.iter().map(|buffer| buffer.capacity() * size_of::<f32>()).sum()
+}

@@ -1,0 +1,103 @@
+//! The tokens of a forward pass, as one KV head sees them.
+
+/// The queries of a chunk that one KV head answers.
+#[derive(Clone, Copy)]
+pub struct GroupQueries<'a> {
+    q: &'a [f32],
+    stride: usize,
+    offset: usize,
+    len: usize,
+    tokens: usize,
+    position: usize,
+}
+
+impl<'a> GroupQueries<'a> {
+    /// Of KV head `kv_head` among `q`, `[token][head][key_dim]`; a group of heads is `len` numbers, the first token is at
+    /// `position`.
+    pub(crate) fn new(q: &'a [f32], kv_heads: usize, kv_head: usize, len: usize, position: usize) -> Self {
+        let stride = kv_heads * len;
+        GroupQueries { q, stride, offset: kv_head * len, len, tokens: q.len() / stride, position }
+    }
+
+    /// The queries of one token of the chunk, `[query][key_dim]`, rotated, unscaled.
+    pub fn token(&self, token: usize) -> &'a [f32] {
+        &self.q[token * self.stride + self.offset..][..self.len]
+    }
+
+    /// Number of tokens in the chunk, at least one.
+    pub fn tokens(&self) -> usize {
+        self.tokens
+    }
+
+    /// Position of the first of them.
+    pub fn position(&self) -> usize {
+        self.position
+    }
+}
+
+/// The keys and values of a chunk, as one KV head sees them.
+#[derive(Clone, Copy)]
+pub(crate) struct NewTokens<'a> {
+    keys: &'a [f32],
+    values: &'a [f32],
+    kv_heads: usize,
+    kv_head: usize,
+    key_dim: usize,
+    value_dim: usize,
+    /// How many there are.
+    pub(crate) count: usize,
+    /// Position of the first.
+    pub(crate) position: usize,
+}
+
+impl<'a> NewTokens<'a> {
+    /// Keys are `[token][kv_head][key_dim]`, values `[token][kv_head][value_dim]`; the first token is at `position`.
+    pub(crate) fn new(
+        keys: &'a [f32],
+        values: &'a [f32],
+        (kv_heads, kv_head): (usize, usize),
+        count: usize,
+        position: usize,
+    ) -> Self {
+        let width = |all: &[f32]| all.len() / (kv_heads * count);
+        NewTokens {
+            keys,
+            values,
+            kv_heads,
+            kv_head,
+            key_dim: width(keys),
+            value_dim: width(values),
+            count,
+            position,
+        }
+    }
+
+    /// Those from number `first` on.
+    pub(crate) fn after(self, first: usize) -> Self {
+        NewTokens {
+            keys: &self.keys[first * self.kv_heads * self.key_dim..],
+            values: &self.values[first * self.kv_heads * self.value_dim..],
+            count: self.count - first,
+            position: self.position + first,
+            ..self
+        }
+    }
+
+    pub(crate) fn key(&self, token: usize) -> &'a [f32] {
+        &self.keys[(token * self.kv_heads + self.kv_head) * self.key_dim..][..self.key_dim]
+    }
+
+    pub(crate) fn value(&self, token: usize) -> &'a [f32] {
+        &self.values[(token * self.kv_heads + self.kv_head) * self.value_dim..][..self.value_dim]
+    }
+
+    /// All values from this head's first on, and the distance from one token's to the next.
+    pub(crate) fn values_strided(&self) -> (&'a [f32], usize) {
+        (&self.values[self.kv_head * self.value_dim..], self.kv_heads * self.value_dim)
+    }
+
+    /// The position after the last of them.
+    pub(crate) fn end(&self) -> usize {
+        self.position + self.count
+    }
+}

@@ -1,0 +1,220 @@
+//! One forward pass of one sequence over all layers: begin, attend, finish.
+
+use crate::admit::{Admission, admit};
+use crate::attend::Attend;
+use crate::format::Env;
+use crate::head::Trace;
+use crate::probe::Attention;
+use crate::profile::{Part, Profile, Stopwatch};
+use crate::workspace::Draft;
+use crate::{AttentionWorkspace, Cache, CacheError, LayerShape};
+use sketchkv_kernels::{ThreadPool, cpu, for_each_pair_mut};
+
+/// A pass that has begun.
+///
+/// Every layer attends through it, in order; [`Pass::finish`] commits what they saw. Until then nothing of the cache
+/// changes, so a pass that is dropped has never been.
+#[must_use = "a pass that is not finished leaves no trace"]
+pub struct Pass<'c> {
+    cache: &'c mut Cache,
+    draft: Draft,
+    tokens: usize,
+    /// Layers that have attended.
+    attended: usize,
+}
+
+impl Cache {
+    /// Begins a forward pass over the next `tokens` tokens.
+    ///
+    /// # Errors
+    /// When there are no tokens or too many, or a pass over this cache was torn apart while it committed.
+    pub fn begin(
+        &mut self,
+        tokens: usize,
+        workspace: &mut AttentionWorkspace,
+    ) -> Result<Pass<'_>, CacheError> {
+        if self.torn {
+            return Err(CacheError::Torn { spec: self.spec.to_string(), position: self.position });
+        }
+        if tokens == 0 || tokens > u32::MAX as usize - 1 - self.position {
+            return Err(CacheError::Argument(format!(
+                "a pass of {tokens} tokens at position {}: at least 1, and no position beyond 2^32 - 2",
+                self.position
+            )));
+        }
+        let draft = workspace.draft(self.layers.len());
+        Ok(Pass { cache: self, draft, tokens, attended: 0 })
+    }
+}
+
+impl Pass<'_> {
+    /// Position of the first token of the pass.
+    pub fn position(&self) -> usize {
+        self.cache.position
+    }
+
+    /// How many tokens it is over.
+    pub fn tokens(&self) -> usize {
+        self.tokens
+    }
+
+    /// Causal attention of the tokens over everything the cache remembers of this layer, and over each other.
+    ///
+    /// `q` is `[token][head][key_dim]`, `k` `[token][kv_head][key_dim]`, `v` `[token][kv_head][value_dim]`, `out`
+    /// `[token][head][value_dim]`; q and k are rotated. The layer's scale is applied here.
+    ///
+    /// # Errors
+    /// When a layer is skipped or comes twice, a slice has another length, a number is not finite, or one does not fit the
+    /// store. The cache is as it was before the pass.
+    pub fn attend(
+        &mut self,
+        layer: usize,
+        pool: &ThreadPool,
+        workspace: &mut AttentionWorkspace,
+        q: &[f32],
+        k: &[f32],
+        v: &[f32],
+        out: &mut [f32],
+    ) -> Result<(), CacheError> {
+        if layer != self.attended || layer >= self.cache.layers.len() {
+            return Err(CacheError::Argument(format!(
+                "layer {layer} attends where it is the turn of layer {} of {}",
+                self.attended,
+                self.cache.layers.len()
+            )));
+        }
+        let common = self.cache.common.clone();
+        let (shape, format) = (&self.cache.shape.layers[layer], &*common.formats[layer]);
+        check_lengths(shape, layer, self.tokens, [q, k, v, out])?;
+        let at = Place { cache: self.cache, layer, tokens: self.tokens };
+        at.check("queries", q, f32::MAX)?;
+        at.check("keys", k, format.keys.largest())?;
+        at.check("values", v, format.values.largest())?;
+        let draft = &mut self.draft.layers[layer];
+        draft.keys.clear();
+        draft.keys.extend_from_slice(k);
+        draft.values.clear();
+        draft.values.extend_from_slice(v);
+        draft.traces.resize_with(shape.kv_heads, Trace::default);
+        let env = Env { format, level: cpu::level() };
+        let (tokens, position) = (self.tokens, self.cache.position);
+        let attend = Attend { shape, env, pool, q, keys: k, values: v, tokens, position };
+        let mut watch = Stopwatch::start(self.cache.profile.is_some());
+        let heads = &self.cache.layers[layer];
+        attend.run(heads, &mut workspace.scratch, &mut draft.traces, out, &mut watch);
+        at.check("attention output", out, f32::MAX)?;
+        if let Some(all) = self.cache.attention.as_mut().filter(|_| tokens == 1) {
+            all[layer] = Attention::of_step(&attend, heads, &workspace.scratch.step);
+        }
+        if let Some(profile) = &mut self.cache.profile {
+            **profile += watch.stop();
+        }
+        self.attended += 1;
+        Ok(())
+    }
+
+    /// Commits the pass: the keeps learn what was attended to, what the cap asks for goes, the tokens are stored, and the
+    /// position advances.
+    ///
+    /// # Errors
+    /// When not all layers have attended; the cache is as it was before the pass.
+    pub fn finish(self, pool: &ThreadPool, workspace: &mut AttentionWorkspace) -> Result<(), CacheError> {
+        let Pass { cache, mut draft, tokens, attended } = self;
+        if attended < cache.layers.len() {
+            return Err(CacheError::Argument(format!(
+                "the pass is over after {attended} of {} layers: let every layer attend",
+                cache.layers.len()
+            )));
+        }
+        let (position, level, timed) = (cache.position, cpu::level(), cache.profile.is_some());
+        let common = &*cache.common;
+        common.allotment.limits(&cache.shape, position + tokens, &mut workspace.limits);
+        let (limits, admissions) = (&workspace.limits, &workspace.admissions);
+        let shapes = &cache.shape.layers;
+        let mut watch = Stopwatch::start(timed);
+        cache.torn = true;
+        for_each_pair_mut(pool, &mut cache.layers, &mut draft.layers, |layer, heads, draft| {
+            let admission = Admission {
+                env: Env { format: &common.formats[layer], level },
+                layer,
+                choosing: common.choosing,
+                refine: common.refine.as_deref(),
+                limit: limits[layer],
+                visible: shapes[layer].visible(usize::MAX),
+                keys: &draft.keys,
+                values: &draft.values,
+                tokens,
+                position,
+                traces: &draft.traces,
+            };
+            let mut watch = Stopwatch::start(timed);
+            let mut scratch = admissions.lock().ok().and_then(|mut all| all.pop()).unwrap_or_default();
+            admit(&admission, heads, &mut scratch, &mut watch);
+            if let Ok(mut all) = admissions.lock() {
+                all.push(scratch);
+            }
+            draft.times = watch.stop();
+        });
+        cache.torn = false;
+        cache.position += tokens;
+        watch.lap_shared(draft.layers.iter().map(|layer| layer.times), Part::Store);
+        if let Some(profile) = &mut cache.profile {
+            let seen: Profile = watch.stop();
+            **profile += seen;
+        }
+        workspace.give_back(draft);
+        Ok(())
+    }
+}
+
+fn check_lengths(
+    shape: &LayerShape,
+    layer: usize,
+    tokens: usize,
+    [q, k, v, out]: [&[f32]; 4],
+) -> Result<(), CacheError> {
+    let expected = [
+        ("queries", q.len(), shape.heads * shape.key_dim),
+        ("keys", k.len(), shape.kv_heads * shape.key_dim),
+        ("values", v.len(), shape.kv_heads * shape.value_dim),
+        ("outputs", out.len(), shape.heads * shape.value_dim),
+    ];
+    for (what, found, row) in expected {
+        if found != tokens * row {
+            return Err(CacheError::Argument(format!(
+                "layer {layer} got {found} numbers as {what} where {tokens} tokens take {}",
+                tokens * row
+            )));
+        }
+    }
+    Ok(())
+}
+
+/// Where numbers are looked at.
+#[derive(Clone, Copy)]
+struct Place<'a> {
+    cache: &'a Cache,
+    layer: usize,
+    tokens: usize,
+}
+
+impl Place<'_> {
+    /// That all numbers, `[token]` of equal rows, are finite and none is larger than `most`.
+    fn check(self, what: &'static str, x: &[f32], most: f32) -> Result<(), CacheError> {
+        // The bits of magnitudes are in the order of the magnitudes, infinity and NaN beyond all others.
+        let magnitude = |x: &f32| x.to_bits() & 0x7fff_ffff;
+        let largest = x.iter().map(magnitude).fold(0, u32::max);
+        if largest <= most.to_bits() {
+            return Ok(());
+        }
+        let first = x.iter().position(|x| magnitude(x) > most.to_bits()).unwrap_or(0);
+        let (spec, layer) = (self.cache.spec.to_string(), self.layer);
+        let position = self.cache.position + first * self.tokens / x.len();
+        let largest = f32::from_bits(largest);
+        Err(if largest.is_finite() {
+            CacheError::OutOfRange { spec, layer, position, what, largest, most }
+        } else {
+            CacheError::NotFinite { spec, layer, position, what }
+        })
+    }
+}

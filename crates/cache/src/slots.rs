@@ -1,0 +1,404 @@
+//! The slots of one KV head: its pages, and who lives in them.
+
+use crate::context::{EMPTY, Neighbours};
+use crate::format::{Env, Format};
+use crate::page::{PAGE, PAGE_STRIPS, Page};
+use crate::read::{Read, Written};
+use sketchkv_kernels::attention::layout::STRIP;
+use std::mem::size_of;
+use std::sync::Arc;
+
+/// What an [`Arc`] allocates beside its content: two counts.
+const ARC_COUNTS: usize = 2 * size_of::<usize>();
+
+/// See the module.
+pub(crate) struct Slots {
+    pages: Vec<Arc<Page>>,
+    /// One bit per slot of each page: whether it holds a token.
+    live: Vec<u64>,
+    /// `[slot]`
+    positions: Vec<u32>,
+    /// State of the keep, `[slot][words]`.
+    pub(crate) state: Vec<u32>,
+    /// Words of state a slot.
+    words: usize,
+    count: usize,
+    /// The index of those who do not read everything.
+    pub(crate) index: Option<Box<dyn Read>>,
+}
+
+impl Clone for Slots {
+    fn clone(&self) -> Self {
+        // `Vec::clone` allocates exactly what is used.
+        Slots {
+            pages: self.pages.clone(),
+            live: self.live.clone(),
+            positions: self.positions.clone(),
+            state: self.state.clone(),
+            index: self.index.as_ref().map(|index| index.clone_box()),
+            ..*self
+        }
+    }
+}
+
+/// Two buffers for one key and one value in the space of their codes.
+#[derive(Default)]
+pub(crate) struct Turned {
+    key: Vec<f32>,
+    value: Vec<f32>,
+}
+
+impl Turned {
+    pub(crate) fn bytes(&self) -> usize {
+        (self.key.capacity() + self.value.capacity()) * size_of::<f32>()
+    }
+}
+
+/// A token to be stored.
+pub(crate) struct Newcomer<'a> {
+    pub(crate) key: &'a [f32],
+    pub(crate) value: &'a [f32],
+    pub(crate) position: usize,
+    /// `[words]`
+    pub(crate) state: &'a [u32],
+}
+
+impl Slots {
+    pub(crate) fn new(words: usize, index: Option<Box<dyn Read>>) -> Self {
+        Slots { pages: vec![], live: vec![], positions: vec![], state: vec![], words, count: 0, index }
+    }
+
+    /// Tokens held.
+    pub(crate) fn count(&self) -> usize {
+        self.count
+    }
+
+    /// Slots allocated.
+    pub(crate) fn len(&self) -> usize {
+        self.positions.len()
+    }
+
+    pub(crate) fn pages(&self) -> &[Arc<Page>] {
+        &self.pages
+    }
+
+    pub(crate) fn live(&self) -> &[u64] {
+        &self.live
+    }
+
+    /// Positions of the slots; [`EMPTY`] where there is no token.
+    pub(crate) fn positions(&self) -> &[u32] {
+        &self.positions
+    }
+
+    /// Positions and pages of the slots, and the state that the keep has of them.
+    pub(crate) fn judged(&mut self) -> (&[u32], &[Arc<Page>], &mut [u32]) {
+        (&self.positions, &self.pages, &mut self.state)
+    }
+
+    /// Position and slot of every token held, by position.
+    pub(crate) fn in_order(&self) -> Vec<(usize, usize)> {
+        let mut live = self.staying_in(&self.live);
+        live.sort_unstable();
+        live
+    }
+
+    /// Position and slot of every token whose bit is set.
+    fn staying_in(&self, live: &[u64]) -> Vec<(usize, usize)> {
+        let held = |slot: usize| live[slot / PAGE] >> (slot % PAGE) & 1 == 1;
+        let positions = self.positions.iter().enumerate();
+        positions.filter(|(slot, _)| held(*slot)).map(|(slot, &position)| (position as usize, slot)).collect()
+    }
+
+    /// Takes slots that were saved.
+    pub(crate) fn restore(
+        &mut self,
+        pages: Vec<Arc<Page>>,
+        live: Vec<u64>,
+        positions: Vec<u32>,
+        state: Vec<u32>,
+    ) {
+        self.count = live.iter().map(|live| live.count_ones() as usize).sum();
+        (self.pages, self.live, self.positions, self.state) = (pages, live, positions, state);
+    }
+
+    /// Bytes of a slot beside its key and value: position and state.
+    fn beside(words: usize) -> usize {
+        size_of::<u32>() * (1 + words)
+    }
+
+    /// Bytes of a strip that is coded, with all that goes with its slots but an index.
+    pub(crate) fn strip_cost(format: &Format, words: usize) -> usize {
+        format.strip_bytes() + STRIP * Self::beside(words)
+    }
+
+    /// As [`Slots::strip_cost`] of an open strip.
+    pub(crate) fn open_strip_cost(format: &Format, words: usize) -> usize {
+        format.open_strip_bytes() + STRIP * Self::beside(words)
+    }
+
+    /// Bytes of a sealed page without its strips.
+    pub(crate) fn page_cost(format: &Format) -> usize {
+        ARC_COUNTS + size_of::<Page>() + size_of::<Arc<Page>>() + size_of::<u64>() + format.grid_bytes()
+    }
+
+    /// Heap bytes of pages and tables; the index with them.
+    pub(crate) fn bytes(&self) -> usize {
+        let pages: usize = self.pages.iter().map(|page| ARC_COUNTS + size_of::<Page>() + page.bytes()).sum();
+        pages
+            + self.pages.capacity() * size_of::<Arc<Page>>()
+            + self.live.capacity() * size_of::<u64>()
+            + (self.positions.capacity() + self.state.capacity()) * size_of::<u32>()
+            + self.index_bytes(self.len())
+    }
+
+    /// Heap bytes of the index of `slots` slots.
+    fn index_bytes(&self, slots: usize) -> usize {
+        self.index.as_ref().map_or(0, |index| index.bytes(slots))
+    }
+
+    /// Adds the slots that hold a token, and the tables, to a ledger.
+    pub(crate) fn enter(&self, format: &Format, ledger: &mut crate::Ledger) {
+        for (page, live) in self.pages.iter().zip(&self.live) {
+            page.enter(format, *live, ledger);
+        }
+        ledger.positions += self.count * size_of::<u32>();
+        ledger.scores += self.count * size_of::<u32>() * self.words;
+        ledger.codes += self.index_bytes(self.len());
+        ledger.tables += self.pages.len() * (ARC_COUNTS + size_of::<Page>())
+            + self.pages.capacity() * size_of::<Arc<Page>>()
+            + self.live.capacity() * size_of::<u64>();
+    }
+
+    /// Marks slots as free to be taken, while their tokens can still be read.
+    pub(crate) fn release(&mut self, slots: &[u32]) {
+        for &slot in slots {
+            self.live[slot as usize / PAGE] &= !(1 << (slot as usize % PAGE));
+        }
+    }
+
+    /// Forgets the tokens of slots that were released.
+    pub(crate) fn clear(&mut self, slots: &[u32]) {
+        slots.iter().for_each(|&slot| self.positions[slot as usize] = EMPTY);
+        self.count -= slots.len();
+    }
+
+    /// Puts a token into a slot, growing to `bytes` at most.
+    pub(crate) fn store(&mut self, env: Env<'_>, token: &Newcomer<'_>, turned: &mut Turned, bytes: usize) {
+        let Turned { key, value } = turned;
+        key.resize(env.format.keys.dim, 0.0);
+        value.resize(env.format.values.dim, 0.0);
+        let slot = self.place(env, bytes);
+        env.format.keys.turn(token.key, key);
+        env.format.values.turn(token.value, value);
+        let page = slot / PAGE;
+        let others = self.live[page];
+        Arc::make_mut(&mut self.pages[page]).write(env.format, slot % PAGE, key, value, others);
+        if let Some(index) = &mut self.index {
+            index.write(&Written { slot, key: token.key, value: token.value, others });
+        }
+        self.live[page] |= 1 << (slot % PAGE);
+        self.positions[slot] = token.position as u32;
+        self.state[slot * self.words..][..self.words].copy_from_slice(token.state);
+        self.count += 1;
+    }
+
+    /// Decodes a slot, turned back; the buffers are as long as codes, of which the first `width` count.
+    pub(crate) fn load(&self, env: Env<'_>, slot: usize, key: &mut [f32], value: &mut [f32]) {
+        let page = &self.pages[slot / PAGE];
+        page.key(env.format, slot % PAGE, key);
+        env.format.keys.turn_back(key);
+        page.value(env.format, slot % PAGE, value);
+        env.format.values.turn_back(value);
+    }
+
+    /// A free slot, in a freed place or in new room within `bytes`.
+    fn place(&mut self, env: Env<'_>, bytes: usize) -> usize {
+        if self.count == self.len() {
+            self.grow(env, bytes);
+        }
+        // New tokens go where they stay as they are for a while; for that the oldest that is there makes way.
+        let open = self.len() - self.pages.last().map_or(0, |page| page.open()) * STRIP..self.len();
+        let oldest = open.clone().min_by_key(|&slot| (self.positions[slot] != EMPTY, self.positions[slot]));
+        match oldest {
+            Some(slot) if self.positions[slot] == EMPTY => slot,
+            Some(slot) => {
+                let free = self.free_before(open.start).expect("there are fewer tokens than slots");
+                self.move_token(env, slot, free);
+                slot
+            }
+            None => self.free_before(open.start).expect("there are fewer tokens than slots"),
+        }
+    }
+
+    /// The first free slot before slot `end`.
+    fn free_before(&self, end: usize) -> Option<usize> {
+        let free = self.live.iter().enumerate().find(|(_, live)| **live != u64::MAX);
+        free.map(|(page, live)| page * PAGE + (!live).trailing_zeros() as usize).filter(|&slot| slot < end)
+    }
+
+    /// Moves a token to a free slot.
+    fn move_token(&mut self, env: Env<'_>, from: usize, to: usize) {
+        let words = self.words;
+        let from_page = self.pages[from / PAGE].clone();
+        let live = self.live[to / PAGE];
+        let page = Arc::make_mut(&mut self.pages[to / PAGE]);
+        page.copy(env.format, to % PAGE, &from_page, from % PAGE, live);
+        self.live[to / PAGE] |= 1 << (to % PAGE);
+        self.live[from / PAGE] &= !(1 << (from % PAGE));
+        self.positions[to] = self.positions[from];
+        self.positions[from] = EMPTY;
+        self.state.copy_within(from * words..(from + 1) * words, to * words);
+        self.index(env, to, live);
+    }
+
+    /// Adds a strip. When the last page is full or it gets narrow, all others are sealed, and the newest open strip
+    /// moves into the new one.
+    fn grow(&mut self, env: Env<'_>, bytes: usize) {
+        let format = env.format;
+        let full = self.pages.last().is_none_or(|page| page.strips() == PAGE_STRIPS);
+        let cramped = self.bytes() + Self::open_strip_cost(format, self.words) > bytes;
+        let before = self.pages.last().map_or(0, |page| page.open());
+        if full {
+            self.pages.reserve_exact(1);
+            self.pages.push(Arc::default());
+            self.live.reserve_exact(1);
+            self.live.push(0);
+        }
+        Arc::make_mut(self.pages.last_mut().expect("a page was added")).push_strip(format);
+        self.positions.reserve_exact(STRIP);
+        self.positions.resize(self.positions.len() + STRIP, EMPTY);
+        self.state.reserve_exact(STRIP * self.words);
+        self.state.resize(self.positions.len() * self.words, 0);
+        if let Some(index) = &mut self.index {
+            index.resize(self.positions.len());
+        }
+        if before > 0 && (full || cramped) {
+            let new = self.len() - STRIP;
+            let page = (new - 1) / PAGE;
+            // The grid is chosen for those that move on, too: they come back.
+            let live = self.live[page];
+            for slot in (new - STRIP..new).filter(|&slot| live >> (slot % PAGE) & 1 == 1) {
+                self.move_token(env, slot, slot + STRIP);
+            }
+            let open = usize::from(!full);
+            self.pages[page] = Arc::new(self.pages[page].reopened(format, open, live | self.live[page]));
+        }
+    }
+
+    /// Seals all open strips but the last `open`.
+    pub(crate) fn seal(&mut self, format: &Format, open: usize) {
+        if let (Some(page), Some(&live)) = (self.pages.last_mut(), self.live.last())
+            && page.open() > open
+        {
+            *page = Arc::new(page.reopened(format, open, live));
+        }
+    }
+
+    /// Bytes by which storing `tokens` tokens may grow these slots, whatever their pages are.
+    pub(crate) fn growth(&self, format: &Format, tokens: usize) -> usize {
+        let strip = Self::strip_cost(format, self.words).max(Self::open_strip_cost(format, self.words));
+        let strips = tokens / STRIP + 1;
+        let indexed = self.index_bytes(self.len() + strips * STRIP) - self.index_bytes(self.len());
+        strips * strip + (strips / PAGE_STRIPS + 1) * Self::page_cost(format) + indexed
+    }
+
+    /// Gives back whole strips that free slots amount to, moving the tokens of the last strip into them.
+    pub(crate) fn compact(&mut self, env: Env<'_>) {
+        while self.len() - self.count >= STRIP {
+            let last = self.pages.len() - 1;
+            let strip = self.pages[last].strips() - 1;
+            let first = last * PAGE + strip * STRIP;
+            for slot in first..first + STRIP {
+                if self.positions[slot] != EMPTY {
+                    let to = self.free_before(first).expect("a strip's worth of slots is free");
+                    self.move_token(env, slot, to);
+                }
+            }
+            if strip == 0 {
+                self.pages.pop();
+                self.live.pop();
+                self.pages.shrink_to_fit();
+                self.live.shrink_to_fit();
+            } else {
+                Arc::make_mut(&mut self.pages[last]).pop_strip(env.format);
+            }
+            self.positions.truncate(first);
+            self.positions.shrink_to_fit();
+            self.state.truncate(first * self.words);
+            self.state.shrink_to_fit();
+            if let Some(index) = &mut self.index {
+                index.resize(first);
+            }
+        }
+        // The last strip is an open one again.
+        if let (Some(page), Some(&live)) = (self.pages.last_mut(), self.live.last())
+            && page.open() == 0
+            && env.format.opens()
+        {
+            *page = Arc::new(page.reopened(env.format, 1, live));
+        }
+    }
+
+    /// Copies the pages that a fork shares.
+    pub(crate) fn unshare(&mut self) {
+        self.pages.iter_mut().for_each(|page| {
+            Arc::make_mut(page);
+        });
+    }
+
+    /// Forgets the tokens from `position` on.
+    pub(crate) fn truncate(&mut self, env: Env<'_>, position: usize) {
+        let gone = |&(at, _): &(usize, usize)| at >= position;
+        let slots: Vec<u32> = self.in_order().into_iter().filter(gone).map(|(_, slot)| slot as u32).collect();
+        self.release(&slots);
+        self.clear(&slots);
+        self.compact(env);
+        // What the index knows of the forgotten tokens goes too.
+        if let Some(index) = &mut self.index {
+            index.resize(0);
+            index.resize(self.positions.len());
+            for slot in (0..self.len()).filter(|&slot| self.positions[slot] != EMPTY).collect::<Vec<_>>() {
+                self.index(env, slot, self.live[slot / PAGE] & ((1 << (slot % PAGE)) - 1));
+            }
+        }
+    }
+
+    /// Tells the index of the token in a slot as it is stored; `others` are the other slots of the page that count.
+    fn index(&mut self, env: Env<'_>, slot: usize, others: u64) {
+        if let Some(mut index) = self.index.take() {
+            let (mut key, mut value) = (vec![0.0; env.format.keys.dim], vec![0.0; env.format.values.dim]);
+            self.load(env, slot, &mut key, &mut value);
+            let (key, value) = (&key[..env.format.keys.width], &value[..env.format.values.width]);
+            index.write(&Written { slot, key, value, others });
+            self.index = Some(index);
+        }
+    }
+}
+
+/// Slots with what is needed to read and write them.
+pub(crate) struct Around<'a> {
+    pub(crate) slots: &'a mut Slots,
+    pub(crate) env: Env<'a>,
+}
+
+impl Neighbours for Around<'_> {
+    fn staying(&self) -> Vec<(usize, usize)> {
+        self.slots.staying_in(&self.slots.live)
+    }
+
+    fn load(&self, slot: usize, key: &mut [f32], value: &mut [f32]) {
+        let format = self.env.format;
+        let (mut wide_key, mut wide_value) = (vec![0.0; format.keys.dim], vec![0.0; format.values.dim]);
+        self.slots.load(self.env, slot, &mut wide_key, &mut wide_value);
+        key.copy_from_slice(&wide_key[..format.keys.width]);
+        value.copy_from_slice(&wide_value[..format.values.width]);
+    }
+
+    fn set_value(&mut self, slot: usize, value: &[f32]) {
+        let format = self.env.format;
+        let mut turned = vec![0.0; format.values.dim];
+        format.values.turn(value, &mut turned);
+        Arc::make_mut(&mut self.slots.pages[slot / PAGE]).set_value(format, slot % PAGE, &turned);
+    }
+}

@@ -1,0 +1,79 @@
+//! Buffers of forward passes.
+
+use crate::admit::AdmitScratch;
+use crate::attend::Scratch;
+use crate::head::Trace;
+use crate::plan::Limit;
+use crate::profile::Profile;
+use std::mem::size_of;
+use std::sync::Mutex;
+
+/// What attention needs beside a cache: grown once, used again, and shared by all sequences of a batch. Nothing in it
+/// lives beyond a pass, so it is no part of any ledger.
+#[derive(Default)]
+pub struct AttentionWorkspace {
+    pub(crate) scratch: Scratch,
+    /// Of the layers that are taking tokens in just now.
+    pub(crate) admissions: Mutex<Vec<AdmitScratch>>,
+    pub(crate) limits: Vec<Limit>,
+    spare: Vec<Draft>,
+}
+
+/// What a pass has seen and not yet committed, of every layer.
+#[derive(Default)]
+pub(crate) struct Draft {
+    pub(crate) layers: Vec<DraftLayer>,
+}
+
+/// Of one layer.
+#[derive(Default)]
+pub(crate) struct DraftLayer {
+    /// `[token][kv_head][key_dim]`
+    pub(crate) keys: Vec<f32>,
+    /// `[token][kv_head][value_dim]`
+    pub(crate) values: Vec<f32>,
+    /// Of each KV head.
+    pub(crate) traces: Vec<Trace>,
+    /// Where the time of its admission went, while that is taken.
+    pub(crate) times: Profile,
+}
+
+impl AttentionWorkspace {
+    /// An empty workspace.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Bytes held: the scratch of attention, and the drafts of the passes that are not running. A pass of n tokens drafts
+    /// 4·n bytes for every key and value number of a token over all layers.
+    pub fn bytes(&self) -> usize {
+        let admissions =
+            self.admissions.lock().map_or(0, |all| all.iter().map(AdmitScratch::bytes).sum::<usize>());
+        self.scratch.bytes()
+            + admissions
+            + self.limits.capacity() * size_of::<Limit>()
+            + self.spare.iter().map(Draft::bytes).sum::<usize>()
+    }
+
+    /// A draft for as many layers, its buffers used before if there are any.
+    pub(crate) fn draft(&mut self, layers: usize) -> Draft {
+        let mut draft = self.spare.pop().unwrap_or_default();
+        draft.layers.resize_with(layers, DraftLayer::default);
+        draft
+    }
+
+    /// Takes a draft back.
+    pub(crate) fn give_back(&mut self, draft: Draft) {
+        self.spare.push(draft);
+    }
+}
+
+impl Draft {
+    fn bytes(&self) -> usize {
+        let layer = |layer: &DraftLayer| {
+            (layer.keys.capacity() + layer.values.capacity()) * size_of::<f32>()
+                + layer.traces.iter().map(Trace::bytes).sum::<usize>()
+        };
+        self.layers.iter().map(layer).sum()
+    }
+}
