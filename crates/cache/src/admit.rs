@@ -3,7 +3,8 @@
 use crate::context::NewTokens;
 use crate::format::Env;
 use crate::head::{Head, Trace};
-use crate::plan::{Choosing, Departures, Judgement, Limit, Question, Ranking, plan};
+use crate::judgement::{Departures, Judgement};
+use crate::plan::{Choosing, Limit, Question, Ranking, plan};
 use crate::profile::{Part, Stopwatch};
 use crate::refine::Refine;
 use crate::slots::Turned;

@@ -2,8 +2,8 @@
 
 use crate::context::{Candidates, EMPTY, NewTokens};
 use crate::format::{Env, Format};
+use crate::judgement::{Departures, Judgement};
 use crate::keep::{Arrival, Keep, Step};
-use crate::plan::{Departures, Judgement};
 use crate::slots::{Around, Newcomer, Slots, Turned};
 use crate::tail::{Evicted, Tail};
 use std::mem::size_of;

@@ -15,6 +15,7 @@ mod cost;
 mod error;
 mod format;
 mod head;
+mod judgement;
 pub mod keep;
 mod ledger;
 mod means;

@@ -3,6 +3,7 @@
 use crate::context::NewTokens;
 use crate::format::Env;
 use crate::head::{Head, Trace};
+use crate::judgement::{Departures, Judgement};
 use crate::refine::Refine;
 use sketchkv_kernels::attention::layout::STRIP;
 use std::cmp::Ordering;
@@ -35,65 +36,6 @@ impl Limit {
     /// is held.
     fn pooled_slots(self) -> usize {
         if self.bytes == usize::MAX { self.slots } else { self.slots - (STRIP - 1) }
-    }
-}
-
-/// What a head's keep says of its slots and of the new tokens.
-#[derive(Default)]
-pub(crate) struct Judgement {
-    /// State of the new tokens, `[token][words]`.
-    pub(crate) state: Vec<u32>,
-    /// Positions of the new tokens.
-    pub(crate) positions: Vec<u32>,
-    /// Importance of each slot, then of each new token; empty when none has to go.
-    pub(crate) importance: Vec<f32>,
-}
-
-impl Judgement {
-    /// Makes room for the state of new tokens, of which nothing is known yet.
-    pub(crate) fn begin(&mut self, tokens: &NewTokens<'_>, words: usize) {
-        self.state.clear();
-        self.state.resize(words * tokens.count, 0);
-        self.positions.clear();
-        self.positions.extend(tokens.position as u32..tokens.end() as u32);
-        self.importance.clear();
-    }
-
-    pub(crate) fn bytes(&self) -> usize {
-        (self.state.capacity() + self.positions.capacity() + self.importance.capacity()) * size_of::<u32>()
-    }
-}
-
-/// The tokens of one head that go.
-#[derive(Default)]
-pub(crate) struct Departures {
-    /// Slots, in the order of their positions: tails must not depend on how a selection went.
-    pub(crate) slots: Vec<u32>,
-    /// New tokens that do not come in, ascending.
-    pub(crate) tokens: Vec<u32>,
-}
-
-impl Departures {
-    fn clear(&mut self) {
-        self.slots.clear();
-        self.tokens.clear();
-    }
-
-    /// Takes a candidate of a head of `slots` slots.
-    fn push(&mut self, candidate: u32, slots: usize) {
-        match candidate.checked_sub(slots as u32) {
-            None => self.slots.push(candidate),
-            Some(token) => self.tokens.push(token),
-        }
-    }
-
-    fn sort(&mut self, head: &Head) {
-        self.slots.sort_unstable_by_key(|&slot| head.slots.positions()[slot as usize]);
-        self.tokens.sort_unstable();
-    }
-
-    pub(crate) fn bytes(&self) -> usize {
-        (self.slots.capacity() + self.tokens.capacity()) * size_of::<u32>()
     }
 }
 
@@ -317,7 +259,7 @@ fn choose(
         order.truncate(excess);
     }
     order.iter().for_each(|ranked| departures.push(ranked.candidate, slots));
-    departures.sort(head);
+    departures.sort(head.slots.positions());
 }
 
 /// How many tokens of all heads together must go so that `tokens` new ones in each fit into `slots`; `batch` a head when
@@ -362,5 +304,5 @@ fn choose_pooled(
             departures[h].push(ranked.candidate, heads[h].slots.len());
         }
     }
-    heads.iter().zip(departures).for_each(|(head, departures)| departures.sort(head));
+    heads.iter().zip(departures).for_each(|(head, departures)| departures.sort(head.slots.positions()));
 }

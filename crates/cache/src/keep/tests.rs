@@ -2,7 +2,7 @@ use super::{Arrival, KEEPS, Keep, Step};
 use crate::context::{Candidates, Context, EMPTY, GroupQueries, NewTokens};
 use crate::format::{Env, Format};
 use crate::head::Head;
-use crate::plan::{Departures, Judgement};
+use crate::judgement::{Departures, Judgement};
 use crate::random::Random;
 use crate::slots::{Slots, Turned};
 use crate::{CacheShape, LayerShape, Reader, Rotation, Spec, Writer};
