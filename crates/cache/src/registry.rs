@@ -120,9 +120,9 @@ impl Registry {
     /// With a method of another crate.
     ///
     /// # Errors
-    /// When a spec could not name the method or would not read back: its name is taken (only a keep may have the name of
-    /// another method, which then is no keep), a name is no word, a default is no value of its parameter. When `build`
-    /// builds another choice.
+    /// When a spec could not name the method or what it prints as would not read back: its name is taken (a keep may share
+    /// one with another choice's method), a name is no word, a default is no value of its parameter. When `build` builds
+    /// another choice.
     pub fn with(mut self, method: &'static Method, build: Build) -> Result<Self, CacheError> {
         let (name, choice) = (method.name, method.choice);
         let rival = |other: &&Method| {
@@ -148,7 +148,7 @@ impl Registry {
         self.entries.iter().map(|(method, _)| *method)
     }
 
-    /// The method of this name; of a keep and another method of one name the keep, or if there `has` to be another, that.
+    /// The method of this name. Of a keep and another method of one name it is the keep, unless a spec `has_keep` already.
     pub(crate) fn find(&self, name: &str, has_keep: bool) -> Option<(&'static Method, Build)> {
         let mut named = self.entries.iter().filter(|(method, _)| method.name == name).copied().peekable();
         let first = named.peek().copied()?;

@@ -2,7 +2,7 @@
 
 use crate::{EvalError, Progress, Rng, Step};
 use serde::{Deserialize, Serialize};
-use sketchkv_cache::{Cache, CacheShape, Spec, method::Choice, registry, tail};
+use sketchkv_cache::{Cache, CacheShape, Registry, Spec, method::Choice, tail};
 use sketchkv_model::{Logits, Model, Sequence, Workspace};
 
 /// Mean squared errors of stores, and cosines of the `countsketch` tail.
@@ -70,7 +70,7 @@ pub fn distortion(
     let one = CacheShape { layers: 1, heads: 1, kv_heads: 1, rope: None, ..shape.clone() };
     let gaussian = Vectors::gaussian(&one, tokens.len(), seed);
     let stores: Vec<&str> =
-        registry::methods().into_iter().filter(|m| m.choice == Choice::Store).map(|m| m.name).collect();
+        Registry::builtin().methods().filter(|m| m.choice == Choice::Store).map(|m| m.name).collect();
     let mut rows = Vec::new();
     for (done, store) in stores.iter().enumerate() {
         let spec: Spec = format!("full+{store}").parse()?;

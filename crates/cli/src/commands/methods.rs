@@ -2,8 +2,9 @@ use crate::{failure::usage, output};
 use anyhow::Result;
 use serde_json::{Value, json};
 use sketchkv_cache::{
+    Registry,
     method::{Choice, Kind, Method, Parameter},
-    registry::{self, PRESETS, Preset},
+    registry::{PRESETS, Preset},
 };
 use std::fmt::Write;
 
@@ -29,7 +30,7 @@ pub(crate) struct Arguments {
 
 impl Arguments {
     pub(crate) fn run(self) -> Result<()> {
-        let methods = registry::methods();
+        let methods: Vec<_> = Registry::builtin().methods().collect();
         let Some(name) = self.name else {
             if self.json {
                 return output::json(&json!({
