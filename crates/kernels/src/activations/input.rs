@@ -31,6 +31,8 @@ pub enum Input<'a> {
     },
     /// silu(gate) · up of `[token][gate, up][cols]`, the output of stacked gate and up matrices.
     SiluMul(&'a [f32]),
+    /// gelu(gate) · up, as `SiluMul`.
+    GeluMul(&'a [f32]),
     /// [`ops::gelu`] of each value.
     Gelu(&'a [f32]),
 }
@@ -40,7 +42,7 @@ impl Input<'_> {
     pub(crate) fn check(&self, tokens: usize, cols: usize) {
         let (x, width) = match *self {
             Input::Plain(x) | Input::Gelu(x) => (x, cols),
-            Input::SiluMul(x) => (x, 2 * cols),
+            Input::SiluMul(x) | Input::GeluMul(x) => (x, 2 * cols),
             Input::RmsNorm { x, weight, .. } => {
                 assert_eq!(weight.len(), cols, "a norm has a weight for each column");
                 (x, cols)
@@ -74,6 +76,10 @@ impl Input<'_> {
                 let (gate, up) = x[token * 2 * cols..][..2 * cols].split_at(cols);
                 TokenInput::SiluMul { gate, up }
             }
+            Input::GeluMul(x) => {
+                let (gate, up) = x[token * 2 * cols..][..2 * cols].split_at(cols);
+                TokenInput::GeluMul { gate, up }
+            }
             Input::Gelu(x) => TokenInput::Gelu(&x[columns]),
         }
     }
@@ -85,6 +91,7 @@ pub(super) enum TokenInput<'a> {
     Scaled { x: &'a [f32], weight: &'a [f32], scale: f32 },
     Centred { x: &'a [f32], weight: &'a [f32], bias: &'a [f32], mean: f32, scale: f32 },
     SiluMul { gate: &'a [f32], up: &'a [f32] },
+    GeluMul { gate: &'a [f32], up: &'a [f32] },
     Gelu(&'a [f32]),
 }
 
@@ -102,6 +109,9 @@ impl TokenInput<'_> {
             }
             TokenInput::SiluMul { gate, up } => {
                 ops::silu_mul_at(level, &gate[columns.clone()], &up[columns], out);
+            }
+            TokenInput::GeluMul { gate, up } => {
+                ops::gelu_mul_at(level, &gate[columns.clone()], &up[columns], out);
             }
             TokenInput::Gelu(x) => {
                 out.copy_from_slice(&x[columns]);

@@ -275,6 +275,10 @@ mod tests {
                 let (gate, up) = pair[t * 2 * cols..][..2 * cols].split_at(cols);
                 ops::silu_mul(gate, up, out);
             });
+            check(Input::GeluMul(&pair), &|t, out| {
+                let (gate, up) = pair[t * 2 * cols..][..2 * cols].split_at(cols);
+                ops::gelu_mul(gate, up, out);
+            });
             check(Input::Gelu(&x), &|t, out| {
                 out.copy_from_slice(row(t));
                 ops::gelu(out);

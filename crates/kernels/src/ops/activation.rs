@@ -9,6 +9,14 @@ pub fn silu_mul(gate: &[f32], up: &[f32], out: &mut [f32]) {
     silu_mul_at(cpu::level(), gate, up, out);
 }
 
+/// `out = gelu(gate) · up`, see [`gelu`].
+///
+/// # Panics
+/// When the lengths differ.
+pub fn gelu_mul(gate: &[f32], up: &[f32], out: &mut [f32]) {
+    gelu_mul_at(cpu::level(), gate, up, out);
+}
+
 /// GPT-2's gelu, in place: x/2 · (1 + tanh(√(2/π)·(x + 0.044715·x³))).
 pub fn gelu(x: &mut [f32]) {
     gelu_at(cpu::level(), x);
@@ -30,6 +38,13 @@ pub(crate) fn silu_mul_at(level: Level, gate: &[f32], up: &[f32], out: &mut [f32
     } else {
         silu_mul_lanes(level, gate, up, out);
     }
+}
+
+pub(crate) fn gelu_mul_at(level: Level, gate: &[f32], up: &[f32], out: &mut [f32]) {
+    assert!(gate.len() == up.len() && gate.len() == out.len(), "gelu_mul takes slices of one length");
+    out.copy_from_slice(gate);
+    gelu_at(level, out);
+    out.iter_mut().zip(up).for_each(|(o, u)| *o *= u);
 }
 
 pub(crate) fn gelu_at(level: Level, x: &mut [f32]) {
@@ -105,6 +120,11 @@ mod tests {
                 gelu_at(level, &mut got);
                 for ((g, e), x) in got.iter().zip(&want).zip(&gate) {
                     prop_assert!(close(*g, *e, 1e-30 + x.abs()), "gelu at {level:?} of {x}: {g} is not {e}");
+                }
+                let gelu = got.clone();
+                gelu_mul_at(level, &gate, &up, &mut got);
+                for ((g, e), u) in got.iter().zip(&gelu).zip(&up) {
+                    prop_assert_eq!(*g, e * u);
                 }
             }
         }

@@ -9,8 +9,8 @@ mod norm;
 mod rope;
 mod softmax;
 
-pub use activation::{add, gelu, silu_mul};
-pub(crate) use activation::{gelu_at, silu_mul_at};
+pub use activation::{add, gelu, gelu_mul, silu_mul};
+pub(crate) use activation::{gelu_at, gelu_mul_at, silu_mul_at};
 
 pub(crate) use norm::{centre, inverse_root_mean_square, mean_and_inverse_deviation, scale};
 pub use norm::{layer_norm, rms_norm};
