@@ -24,7 +24,7 @@ fn main() -> Result<(), Box<dyn Error>> {
     let mut workspace = Workspace::new();
     let mut run = |tokens: &[u32]| {
         let mut batch = [Sequence { tokens, cache: &mut cache }];
-        model.forward(&mut batch, &mut workspace, Logits::Last).map(|logits| logits[0])
+        model.forward(&mut batch, &mut workspace, Logits::Last).of(0).map(|logits| logits[0])
     };
     run(&tokens[..depth])?;
     // The first single token makes the buffers of the second.

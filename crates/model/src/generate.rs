@@ -173,13 +173,13 @@ impl<'a> Generator<'a> {
         let logits = match self.last {
             Some(token) => {
                 let mut batch = [Sequence { tokens: &[token], cache: self.cache }];
-                self.model.forward(&mut batch, self.workspace, Logits::Last)?
+                self.model.forward(&mut batch, self.workspace, Logits::Last).of(0)?
             }
             None => {
                 if !self.prefill()? {
                     return Ok(None);
                 }
-                self.workspace.logits()
+                self.workspace.outputs().of(0)?
             }
         };
         let token = self.sampler.sample(logits);
@@ -202,7 +202,7 @@ impl<'a> Generator<'a> {
                 return Ok(false);
             }
             let want = if i + 1 == chunks { Logits::Last } else { Logits::None };
-            self.model.forward(&mut [Sequence { tokens, cache: self.cache }], self.workspace, want)?;
+            self.model.forward(&mut [Sequence { tokens, cache: self.cache }], self.workspace, want).of(0)?;
             self.timing.prefill_tokens += tokens.len();
             self.timing.prefill = start.elapsed();
         }

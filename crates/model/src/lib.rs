@@ -22,7 +22,7 @@ mod weights;
 pub use config::{Architecture, Config};
 pub use error::ModelError;
 pub use file::{ElementType, EmbeddedFolder, GgufHeader, TensorEntry, Value, safetensors_entries};
-pub use forward::{Logits, Sequence, Workspace};
+pub use forward::{Logits, Outputs, Sequence, Workspace};
 pub use generate::{Finish, GenerateOptions, Generator, Piece, Timing};
 pub use model::{LoadOptions, Model, ModelFile, TensorInfo};
 pub use sampling::{Sampler, Sampling};

@@ -2,10 +2,11 @@
 
 use crate::arch::Network;
 use crate::file::{Checkpoint, EmbeddedFolder, Files, content_hash};
+use crate::forward::Rotations;
 use crate::weights::Weights;
 use crate::{Config, ModelError, Tokenizer};
-use sketchkv_cache::{CacheShape, OutputProjection};
-use sketchkv_kernels::{ThreadPool, WeightFormat};
+use sketchkv_cache::{CacheShape, LayerShape, OutputProjection};
+use sketchkv_kernels::{Matrix, ThreadPool, WeightFormat};
 use std::path::Path;
 use std::sync::Arc;
 
@@ -120,7 +121,7 @@ impl ModelFile {
         if options.chunk == 0 {
             return Err(ModelError::Argument("the chunk must be at least 1 token".into()));
         }
-        if options.beyond_context && config.rope.is_none() {
+        if options.beyond_context && !config.is_rotated() {
             return Err(ModelError::Argument(format!(
                 "this model has learned positions and none beyond its context of {} tokens",
                 config.context
@@ -134,7 +135,13 @@ impl ModelFile {
         // The tokenizer is a matter of hash maps, the weights one of memory bandwidth: they go side by side.
         let (tokenizer, network) = std::thread::scope(|scope| {
             let tokenizer = scope.spawn(|| Tokenizer::read(&checkpoint));
-            let weights = Weights { checkpoint: &checkpoint, pool: &pool, format: options.weights };
+            let weights = Weights {
+                checkpoint: &checkpoint,
+                pool: &pool,
+                format: options.weights,
+                norm_epsilon: config.norm_epsilon,
+                norm_offset: config.norm_offset,
+            };
             let network = Network::load(&config, &weights);
             (tokenizer.join(), network)
         });
@@ -149,8 +156,9 @@ impl ModelFile {
         }
         let network = Arc::new(network?);
         let mut shape = config.cache_shape();
-        shape.output = Some(output_projection(&network, &shape));
+        shape.output = Some(output_projection(&network, &config.layers));
         Ok(Model {
+            rotations: Rotations::new(&config.layers),
             shape,
             config,
             tokenizer,
@@ -164,25 +172,28 @@ impl ModelFile {
 }
 
 /// What the output projection makes of values, computed from the weights when a cache first asks.
-fn output_projection(network: &Arc<Network>, shape: &CacheShape) -> OutputProjection {
-    let (network, d, heads, group) = (network.clone(), shape.head_dim, shape.heads, shape.group());
+fn output_projection(network: &Arc<Network>, layers: &[LayerShape]) -> OutputProjection {
+    let (network, layers) = (network.clone(), layers.to_vec());
     OutputProjection::new(move || {
-        let matrices = network.attention_outputs();
-        let mut grams = vec![0.0; matrices.len() * heads / group * d * d];
-        for (matrix, grams) in matrices.into_iter().zip(grams.chunks_exact_mut(heads / group * d * d)) {
-            let mut row = vec![0.0; matrix.cols()];
-            for index in 0..matrix.rows() {
-                matrix.row(index, &mut row);
-                for (head, w) in row.chunks_exact(d).enumerate() {
-                    let gram = &mut grams[head / group * d * d..][..d * d];
-                    for (gram, &x) in gram.chunks_exact_mut(d).zip(w) {
-                        gram.iter_mut().zip(w).for_each(|(g, &y)| *g += x * y);
-                    }
-                }
+        network.attention_outputs().zip(&layers).map(|(matrix, layer)| output_grams(matrix, layer)).collect()
+    })
+}
+
+/// `[kv_head][value_dim][value_dim]`: the sum of W_hᵀ·W_h over the query heads h of each KV head.
+fn output_grams(matrix: &Matrix, layer: &LayerShape) -> Vec<f32> {
+    let d = layer.value_dim;
+    let mut grams = vec![0.0; layer.kv_heads * d * d];
+    let mut row = vec![0.0; matrix.cols()];
+    for index in 0..matrix.rows() {
+        matrix.row(index, &mut row);
+        for (head, w) in row.chunks_exact(d).enumerate() {
+            let gram = &mut grams[head / layer.group() * d * d..][..d * d];
+            for (gram, &x) in gram.chunks_exact_mut(d).zip(w) {
+                gram.iter_mut().zip(w).for_each(|(g, &y)| *g += x * y);
             }
         }
-        grams
-    })
+    }
+    grams
 }
 
 /// A model ready to run.
@@ -191,6 +202,7 @@ fn output_projection(network: &Arc<Network>, shape: &CacheShape) -> OutputProjec
 pub struct Model {
     pub(crate) config: Config,
     pub(crate) network: Arc<Network>,
+    pub(crate) rotations: Rotations,
     pub(crate) pool: ThreadPool,
     pub(crate) beyond_context: bool,
     shape: CacheShape,

@@ -12,33 +12,33 @@ pub(crate) struct Name {
     pub(crate) gguf: &'static str,
 }
 
-/// How a tensor's rows lie in the file.
+/// In which order a tensor's rows lie in the file.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Layout {
+pub(crate) enum RowOrder {
     /// `[output][input]`.
-    Rows,
+    Outputs,
     /// `[input][output]`: GPT-2's Conv1D in Hugging Face folders.
-    Transposed,
+    Inputs,
     /// `[output][input]`, the rows of each of so many heads reordered for interleaved rotation: Llama's Q and K in
     /// GGUF. Row 2i + h of a head there is row i + h·d/2 here, where the rotation pairs the two halves.
     Interleaved { heads: usize },
 }
 
-/// A part of a matrix: one tensor of `rows` outputs.
+/// The tensor that `rows` outputs of a matrix come from.
 #[derive(Debug, Clone, Copy)]
-pub(crate) struct Part {
-    pub(crate) name: Name,
-    pub(crate) rows: usize,
-    pub(crate) layout: Layout,
+pub(crate) struct Source {
+    name: Name,
+    rows: usize,
+    order: RowOrder,
 }
 
-impl Part {
-    pub(crate) fn new(name: Name, rows: usize) -> Part {
-        Part { name, rows, layout: Layout::Rows }
+impl Source {
+    pub(crate) fn new(name: Name, rows: usize) -> Source {
+        Source { name, rows, order: RowOrder::Outputs }
     }
 
-    pub(crate) fn layout(self, layout: Layout) -> Part {
-        Part { layout, ..self }
+    pub(crate) fn order(self, order: RowOrder) -> Source {
+        Source { order, ..self }
     }
 }
 
@@ -59,7 +59,30 @@ impl Linear {
     }
 
     pub(crate) fn bytes(&self) -> usize {
-        self.matrix.bytes() + self.bias.as_ref().map_or(0, |bias| bias.len() * 4)
+        self.matrix.bytes() + self.bias.as_ref().map_or(0, |bias| bias.len() * size_of::<f32>())
+    }
+}
+
+/// Which norm an architecture has.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum NormKind {
+    /// x / √(mean(x²) + ε) · weight
+    Rms,
+    /// (x − mean(x)) / √(variance(x) + ε) · weight + bias
+    Layer,
+}
+
+/// A norm over as many values as it has weights.
+pub(crate) struct Norm {
+    pub(crate) weight: Vec<f32>,
+    /// A layer norm has a bias, an RMS norm none.
+    pub(crate) bias: Option<Vec<f32>>,
+    pub(crate) epsilon: f32,
+}
+
+impl Norm {
+    pub(crate) fn bytes(&self) -> usize {
+        (self.weight.len() + self.bias.as_ref().map_or(0, Vec::len)) * size_of::<f32>()
     }
 }
 
@@ -68,65 +91,75 @@ pub(crate) struct Weights<'a> {
     pub(crate) checkpoint: &'a Checkpoint,
     pub(crate) pool: &'a ThreadPool,
     pub(crate) format: WeightFormat,
+    /// Added to the variance in every norm.
+    pub(crate) norm_epsilon: f32,
+    /// Added to the weights of every norm.
+    pub(crate) norm_offset: f32,
 }
 
 impl<'a> Weights<'a> {
     /// Several tensors of `cols` inputs, stacked, with their biases; a missing bias beside others is zero.
-    pub(crate) fn linear(&self, parts: &[Part], layer: usize, cols: usize) -> Result<Linear, ModelError> {
-        let matrix = self.matrix(parts, layer, cols)?;
+    pub(crate) fn linear(&self, sources: &[Source], layer: usize, cols: usize) -> Result<Linear, ModelError> {
+        let matrix = self.matrix(sources, layer, cols)?;
         let mut bias = Vec::new();
         let mut any = false;
-        for part in parts {
+        for source in sources {
             let start = bias.len();
-            match self.find(&self.name(part.name, layer, "bias")) {
+            match self.find(&self.name(source.name, layer, "bias")) {
                 Some(tensor) => {
-                    let values = self.decode(&tensor, &[part.rows])?;
-                    let row = |i: usize| source_row(part.layout, part.rows, i);
-                    bias.extend((0..part.rows).map(|i| values[row(i)]));
+                    let values = self.decode(&tensor, &[source.rows])?;
+                    let row = |i: usize| file_row(source.order, source.rows, i);
+                    bias.extend((0..source.rows).map(|i| values[row(i)]));
                     any = true;
                 }
-                None => bias.resize(start + part.rows, 0.0),
+                None => bias.resize(start + source.rows, 0.0),
             }
         }
         Ok(Linear { matrix, bias: any.then_some(bias) })
     }
 
     /// Several tensors of `cols` inputs, stacked.
-    pub(crate) fn matrix(&self, parts: &[Part], layer: usize, cols: usize) -> Result<Matrix, ModelError> {
-        let tensors = parts
+    pub(crate) fn matrix(&self, sources: &[Source], layer: usize, cols: usize) -> Result<Matrix, ModelError> {
+        let tensors = sources
             .iter()
-            .map(|part| {
-                let name = self.name(part.name, layer, "weight");
+            .map(|source| {
+                let name = self.name(source.name, layer, "weight");
                 let tensor = self.find(&name).ok_or_else(|| self.missing(&name))?;
-                Ok((tensor, self.rows(&tensor, *part, cols)?))
+                Ok((tensor, self.rows(&tensor, *source, cols)?))
             })
             .collect::<Result<Vec<_>, ModelError>>()?;
-        let mut rows = Vec::with_capacity(parts.len());
-        for ((tensor, bytes), part) in tensors.iter().zip(parts) {
+        let mut rows = Vec::with_capacity(sources.len());
+        for ((tensor, bytes), source) in tensors.iter().zip(sources) {
             let format = tensor.format().map_err(|reason| self.error(reason))?;
-            rows.push(Rows { format, rows: part.rows, bytes });
+            rows.push(Rows { format, rows: source.rows, bytes });
         }
         let stack = |rows: &[Rows<'_>]| Matrix::stack(cols, rows, self.format, self.pool);
         let matrix = stack(&rows).map_err(|error| {
-            // The error does not say which part it is in; alone, that part fails again.
-            let culprit = rows.iter().position(|part| stack(&[*part]).is_err()).unwrap_or(0);
+            // The error does not say which tensor it is in; alone, that one fails again.
+            let culprit = rows.iter().position(|rows| stack(&[*rows]).is_err()).unwrap_or(0);
             self.error(format!("tensor `{}`: {error}", tensors[culprit].0.entry.name))
         })?;
         tensors.iter().for_each(|(tensor, _)| self.checkpoint.release(tensor));
         Ok(matrix.with_activations(Activations::Bits16))
     }
 
-    /// A tensor of `length` values as f32: norms and biases.
-    pub(crate) fn vector(
+    /// A norm over `width` values.
+    pub(crate) fn norm(
         &self,
+        kind: NormKind,
         name: Name,
         layer: usize,
-        suffix: &str,
-        length: usize,
-    ) -> Result<Vec<f32>, ModelError> {
-        let name = self.name(name, layer, suffix);
-        let tensor = self.find(&name).ok_or_else(|| self.missing(&name))?;
-        self.decode(&tensor, &[length])
+        width: usize,
+    ) -> Result<Norm, ModelError> {
+        let vector = |suffix| {
+            let name = self.name(name, layer, suffix);
+            let tensor = self.find(&name).ok_or_else(|| self.missing(&name))?;
+            self.decode(&tensor, &[width])
+        };
+        let mut weight = vector("weight")?;
+        weight.iter_mut().for_each(|weight| *weight += self.norm_offset);
+        let bias = if kind == NormKind::Layer { Some(vector("bias")?) } else { None };
+        Ok(Norm { weight, bias, epsilon: self.norm_epsilon })
     }
 
     /// Whether the checkpoint has this tensor.
@@ -150,19 +183,17 @@ impl<'a> Weights<'a> {
     }
 
     /// The bytes of a tensor as `[output][input]` in the order the network wants.
-    fn rows(&self, tensor: &Tensor<'a>, part: Part, cols: usize) -> Result<Cow<'a, [u8]>, ModelError> {
-        let transposed = part.layout == Layout::Transposed;
-        self.check_shape(tensor, &if transposed { [cols, part.rows] } else { [part.rows, cols] })?;
-        match part.layout {
-            Layout::Rows => Ok(Cow::Borrowed(tensor.bytes)),
-            Layout::Transposed => {
-                transpose(tensor, part.rows, cols).map(Cow::Owned).map_err(|e| self.error(e))
-            }
-            Layout::Interleaved { .. } => {
-                let row_bytes = tensor.bytes.len() / part.rows;
+    fn rows(&self, tensor: &Tensor<'a>, source: Source, cols: usize) -> Result<Cow<'a, [u8]>, ModelError> {
+        let Source { rows, order, .. } = source;
+        self.check_shape(tensor, &if order == RowOrder::Inputs { [cols, rows] } else { [rows, cols] })?;
+        match order {
+            RowOrder::Outputs => Ok(Cow::Borrowed(tensor.bytes)),
+            RowOrder::Inputs => transpose(tensor, rows, cols).map(Cow::Owned).map_err(|e| self.error(e)),
+            RowOrder::Interleaved { .. } => {
+                let row_bytes = tensor.bytes.len() / rows;
                 let mut bytes = Vec::with_capacity(tensor.bytes.len());
-                for i in 0..part.rows {
-                    let from = source_row(part.layout, part.rows, i);
+                for i in 0..rows {
+                    let from = file_row(order, rows, i);
                     bytes.extend_from_slice(&tensor.bytes[from * row_bytes..][..row_bytes]);
                 }
                 Ok(Cow::Owned(bytes))
@@ -200,8 +231,8 @@ impl<'a> Weights<'a> {
 }
 
 /// Where row `i` of what the network wants lies in the file.
-fn source_row(layout: Layout, rows: usize, i: usize) -> usize {
-    let Layout::Interleaved { heads } = layout else { return i };
+fn file_row(order: RowOrder, rows: usize, i: usize) -> usize {
+    let RowOrder::Interleaved { heads } = order else { return i };
     let d = rows / heads;
     let (head, within) = (i / d, i % d);
     let (half, pair) = (within / (d / 2), within % (d / 2));
@@ -244,7 +275,7 @@ mod tests {
             }
         }
         let back: Vec<usize> =
-            (0..heads * d).map(|i| file[source_row(Layout::Interleaved { heads }, heads * d, i)]).collect();
+            (0..heads * d).map(|i| file[file_row(RowOrder::Interleaved { heads }, heads * d, i)]).collect();
         assert_eq!(back, (0..heads * d).collect::<Vec<_>>());
     }
 }

@@ -22,9 +22,12 @@ fn compare(path: &Path, count: usize) -> (f64, f64) {
         let [exact_workspace, fast_workspace] = &mut workspaces;
         let exact_rows = exact
             .forward(&mut [Sequence { tokens, cache: exact_cache }], exact_workspace, Logits::All)
+            .all()
             .unwrap();
-        let fast_rows =
-            fast.forward(&mut [Sequence { tokens, cache: fast_cache }], fast_workspace, Logits::All).unwrap();
+        let fast_rows = fast
+            .forward(&mut [Sequence { tokens, cache: fast_cache }], fast_workspace, Logits::All)
+            .all()
+            .unwrap();
         let vocabulary = exact.config().vocabulary;
         for (e, f) in exact_rows.chunks_exact(vocabulary).zip(fast_rows.chunks_exact(vocabulary)) {
             mean += divergence(e, f) / count as f64;

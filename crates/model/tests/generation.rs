@@ -150,7 +150,7 @@ fn a_workspace_is_reused() {
     let model = load(&golden("llama3.gguf"), WeightFormat::Native);
     let (mut cache, mut workspace) = (exact_cache(&model), Workspace::new());
     let mut run = |tokens: &[u32], workspace: &mut Workspace| {
-        model.forward(&mut [Sequence { tokens, cache: &mut cache }], workspace, Logits::Last).unwrap();
+        model.forward(&mut [Sequence { tokens, cache: &mut cache }], workspace, Logits::Last).all().unwrap();
         workspace.bytes()
     };
     let after_prompt = run(&[1; 32], &mut workspace);

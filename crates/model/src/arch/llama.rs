@@ -3,18 +3,25 @@
 //! Each layer adds to the residual stream x:
 //!
 //! ```text
-//! x += Wo · attention(rope(Wq · n), rope(Wk · n), Wv · n)      n = rms_norm(x)
-//! x += Wdown · (silu(Wgate · m) ∘ Wup · m)                     m = rms_norm(x)
+//! x += Wo · attention(rotate(Wq · n), rotate(Wk · n), Wv · n)      n = rms_norm(x)
+//! x += Wdown · (silu(Wgate · m) ∘ Wup · m)                         m = rms_norm(x)
 //! ```
 
-use super::FinalNorm;
-use crate::forward::Pass;
-use crate::weights::{Layout, Linear, Name, Part, Weights};
+use super::Family;
+use crate::forward::{Operations, Tensor, silu_gate};
+use crate::weights::{Linear, Name, Norm, NormKind, RowOrder, Source, Weights};
 use crate::{Architecture, Config, ModelError};
-use sketchkv_kernels::ops::Rope;
-use sketchkv_kernels::{Input, Matrix};
+use sketchkv_cache::LayerShape;
+use sketchkv_kernels::Matrix;
 
-const EMBEDDING: Name = Name { hub: "model.embed_tokens", gguf: "token_embd" };
+pub(super) static FAMILY: Family = Family {
+    tokens: Name { hub: "model.embed_tokens", gguf: "token_embd" },
+    positions: None,
+    final_norm: (NormKind::Rms, Name { hub: "model.norm", gguf: "output_norm" }),
+    output: Name { hub: "lm_head", gguf: "output" },
+    load_layer: |config, weights, layer| Ok(Box::new(Layer::load(config, weights, layer)?)),
+};
+
 const ATTENTION_NORM: Name = Name { hub: "model.layers.{}.input_layernorm", gguf: "blk.{}.attn_norm" };
 const Q: Name = Name { hub: "model.layers.{}.self_attn.q_proj", gguf: "blk.{}.attn_q" };
 const K: Name = Name { hub: "model.layers.{}.self_attn.k_proj", gguf: "blk.{}.attn_k" };
@@ -25,110 +32,69 @@ const FEED_FORWARD_NORM: Name =
 const GATE: Name = Name { hub: "model.layers.{}.mlp.gate_proj", gguf: "blk.{}.ffn_gate" };
 const UP: Name = Name { hub: "model.layers.{}.mlp.up_proj", gguf: "blk.{}.ffn_up" };
 const DOWN: Name = Name { hub: "model.layers.{}.mlp.down_proj", gguf: "blk.{}.ffn_down" };
-const FINAL_NORM: Name = Name { hub: "model.norm", gguf: "output_norm" };
-/// The projection to logits; tied to the embedding when absent.
-const OUTPUT: Name = Name { hub: "lm_head", gguf: "output" };
-
-pub(crate) struct Llama {
-    embedding: Matrix,
-    layers: Vec<Layer>,
-    final_norm: Vec<f32>,
-    /// `None` when tied to the embedding.
-    output: Option<Matrix>,
-    rope: Rope,
-    eps: f32,
-}
 
 struct Layer {
-    attention_norm: Vec<f32>,
+    attention_norm: Norm,
     /// `[q, k, v]`
     qkv: Linear,
     attention_output: Linear,
-    feed_forward_norm: Vec<f32>,
+    feed_forward_norm: Norm,
     /// `[gate, up]`
     gate_up: Linear,
     down: Linear,
 }
 
-impl Llama {
-    pub(crate) fn load(config: &Config, weights: &Weights<'_>) -> Result<Llama, ModelError> {
-        let &Config { hidden, vocabulary, .. } = config;
-        let output = !config.tied_embeddings && weights.has(OUTPUT);
-        let vocabulary_rows = |name| weights.matrix(&[Part::new(name, vocabulary)], 0, hidden);
-        let frequencies = config.rope.as_ref().map(|rope| rope.inverse_frequencies.clone());
-        Ok(Llama {
-            embedding: vocabulary_rows(EMBEDDING)?,
-            layers: (0..config.layers).map(|l| Layer::load(config, weights, l)).collect::<Result<_, _>>()?,
-            final_norm: weights.vector(FINAL_NORM, 0, "weight", hidden)?,
-            output: if output { Some(vocabulary_rows(OUTPUT)?) } else { None },
-            rope: Rope::from_frequencies(frequencies.unwrap_or_default()),
-            eps: config.norm_epsilon,
+impl Layer {
+    fn load(config: &Config, weights: &Weights<'_>, layer: usize) -> Result<Layer, ModelError> {
+        let &Config { hidden, feed_forward, architecture, .. } = config;
+        let LayerShape { heads, kv_heads, key_dim, value_dim, .. } = config.layers[layer];
+        // The converter to GGUF reorders Q and K of Llama and Mistral, not of Qwen2.
+        let interleaved = weights.is_gguf() && architecture != Architecture::Qwen2;
+        let rotated = |heads| if interleaved { RowOrder::Interleaved { heads } } else { RowOrder::Outputs };
+        let qkv = [
+            Source::new(Q, heads * key_dim).order(rotated(heads)),
+            Source::new(K, kv_heads * key_dim).order(rotated(kv_heads)),
+            Source::new(V, kv_heads * value_dim),
+        ];
+        let gate_up = [Source::new(GATE, feed_forward), Source::new(UP, feed_forward)];
+        let linear = |sources: &[Source], cols| weights.linear(sources, layer, cols);
+        let norm = |name| weights.norm(NormKind::Rms, name, layer, hidden);
+        Ok(Layer {
+            attention_norm: norm(ATTENTION_NORM)?,
+            qkv: linear(&qkv, hidden)?,
+            attention_output: linear(&[Source::new(ATTENTION_OUTPUT, hidden)], heads * value_dim)?
+                .with_coarse_input(),
+            feed_forward_norm: norm(FEED_FORWARD_NORM)?,
+            gate_up: linear(&gate_up, hidden)?,
+            down: linear(&[Source::new(DOWN, hidden)], feed_forward)?,
         })
-    }
-
-    pub(crate) fn run(&self, pass: &mut Pass<'_, '_>) {
-        pass.embed(&self.embedding);
-        pass.set_angles(&self.rope);
-        for (l, layer) in self.layers.iter().enumerate() {
-            layer.run(l, self.eps, pass);
-        }
-    }
-
-    pub(crate) fn head(&self) -> (&Matrix, FinalNorm<'_>) {
-        let norm = FinalNorm { weight: &self.final_norm, bias: None, eps: self.eps };
-        (self.output.as_ref().unwrap_or(&self.embedding), norm)
-    }
-
-    pub(crate) fn attention_outputs(&self) -> impl Iterator<Item = &Matrix> {
-        self.layers.iter().map(|layer| &layer.attention_output.matrix)
-    }
-
-    pub(crate) fn bytes(&self) -> usize {
-        let vocabulary = self.embedding.bytes() + self.output.as_ref().map_or(0, Matrix::bytes);
-        vocabulary + self.layers.iter().map(Layer::bytes).sum::<usize>() + self.final_norm.len() * 4
-    }
-
-    /// Bytes of the tables of which a token takes one row.
-    pub(crate) fn table_bytes(&self) -> usize {
-        if self.output.is_some() { self.embedding.bytes() } else { 0 }
     }
 }
 
-impl Layer {
-    fn load(config: &Config, weights: &Weights<'_>, l: usize) -> Result<Layer, ModelError> {
-        let &Config { hidden, heads, kv_heads, head_dim, feed_forward, architecture, .. } = config;
-        // The converter to GGUF reorders Q and K of Llama and Mistral, not of Qwen2.
-        let interleaved = weights.is_gguf() && architecture != Architecture::Qwen2;
-        let rotated = |heads| if interleaved { Layout::Interleaved { heads } } else { Layout::Rows };
-        let qkv = [
-            Part::new(Q, heads * head_dim).layout(rotated(heads)),
-            Part::new(K, kv_heads * head_dim).layout(rotated(kv_heads)),
-            Part::new(V, kv_heads * head_dim),
-        ];
-        let gate_up = [Part::new(GATE, feed_forward), Part::new(UP, feed_forward)];
-        let attention_output = weights.linear(&[Part::new(ATTENTION_OUTPUT, hidden)], l, heads * head_dim)?;
-        let norm = |name| weights.vector(name, l, "weight", hidden);
-        Ok(Layer {
-            attention_norm: norm(ATTENTION_NORM)?,
-            qkv: weights.linear(&qkv, l, hidden)?,
-            attention_output: attention_output.with_coarse_input(),
-            feed_forward_norm: norm(FEED_FORWARD_NORM)?,
-            gate_up: weights.linear(&gate_up, l, hidden)?,
-            down: weights.linear(&[Part::new(DOWN, hidden)], l, feed_forward)?,
-        })
+impl super::Layer for Layer {
+    fn forward(&self, layer: usize, x: &mut Tensor<'_>, ops: &mut Operations<'_>) {
+        let n = self.attention_norm.of(x);
+        let qkv = ops.compute(self.qkv.of(n));
+        let [mut q, mut k, v] = ops.split(layer, qkv);
+        ops.rotate(layer, &mut q);
+        ops.rotate(layer, &mut k);
+        let attended = ops.attend(layer, q, k, v);
+        ops.add(x, self.attention_output.of(&attended));
+
+        let m = self.feed_forward_norm.of(x);
+        let gate_up = ops.compute(self.gate_up.of(m));
+        ops.add(x, self.down.of(silu_gate(&gate_up)));
     }
 
-    fn run(&self, l: usize, eps: f32, pass: &mut Pass<'_, '_>) {
-        pass.project_qkv(&self.qkv, |x| Input::RmsNorm { x, weight: &self.attention_norm, eps });
-        pass.attend(l);
-        pass.add_attention(&self.attention_output);
-        pass.widen(&self.gate_up, |x| Input::RmsNorm { x, weight: &self.feed_forward_norm, eps });
-        pass.narrow(&self.down, Input::SiluMul);
+    fn linears(&self) -> Vec<&Linear> {
+        vec![&self.qkv, &self.attention_output, &self.gate_up, &self.down]
     }
 
-    fn bytes(&self) -> usize {
-        let matrices = [&self.qkv, &self.attention_output, &self.gate_up, &self.down];
-        let norms = (self.attention_norm.len() + self.feed_forward_norm.len()) * 4;
-        matrices.iter().map(|linear| linear.bytes()).sum::<usize>() + norms
+    fn norms(&self) -> Vec<&Norm> {
+        vec![&self.attention_norm, &self.feed_forward_norm]
+    }
+
+    fn attention_output(&self) -> &Matrix {
+        &self.attention_output.matrix
     }
 }

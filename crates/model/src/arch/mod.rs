@@ -1,89 +1,142 @@
-//! The networks, one file each.
+//! The networks: what all decoder-only transformers share here, the layers of each architecture in its own file.
 
 mod gpt2;
 mod llama;
 
-use crate::forward::Pass;
-use crate::weights::Weights;
+use crate::forward::{Operations, Product, Tensor};
+use crate::weights::{Linear, Name, Norm, NormKind, Source, Weights};
 use crate::{Architecture, Config, ModelError};
-use gpt2::Gpt2;
-use llama::Llama;
-use sketchkv_kernels::{Input, Matrix};
+use sketchkv_kernels::Matrix;
+
+/// One layer of an architecture.
+pub(crate) trait Layer: Send + Sync {
+    /// Runs layer `layer` of the network: what attention and the feed-forward add to the residual stream `x`.
+    fn forward(&self, layer: usize, x: &mut Tensor<'_>, ops: &mut Operations<'_>);
+
+    /// Its matrices.
+    fn linears(&self) -> Vec<&Linear>;
+
+    /// Its norms.
+    fn norms(&self) -> Vec<&Norm>;
+
+    /// The matrix that multiplies the output of attention.
+    fn attention_output(&self) -> &Matrix;
+}
+
+/// What an architecture's file says of it.
+struct Family {
+    /// The embedding of tokens.
+    tokens: Name,
+    /// The embedding of positions, where they are learned.
+    positions: Option<Name>,
+    final_norm: (NormKind, Name),
+    /// The projection to logits; tied to the embedding when absent.
+    output: Name,
+    load_layer: LoadLayer,
+}
+
+/// Loads a layer, by its index.
+type LoadLayer = fn(&Config, &Weights<'_>, usize) -> Result<Box<dyn Layer>, ModelError>;
+
+impl Architecture {
+    fn family(self) -> &'static Family {
+        match self {
+            Architecture::Gpt2 => &gpt2::FAMILY,
+            Architecture::Llama | Architecture::Mistral | Architecture::Qwen2 => &llama::FAMILY,
+        }
+    }
+}
 
 /// A network of one of the architectures, its weights loaded.
-pub(crate) enum Network {
-    Gpt2(Gpt2),
-    Llama(Llama),
+pub(crate) struct Network {
+    embedding: Embedding,
+    layers: Vec<Box<dyn Layer>>,
+    head: Head,
+}
+
+/// Where the residual stream begins.
+pub(crate) struct Embedding {
+    /// `[token][hidden]`
+    pub(crate) tokens: Matrix,
+    /// `[position][hidden]`
+    pub(crate) positions: Option<Matrix>,
+    /// Multiplies the embedding of a token.
+    pub(crate) scale: f32,
+}
+
+/// Where it ends: the final norm and the projection to logits.
+struct Head {
+    norm: Norm,
+    /// `None` when tied to the embedding.
+    output: Option<Matrix>,
 }
 
 impl Network {
     pub(crate) fn load(config: &Config, weights: &Weights<'_>) -> Result<Network, ModelError> {
-        match config.architecture {
-            Architecture::Gpt2 => Gpt2::load(config, weights).map(Network::Gpt2),
-            Architecture::Llama | Architecture::Mistral | Architecture::Qwen2 => {
-                Llama::load(config, weights).map(Network::Llama)
-            }
-        }
+        let &Config { hidden, vocabulary, context, embedding_scale, .. } = config;
+        let family = config.architecture.family();
+        let table = |name, rows| weights.matrix(&[Source::new(name, rows)], 0, hidden);
+        let has_output = !config.tied_embeddings && weights.has(family.output);
+        Ok(Network {
+            embedding: Embedding {
+                tokens: table(family.tokens, vocabulary)?,
+                positions: family.positions.map(|name| table(name, context)).transpose()?,
+                scale: embedding_scale,
+            },
+            layers: (0..config.layers.len())
+                .map(|layer| (family.load_layer)(config, weights, layer))
+                .collect::<Result<_, _>>()?,
+            head: Head {
+                norm: weights.norm(family.final_norm.0, family.final_norm.1, 0, hidden)?,
+                output: has_output.then(|| table(family.output, vocabulary)).transpose()?,
+            },
+        })
     }
 
-    /// Runs the tokens of the pass through all layers; leaves the residual stream in the pass.
-    pub(crate) fn run(&self, pass: &mut Pass<'_, '_>) {
-        match self {
-            Network::Gpt2(network) => network.run(pass),
-            Network::Llama(network) => network.run(pass),
+    /// Runs the tokens of a pass through all layers; the residual stream `[token][hidden]` that comes out.
+    pub(crate) fn forward<'a>(&self, ops: &mut Operations<'a>) -> Tensor<'a> {
+        let Embedding { tokens, positions, scale } = &self.embedding;
+        let mut x = ops.embed_tokens(tokens);
+        ops.scale(&mut x, *scale);
+        if let Some(table) = positions {
+            let positions = ops.embed_positions(table);
+            ops.add(&mut x, &positions);
         }
+        for (index, layer) in self.layers.iter().enumerate() {
+            layer.forward(index, &mut x, ops);
+            ops.check(index, &x);
+        }
+        x
     }
 
-    /// The final norm of `x` `[token][hidden]` and the projection to logits `[token][vocabulary]`.
-    pub(crate) fn head(&self) -> (&Matrix, FinalNorm<'_>) {
-        match self {
-            Network::Gpt2(network) => network.head(),
-            Network::Llama(network) => network.head(),
-        }
+    /// The logits `[token][vocabulary]` of the residual stream `x`, before any softcap.
+    pub(crate) fn logits<'a>(&'a self, x: &'a Tensor<'_>) -> Product<'a> {
+        let matrix = self.head.output.as_ref().unwrap_or(&self.embedding.tokens);
+        Product::without_bias(matrix, self.head.norm.of(x))
     }
 
     /// The output projections of attention, by layer.
-    pub(crate) fn attention_outputs(&self) -> Vec<&Matrix> {
-        match self {
-            Network::Gpt2(network) => network.attention_outputs().collect(),
-            Network::Llama(network) => network.attention_outputs().collect(),
-        }
+    pub(crate) fn attention_outputs(&self) -> impl Iterator<Item = &Matrix> {
+        self.layers.iter().map(|layer| layer.attention_output())
     }
 
     /// Bytes of the weights in memory.
     pub(crate) fn bytes(&self) -> usize {
-        match self {
-            Network::Gpt2(network) => network.bytes(),
-            Network::Llama(network) => network.bytes(),
-        }
-    }
-
-    /// Bytes of the weights that the products of one token read.
-    pub(crate) fn step_bytes(&self) -> usize {
-        let rows_only = match self {
-            Network::Gpt2(network) => network.table_bytes(),
-            Network::Llama(network) => network.table_bytes(),
+        let Network { embedding: Embedding { tokens, positions, .. }, layers, head } = self;
+        let tables = [Some(tokens), positions.as_ref(), head.output.as_ref()];
+        let layer = |layer: &dyn Layer| {
+            let linears: usize = layer.linears().into_iter().map(Linear::bytes).sum();
+            linears + layer.norms().into_iter().map(Norm::bytes).sum::<usize>()
         };
-        self.bytes() - rows_only
+        tables.into_iter().flatten().map(Matrix::bytes).sum::<usize>()
+            + layers.iter().map(|l| layer(&**l)).sum::<usize>()
+            + head.norm.bytes()
     }
-}
 
-/// The norm before the projection to logits.
-#[derive(Clone, Copy)]
-pub(crate) struct FinalNorm<'a> {
-    weight: &'a [f32],
-    /// A layer norm has a bias, an RMS norm none.
-    bias: Option<&'a [f32]>,
-    eps: f32,
-}
-
-impl<'a> FinalNorm<'a> {
-    /// `x` `[token][hidden]` on its way through the norm.
-    pub(crate) fn of(self, x: &'a [f32]) -> Input<'a> {
-        let FinalNorm { weight, bias, eps } = self;
-        match bias {
-            Some(bias) => Input::LayerNorm { x, weight, bias, eps },
-            None => Input::RmsNorm { x, weight, eps },
-        }
+    /// Bytes of the weights that the products of one token read: all but the tables of which a token takes a row.
+    pub(crate) fn step_bytes(&self) -> usize {
+        let Embedding { tokens, positions, .. } = &self.embedding;
+        let tokens = if self.head.output.is_some() { tokens.bytes() } else { 0 };
+        self.bytes() - tokens - positions.as_ref().map_or(0, Matrix::bytes)
     }
 }

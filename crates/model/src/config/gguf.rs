@@ -1,10 +1,10 @@
 //! A config from GGUF metadata.
 
-use super::rope::{Scaling, frequencies};
-use super::{Architecture, Config};
+use super::rotation::{Scaling, frequencies};
+use super::{Architecture, Config, MOST_HEAD_DIM, MOST_LAYERS, plausible};
 use crate::ModelError;
 use crate::file::Gguf;
-use sketchkv_cache::Rope;
+use sketchkv_cache::{LayerShape, Rotation};
 
 pub(super) fn read(gguf: &Gguf) -> Result<Config, ModelError> {
     let path = gguf.path();
@@ -26,10 +26,12 @@ pub(super) fn read(gguf: &Gguf) -> Result<Config, ModelError> {
     let key = |name: &str| format!("{family}.{name}");
     let hidden = gguf.required(&key("embedding_length"))?;
     let heads = gguf.required(&key("attention.head_count"))?;
+    let impossible = |reason: String| ModelError::format(path, reason);
     let head_dim = match gguf.number(&key("attention.key_length"))? {
         Some(width) => width,
         None => hidden / heads.max(1),
     };
+    let head_dim = plausible("head size", head_dim, MOST_HEAD_DIM).map_err(impossible)?;
     if gguf.number(&key("attention.value_length"))?.is_some_and(|width| width != head_dim) {
         return Err(ModelError::format(path, "keys and values of different widths are not supported"));
     }
@@ -39,29 +41,33 @@ pub(super) fn read(gguf: &Gguf) -> Result<Config, ModelError> {
     let embedding = gguf
         .tensor("token_embd.weight")
         .ok_or_else(|| ModelError::format(path, "tensor `token_embd.weight` is missing"))?;
+    let layers = plausible("layers", gguf.required(&key("block_count"))?, MOST_LAYERS).map_err(impossible)?;
+    let layer = LayerShape {
+        window: gguf.number(&key("attention.sliding_window"))?.filter(|w| *w > 0),
+        rotation: if layer_norm { None } else { Some(rotation(gguf, &key, head_dim)?) },
+        ..LayerShape::new(heads, gguf.number(&key("attention.head_count_kv"))?.unwrap_or(heads), head_dim)
+    };
     Ok(Config {
         architecture,
         name: match gguf.text("general.name")? {
             Some(name) => name.to_owned(),
             None => path.file_stem().unwrap_or_default().to_string_lossy().into_owned(),
         },
-        layers: gguf.required(&key("block_count"))?,
+        layers: vec![layer; layers],
         hidden,
-        heads,
-        kv_heads: gguf.number(&key("attention.head_count_kv"))?.unwrap_or(heads),
-        head_dim,
         feed_forward: gguf.required(&key("feed_forward_length"))?,
         vocabulary: embedding.entry.shape[0],
         context: gguf.required(&key("context_length"))?,
         norm_epsilon: gguf.float(&key(epsilon))?.unwrap_or(1e-5),
-        rope: if layer_norm { None } else { Some(rope(gguf, &key, head_dim)?) },
-        sliding_window: gguf.number(&key("attention.sliding_window"))?.filter(|w| *w > 0),
+        norm_offset: 0.0,
+        embedding_scale: 1.0,
+        logit_softcap: None,
         tied_embeddings: gguf.tensor("output.weight").is_none(),
         notes: vec![],
     })
 }
 
-fn rope(gguf: &Gguf, key: &dyn Fn(&str) -> String, head_dim: usize) -> Result<Rope, ModelError> {
+fn rotation(gguf: &Gguf, key: &dyn Fn(&str) -> String, head_dim: usize) -> Result<Rotation, ModelError> {
     let path = gguf.path();
     let base = gguf.float(&key("rope.freq_base"))?.unwrap_or(10_000.0);
     if gguf.number(&key("rope.dimension_count"))?.is_some_and(|d| d != head_dim) {
@@ -78,14 +84,13 @@ fn rope(gguf: &Gguf, key: &dyn Fn(&str) -> String, head_dim: usize) -> Result<Ro
         },
         Some(other) => return Err(super::unsupported_scaling(path, other)),
     };
-    let mut rope = frequencies(base, head_dim, &scaling);
+    let rotation = frequencies(base, head_dim, &scaling);
     // Llama 3.1 files carry their scaling as one divisor for each frequency.
-    if let Some(tensor) = gguf.tensor("rope_freqs.weight") {
-        let divisors = tensor.floats().map_err(|reason| ModelError::format(path, reason))?;
-        if divisors.len() != rope.inverse_frequencies.len() {
-            return Err(ModelError::format(path, "tensor `rope_freqs.weight` does not fit the head size"));
-        }
-        rope.inverse_frequencies.iter_mut().zip(&divisors).for_each(|(f, d)| *f /= d);
+    let Some(tensor) = gguf.tensor("rope_freqs.weight") else { return Ok(rotation) };
+    let divisors = tensor.floats().map_err(|reason| ModelError::format(path, reason))?;
+    if divisors.len() != rotation.inverse_frequencies.len() {
+        return Err(ModelError::format(path, "tensor `rope_freqs.weight` does not fit the head size"));
     }
-    Ok(rope)
+    let divided = rotation.inverse_frequencies.iter().zip(&divisors).map(|(f, d)| f / d);
+    Ok(Rotation { inverse_frequencies: divided.collect() })
 }

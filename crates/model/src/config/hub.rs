@@ -1,10 +1,11 @@
 //! A config from a Hugging Face `config.json`.
 
-use super::rope::{Scaling, frequencies};
-use super::{Architecture, Config};
+use super::rotation::{Scaling, frequencies};
+use super::{Architecture, Config, MOST_HEAD_DIM, MOST_LAYERS, plausible};
 use crate::ModelError;
 use crate::file::Folder;
 use serde_json::Value;
+use sketchkv_cache::{LayerShape, Rotation};
 use std::path::Path;
 
 pub(super) fn read(folder: &Folder) -> Result<Config, ModelError> {
@@ -41,17 +42,15 @@ fn gpt2(json: &Json<'_>) -> Result<Config, ModelError> {
     Ok(Config {
         architecture: Architecture::Gpt2,
         name: String::new(),
-        layers: json.required("n_layer")?,
+        layers: vec![LayerShape::new(heads, heads, hidden / heads.max(1)); json.layers("n_layer")?],
         hidden,
-        heads,
-        kv_heads: heads,
-        head_dim: hidden / heads.max(1),
         feed_forward: json.number("n_inner")?.unwrap_or(4 * hidden),
         vocabulary: json.required("vocab_size")?,
         context: json.required("n_positions")?,
         norm_epsilon: json.float("layer_norm_epsilon").unwrap_or(1e-5),
-        rope: None,
-        sliding_window: None,
+        norm_offset: 0.0,
+        embedding_scale: 1.0,
+        logit_softcap: None,
         tied_embeddings: false,
         notes: vec![],
     })
@@ -68,6 +67,7 @@ fn llama(json: &Json<'_>, architecture: Architecture) -> Result<Config, ModelErr
         }
     }
     let head_dim = json.number("head_dim")?.unwrap_or(hidden / heads.max(1));
+    let head_dim = plausible("head size", head_dim, MOST_HEAD_DIM).map_err(|reason| json.error(reason))?;
     let context = json.required("max_position_embeddings")?;
     // Mistral slides whenever it names a window; Qwen2 names one and says separately whether it slides.
     let slides = match architecture {
@@ -75,26 +75,29 @@ fn llama(json: &Json<'_>, architecture: Architecture) -> Result<Config, ModelErr
         Architecture::Qwen2 => json.flag("use_sliding_window").unwrap_or(false),
         _ => false,
     };
+    let layer = LayerShape {
+        window: if slides { json.number("sliding_window")?.filter(|w| *w > 0) } else { None },
+        rotation: Some(rotation(json, head_dim, context)?),
+        ..LayerShape::new(heads, json.number("num_key_value_heads")?.unwrap_or(heads), head_dim)
+    };
     Ok(Config {
         architecture,
         name: String::new(),
-        layers: json.required("num_hidden_layers")?,
+        layers: vec![layer; json.layers("num_hidden_layers")?],
         hidden,
-        heads,
-        kv_heads: json.number("num_key_value_heads")?.unwrap_or(heads),
-        head_dim,
         feed_forward: json.required("intermediate_size")?,
         vocabulary: json.required("vocab_size")?,
         context,
         norm_epsilon: json.float("rms_norm_eps").unwrap_or(1e-6),
-        rope: Some(rope(json, head_dim, context)?),
-        sliding_window: if slides { json.number("sliding_window")?.filter(|w| *w > 0) } else { None },
+        norm_offset: 0.0,
+        embedding_scale: 1.0,
+        logit_softcap: None,
         tied_embeddings: false,
         notes: vec![],
     })
 }
 
-fn rope(json: &Json<'_>, head_dim: usize, context: usize) -> Result<sketchkv_cache::Rope, ModelError> {
+fn rotation(json: &Json<'_>, head_dim: usize, context: usize) -> Result<Rotation, ModelError> {
     // Recent files gather base and scaling in `rope_parameters`; older ones have `rope_theta` beside `rope_scaling`.
     let nested = ["rope_parameters", "rope_scaling"]
         .iter()
@@ -162,6 +165,11 @@ impl Json<'_> {
 
     fn required(&self, key: &str) -> Result<usize, ModelError> {
         self.number(key)?.ok_or_else(|| self.error(format!("`{key}` is missing")))
+    }
+
+    /// A number of layers that can be.
+    fn layers(&self, key: &str) -> Result<usize, ModelError> {
+        plausible("layers", self.required(key)?, MOST_LAYERS).map_err(|reason| self.error(reason))
     }
 
     fn error(&self, reason: impl Into<String>) -> ModelError {

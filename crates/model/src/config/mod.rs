@@ -2,11 +2,11 @@
 
 mod gguf;
 mod hub;
-mod rope;
+mod rotation;
 
 use crate::ModelError;
 use crate::file::Checkpoint;
-use sketchkv_cache::{CacheShape, Rope};
+use sketchkv_cache::{CacheShape, LayerShape};
 use std::fmt;
 use std::path::Path;
 
@@ -41,104 +41,94 @@ pub struct Config {
     pub architecture: Architecture,
     /// The model's own name for itself, or its file name.
     pub name: String,
-    /// Number of layers.
-    pub layers: usize,
+    /// Attention, layer by layer.
+    pub layers: Vec<LayerShape>,
     /// Width of the residual stream.
     pub hidden: usize,
-    /// Query heads per layer.
-    pub heads: usize,
-    /// KV heads per layer; divides `heads`.
-    pub kv_heads: usize,
-    /// Width of one key or value.
-    pub head_dim: usize,
     /// Inner width of the feed-forward.
     pub feed_forward: usize,
     /// Rows of the embedding, which is the width of the logits.
     pub vocabulary: usize,
-    /// The longest sequence the model is right for, in tokens: what it was made for, or its sliding window if
-    /// that is shorter, because attention here looks back at everything the cache holds.
+    /// The longest sequence the model was made for, in tokens.
     pub context: usize,
     /// Added to the variance in every norm.
     pub norm_epsilon: f32,
-    /// Rotary embedding, or `None` for learned positions.
-    pub rope: Option<Rope>,
-    /// Tokens a query may look back, itself included, if the model was trained with a sliding window.
-    pub sliding_window: Option<usize>,
+    /// Added to the weights of every norm: 1 where checkpoints hold them less one.
+    pub norm_offset: f32,
+    /// Multiplies the embeddings of tokens.
+    pub embedding_scale: f32,
+    /// c in logit = c·tanh(logit / c), for the logits of the vocabulary.
+    pub logit_softcap: Option<f32>,
     /// Whether the output projection is the embedding.
     pub tied_embeddings: bool,
-    /// Remarks a user should see, such as a context cut to the sliding window.
+    /// Remarks a user should see.
     pub notes: Vec<String>,
+}
+
+/// More layers, and wider heads, than any model has: numbers above are not believed, and nothing is sized by them.
+const MOST_LAYERS: usize = 1 << 12;
+const MOST_HEAD_DIM: usize = 1 << 12;
+
+/// The value, if it is from 1 to `most`.
+fn plausible(what: &str, value: usize, most: usize) -> Result<usize, String> {
+    if value == 0 || value > most {
+        return Err(format!("the {what} of {value} is impossible: the file is corrupt"));
+    }
+    Ok(value)
 }
 
 impl Config {
     /// Reads the config of an opened checkpoint and checks that its numbers fit together.
     pub(crate) fn read(checkpoint: &Checkpoint) -> Result<Config, ModelError> {
-        let mut config = match checkpoint {
+        let config = match checkpoint {
             Checkpoint::Gguf(gguf) => gguf::read(gguf)?,
             Checkpoint::Folder(folder) => hub::read(folder)?,
         };
         config.check().map_err(|reason| ModelError::format(checkpoint.path(), reason))?;
-        config.heed_sliding_window();
         Ok(config)
     }
 
     fn check(&self) -> Result<(), String> {
-        let Config { layers, hidden, heads, kv_heads, head_dim, feed_forward, vocabulary, context, .. } =
-            *self;
         // The limits are far above any model; they keep products of them from overflowing.
-        let limits = [
-            ("layers", layers, 1 << 12),
-            ("hidden size", hidden, 1 << 20),
-            ("heads", heads, 1 << 12),
-            ("KV heads", kv_heads, 1 << 12),
-            ("head size", head_dim, 1 << 12),
-            ("feed-forward size", feed_forward, 1 << 22),
-            ("vocabulary", vocabulary, 1 << 24),
-            ("context", context, 1 << 32),
-        ];
-        for (what, value, limit) in limits {
-            if value == 0 || value > limit {
-                return Err(format!("the {what} of {value} is impossible: the file is corrupt"));
-            }
-        }
-        if heads % kv_heads != 0 {
-            return Err(format!("{heads} heads do not divide into {kv_heads} KV heads"));
-        }
+        plausible("layers", self.layers.len(), MOST_LAYERS)?;
+        plausible("hidden size", self.hidden, 1 << 20)?;
+        plausible("feed-forward size", self.feed_forward, 1 << 22)?;
+        plausible("vocabulary", self.vocabulary, 1 << 24)?;
+        plausible("context", self.context, 1 << 32)?;
         if !(self.norm_epsilon > 0.0 && self.norm_epsilon < 1.0) {
             return Err(format!("a norm epsilon of {} is impossible", self.norm_epsilon));
         }
-        if self.rope.is_some() && head_dim % 2 != 0 {
-            return Err(format!("a head size of {head_dim} cannot be rotated: it is odd"));
-        }
-        let frequencies = self.rope.iter().flat_map(|rope| &rope.inverse_frequencies);
-        if frequencies.into_iter().any(|f| !f.is_finite()) {
-            return Err("the rotary frequencies are not finite: the file is corrupt".into());
-        }
-        Ok(())
+        self.layers.iter().try_for_each(check_layer)
     }
 
-    fn heed_sliding_window(&mut self) {
-        let Some(window) = self.sliding_window.filter(|w| *w < self.context) else { return };
-        self.notes.push(format!(
-            "trained with a sliding window of {window} tokens: the context of {} is cut to it; to go on, allow \
-             positions beyond the context and use a cache of kind `window`",
-            self.context
-        ));
-        self.context = window;
+    /// Whether queries and keys are rotated, so that positions go on beyond the context.
+    pub fn is_rotated(&self) -> bool {
+        self.layers.iter().any(|layer| layer.rotation.is_some())
     }
 
     /// What a [`sketchkv_cache::Cache`] must know of this model, without its weights.
     pub fn cache_shape(&self) -> CacheShape {
-        CacheShape {
-            layers: self.layers,
-            heads: self.heads,
-            kv_heads: self.kv_heads,
-            head_dim: self.head_dim,
-            context: self.context,
-            rope: self.rope.clone(),
-            output: None,
-        }
+        CacheShape { layers: self.layers.clone(), context: self.context, output: None }
     }
+}
+
+fn check_layer(layer: &LayerShape) -> Result<(), String> {
+    let LayerShape { heads, kv_heads, key_dim, value_dim, .. } = *layer;
+    plausible("heads", heads, 1 << 12)?;
+    plausible("KV heads", kv_heads, 1 << 12)?;
+    plausible("head size", key_dim, MOST_HEAD_DIM)?;
+    plausible("head size", value_dim, MOST_HEAD_DIM)?;
+    if !heads.is_multiple_of(kv_heads) {
+        return Err(format!("{heads} heads do not divide into {kv_heads} KV heads"));
+    }
+    let Some(rotation) = &layer.rotation else { return Ok(()) };
+    if !key_dim.is_multiple_of(2) {
+        return Err(format!("a head size of {key_dim} cannot be rotated: it is odd"));
+    }
+    if rotation.inverse_frequencies.iter().any(|f| !f.is_finite()) {
+        return Err("the rotary frequencies are not finite: the file is corrupt".into());
+    }
+    Ok(())
 }
 
 fn unsupported(path: &Path, architecture: &str) -> ModelError {

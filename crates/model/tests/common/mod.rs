@@ -2,7 +2,7 @@
 #![allow(dead_code, reason = "each test file uses some of it")]
 
 use sketchkv_cache::Cache;
-use sketchkv_model::{LoadOptions, Logits, Model, Sequence, WeightFormat, Workspace};
+use sketchkv_model::{LoadOptions, Logits, Model, ModelError, Sequence, WeightFormat, Workspace};
 use std::path::{Path, PathBuf};
 
 /// The golden files, made by `scripts/golden/model.py`.
@@ -45,17 +45,30 @@ pub(crate) fn load_with(path: &Path, options: &LoadOptions) -> Model {
     Model::load(path, options).unwrap_or_else(|error| panic!("{error}"))
 }
 
+/// An empty cache of this spec.
+pub(crate) fn cache(model: &Model, spec: &str) -> Cache {
+    Cache::new(model.cache_shape(), &spec.parse().unwrap(), 0).unwrap_or_else(|error| panic!("{error}"))
+}
+
 /// An empty, exact cache.
 pub(crate) fn exact_cache(model: &Model) -> Cache {
-    Cache::new(model.cache_shape(), &"full+f32".parse().unwrap(), 0).unwrap()
+    cache(model, "full+f32")
 }
 
 /// Logits of every token, `[token][vocabulary]`, over an exact cache.
 pub(crate) fn all_logits(model: &Model, tokens: &[u32]) -> Vec<f32> {
-    let mut cache = exact_cache(model);
-    let mut workspace = Workspace::new();
-    let mut batch = [Sequence { tokens, cache: &mut cache }];
-    model.forward(&mut batch, &mut workspace, Logits::All).unwrap().to_vec()
+    run(model, &mut exact_cache(model), tokens, Logits::All).unwrap()
+}
+
+/// Runs one sequence over `cache`.
+pub(crate) fn run(
+    model: &Model,
+    cache: &mut Cache,
+    tokens: &[u32],
+    want: Logits,
+) -> Result<Vec<f32>, ModelError> {
+    let batch = &mut [Sequence { tokens, cache }];
+    model.forward(batch, &mut Workspace::new(), want).of(0).map(<[f32]>::to_vec)
 }
 
 /// Tokens of Persuasion from its second chapter on.

@@ -1,6 +1,6 @@
 //! Rotary frequencies, with the scalings that checkpoints ask for.
 
-use sketchkv_cache::Rope;
+use sketchkv_cache::Rotation;
 
 /// How a checkpoint stretches its rotary embedding to a longer context.
 #[derive(Debug, Clone, PartialEq)]
@@ -20,10 +20,10 @@ pub(super) enum Scaling {
 }
 
 /// `base^(-2i/dimensions)` for each pair i of dimensions, scaled.
-pub(super) fn frequencies(base: f32, dimensions: usize, scaling: &Scaling) -> Rope {
+pub(super) fn frequencies(base: f32, dimensions: usize, scaling: &Scaling) -> Rotation {
     let pair = |i: usize| f64::from(base).powf(-2.0 * i as f64 / dimensions as f64);
     let inverse_frequencies = (0..dimensions / 2).map(|i| scale(pair(i), scaling) as f32).collect();
-    Rope { inverse_frequencies }
+    Rotation { inverse_frequencies }
 }
 
 fn scale(frequency: f64, scaling: &Scaling) -> f64 {
@@ -46,10 +46,10 @@ mod tests {
 
     #[test]
     fn unscaled_frequencies_fall_from_one_by_the_base() {
-        let rope = frequencies(10_000.0, 4, &Scaling::None);
-        assert_eq!(rope.inverse_frequencies, [1.0, 0.01]);
+        let plain = frequencies(10_000.0, 4, &Scaling::None);
+        assert_eq!(*plain.inverse_frequencies, [1.0, 0.01]);
         let linear = frequencies(10_000.0, 4, &Scaling::Linear { factor: 4.0 });
-        assert_eq!(linear.inverse_frequencies, [0.25, 0.0025]);
+        assert_eq!(*linear.inverse_frequencies, [0.25, 0.0025]);
     }
 
     #[test]
@@ -59,7 +59,7 @@ mod tests {
         let scaled = frequencies(500_000.0, 128, &scaling).inverse_frequencies;
         assert_eq!(plain[0], scaled[0]);
         assert!((plain[63] / scaled[63] - 8.0).abs() < 1e-4);
-        let ratios: Vec<f32> = plain.iter().zip(&scaled).map(|(p, s)| p / s).collect();
+        let ratios: Vec<f32> = plain.iter().zip(scaled.iter()).map(|(p, s)| p / s).collect();
         assert!(ratios.windows(2).all(|r| r[0] <= r[1] + 1e-5), "the slowing grows with the dimension");
     }
 }
