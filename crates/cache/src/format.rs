@@ -1,14 +1,14 @@
 //! How the slots of a layer are encoded: both stores, bound to the widths of its heads.
 
 use crate::store::{Store, Turn};
-use sketchkv_kernels::attention::layout::{BLOCK, Codes, Encoding, Layout, STRIP, ScaleGroup, Side};
+use sketchkv_kernels::attention::layout::{BLOCK, Codes, Encoding, STRIP, ScaleGroup, Side, StripLayout};
 use sketchkv_kernels::cpu::Level;
 
 /// One side of the slots: keys or values.
 pub(crate) struct SideFormat {
-    pub(crate) layout: Layout,
+    pub(crate) layout: StripLayout,
     /// Of open strips: f16 in place of codes of less than 8 bits.
-    pub(crate) open: Layout,
+    pub(crate) open: StripLayout,
     store: Box<dyn Store>,
     turn: Turn,
     /// Signs of [`Turn::SignedHadamard`], `[width]`.
@@ -22,8 +22,8 @@ pub(crate) struct SideFormat {
 impl SideFormat {
     fn new(store: Box<dyn Store>, side: Side, width: usize) -> Self {
         let dim = padded(width);
-        let layout = Layout::new(side, store.encoding(side), dim);
-        let open = if is_coarse(&layout) { Layout::new(side, Encoding::F16, dim) } else { layout };
+        let layout = StripLayout::new(side, store.encoding(side), dim);
+        let open = if is_coarse(&layout) { StripLayout::new(side, Encoding::F16, dim) } else { layout };
         // A fixed sequence: the signs are part of the code, not of a run's seed.
         let mut random = crate::random::Random::new(0x5165_4b56);
         let turn = store.turn();
@@ -32,22 +32,39 @@ impl SideFormat {
         SideFormat { layout, open, turn, store, signs, width, dim }
     }
 
-    /// The largest magnitude of a coordinate that it can hold, whatever the others are: scales and open strips are f16.
+    /// The largest magnitude of a coordinate, in the space of the codes, that it can hold whatever the others are: scales
+    /// and open strips are f16.
     pub(crate) fn largest(&self) -> f32 {
         let f16 = half::f16::MAX.to_f32();
-        match self.layout.encoding {
+        match self.layout.encoding() {
             Encoding::F32 => f32::MAX,
             Encoding::Bf16 => half::bf16::MAX.to_f32(),
             Encoding::Codes(Codes { bits: 8, .. }) => 127.0 * f16,
-            // A turn can gather what all coordinates have in one.
-            _ if self.turns() => f16 / (self.width as f32).sqrt(),
             _ => f16,
         }
     }
 
+    /// The first of some vectors, `[vector][width]`, that has a coordinate beyond [`SideFormat::largest`], and the magnitude
+    /// of that one; not finite where it is not.
+    pub(crate) fn first_beyond(&self, x: &[f32]) -> Option<(usize, f32)> {
+        let most = self.largest();
+        // A turn can gather what all coordinates have in one.
+        let sure = if self.turns() { most / (self.width as f32).sqrt() } else { most };
+        if largest(x) <= sure {
+            return None;
+        }
+        let mut turned = vec![0.0; self.dim];
+        let beyond = |x: &[f32]| {
+            self.turn(x, &mut turned);
+            Some(largest(&turned)).filter(|largest| largest.is_nan() || *largest > most)
+        };
+        let mut vectors = x.chunks_exact(self.width).map(beyond).enumerate();
+        vectors.find_map(|(index, largest)| largest.map(|largest| (index, largest)))
+    }
+
     /// Whether codes share a grid over a page.
     pub(crate) fn has_grid(&self) -> bool {
-        matches!(self.layout.encoding, Encoding::Codes(Codes { group: ScaleGroup::Channel, .. }))
+        matches!(self.layout.encoding(), Encoding::Codes(Codes { group: ScaleGroup::Channel, .. }))
     }
 
     /// Whether codes are in another space than the vectors they stand for.
@@ -82,8 +99,8 @@ impl SideFormat {
     }
 
     /// Encodes one turned and padded vector into a lane of a strip of a layout of this side. Not for codes on a grid.
-    pub(crate) fn write(&self, layout: &Layout, strip: &mut [u8], lane: usize, x: &[f32]) {
-        match layout.encoding {
+    pub(crate) fn write(&self, layout: &StripLayout, strip: &mut [u8], lane: usize, x: &[f32]) {
+        match layout.encoding() {
             Encoding::Codes(codes) => {
                 let mut u = [0u8; 512];
                 let (mut scales, mut minima) = ([0.0f32; 16], [0.0f32; 16]);
@@ -97,9 +114,15 @@ impl SideFormat {
     }
 }
 
+/// The largest magnitude; infinite or NaN where one is.
+pub(crate) fn largest(x: &[f32]) -> f32 {
+    // The bits of magnitudes are in the order of the magnitudes, infinity and NaN beyond all others.
+    f32::from_bits(x.iter().map(|x| x.to_bits() & 0x7fff_ffff).fold(0, u32::max))
+}
+
 /// Whether codes are of less than 8 bits.
-fn is_coarse(layout: &Layout) -> bool {
-    matches!(layout.encoding, Encoding::Codes(Codes { bits, .. }) if bits < 8)
+fn is_coarse(layout: &StripLayout) -> bool {
+    matches!(layout.encoding(), Encoding::Codes(Codes { bits, .. }) if bits < 8)
 }
 
 /// Both sides.

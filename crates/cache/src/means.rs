@@ -3,7 +3,7 @@
 use crate::context::{Context, Partial, Softcap};
 use crate::format::padded;
 use crate::state::{Reader, StateError, Writer};
-use sketchkv_kernels::attention::layout::{Encoding, Layout, STRIP, Side};
+use sketchkv_kernels::attention::layout::{Encoding, STRIP, Side, StripLayout};
 use sketchkv_kernels::attention::{Queries, Strips, exponentials, key_scores, maximum, value_sums};
 use sketchkv_kernels::cpu;
 use std::mem::size_of;
@@ -30,8 +30,8 @@ pub(crate) struct Means {
     spreads: Vec<f32>,
 }
 
-fn layout(side: Side, head_dim: usize) -> Layout {
-    Layout::new(side, Encoding::F16, padded(head_dim))
+fn layout(side: Side, head_dim: usize) -> StripLayout {
+    StripLayout::new(side, Encoding::F16, padded(head_dim))
 }
 
 impl Means {
@@ -88,7 +88,7 @@ impl Means {
         let rows = queries.len() / d;
         let mut weights = self.dots(queries);
         self.softcap.apply(&mut weights);
-        let mut acc = vec![0.0; rows * layout.dim];
+        let mut acc = vec![0.0; rows * layout.dim()];
         let (mut max, mut sum) = (vec![0.0; rows], vec![0.0; rows]);
         for (row, weights) in weights.chunks_exact_mut(n).enumerate() {
             let norm: f32 = queries[row * d..][..d].iter().map(|q| q * q).sum();
@@ -100,7 +100,7 @@ impl Means {
             sum[row] = exponentials(level, weights, max[row]);
         }
         value_sums(level, &layout, &weights, n, self.values[..].into(), &mut acc);
-        for (row, acc) in acc.chunks_exact(layout.dim).enumerate() {
+        for (row, acc) in acc.chunks_exact(layout.dim()).enumerate() {
             partial.add(row, max[row], sum[row], &acc[..self.value_dim]);
         }
     }
@@ -158,11 +158,11 @@ pub(crate) fn wide(queries: &[f32], head_dim: usize) -> Queries {
 }
 
 /// Moves the mean in one lane towards `x` by `rate`; returns its squared norm.
-fn pull(layout: &Layout, strips: &mut [u8], group: usize, x: &[f32], rate: f32) -> f32 {
+fn pull(layout: &StripLayout, strips: &mut [u8], group: usize, x: &[f32], rate: f32) -> f32 {
     let bytes = layout.strip_bytes();
     let strip = &mut strips[group / STRIP * bytes..][..bytes];
     let mut mean = [0.0f32; 512];
-    let mean = &mut mean[..layout.dim];
+    let mean = &mut mean[..layout.dim()];
     layout.get(strip, group % STRIP, None, mean);
     mean.iter_mut().zip(x).for_each(|(mean, x)| *mean += (x - *mean) * rate);
     layout.put(strip, group % STRIP, mean);

@@ -3,7 +3,7 @@
 use crate::format::Format;
 use crate::store::to_f16;
 use half::f16;
-use sketchkv_kernels::attention::layout::{Codes, Encoding, Grid, Layout, STRIP, nearest};
+use sketchkv_kernels::attention::layout::{Codes, Encoding, Grid, STRIP, StripLayout, nearest};
 use sketchkv_kernels::attention::{
     Queries, Stream, Strips, decode_keys, decode_values, key_scores, value_sums,
 };
@@ -33,8 +33,8 @@ pub(crate) struct Page {
 /// Consecutive strips of a page that are encoded alike.
 struct Section<'a> {
     strips: Range<usize>,
-    keys: &'a Layout,
-    values: &'a Layout,
+    keys: &'a StripLayout,
+    values: &'a StripLayout,
     /// Where the part begins in the page's keys and values.
     starts: [usize; 2],
     sealed: bool,
@@ -87,7 +87,7 @@ impl Page {
 
     fn set_strips(&mut self, format: &Format, strips: usize) {
         self.strips = strips;
-        let bytes = |sealed: &Layout, open: &Layout| {
+        let bytes = |sealed: &StripLayout, open: &StripLayout| {
             (strips - self.open) * sealed.strip_bytes() + self.open * open.strip_bytes()
         };
         let keys = bytes(&format.keys.layout, &format.keys.open);
@@ -200,7 +200,7 @@ impl Page {
     /// slots of that channel are decoded and encoded once more. Ranges only grow, so this happens ever more rarely.
     fn write_on_grid(&mut self, format: &Format, slot: usize, key: &[f32], live: u64) {
         let layout = &format.keys.layout;
-        let Encoding::Codes(codes) = layout.encoding else { unreachable!("a grid belongs to codes") };
+        let Encoding::Codes(codes) = layout.encoding() else { unreachable!("a grid belongs to codes") };
         let bytes = layout.strip_bytes();
         let live = live & self.sealed_slots() & !(1 << slot);
         for (channel, &x) in key.iter().enumerate() {
@@ -254,7 +254,8 @@ impl Page {
         let fresh = live & self.sealed_slots() == 0;
         if page.grid.len() == self.grid.len() && !fresh {
             page.grid.copy_from_slice(&self.grid);
-        } else if let (false, Encoding::Codes(codes)) = (page.grid.is_empty(), format.keys.layout.encoding) {
+        } else if let (false, Encoding::Codes(codes)) = (page.grid.is_empty(), format.keys.layout.encoding())
+        {
             let mut key = vec![0.0; format.keys.dim];
             let mut ranges = vec![(f32::INFINITY, f32::NEG_INFINITY); format.keys.dim];
             for slot in (0..PAGE).filter(|slot| live >> slot & 1 == 1) {

@@ -2,7 +2,7 @@
 
 use crate::admit::{Admission, admit};
 use crate::attend::Attend;
-use crate::format::Env;
+use crate::format::{Env, SideFormat, largest};
 use crate::head::Trace;
 use crate::probe::Attention;
 use crate::profile::{Part, Profile, Stopwatch};
@@ -87,9 +87,9 @@ impl Pass<'_> {
         let (shape, format) = (&self.cache.shape.layers[layer], &*common.formats[layer]);
         check_lengths(shape, layer, self.tokens, [q, k, v, out])?;
         let at = Place { cache: self.cache, layer, tokens: self.tokens };
-        at.check("queries", q, f32::MAX)?;
-        at.check("keys", k, format.keys.largest())?;
-        at.check("values", v, format.values.largest())?;
+        at.check("queries", q)?;
+        at.check_fits("keys", k, &format.keys)?;
+        at.check_fits("values", v, &format.values)?;
         let draft = &mut self.draft.layers[layer];
         draft.keys.clear();
         draft.keys.extend_from_slice(k);
@@ -102,7 +102,7 @@ impl Pass<'_> {
         let mut watch = Stopwatch::start(self.cache.profile.is_some());
         let heads = &self.cache.layers[layer];
         attend.run(heads, &mut workspace.scratch, &mut draft.traces, out, &mut watch);
-        at.check("attention output", out, f32::MAX)?;
+        at.check("attention output", out)?;
         if let Some(all) = self.cache.attention.as_mut().filter(|_| tokens == 1) {
             all[layer] = Attention::of_step(&attend, heads, &workspace.scratch.step);
         }
@@ -199,22 +199,34 @@ struct Place<'a> {
 }
 
 impl Place<'_> {
-    /// That all numbers, `[token]` of equal rows, are finite and none is larger than `most`.
-    fn check(self, what: &'static str, x: &[f32], most: f32) -> Result<(), CacheError> {
-        // The bits of magnitudes are in the order of the magnitudes, infinity and NaN beyond all others.
-        let magnitude = |x: &f32| x.to_bits() & 0x7fff_ffff;
-        let largest = x.iter().map(magnitude).fold(0, u32::max);
-        if largest <= most.to_bits() {
+    /// That all numbers, `[token]` of equal rows, are finite.
+    fn check(self, what: &'static str, x: &[f32]) -> Result<(), CacheError> {
+        if largest(x).is_finite() {
             return Ok(());
         }
-        let first = x.iter().position(|x| magnitude(x) > most.to_bits()).unwrap_or(0);
-        let (spec, layer) = (self.cache.spec.to_string(), self.layer);
-        let position = self.cache.position + first * self.tokens / x.len();
-        let largest = f32::from_bits(largest);
-        Err(if largest.is_finite() {
-            CacheError::OutOfRange { spec, layer, position, what, largest, most }
-        } else {
-            CacheError::NotFinite { spec, layer, position, what }
+        let first = x.iter().position(|x| !x.is_finite()).unwrap_or(0);
+        Err(self.not_finite(what, first * self.tokens / x.len()))
+    }
+
+    /// That all vectors of a side, `[token][kv_head]`, are finite and within what their store holds.
+    fn check_fits(self, what: &'static str, x: &[f32], side: &SideFormat) -> Result<(), CacheError> {
+        let Some((vector, largest)) = side.first_beyond(x) else { return Ok(()) };
+        let token = vector * side.width * self.tokens / x.len();
+        if !largest.is_finite() {
+            return Err(self.not_finite(what, token));
+        }
+        Err(CacheError::OutOfRange {
+            spec: self.cache.spec.to_string(),
+            layer: self.layer,
+            position: self.cache.position + token,
+            what,
+            largest,
+            most: side.largest(),
         })
+    }
+
+    fn not_finite(self, what: &'static str, token: usize) -> CacheError {
+        let (spec, layer) = (self.cache.spec.to_string(), self.layer);
+        CacheError::NotFinite { spec, layer, position: self.cache.position + token, what }
     }
 }

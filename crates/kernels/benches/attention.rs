@@ -4,7 +4,7 @@
 #![allow(missing_docs)]
 
 use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
-use sketchkv_kernels::attention::layout::{Codes, Encoding, Layout, Levels, STRIP, ScaleGroup, Side};
+use sketchkv_kernels::attention::layout::{Codes, Encoding, Levels, STRIP, ScaleGroup, Side, StripLayout};
 use sketchkv_kernels::attention::{Queries, Stream, key_scores, value_sums};
 use sketchkv_kernels::{ThreadPool, bandwidth, cpu};
 use std::time::Duration;
@@ -50,7 +50,7 @@ fn benches(c: &mut Criterion) {
             .measurement_time(Duration::from_secs(2))
             .warm_up_time(Duration::from_millis(300));
         for (name, encoding) in encodings() {
-            let layout = Layout::new(side, encoding, DIM);
+            let layout = StripLayout::new(side, encoding, DIM);
             let page = PAGE * layout.strip_bytes();
             let pages = vec![1u8; BYTES / page * page];
             group.throughput(Throughput::Bytes(pages.len() as u64));

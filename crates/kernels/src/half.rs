@@ -1,6 +1,7 @@
 //! Conversions between `f32` and the 16-bit formats, whole slices at a time.
 //!
-//! Rounding is to nearest, ties to even; NaN stays NaN; what is too large for `f16` becomes infinite.
+//! Rounding is to nearest, ties to even. What is finite stays finite: beyond the largest number of a format it becomes
+//! that number. Infinity stays infinite and NaN stays NaN.
 
 use crate::cpu::{self, Level, per_level};
 pub use ::half::{bf16, f16};
@@ -28,6 +29,22 @@ pub fn bf16_to_f32(source: &[bf16], target: &mut [f32]) {
 pub fn f32_to_bf16(source: &[f32], target: &mut [bf16]) {
     check(source.len(), target.len());
     narrow_bf16(cpu::level(), source, target);
+}
+
+/// The nearest f16; finite where `x` is.
+pub fn to_f16(x: f32) -> f16 {
+    f16::from_bits(kept_finite(f16::from_f32(x).to_bits(), f16::INFINITY.to_bits(), x))
+}
+
+/// The nearest bf16; finite where `x` is.
+pub fn to_bf16(x: f32) -> bf16 {
+    bf16::from_bits(kept_finite(bf16::from_f32(x).to_bits(), bf16::INFINITY.to_bits(), x))
+}
+
+/// The bits of what `x` was rounded to, or those of the largest number, which come before those of infinity.
+#[inline(always)]
+fn kept_finite(rounded: u16, infinity: u16, x: f32) -> u16 {
+    rounded - u16::from(rounded & 0x7fff == infinity && x.is_finite())
 }
 
 fn check(source: usize, target: usize) {
@@ -59,7 +76,17 @@ fn f32_to_f16_at(level: Level, source: &[f32], target: &mut [f16]) {
         Level::Neon => unsafe { neon::narrow(source, target) },
         _ => 0,
     };
-    target[done..].iter_mut().zip(&source[done..]).for_each(|(t, s)| *t = f16::from_f32(*s));
+    keep_finite(level, &source[..done], &mut target[..done]);
+    target[done..].iter_mut().zip(&source[done..]).for_each(|(t, s)| *t = to_f16(*s));
+}
+
+per_level! {
+    /// Takes back what the instructions made infinite.
+    fn keep_finite(source: &[f32], target: &mut [f16]) {
+        for (t, s) in target.iter_mut().zip(source) {
+            *t = f16::from_bits(kept_finite(t.to_bits(), 0x7c00, *s));
+        }
+    }
 }
 
 per_level! {
@@ -77,7 +104,7 @@ per_level! {
             let rounded = bits.wrapping_add(0x7fff + (bits >> 16 & 1)) >> 16;
             // A NaN keeps its sign and becomes quiet; rounding could carry it into infinity.
             let quiet = bits >> 16 | 0x40;
-            *t = bf16::from_bits(if s.is_nan() { quiet } else { rounded } as u16);
+            *t = bf16::from_bits(kept_finite(if s.is_nan() { quiet } else { rounded } as u16, 0x7f80, *s));
         }
     }
 }
@@ -180,8 +207,14 @@ mod tests {
             let mut wide = vec![0.0; values.len()];
             widen_bf16(level, &b, &mut wide);
             for (i, v) in values.iter().enumerate() {
-                assert!(same(f[i].to_f32(), f16::from_f32(*v).to_f32()), "f16 of {v}: {:?}", f[i]);
-                assert!(same(b[i].to_f32(), bf16::from_f32(*v).to_f32()), "bf16 of {v}: {:?}", b[i]);
+                // What is finite stays so.
+                let largest = |max: f32| if v.is_finite() { max } else { f32::INFINITY };
+                let clamped = |x: f32, max: f32| if x.is_nan() { x } else { x.clamp(-max, max) };
+                let half = clamped(f16::from_f32(*v).to_f32(), largest(65_504.0));
+                let brain = clamped(bf16::from_f32(*v).to_f32(), largest(bf16::MAX.to_f32()));
+                assert!(same(f[i].to_f32(), half), "f16 of {v}: {:?}", f[i]);
+                assert!(same(b[i].to_f32(), brain), "bf16 of {v}: {:?}", b[i]);
+                assert!(same(to_f16(*v).to_f32(), half) && same(to_bf16(*v).to_f32(), brain), "of {v} alone");
                 assert!(same(wide[i], b[i].to_f32()));
             }
         }

@@ -3,6 +3,7 @@
 //! - [`cpu`]: which instruction set is used.
 //! - [`ThreadPool`]: the parallel regions of a forward pass.
 //! - [`half`]: `f16` and `bf16` slices.
+//! - [`Scale`]: what one unit of a code is worth.
 //! - [`BlockFormat`]: the weights of GGUF files.
 //! - [`Matrix`]: weights repacked for products, with [`Input`] and [`Output`] fused.
 //! - [`attention`]: scores and weighted sums over the pages of a cache.
@@ -24,6 +25,7 @@ pub mod ops;
 mod parallel;
 mod pool;
 mod product;
+mod scale;
 
 pub use activations::{Activations, Input, Workspace};
 pub use bandwidth::bandwidth;
@@ -33,3 +35,4 @@ pub use matrix::{Matrix, Rows, WeightFormat};
 pub use parallel::{for_each_mut, for_each_pair_mut};
 pub use pool::ThreadPool;
 pub use product::Output;
+pub use scale::Scale;

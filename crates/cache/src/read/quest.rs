@@ -4,7 +4,7 @@ use crate::format::padded;
 use crate::means::{load_strips, wide};
 use crate::method::{Call, Choice, Kind, Method, Parameter};
 use crate::state::{Reader, StateError, Writer};
-use sketchkv_kernels::attention::layout::{Encoding, Layout, STRIP, Side};
+use sketchkv_kernels::attention::layout::{Encoding, STRIP, Side, StripLayout};
 use sketchkv_kernels::attention::{Strips, exponentials, key_scores, maximum};
 use sketchkv_kernels::cpu;
 use std::ops::Range;
@@ -35,7 +35,7 @@ pub(super) fn build(call: &Call, context: &Context<'_>) -> Option<Box<dyn Read>>
         k: call.count("k"),
         softcap: context.softcap(),
         page: call.word("page").parse().expect("the words are numbers"),
-        layout: Layout::new(Side::Keys, Encoding::F16, padded(context.layer().key_dim)),
+        layout: StripLayout::new(Side::Keys, Encoding::F16, padded(context.layer().key_dim)),
         head_dim: context.layer().key_dim,
         low: Strips::default(),
         high: Strips::default(),
@@ -49,7 +49,7 @@ struct Quest {
     /// Slots a page.
     page: usize,
     /// Of 16 pages, where a page has the place of a slot.
-    layout: Layout,
+    layout: StripLayout,
     head_dim: usize,
     /// Least of each dimension.
     low: Strips,
@@ -87,7 +87,7 @@ impl Read for Quest {
         let move_bound = |side: &mut Strips, further: fn(f32, f32) -> f32| {
             let strip = &mut side[page / STRIP * bytes..][..bytes];
             let mut bound = [0.0; 512];
-            let bound = &mut bound[..self.layout.dim];
+            let bound = &mut bound[..self.layout.dim()];
             self.layout.get(strip, page % STRIP, None, bound);
             for (bound, &x) in bound.iter_mut().zip(token.key) {
                 *bound = if alone { x } else { further(*bound, x) };

@@ -1,5 +1,6 @@
-use super::{Store, Turn, to_f16};
+use super::{Store, Turn};
 use crate::method::{Call, Choice, Method};
+use sketchkv_kernels::Scale;
 use sketchkv_kernels::attention::layout::{BLOCK, Codes, Encoding, Levels, ScaleGroup, Side, nearest};
 
 pub(super) static Q8: Method = Method {
@@ -64,11 +65,15 @@ impl Store for Block {
     }
 
     fn quantize(&self, x: &[f32], codes: &mut [u8], scales: &mut [f32], _: &mut [f32]) {
-        for ((x, codes), scale) in x.chunks(BLOCK).zip(codes.chunks_mut(BLOCK)).zip(scales) {
+        let (offset, max) = if self.bits == 8 { (128.0, 255.0) } else { (8.0, 15.0) };
+        for ((x, codes), place) in x.chunks(BLOCK).zip(codes.chunks_mut(BLOCK)).zip(scales) {
             let largest = x.iter().fold(0.0f32, |m, &x| if x.abs() > m.abs() { x } else { m });
-            let (offset, max) = if self.bits == 8 { (128.0, 255.0) } else { (8.0, 15.0) };
-            *scale = to_f16(if self.bits == 8 { largest.abs() / 127.0 } else { largest / -8.0 });
-            let inverse = if *scale == 0.0 { 0.0 } else { 1.0 / *scale };
+            let Scale { scale, inverse } = if self.bits == 8 {
+                Scale::in_f16(largest.abs(), 127.0)
+            } else {
+                Scale::in_f16(largest, -8.0)
+            };
+            *place = scale;
             for (code, x) in codes.iter_mut().zip(x) {
                 *code = nearest((x * inverse + offset).clamp(0.0, max)) as u8;
             }

@@ -1,5 +1,6 @@
 use super::{Store, to_f16};
 use crate::method::{Call, Choice, Method};
+use sketchkv_kernels::Scale;
 use sketchkv_kernels::attention::layout::{BLOCK, Codes, Encoding, Levels, ScaleGroup, Side, nearest};
 
 macro_rules! kivi {
@@ -52,8 +53,9 @@ impl Store for Kivi {
             let low = x.iter().copied().fold(f32::INFINITY, f32::min);
             let high = x.iter().copied().fold(f32::NEG_INFINITY, f32::max);
             minima[group] = to_f16(low);
-            scales[group] = to_f16((high - low) / steps);
-            let inverse = if scales[group] == 0.0 { 0.0 } else { 1.0 / scales[group] };
+            // From −3e38 to 3e38 it is further than f32 goes.
+            let Scale { scale, inverse } = Scale::in_f16((high - low).min(f32::MAX), steps);
+            scales[group] = scale;
             for (code, x) in codes.iter_mut().zip(x) {
                 *code = nearest(((x - minima[group]) * inverse).clamp(0.0, steps)) as u8;
             }

@@ -57,7 +57,7 @@ pub(crate) static STORES: &[(&Method, Build)] = &[
     (&kivi::KIVI2, kivi::kivi2),
 ];
 
-/// Rounds to the nearest f16, which is what a scale is stored as.
+/// Rounds to the nearest f16, which is what scales and minima are stored as; finite where `x` is.
 pub(crate) fn to_f16(x: f32) -> f32 {
-    half::f16::from_f32(x).to_f32()
+    sketchkv_kernels::half::to_f16(x).to_f32()
 }

@@ -1,5 +1,6 @@
-use super::{Store, Turn, to_f16};
+use super::{Store, Turn};
 use crate::method::{Call, Choice, Method};
+use sketchkv_kernels::Scale;
 use sketchkv_kernels::attention::layout::{Codes, Encoding, Levels, ScaleGroup, Side};
 
 macro_rules! turbo {
@@ -18,7 +19,7 @@ macro_rules! turbo {
         };
 
         pub(super) fn $build(_: &Call, dim: usize) -> Box<dyn Store> {
-            Box::new(Turbo { bits: $bits, table: codebook($bits, dim), root: (dim as f32).sqrt() })
+            Box::new(Turbo { bits: $bits, table: codebook($bits, dim), root: (dim as f64).sqrt() })
         }
     };
 }
@@ -30,7 +31,8 @@ turbo!(TQ2, tq2, 2, "tq2", "2 bits a value + 16 a vector");
 struct Turbo {
     bits: u32,
     table: [f32; 16],
-    root: f32,
+    /// √d
+    root: f64,
 }
 
 /// Lloyd-Max levels, ascending, of √d·y for y one coordinate of a uniform unit vector of d dimensions.
@@ -77,9 +79,10 @@ impl Store for Turbo {
     }
 
     fn quantize(&self, x: &[f32], codes: &mut [u8], scales: &mut [f32], _: &mut [f32]) {
-        let norm = x.iter().map(|x| x * x).sum::<f32>().sqrt();
-        scales[0] = to_f16(norm / self.root);
-        let inverse = if scales[0] == 0.0 { 0.0 } else { 1.0 / scales[0] };
+        // Squares of f32 have room in f64.
+        let square: f64 = x.iter().map(|&x| f64::from(x).powi(2)).sum();
+        let Scale { scale, inverse } = Scale::in_f16((square.sqrt() / self.root) as f32, 1.0);
+        scales[0] = scale;
         let levels = &self.table[..1 << self.bits];
         for (code, x) in codes.iter_mut().zip(x) {
             let y = x * inverse;

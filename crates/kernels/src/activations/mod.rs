@@ -51,9 +51,9 @@ pub struct Workspace {
     quants: AlignedBuffer<i8>,
     /// `[group][block][row]`, as the next two.
     scales: AlignedBuffer<f32>,
-    /// Scale times the sum of the block's quants.
-    scaled_sums: AlignedBuffer<f32>,
-    /// Minus the sum of the block's quants.
+    /// The sum of the block's quants.
+    sums: AlignedBuffer<f32>,
+    /// Minus that sum.
     negative_sums: AlignedBuffer<i32>,
     /// `[token][cols]`, for matrices of floats.
     rows: AlignedBuffer<f32>,
@@ -68,7 +68,7 @@ pub(crate) struct Group<'a> {
     pub(crate) tokens: usize,
     pub(crate) quants: &'a [i8],
     pub(crate) scales: &'a [f32],
-    pub(crate) scaled_sums: &'a [f32],
+    pub(crate) sums: &'a [f32],
     pub(crate) negative_sums: &'a [i32],
 }
 
@@ -90,7 +90,7 @@ impl Workspace {
             level: level.clamp(),
             quants: AlignedBuffer::zeroed(0),
             scales: AlignedBuffer::zeroed(0),
-            scaled_sums: AlignedBuffer::zeroed(0),
+            sums: AlignedBuffer::zeroed(0),
             negative_sums: AlignedBuffer::zeroed(0),
             rows: AlignedBuffer::zeroed(0),
         }
@@ -104,7 +104,7 @@ impl Workspace {
     /// Bytes held.
     pub fn bytes(&self) -> usize {
         let integers = self.quants.bytes() + self.negative_sums.bytes();
-        integers + self.scales.bytes() + self.scaled_sums.bytes() + self.rows.bytes()
+        integers + self.scales.bytes() + self.sums.bytes() + self.rows.bytes()
     }
 
     /// Computes `input` for all tokens into 8-bit blocks, as many for each token as it has terms.
@@ -120,11 +120,11 @@ impl Workspace {
         let rows = tokens * terms;
         self.quants.reserve(rows * blocks * BLOCK);
         self.scales.reserve(rows * blocks);
-        self.scaled_sums.reserve(rows * blocks);
+        self.sums.reserve(rows * blocks);
         self.negative_sums.reserve(rows * blocks);
         let quants = Disjoint::new(&mut self.quants);
         let scales = Disjoint::new(&mut self.scales);
-        let scaled_sums = Disjoint::new(&mut self.scaled_sums);
+        let sums = Disjoint::new(&mut self.sums);
         let negative_sums = Disjoint::new(&mut self.negative_sums);
         let level = self.level;
         pool.run_ranges(tokens, activations.group_tokens(), &|group| {
@@ -134,7 +134,7 @@ impl Workspace {
                 Places {
                     quants: quants.part(places.start * BLOCK..places.end * BLOCK),
                     scales: scales.part(places.clone()),
-                    scaled_sums: scaled_sums.part(places.clone()),
+                    sums: sums.part(places.clone()),
                     negative_sums: negative_sums.part(places),
                     tokens: group.len() * terms,
                 }
@@ -169,7 +169,7 @@ impl Workspace {
             tokens: last - first,
             quants: &self.quants[places.start * BLOCK..places.end * BLOCK],
             scales: &self.scales[places.clone()],
-            scaled_sums: &self.scaled_sums[places.clone()],
+            sums: &self.sums[places.clone()],
             negative_sums: &self.negative_sums[places],
         }
     }

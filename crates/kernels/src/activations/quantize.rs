@@ -1,5 +1,6 @@
 //! Rounding to 8 bits.
 
+use crate::Scale;
 use crate::cpu::{Level, per_level};
 use crate::matrix::tile::BLOCK;
 
@@ -8,9 +9,12 @@ pub(super) struct Places<'a> {
     pub(super) tokens: usize,
     pub(super) quants: &'a mut [i8],
     pub(super) scales: &'a mut [f32],
-    pub(super) scaled_sums: &'a mut [f32],
+    pub(super) sums: &'a mut [f32],
     pub(super) negative_sums: &'a mut [i32],
 }
+
+/// Magnitudes are up to this many steps.
+const STEPS: f32 = 127.0;
 
 impl Places<'_> {
     #[inline(always)]
@@ -20,10 +24,10 @@ impl Places<'_> {
     }
 
     #[inline(always)]
-    fn put(&mut self, block: usize, token: usize, scale: f32, scaled_sum: f32, sum: i32) {
+    fn put(&mut self, block: usize, token: usize, scale: f32, sum: i32) {
         let place = block * self.tokens + token;
         self.scales[place] = scale;
-        self.scaled_sums[place] = scaled_sum;
+        self.sums[place] = sum as f32;
         self.negative_sums[place] = -sum;
     }
 }
@@ -41,40 +45,34 @@ pub(super) fn quantize_blocks(level: Level, values: &[f32], first: usize, token:
         _ => {
             for (b, values) in blocks.iter().enumerate() {
                 let (scale, sum) = quantize_block(values, places.quants(first + b, token));
-                places.put(first + b, token, scale, scale * sum as f32, sum);
+                places.put(first + b, token, scale, sum);
             }
         }
     }
 }
 
 per_level! {
-    /// What the 8 bits of row `token` leave of `values`: rest = x − scale · quant.
+    /// What the 8 bits of row `token` leave of `values`: rest = x − scale · quant, rounded once, for the product of the two
+    /// may be just beyond f32.
     pub(super) fn remainder(values: &[f32], first: usize, token: usize, places: &Places, rest: &mut [f32]) {
         let blocks = values.chunks_exact(BLOCK).zip(rest.chunks_exact_mut(BLOCK)).enumerate();
         for (b, (values, rest)) in blocks {
             let place = (first + b) * places.tokens + token;
             let (quants, scale) = (&places.quants[place * BLOCK..][..BLOCK], places.scales[place]);
             for ((rest, x), q) in rest.iter_mut().zip(values).zip(quants) {
-                *rest = x - scale * f32::from(*q);
+                *rest = (-scale).mul_add(f32::from(*q), *x);
             }
         }
     }
 }
 
-/// Scale of a block and its inverse, from the bits of its largest absolute value.
+/// Rounds a block to 8 bits, ties to even; returns its [`Scale`] and the sum of the quants.
 ///
 /// As integers, absolute values of floats keep their order and put NaN above all: NaN makes the scale NaN, so that it is
-/// seen in the result. Below the smallest normal number the inverse would overflow, and the block counts as zero.
-#[inline(always)]
-fn scale_and_inverse(largest_bits: u32) -> (f32, f32) {
-    let scale = f32::from_bits(largest_bits) / 127.0;
-    if scale < f32::MIN_POSITIVE { (0.0, 0.0) } else { (scale, 1.0 / scale) }
-}
-
-/// Rounds a block to 8 bits, ties to even; returns the scale max|x|/127 and the sum of the quants.
+/// seen in the result.
 fn quantize_block(values: &[f32; BLOCK], quants: &mut [i8; BLOCK]) -> (f32, i32) {
     let largest = values.iter().fold(0, |a: u32, x| a.max(x.abs().to_bits()));
-    let (scale, inverse) = scale_and_inverse(largest);
+    let Scale { scale, inverse } = Scale::new(f32::from_bits(largest), STEPS);
     let mut sum = 0;
     for (q, x) in quants.iter_mut().zip(values) {
         *q = (x * inverse).round_ties_even() as i8;
@@ -85,7 +83,7 @@ fn quantize_block(values: &[f32; BLOCK], quants: &mut [i8; BLOCK]) -> (f32, i32)
 
 #[cfg(target_arch = "x86_64")]
 mod x86 {
-    use super::{BLOCK, Places};
+    use super::{BLOCK, Places, STEPS, Scale};
     use std::arch::x86_64::*;
 
     /// Blocks taken at a time: the way from a block to its scale is a long chain of short operations, so eight are taken
@@ -99,12 +97,15 @@ mod x86 {
             for (largest, block) in largest.iter_mut().zip(blocks) {
                 *largest = largest_bits(block);
             }
-            let largest = reduce(largest, |a, b| _mm256_max_epu32(a, b));
-            let (scales, inverses) = scales_and_inverses(_mm256_castsi256_ps(largest));
-            let inverses = to_array(inverses);
+            let largest = to_array(reduce(largest, |a, b| _mm256_max_epu32(a, b)));
+            // One vector of divisions.
+            let mut scales = [Scale::default(); SIDE_BY_SIDE];
+            for (scale, largest) in scales.iter_mut().zip(largest) {
+                *scale = Scale::new(f32::from_bits(largest), STEPS);
+            }
             let mut sums = [_mm256_setzero_si256(); SIDE_BY_SIDE];
             for (b, block) in blocks.iter().enumerate() {
-                let quants = round(block, inverses[b]);
+                let quants = round(block, scales[b].inverse);
                 let place = places.quants(first + i * SIDE_BY_SIDE + b, token);
                 // SAFETY: 32 quants have a place of 32 bytes.
                 unsafe { _mm256_storeu_si256(place.as_mut_ptr().cast(), quants) };
@@ -112,12 +113,9 @@ mod x86 {
                 let pairs = _mm256_maddubs_epi16(_mm256_set1_epi8(1), quants);
                 sums[b] = _mm256_madd_epi16(pairs, _mm256_set1_epi16(1));
             }
-            let sums = reduce(sums, |a, b| _mm256_add_epi32(a, b));
-            let scaled_sums = to_array(_mm256_mul_ps(scales, _mm256_cvtepi32_ps(sums)));
-            let (scales, sums) =
-                (to_array(scales), to_array(_mm256_castsi256_ps(sums)).map(|s| s.to_bits() as i32));
+            let sums = to_array(reduce(sums, |a, b| _mm256_add_epi32(a, b)));
             for b in 0..blocks.len() {
-                places.put(first + i * SIDE_BY_SIDE + b, token, scales[b], scaled_sums[b], sums[b]);
+                places.put(first + i * SIDE_BY_SIDE + b, token, scales[b].scale, sums[b] as i32);
             }
         }
     }
@@ -134,16 +132,6 @@ mod x86 {
         let absolute = _mm256_set1_epi32(0x7fff_ffff);
         let [a, b, c, d] = load(block).map(|x| _mm256_and_si256(_mm256_castps_si256(x), absolute));
         _mm256_max_epu32(_mm256_max_epu32(a, b), _mm256_max_epu32(c, d))
-    }
-
-    /// [`scale_and_inverse`](super::scale_and_inverse) of eight blocks.
-    #[target_feature(enable = "avx2")]
-    fn scales_and_inverses(largest: __m256) -> (__m256, __m256) {
-        let scales = _mm256_div_ps(largest, _mm256_set1_ps(127.0));
-        // Not below, so that NaN stays.
-        let normal = _mm256_cmp_ps::<_CMP_NLT_UQ>(scales, _mm256_set1_ps(f32::MIN_POSITIVE));
-        let inverses = _mm256_div_ps(_mm256_set1_ps(1.0), scales);
-        (_mm256_and_ps(scales, normal), _mm256_and_ps(inverses, normal))
     }
 
     #[target_feature(enable = "avx2")]
@@ -166,10 +154,10 @@ mod x86 {
     }
 
     #[target_feature(enable = "avx2")]
-    fn to_array(values: __m256) -> [f32; 8] {
-        let mut array = [0.0; 8];
+    fn to_array(values: __m256i) -> [u32; 8] {
+        let mut array = [0; 8];
         // SAFETY: eight values have a place of eight.
-        unsafe { _mm256_storeu_ps(array.as_mut_ptr(), values) };
+        unsafe { _mm256_storeu_si256(array.as_mut_ptr().cast(), values) };
         array
     }
 }
@@ -181,8 +169,8 @@ mod tests {
 
     proptest! {
         #[test]
-        fn a_block_is_rounded_to_nearest(values in prop::array::uniform32(-1e3_f32..1e3), exponent in -36..30_i32) {
-            let values = values.map(|v| v * 10.0_f32.powi(exponent));
+        fn a_block_is_rounded_to_nearest(values in prop::array::uniform32(-1e3_f32..1e3), exponent in -45..35_i32) {
+            let values = values.map(|v| (f64::from(v) * 10.0_f64.powi(exponent)) as f32);
             let mut quants = [0; BLOCK];
             let (scale, sum) = quantize_block(&values, &mut quants);
             prop_assert_eq!(sum, quants.iter().map(|q| i32::from(*q)).sum::<i32>());
@@ -190,7 +178,7 @@ mod tests {
             for (q, v) in quants.iter().zip(values) {
                 prop_assert!(q.unsigned_abs() <= 127);
                 let error = (f32::from(*q) * scale - v).abs();
-                prop_assert!(error <= 0.501 * largest / 127.0 + 127.0 * f32::MIN_POSITIVE, "{v} became {q} · {scale}");
+                prop_assert!(error <= 0.501 * (largest / 127.0).max(f32::MIN_POSITIVE), "{v} became {q} · {scale}");
             }
         }
     }
@@ -201,21 +189,23 @@ mod tests {
             (0..5 * BLOCK).map(|i| ((i * i) as f32 * 0.37).sin() * 10.0_f32.powi(i as i32 % 9)).collect();
         // Halves, ties, tiny numbers and zeros.
         let tricky = [127.0, 0.5, 1.5, -2.5, 1e-38, -0.0, 126.5, -127.0].repeat(4);
-        let values = [values, tricky, vec![1e-42; BLOCK], vec![-3e38; BLOCK]].concat();
+        let tiny = [1e-42, -1e-38, f32::MIN_POSITIVE, 1e-37].repeat(BLOCK / 4);
+        let values =
+            [values, tricky, vec![1e-42; BLOCK], vec![-3e38; BLOCK], tiny, vec![0.0; BLOCK]].concat();
         let (blocks, tokens) = (values.len() / BLOCK, 3);
         let run = |level: Level| {
             let (mut quants, mut negative_sums) = (vec![0; 3 * values.len()], vec![0; blocks * tokens]);
-            let (mut scales, mut scaled_sums) = (vec![0.0; blocks * tokens], vec![0.0; blocks * tokens]);
+            let (mut scales, mut sums) = (vec![0.0; blocks * tokens], vec![0.0; blocks * tokens]);
             let mut places = Places {
                 tokens,
                 quants: &mut quants,
                 scales: &mut scales,
-                scaled_sums: &mut scaled_sums,
+                sums: &mut sums,
                 negative_sums: &mut negative_sums,
             };
             quantize_blocks(level, &values[..4 * BLOCK], 0, 1, &mut places);
             quantize_blocks(level, &values[4 * BLOCK..], 4, 1, &mut places);
-            (quants, scales, scaled_sums, negative_sums)
+            (quants, scales, sums, negative_sums)
         };
         let reference = run(Level::Scalar);
         assert_eq!(reference.0[(5 * tokens + 1) * BLOCK..][..8], [127, 0, 2, -2, 0, 0, 126, -127]);

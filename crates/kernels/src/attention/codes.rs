@@ -5,23 +5,27 @@
 //! fits a register and is looked up for 64 slots at once (the fast scan of product quantizers, André, Kermarrec,
 //! Le Scouarnec, 2015).
 
+use super::check_rows;
 use super::layout::STRIP;
 use super::simd::Simd;
+use crate::Scale;
 use crate::cpu::Level;
-use half::f16;
+use crate::half::f16;
 
 /// Slots whose codes lie together.
 pub const CODE_PAGE: usize = 64;
 
 /// The largest value of a table: two of them still fit a byte.
 const TABLE_MAX: f32 = 127.0;
+/// The most bits of a code: sums of table values fit 16 bits.
+const MAX_BITS: usize = 1024;
 
 /// Bytes of the codes of 64 slots: `bits / 8` lines of 64 bytes, line j holding byte j of every slot.
 ///
 /// # Panics
-/// When `bits` is no multiple of 8.
+/// When `bits` is no multiple of 8, or above 1024.
 pub fn code_page_bytes(bits: usize) -> usize {
-    assert!(bits.is_multiple_of(8), "{bits} bits are no whole bytes");
+    assert!(bits.is_multiple_of(8) && bits <= MAX_BITS, "{bits} bits: a code has whole bytes, 128 at most");
     CODE_PAGE * bits / 8
 }
 
@@ -31,7 +35,7 @@ fn place(slot: usize) -> usize {
     slot % (CODE_PAGE / 2) * 2 + slot / (CODE_PAGE / 2)
 }
 
-/// Writes the code of one slot: bit j set where projection j is not negative; returns mean |p_j|.
+/// Writes the code of one slot: bit j set where projection j is not negative; returns mean |p_j|, finite where they are.
 ///
 /// # Panics
 /// When `page` is not one page of as many bits as there are projections.
@@ -41,7 +45,8 @@ pub fn put_code(page: &mut [u8], slot: usize, projections: &[f32]) -> f32 {
         let bits = eight.iter().enumerate().map(|(i, p)| ((*p >= 0.0) as u8) << i);
         line[place(slot)] = bits.fold(0, |byte, bit| byte | bit);
     }
-    projections.iter().map(|p| p.abs()).sum::<f32>() / projections.len() as f32
+    let share = 1.0 / projections.len() as f32;
+    projections.iter().map(|p| p.abs() * share).sum()
 }
 
 /// Copies the code of a slot between pages of `bits` bits: `codes` holds whole pages.
@@ -53,7 +58,8 @@ pub fn copy_code(codes: &mut [u8], bits: usize, from: usize, to: usize) {
     }
 }
 
-/// Projected queries as tables of bytes: `table[x] = (Σ_{i<4} ±p_i + reach) / step`, the signs being the bits of x.
+/// Projected queries as tables of bytes: `table[x] = Σ_{i<4} ±p_i / step + 63.5`, the signs being the bits of x, and the
+/// step such that the largest Σ |p_i| comes to 63.5.
 #[derive(Debug, Clone, Default)]
 pub struct CodeQueries {
     count: usize,
@@ -69,23 +75,31 @@ pub struct CodeQueries {
 impl CodeQueries {
     /// Takes the projections of some queries, `[query][bits]`.
     ///
+    /// Queries so large that their estimates might be beyond f32 have them smaller, in the same order.
+    ///
     /// # Panics
-    /// When `bits` is no multiple of 8, or above 1024.
+    /// When `bits` is no multiple of 8, or above 1024, or there are no whole queries.
     pub fn set(&mut self, level: Level, projections: &[f32], bits: usize) {
-        assert!(bits.is_multiple_of(8) && bits <= 1024);
+        assert!(bits > 0 && bits.is_multiple_of(8) && bits <= MAX_BITS, "{bits} bits");
+        assert!(
+            projections.len().is_multiple_of(bits),
+            "{} numbers are no codes of {bits}",
+            projections.len()
+        );
         (self.count, self.bits) = (projections.len() / bits, bits);
         self.tables.resize(projections.len() / 4, [0; 16]);
         self.step.clear();
         self.zero.clear();
         let rows = projections.chunks_exact(bits).zip(self.tables.chunks_exact_mut(bits / 4));
         for (p, tables) in rows {
-            let reach = p.chunks_exact(4).map(|p| p.iter().map(|p| p.abs()).sum());
-            let reach = reach.fold(f32::MIN_POSITIVE, f32::max);
-            let step = 2.0 * reach / TABLE_MAX;
+            // Half a step, taken of each summand, since their sum might be beyond f32.
+            let half = p.chunks_exact(4).map(|p| p.iter().map(|p| p.abs() / TABLE_MAX).sum());
+            let Scale { scale, inverse } = Scale::new(half.fold(0.0, f32::max), 0.5);
+            let step = scale.min(f32::MAX / (TABLE_MAX * tables.len() as f32));
             self.step.push(step);
-            self.zero.push(-reach * tables.len() as f32);
+            self.zero.push(-TABLE_MAX / 2.0 * step * tables.len() as f32);
             // SAFETY: the level was detected on this CPU.
-            dispatch!(level, fill_tables(p, reach, step, tables))
+            dispatch!(level, fill_tables(p, inverse, tables))
         }
     }
 
@@ -113,17 +127,16 @@ const SIGNS: [[f32; 16]; 4] = {
 };
 
 #[inline(always)]
-unsafe fn fill_tables<S: Simd>(p: &[f32], reach: f32, step: f32, tables: &mut [[u8; 16]]) {
-    let inverse = 1.0 / step;
+unsafe fn fill_tables<S: Simd>(p: &[f32], inverse: f32, tables: &mut [[u8; 16]]) {
     for (table, p) in tables.iter_mut().zip(p.chunks_exact(4)) {
         let mut entries = [0.0f32; 16];
         // SAFETY: 16 floats each.
         unsafe {
-            let mut sum = S::splat(reach);
+            let mut sum = S::splat(TABLE_MAX / 2.0);
             for (signs, p) in SIGNS.iter().zip(p) {
-                sum = S::fma(S::load(signs.as_ptr()), S::splat(*p), sum);
+                sum = S::fma(S::load(signs.as_ptr()), S::splat(*p * inverse), sum);
             }
-            S::store(entries.as_mut_ptr(), S::round(S::mul(sum, S::splat(inverse))));
+            S::store(entries.as_mut_ptr(), S::round(sum));
         }
         for (byte, entry) in table.iter_mut().zip(entries) {
             *byte = entry as u8;
@@ -133,7 +146,7 @@ unsafe fn fill_tables<S: Simd>(p: &[f32], reach: f32, step: f32, tables: &mut [[
 
 /// `out[query · stride + slot] = factor(slot) · Σ_j p_j · s_j(slot)`, the projections rounded to table values.
 ///
-/// `codes` holds whole pages of 64 slots, `factors` one number for each slot.
+/// `codes` holds whole pages of 64 slots, `factors` one number for each slot. Finite queries and factors give no NaN.
 ///
 /// # Panics
 /// When sizes do not fit.
@@ -145,9 +158,15 @@ pub fn code_scores(
     out: &mut [f32],
     stride: usize,
 ) {
-    let slots = codes.len() / code_page_bytes(queries.bits) * CODE_PAGE;
-    assert!(codes.len() * CODE_PAGE == slots * code_page_bytes(queries.bits) && factors.len() == slots);
-    assert!(queries.count == 0 || out.len() >= (queries.count - 1) * stride + slots);
+    if queries.count == 0 {
+        return;
+    }
+    let (pages, rest) =
+        (codes.len() / code_page_bytes(queries.bits), codes.len() % code_page_bytes(queries.bits));
+    assert!(rest == 0, "{} bytes are no whole pages of codes of {} bits", codes.len(), queries.bits);
+    let slots = pages * CODE_PAGE;
+    assert!(factors.len() == slots, "{} factors for {slots} slots", factors.len());
+    check_rows("estimates", out.len(), queries.count, stride, slots);
     // SAFETY: the level was detected on this CPU, and the sizes are checked above.
     for_level!(level, |S| {
         for first in (0..queries.count).step_by(S::QUERIES) {

@@ -1,5 +1,6 @@
 //! Products of many queries with decoded keys and values: prefill, and a chunk's own tokens.
 
+use super::check_rows;
 use super::layout::STRIP;
 use super::simd::Simd;
 use crate::cpu::Level;
@@ -9,9 +10,13 @@ use crate::cpu::Level;
 /// # Panics
 /// When sizes do not fit.
 pub fn dense_scores(level: Level, dim: usize, queries: &[f32], keys: &[f32], out: &mut [f32], stride: usize) {
-    let (count, strips) = (queries.len() / dim, keys.len() / (dim * STRIP));
-    assert!(keys.len() == strips * dim * STRIP);
-    assert!(count == 0 || out.len() >= (count - 1) * stride + strips * STRIP);
+    let (count, strips) = (queries.len() / dim, keys.len() / dim / STRIP);
+    assert!(
+        keys.len() == strips * dim * STRIP,
+        "{} numbers are no whole strips of {dim} dimensions",
+        keys.len()
+    );
+    check_rows("scores", out.len(), count, stride, strips * STRIP);
     // SAFETY: the level was detected on this CPU, and the sizes are checked above.
     dispatch!(level, dense_scores_kernel(dim, queries, keys, out, stride))
 }
@@ -113,9 +118,9 @@ pub fn dense_values(
     out: &mut [f32],
 ) {
     let count = out.len() / dim;
-    assert!(dim.is_multiple_of(16));
-    assert!(slots == 0 || values.len() >= (slots - 1) * value_stride + dim);
-    assert!(count == 0 || weights.len() >= (count - 1) * stride + slots);
+    assert!(dim.is_multiple_of(16), "{dim} dimensions: values are summed 16 at a time");
+    check_rows("values", values.len(), slots, value_stride, dim);
+    check_rows("weights", weights.len(), count, stride, slots);
     // SAFETY: the level was detected on this CPU, and the sizes are checked above.
     dispatch!(level, dense_values_kernel(dim, weights, stride, values, value_stride, slots, out))
 }

@@ -1,10 +1,14 @@
 //! Scores of a group of queries against the keys of a page, and keys decoded for dense products.
 
+use super::check_rows;
 use super::floats::{Float, decode_floats, for_each_float};
-use super::layout::{BLOCK, Codes, Encoding, Grid, Layout, Levels, STRIP, ScaleGroup, Side, nearest};
+use super::layout::{
+    BLOCK, Codes, Encoding, Grid, Levels, MAX_DIM, STRIP, ScaleGroup, Side, StripLayout, nearest,
+};
 use super::packed::{self, ByteLevels, fetch_group, fetch_lines, for_each_kind};
 use super::simd::{Multipliers, Simd};
 use super::strips::Stream;
+use crate::Scale;
 use crate::cpu::Level;
 
 /// Queries of one KV head made ready for [`key_scores`]: plain, and as int8 in blocks of 32 dimensions.
@@ -24,7 +28,19 @@ pub struct Queries {
 
 impl Queries {
     /// Takes `count` queries `[count][dim]`, to which the scale 1/√head_dim is already applied.
+    ///
+    /// # Panics
+    /// When `dim` is not that of a strip, a multiple of 32, or there are no whole queries.
     pub fn set(&mut self, plain: &[f32], dim: usize) {
+        assert!(
+            dim > 0 && dim.is_multiple_of(BLOCK),
+            "queries of {dim} dimensions: a strip has whole blocks of 32"
+        );
+        assert!(
+            plain.len().is_multiple_of(dim),
+            "{} numbers are no queries of {dim} dimensions",
+            plain.len()
+        );
         (self.count, self.dim) = (plain.len() / dim, dim);
         self.plain.clear();
         self.plain.extend_from_slice(plain);
@@ -48,31 +64,30 @@ impl Queries {
 /// Lanes of sums and maxima that a compiler is to keep in one register.
 const LANES: usize = 16;
 
-/// The largest magnitude of a block.
+/// The largest magnitude of a block. As integers, magnitudes keep their order and put NaN above all, so that it is seen.
 #[inline(always)]
 fn largest(x: &[f32]) -> f32 {
-    let mut lanes = [0.0f32; LANES];
+    let mut lanes = [0u32; LANES];
     for x in x.chunks_exact(LANES) {
         for (lane, x) in lanes.iter_mut().zip(x) {
-            *lane = if x.abs() > *lane { x.abs() } else { *lane };
+            *lane = x.abs().to_bits().max(*lane);
         }
     }
-    lanes.into_iter().fold(0.0, f32::max)
+    f32::from_bits(lanes.into_iter().fold(0, u32::max))
 }
 
 /// x ≈ scale · q, blocks of 32, |q| ≤ 127.
 #[inline(always)]
 fn quantize(x: &[f32], packed: &mut [Multipliers], scale: &mut [f32], sum: &mut [i32]) {
     for (block, x) in x.chunks_exact(BLOCK).enumerate() {
-        let max = largest(x);
-        let inverse = if max > 0.0 { 127.0 / max } else { 0.0 };
+        let unit = Scale::new(largest(x), 127.0);
         let mut total = 0;
         for (packed, x) in packed[block * BLOCK / LANES..].iter_mut().zip(x.as_chunks::<LANES>().0) {
-            let q = x.map(|x| nearest(x * inverse) as i8);
+            let q = x.map(|x| nearest(x * unit.inverse) as i8);
             total += q.iter().map(|&q| q as i32).sum::<i32>();
             *packed = Multipliers::new(q);
         }
-        scale[block] = max / 127.0;
+        scale[block] = unit.scale;
         sum[block] = total;
     }
 }
@@ -83,20 +98,20 @@ fn quantize(x: &[f32], packed: &mut [Multipliers], scale: &mut [f32], sum: &mut 
 /// 0.4 % of the largest component), and tables to 8 bits. `grid` is needed for per-channel codes.
 ///
 /// # Panics
-/// When `strips` is not a whole number of strips, or `out` is too short.
+/// When `strips` is not a whole number of strips of keys, queries are of another width, or `out` is too short; when
+/// per-channel codes come without their grid.
 pub fn key_scores(
     level: Level,
-    layout: &Layout,
+    layout: &StripLayout,
     grid: Option<Grid<'_>>,
     queries: &Queries,
     strips: Stream<'_>,
     out: &mut [f32],
     stride: usize,
 ) {
-    let count = strips.strips.len() / layout.strip_bytes();
-    assert!(layout.side == Side::Keys && strips.strips.len() == count * layout.strip_bytes());
-    assert!(queries.dim == layout.dim);
-    assert!(queries.count == 0 || out.len() >= (queries.count - 1) * stride + count * STRIP);
+    let count = layout.count(Side::Keys, strips.strips);
+    assert!(queries.count == 0 || queries.dim == layout.dim(), "queries and keys differ in width");
+    check_rows("scores", out.len(), queries.count, stride, count * STRIP);
     // SAFETY: the level was detected on this CPU, and the sizes are checked above.
     for_level!(level, |S| key_scores_of::<S>(layout, grid, queries, strips, out, stride))
 }
@@ -106,14 +121,14 @@ pub fn key_scores(
 /// # Safety
 /// As [`Simd`]; sizes are as [`key_scores`] checks them.
 unsafe fn key_scores_of<S: Simd>(
-    layout: &Layout,
+    layout: &StripLayout,
     grid: Option<Grid<'_>>,
     queries: &Queries,
     strips: Stream<'_>,
     out: &mut [f32],
     stride: usize,
 ) {
-    let (dim, words, blocks) = (layout.dim, layout.dim / LANES, layout.dim / BLOCK);
+    let (dim, words, blocks) = (layout.dim(), layout.dim() / LANES, layout.dim() / BLOCK);
     for first in (0..queries.count).step_by(S::QUERIES) {
         let (count, out) = (queries.count - first, &mut out[first * stride..]);
         let plain = &queries.plain[first * dim..];
@@ -121,7 +136,7 @@ unsafe fn key_scores_of<S: Simd>(
         // SAFETY: the caller's.
         unsafe {
             for_each_float!(
-                layout.encoding,
+                layout.encoding(),
                 |E| for_queries!(S, count, |G| S::run(
                     #[inline(always)]
                     || float_scores::<S, G, E>(layout, plain, strips, out, stride)
@@ -156,8 +171,6 @@ unsafe fn key_scores_of<S: Simd>(
 
 /// The most queries that any instruction set serves at once.
 const MAX_QUERIES: usize = 4;
-/// The widest head.
-const MAX_DIM: usize = 512;
 
 /// Queries with the scales of a grid folded into them: q·(z + s∘l) = q·z + (q∘s)·l.
 struct Folded {
@@ -211,13 +224,13 @@ impl Folded {
 /// independent sums to hide the latency of the multiply-add.
 #[inline(always)]
 unsafe fn float_scores<S: Simd, const G: usize, E: Float>(
-    layout: &Layout,
+    layout: &StripLayout,
     queries: &[f32],
     strips: Stream<'_>,
     out: &mut [f32],
     stride: usize,
 ) {
-    let (dim, bytes) = (layout.dim, layout.strip_bytes());
+    let (dim, bytes) = (layout.dim(), layout.strip_bytes());
     let q = queries.as_ptr();
     for (index, (strip, ahead)) in strips.each(bytes).enumerate() {
         // SAFETY: strips, queries and out are as long as `key_scores` checked; `dim` is even.
@@ -252,23 +265,24 @@ const MAX_BLOCKS: usize = MAX_DIM / BLOCK;
 
 #[inline(always)]
 unsafe fn code_scores<S: Simd, const G: usize, const BITS: u32, const TABLE: bool>(
-    layout: &Layout,
+    layout: &StripLayout,
     codes: &Codes,
     queries: &Prepared<'_>,
     strips: Stream<'_>,
     out: &mut [f32],
     stride: usize,
 ) {
-    let (dim, bytes) = (layout.dim, layout.strip_bytes());
+    let (dim, bytes) = (layout.dim(), layout.strip_bytes());
     let (words, blocks, code_bytes) = (dim / LANES, dim / BLOCK, layout.code_bytes());
     let (by_block, by_slot) = (codes.group == ScaleGroup::Block, codes.group == ScaleGroup::Slot);
     let levels = ByteLevels::new(codes);
-    // Per query and block: what a unit of the product is worth, and the share of the levels' offset.
-    let mut worth = [[[0.0f32; 2]; MAX_BLOCKS]; G];
-    for (g, worth) in worth.iter_mut().enumerate() {
-        for (block, worth) in worth.iter_mut().enumerate().take(blocks) {
-            let unit = queries.scale[g * blocks + block] * levels.unit;
-            *worth = [unit, -unit * levels.offset * queries.sum[g * blocks + block] as f32];
+    // Per query and block: what a unit of the product is worth, and the share of the levels' offset in it.
+    let mut unit = [[0.0f32; MAX_BLOCKS]; G];
+    let mut rest = [[0i32; MAX_BLOCKS]; G];
+    for (g, (unit, rest)) in unit.iter_mut().zip(&mut rest).enumerate() {
+        for (block, (unit, rest)) in unit.iter_mut().zip(rest).enumerate().take(blocks) {
+            *unit = queries.scale[g * blocks + block] * levels.unit;
+            *rest = -i32::from(levels.offset) * queries.sum[g * blocks + block];
         }
     }
     let q = queries.packed.as_ptr();
@@ -286,6 +300,9 @@ unsafe fn code_scores<S: Simd, const G: usize, const BITS: u32, const TABLE: boo
             }
             for block in 0..blocks {
                 let mut products = [S::zero_i(); G];
+                for (product, rest) in products.iter_mut().zip(&rest) {
+                    *product = packed::begin::<S, BITS, TABLE>(rest[block % MAX_BLOCKS]);
+                }
                 for t in 0..BLOCK / 4 {
                     let group = block * (BLOCK / 4) + t;
                     fetch_group::<BITS>(ahead, dim, group);
@@ -298,11 +315,11 @@ unsafe fn code_scores<S: Simd, const G: usize, const BITS: u32, const TABLE: boo
                 if by_block {
                     scale = S::load_f16(scales.add(block * STRIP));
                 }
+                // The scale of the query comes last: the product of the others does not leave f32.
                 for (g, sum) in sums.iter_mut().enumerate() {
-                    let [unit, rest] = worth[g][block % MAX_BLOCKS];
-                    let product = S::to_f(packed::widen::<S, BITS, TABLE>(products[g]));
-                    let exact = S::fma(product, S::splat(unit), S::splat(rest));
-                    *sum = S::fma(exact, scale, *sum);
+                    let rest = rest[g][block % MAX_BLOCKS];
+                    let product = S::to_f(packed::total::<S, BITS, TABLE>(products[g], rest));
+                    *sum = S::fma(S::mul(product, scale), S::splat(unit[g][block % MAX_BLOCKS]), *sum);
                 }
             }
             for (g, sums) in sums.iter().enumerate() {
@@ -316,10 +333,15 @@ unsafe fn code_scores<S: Simd, const G: usize, const BITS: u32, const TABLE: boo
 ///
 /// # Panics
 /// When sizes do not fit, or per-channel codes come without their grid.
-pub fn decode_keys(level: Level, layout: &Layout, grid: Option<Grid<'_>>, strips: &[u8], out: &mut [f32]) {
-    let count = strips.len() / layout.strip_bytes();
-    assert!(layout.side == Side::Keys && strips.len() == count * layout.strip_bytes());
-    assert!(out.len() >= count * layout.dim * STRIP);
+pub fn decode_keys(
+    level: Level,
+    layout: &StripLayout,
+    grid: Option<Grid<'_>>,
+    strips: &[u8],
+    out: &mut [f32],
+) {
+    let count = layout.count(Side::Keys, strips);
+    check_rows("decoded keys", out.len(), 1, 0, count * layout.dim() * STRIP);
     // SAFETY: the level was detected on this CPU, and the sizes are checked above.
     for_level!(level, |S| decode_keys_of::<S>(layout, grid, strips, out))
 }
@@ -328,12 +350,17 @@ pub fn decode_keys(level: Level, layout: &Layout, grid: Option<Grid<'_>>, strips
 ///
 /// # Safety
 /// As [`Simd`]; sizes are as [`decode_keys`] checks them.
-unsafe fn decode_keys_of<S: Simd>(layout: &Layout, grid: Option<Grid<'_>>, strips: &[u8], out: &mut [f32]) {
-    let (dim, bytes) = (layout.dim, layout.strip_bytes());
+unsafe fn decode_keys_of<S: Simd>(
+    layout: &StripLayout,
+    grid: Option<Grid<'_>>,
+    strips: &[u8],
+    out: &mut [f32],
+) {
+    let (dim, bytes) = (layout.dim(), layout.strip_bytes());
     for (strip, out) in strips.chunks_exact(bytes).zip(out.chunks_exact_mut(dim * STRIP)) {
         // SAFETY: the caller's; the chunks have the sizes of the layout.
         unsafe {
-            match layout.encoding {
+            match layout.encoding() {
                 Encoding::Codes(codes) => for_each_kind!(codes, |BITS, TABLE| S::run(
                     #[inline(always)]
                     || decode_key_codes::<S, BITS, TABLE>(layout, &codes, grid, strip, out)
@@ -349,19 +376,19 @@ unsafe fn decode_keys_of<S: Simd>(layout: &Layout, grid: Option<Grid<'_>>, strip
 
 #[inline(always)]
 unsafe fn decode_key_codes<S: Simd, const BITS: u32, const TABLE: bool>(
-    layout: &Layout,
+    layout: &StripLayout,
     codes: &Codes,
     grid: Option<Grid<'_>>,
     strip: &[u8],
     out: &mut [f32],
 ) {
-    let dim = layout.dim;
+    let dim = layout.dim();
     let levels = ByteLevels::new(codes);
     // SAFETY: strip and out have the sizes of the layout.
     unsafe {
         let table = S::table(&levels.table.unwrap_or_default());
         let scales = strip.as_ptr().add(layout.code_bytes()).cast::<u16>();
-        let offset = S::splat(-levels.offset);
+        let offset = S::splat(-f32::from(levels.offset));
         for t in 0..dim / 4 {
             let code = packed::load::<S, BITS, TABLE>(strip.as_ptr(), dim, t, table);
             for i in 0..4 {

@@ -16,12 +16,14 @@
 //! dimensions 16c to 16c+15, with g = s·dim/16 + c.
 //! The f16 scales follow, `[scale group][slot]`, then the f16 minima where the code has them.
 
-use half::{bf16, f16};
+use crate::half::{bf16, f16, to_bf16, to_f16};
 
 /// Slots in a strip.
 pub const STRIP: usize = 16;
 /// Dimensions that share a scale in [`ScaleGroup::Block`].
 pub const BLOCK: usize = 32;
+/// Dimensions of the widest head.
+pub const MAX_DIM: usize = 512;
 
 /// The integer nearest to `x`, ties to even, for |x| ≤ 2^22. Without SSE4.1 every `round_ties_even` is a call of the C
 /// library; adding 1.5·2^23 leaves the integer in the low bits of the sum.
@@ -111,17 +113,15 @@ pub struct Grid<'a> {
     pub zero: &'a [f32],
 }
 
-/// What is beyond the range of f16 becomes its end: an infinite scale would make every number of its block none.
 fn put_f16(bytes: &mut [u8], index: usize, x: f32) {
-    let x = x.clamp(f16::MIN.to_f32(), f16::MAX.to_f32());
-    bytes[2 * index..][..2].copy_from_slice(&f16::from_f32(x).to_le_bytes());
+    bytes[2 * index..][..2].copy_from_slice(&to_f16(x).to_le_bytes());
 }
 
 fn get_f16(bytes: &[u8], index: usize) -> f32 {
     f16::from_le_bytes([bytes[2 * index], bytes[2 * index + 1]]).to_f32()
 }
 
-/// The side of a strip that a layout describes.
+/// The side of a strip.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Side {
     /// Dimension-major.
@@ -130,30 +130,70 @@ pub enum Side {
     Values,
 }
 
-/// The layout of the keys or the values of a strip.
+/// The layout of the keys or the values of a strip: what kernels trust when they read and write without checks, hence
+/// made by [`StripLayout::new`] alone.
 #[derive(Debug, Clone, Copy, PartialEq)]
-pub struct Layout {
-    /// Keys or values.
-    pub side: Side,
-    /// How numbers are encoded.
-    pub encoding: Encoding,
-    /// Dimensions; a multiple of 32 (pad with zeros).
-    pub dim: usize,
+pub struct StripLayout {
+    side: Side,
+    encoding: Encoding,
+    dim: usize,
 }
 
-impl Layout {
-    /// A layout for `dim` dimensions, a multiple of 32.
+impl StripLayout {
+    /// A layout for `dim` dimensions, a multiple of 32 (pad with zeros).
     ///
     /// # Panics
-    /// When `dim` is no multiple of 32 or above 512, or values are to have per-channel scales.
+    /// When `dim` is no multiple of 32 or above 512; when codes have another number of bits than 2, 3, 4 and 8; when a
+    /// table is of 8 bits, or has a level beyond ±256, which is for scales to reach; when values are to have per-channel
+    /// scales, or keys minima.
     pub fn new(side: Side, encoding: Encoding, dim: usize) -> Self {
-        assert!(dim.is_multiple_of(BLOCK) && (BLOCK..=512).contains(&dim), "dimension {dim}");
+        assert!(
+            dim.is_multiple_of(BLOCK) && (BLOCK..=MAX_DIM).contains(&dim),
+            "{dim} dimensions: a strip has a multiple of {BLOCK}, at most {MAX_DIM}"
+        );
         if let Encoding::Codes(codes) = encoding {
-            assert!(matches!(codes.bits, 2 | 3 | 4 | 8), "bits {}", codes.bits);
-            assert!(side == Side::Keys || codes.group != ScaleGroup::Channel, "per-channel values");
-            assert!(side == Side::Values || !codes.minimum, "keys with per-slot minima");
+            assert!(
+                matches!(codes.bits, 2 | 3 | 4 | 8),
+                "codes of {} bits: 2, 3, 4 or 8 are packed",
+                codes.bits
+            );
+            assert!(
+                side == Side::Keys || codes.group != ScaleGroup::Channel,
+                "values have no per-channel scales"
+            );
+            assert!(side == Side::Values || !codes.minimum, "keys have no minima");
+            if let Levels::Table(table) = codes.levels {
+                assert!(codes.bits <= 4, "a table has 16 levels at most, codes of {} bits more", codes.bits);
+                assert!(table.iter().all(|level| level.abs() <= 256.0), "levels beyond ±256: {table:?}");
+            }
         }
-        Layout { side, encoding, dim }
+        StripLayout { side, encoding, dim }
+    }
+
+    /// Keys or values.
+    pub fn side(&self) -> Side {
+        self.side
+    }
+
+    /// How numbers are encoded.
+    pub fn encoding(&self) -> Encoding {
+        self.encoding
+    }
+
+    /// Dimensions, a multiple of 32.
+    pub fn dim(&self) -> usize {
+        self.dim
+    }
+
+    /// How many strips `bytes` are.
+    ///
+    /// # Panics
+    /// When they are no whole number of strips of this side.
+    pub(super) fn count(&self, side: Side, bytes: &[u8]) -> usize {
+        assert!(self.side == side, "a layout of {:?} where {side:?} are read", self.side);
+        let (count, rest) = (bytes.len() / self.strip_bytes(), bytes.len() % self.strip_bytes());
+        assert!(rest == 0, "{} bytes are no whole strips of {}", bytes.len(), self.strip_bytes());
+        count
     }
 
     /// Bytes of the numbers or codes of a strip, without scales.
@@ -226,7 +266,7 @@ impl Layout {
             match self.encoding {
                 Encoding::F32 => strip[4 * at..][..4].copy_from_slice(&x.to_le_bytes()),
                 Encoding::F16 => put_f16(strip, at, x),
-                Encoding::Bf16 => strip[2 * at..][..2].copy_from_slice(&bf16::from_f32(x).to_le_bytes()),
+                Encoding::Bf16 => strip[2 * at..][..2].copy_from_slice(&to_bf16(x).to_le_bytes()),
                 Encoding::Codes(_) => panic!("put on a coded layout"),
             }
         }

@@ -3,6 +3,10 @@
 //! Everything works on strips of 16 slots of one KV head (see [`layout`]): decode multiplies the codes as they lie
 //! ([`key_scores`], [`value_sums`]); prefill decodes a page once and uses it for a block of queries
 //! ([`decode_keys`], [`dense_scores`], [`decode_values`], [`dense_values`]). [`codes`] estimates which strips are worth it.
+//!
+//! Finite in, finite out: the result of a product or a sum is finite where the sum of the magnitudes of its terms is in the
+//! range of f32, a code counting as the largest level that it could stand for, and a query or a weight as the largest that
+//! is rounded together with it. Only beyond that may a result be infinite, or NaN.
 
 /// Runs a kernel generic over [`simd::Simd`] at a level, compiled with that level's instructions.
 macro_rules! dispatch {
@@ -82,6 +86,21 @@ pub use keys::{Queries, decode_keys, key_scores};
 pub use softmax::{add_scaled, exponentials, maximum, strip_exponentials};
 pub use strips::{Stream, Strips, prefetch};
 pub use values::{decode_values, value_sums};
+
+/// Rows `stride` numbers apart must lie within `len` numbers, whatever the caller says of them.
+///
+/// # Panics
+/// When `rows` rows of `width` do not.
+fn check_rows(what: &str, len: usize, rows: usize, stride: usize, width: usize) {
+    let needed = match rows {
+        0 => Some(0),
+        rows => (rows - 1).checked_mul(stride).and_then(|last| last.checked_add(width)),
+    };
+    assert!(
+        needed.is_some_and(|needed| needed <= len),
+        "{what}: {len} numbers given for {rows} rows of {width}, {stride} apart"
+    );
+}
 
 #[cfg(test)]
 mod tests;

@@ -1,23 +1,25 @@
 //! How kernels read packed codes: a line of 64 bytes holds four codes a lane, see [`super::layout`].
 
-use super::layout::{Codes, Levels};
+use super::layout::{Codes, Levels, nearest};
 use super::simd::{Multipliers, Simd, fetch};
+use crate::Scale;
 
 /// The unsigned bytes that stand for a code in integer products: level(u) = unit · (byte(u) − offset).
 pub(super) struct ByteLevels {
     pub(super) table: Option<[u8; 16]>,
-    pub(super) offset: f32,
+    pub(super) offset: u8,
     pub(super) unit: f32,
 }
 
 impl ByteLevels {
     pub(super) fn new(codes: &Codes) -> Self {
         match codes.levels {
-            Levels::Linear { offset } => ByteLevels { table: None, offset: offset as f32, unit: 1.0 },
+            Levels::Linear { offset } => ByteLevels { table: None, offset, unit: 1.0 },
             Levels::Table(table) => {
-                let max = table.iter().fold(0.0f32, |m, x| m.max(x.abs())).max(f32::MIN_POSITIVE);
-                let byte = |x: f32| (x * 127.0 / max).round() as i32 + 128;
-                ByteLevels { table: Some(table.map(|x| byte(x) as u8)), offset: 128.0, unit: max / 127.0 }
+                let max = table.iter().fold(0.0f32, |m, x| m.max(x.abs()));
+                let Scale { scale, inverse } = Scale::new(max, 127.0);
+                let byte = |x: f32| (nearest(x * inverse) + 128) as u8;
+                ByteLevels { table: Some(table.map(byte)), offset: 128, unit: scale }
             }
         }
     }
@@ -85,7 +87,17 @@ pub(super) unsafe fn load<S: Simd, const BITS: u32, const TABLE: bool>(
     if TABLE { unsafe { S::lookup(table, code) } } else { code }
 }
 
-/// `acc + Σ` of the products of a group's bytes; at most [`Simd::SMALL`] before [`widen`].
+/// What sums of [`dot`] begin with, so that [`total`] adds `base` to them.
+///
+/// # Safety
+/// As [`Simd`].
+#[inline(always)]
+pub(super) unsafe fn begin<S: Simd, const BITS: u32, const TABLE: bool>(base: i32) -> S::I {
+    // SAFETY: the caller's.
+    unsafe { if short::<S, BITS, TABLE>() { S::zero_i() } else { S::splat_i(base) } }
+}
+
+/// `acc + Σ` of the products of a group's bytes; at most [`Simd::SMALL`] before [`total`].
 ///
 /// # Safety
 /// As [`Simd`]; `n` is below 4.
@@ -102,14 +114,29 @@ pub(super) unsafe fn dot<S: Simd, const BITS: u32, const TABLE: bool>(
     }
 }
 
-/// What [`dot`] added up, as ordinary integers.
+/// `base` and what [`dot`] added up since [`begin`], as ordinary integers.
+///
+/// # Safety
+/// As [`Simd`].
+#[inline(always)]
+pub(super) unsafe fn total<S: Simd, const BITS: u32, const TABLE: bool>(acc: S::I, base: i32) -> S::I {
+    // SAFETY: the caller's.
+    unsafe { if short::<S, BITS, TABLE>() { S::add_i(S::widen(acc), S::splat_i(base)) } else { acc } }
+}
+
+/// What [`dot`] added up since a beginning of zeros, as ordinary integers.
 ///
 /// # Safety
 /// As [`Simd`].
 #[inline(always)]
 pub(super) unsafe fn widen<S: Simd, const BITS: u32, const TABLE: bool>(acc: S::I) -> S::I {
     // SAFETY: the caller's.
-    if small::<BITS, TABLE>() { unsafe { S::widen(acc) } } else { acc }
+    if short::<S, BITS, TABLE>() { unsafe { S::widen(acc) } } else { acc }
+}
+
+/// Whether sums are of another form until they are widened.
+const fn short<S: Simd, const BITS: u32, const TABLE: bool>() -> bool {
+    small::<BITS, TABLE>() && S::SMALL != usize::MAX
 }
 
 /// Whether all bytes are below 16.

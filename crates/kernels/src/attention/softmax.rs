@@ -23,7 +23,8 @@ unsafe fn maximum_kernel<S: Simd>(x: &[f32]) -> f32 {
     }
 }
 
-/// Replaces each score s by e^(s − max) and returns their sum. A score of −∞ becomes 0.
+/// Replaces each score s, none above `max`, by e^(s − max) and returns their sum. A score of −∞ becomes 0, and where `max`
+/// is −∞ all do.
 pub fn exponentials(level: Level, scores: &mut [f32], max: f32) -> f32 {
     // SAFETY: the level was detected on this CPU.
     dispatch!(level, exponentials_kernel(scores, max))
@@ -82,13 +83,13 @@ unsafe fn strip_exponentials_kernel<S: Simd>(scores: &[f32], max: f32, sums: &mu
         for (sums, strips) in fours.iter_mut().zip(strips.as_chunks::<4>().0) {
             let mut e = [S::splat(0.0); 4];
             for (e, scores) in e.iter_mut().zip(strips) {
-                *e = exp_near::<S>(S::load(scores.as_ptr()), -max);
+                *e = exp_near::<S>(S::sub(S::load(scores.as_ptr()), S::splat(max)));
                 all = S::add(all, *e);
             }
             *sums = S::sums(e);
         }
         for (sum, scores) in rest.iter_mut().zip(&strips[4 * fours.len()..]) {
-            let e = exp_near::<S>(S::load(scores.as_ptr()), -max);
+            let e = exp_near::<S>(S::sub(S::load(scores.as_ptr()), S::splat(max)));
             *sum = S::sum(e);
             all = S::add(all, e);
         }

@@ -1,4 +1,4 @@
-use super::layout::{BLOCK, Codes, Encoding, Grid, Layout, Levels, STRIP, ScaleGroup, Side, nearest};
+use super::layout::{BLOCK, Codes, Encoding, Grid, Levels, STRIP, ScaleGroup, Side, StripLayout, nearest};
 use super::*;
 use crate::cpu::Level;
 use proptest::prelude::*;
@@ -43,28 +43,28 @@ fn encodings(side: Side) -> Vec<Encoding> {
     all
 }
 
-fn fill(layout: &Layout, strips: usize, random: &mut Random) -> Vec<u8> {
+fn fill(layout: &StripLayout, strips: usize, random: &mut Random) -> Vec<u8> {
     let mut bytes = vec![0; strips * layout.strip_bytes()];
     for strip in bytes.chunks_exact_mut(layout.strip_bytes()) {
         for lane in 0..STRIP {
-            match layout.encoding {
+            match layout.encoding() {
                 Encoding::Codes(codes) => {
                     let max = codes.max_code() as f32 + 0.999;
                     let u: Vec<u8> =
-                        (0..layout.dim).map(|_| ((random.next() + 1.0) / 2.0 * max) as u8).collect();
+                        (0..layout.dim()).map(|_| ((random.next() + 1.0) / 2.0 * max) as u8).collect();
                     let scales = random.vector(layout.groups());
                     let minima = random.vector(if codes.minimum { layout.groups() } else { 0 });
                     layout.put_codes(strip, lane, &u, &scales, &minima);
                 }
-                _ => layout.put(strip, lane, &random.vector(layout.dim)),
+                _ => layout.put(strip, lane, &random.vector(layout.dim())),
             }
         }
     }
     bytes
 }
 
-fn slot(layout: &Layout, bytes: &[u8], slot: usize, grid: Option<Grid<'_>>) -> Vec<f32> {
-    let mut out = vec![0.0; layout.dim];
+fn slot(layout: &StripLayout, bytes: &[u8], slot: usize, grid: Option<Grid<'_>>) -> Vec<f32> {
+    let mut out = vec![0.0; layout.dim()];
     layout.get(&bytes[slot / STRIP * layout.strip_bytes()..], slot % STRIP, grid, &mut out);
     out
 }
@@ -88,7 +88,7 @@ proptest! {
         let mut queries = Queries::default();
         queries.set(&q, dim);
         for encoding in encodings(Side::Keys) {
-            let layout = Layout::new(Side::Keys, encoding, dim);
+            let layout = StripLayout::new(Side::Keys, encoding, dim);
             let bytes = fill(&layout, strips, &mut random);
             let stride = strips * STRIP + slack;
             for &level in Level::available() {
@@ -125,7 +125,7 @@ proptest! {
     ) {
         let mut random = Random(seed);
         for encoding in encodings(Side::Values) {
-            let layout = Layout::new(Side::Values, encoding, dim);
+            let layout = StripLayout::new(Side::Values, encoding, dim);
             let bytes = fill(&layout, strips, &mut random);
             let stride = strips * STRIP + slack;
             let weights = random.vector(count * stride);
@@ -237,7 +237,7 @@ proptest! {
         let (scale, zero) = (random.vector(64), random.vector(64));
         let grid = Some(Grid { scale: &scale, zero: &zero });
         for encoding in encodings(side) {
-            let layout = Layout::new(side, encoding, 64);
+            let layout = StripLayout::new(side, encoding, 64);
             let source = fill(&layout, 1, &mut random);
             let before = fill(&layout, 1, &mut random);
             let mut target = before.clone();
@@ -255,7 +255,7 @@ fn codes_survive_packing() {
     for side in [Side::Keys, Side::Values] {
         for dim in [32, 64, 96, 128] {
             for bits in [2, 3, 4, 8] {
-                let layout = Layout::new(side, codes(bits, false, ScaleGroup::Block, false), dim);
+                let layout = StripLayout::new(side, codes(bits, false, ScaleGroup::Block, false), dim);
                 let mut strip = vec![0xa5; layout.strip_bytes()];
                 let code = |lane: usize, i: usize| ((lane * 37 + i * 11) % (1 << bits)) as u8;
                 let scales = vec![1.0; dim / BLOCK];
@@ -278,7 +278,7 @@ fn codes_survive_packing() {
 fn strips_waste_nothing() {
     for (side, dim) in [(Side::Keys, 32), (Side::Values, 32), (Side::Keys, 128), (Side::Values, 128)] {
         for encoding in encodings(side) {
-            let layout = Layout::new(side, encoding, dim);
+            let layout = StripLayout::new(side, encoding, dim);
             let bits = match encoding {
                 Encoding::F32 => 32,
                 Encoding::F16 | Encoding::Bf16 => 16,

@@ -1,10 +1,12 @@
 //! Weighted sums of the values of a page, and values decoded for dense products.
 
+use super::check_rows;
 use super::floats::{Float, decode_floats, for_each_float};
-use super::layout::{BLOCK, Codes, Encoding, Layout, Levels, STRIP, ScaleGroup, Side};
+use super::layout::{BLOCK, Codes, Encoding, Levels, MAX_DIM, STRIP, ScaleGroup, Side, StripLayout};
 use super::packed::{self, ByteLevels, fetch_group, fetch_lines, for_each_kind};
 use super::simd::{Multipliers, Simd};
 use super::strips::Stream;
+use crate::Scale;
 use crate::cpu::Level;
 use std::mem::MaybeUninit;
 
@@ -17,19 +19,17 @@ const RUN: usize = 4;
 /// weights, times their scales, are rounded to 1/127 of the largest of 64 slots.
 ///
 /// # Panics
-/// When sizes do not fit.
+/// When `strips` is not a whole number of strips of values, or `weights` is too short.
 pub fn value_sums(
     level: Level,
-    layout: &Layout,
+    layout: &StripLayout,
     weights: &[f32],
     stride: usize,
     strips: Stream<'_>,
     out: &mut [f32],
 ) {
-    let count = strips.strips.len() / layout.strip_bytes();
-    let queries = out.len() / layout.dim;
-    assert!(layout.side == Side::Values && strips.strips.len() == count * layout.strip_bytes());
-    assert!(queries == 0 || weights.len() >= (queries - 1) * stride + count * STRIP);
+    let count = layout.count(Side::Values, strips.strips);
+    check_rows("weights", weights.len(), out.len() / layout.dim(), stride, count * STRIP);
     // SAFETY: the level was detected on this CPU, and the sizes are checked above.
     for_level!(level, |S| value_sums_of::<S>(layout, weights, stride, strips, out))
 }
@@ -39,18 +39,18 @@ pub fn value_sums(
 /// # Safety
 /// As [`Simd`]; sizes are as [`value_sums`] checks them.
 unsafe fn value_sums_of<S: Simd>(
-    layout: &Layout,
+    layout: &StripLayout,
     weights: &[f32],
     stride: usize,
     strips: Stream<'_>,
     out: &mut [f32],
 ) {
-    let dim = layout.dim;
+    let dim = layout.dim();
     let queries = out.len() / dim;
     for first in (0..queries).step_by(S::QUERIES) {
         let mut call = Call { layout, weights: &weights[first * stride..], stride, strips, first: 0 };
         let (count, out) = (queries - first, &mut out[first * dim..]);
-        let wide = const { S::VALUES >= 32 } || matches!(layout.encoding, Encoding::Codes(_));
+        let wide = const { S::VALUES >= 32 } || matches!(layout.encoding(), Encoding::Codes(_));
         // Dimensions go in pieces of 64 or 32: as many floats as keep their sums in registers.
         while call.first < dim {
             // SAFETY: the caller's.
@@ -69,7 +69,7 @@ unsafe fn value_sums_of<S: Simd>(
 
 /// What some queries are to be given: the sums of the dimensions from `first` on.
 struct Call<'a> {
-    layout: &'a Layout,
+    layout: &'a StripLayout,
     weights: &'a [f32],
     stride: usize,
     strips: Stream<'a>,
@@ -84,7 +84,7 @@ unsafe fn piece<S: Simd, const G: usize, const C: usize>(call: &Call<'_>, out: &
     // SAFETY: the caller's.
     unsafe {
         for_each_float!(
-            call.layout.encoding,
+            call.layout.encoding(),
             |E| S::run(
                 #[inline(always)]
                 || with_sums::<S, G, C>(
@@ -114,7 +114,7 @@ unsafe fn with_sums<S: Simd, const G: usize, const C: usize>(
     out: &mut [f32],
     add: impl FnOnce(&Call<'_>, &mut [[S::F; C]; G]),
 ) {
-    let (dim, first) = (call.layout.dim, call.first);
+    let (dim, first) = (call.layout.dim(), call.first);
     let out = out.as_mut_ptr();
     // SAFETY: `out` is as long as `value_sums` checked.
     unsafe {
@@ -142,7 +142,7 @@ unsafe fn float_sums<S: Simd, E: Float, const G: usize, const C: usize>(
     let &Call { layout, weights, stride, strips, first } = call;
     for (index, (strip, ahead)) in strips.each(layout.strip_bytes()).enumerate() {
         for slot in 0..STRIP {
-            let at = slot * layout.dim + first;
+            let at = slot * layout.dim() + first;
             // SAFETY: strips and weights are as long as `value_sums` checked.
             unsafe {
                 fetch_lines(ahead.wrapping_add(at * E::BYTES), 16 * C * E::BYTES);
@@ -206,9 +206,8 @@ unsafe fn code_sums<S: Simd, const G: usize, const C: usize, const BITS: u32, co
             let mut unit = [0.0f32; G];
             let mut inverse = [0.0f32; G];
             for g in 0..G {
-                let max = S::maximum(largest[g]);
-                unit[g] = max / 127.0 * levels.unit;
-                inverse[g] = if max > f32::MIN_POSITIVE { 127.0 / max } else { 0.0 };
+                let of_weights = Scale::new(S::maximum(largest[g]), 127.0);
+                (unit[g], inverse[g]) = (of_weights.scale * levels.unit, of_weights.inverse);
             }
 
             let count = run.strips.len() / bytes;
@@ -226,7 +225,8 @@ unsafe fn code_sums<S: Simd, const G: usize, const C: usize, const BITS: u32, co
             }
             for g in 0..G {
                 for i in 0..C / 2 {
-                    rest[g][i] = S::fma(totals[g][i], S::splat(-unit[g] * levels.offset), rest[g][i]);
+                    rest[g][i] =
+                        S::fma(totals[g][i], S::splat(-unit[g] * f32::from(levels.offset)), rest[g][i]);
                 }
             }
             if first == 0 {
@@ -269,7 +269,7 @@ unsafe fn columns<S: Simd, const G: usize, const W: usize, const BITS: u32, cons
     table: S::B,
 ) -> [[S::I; W]; G] {
     // Columns come in pairs, so that a nibble's place in its byte is known when this is compiled.
-    let (pairs, first) = (call.layout.dim / BLOCK, call.first / BLOCK);
+    let (pairs, first) = (call.layout.dim() / BLOCK, call.first / BLOCK);
     // SAFETY: the caller's.
     unsafe {
         let mut sums = [[S::zero_i(); W]; G];
@@ -279,8 +279,9 @@ unsafe fn columns<S: Simd, const G: usize, const W: usize, const BITS: u32, cons
             for slots in 0..STRIP / 4 {
                 for w in 0..W {
                     let group = 2 * (slots * pairs + first) + c + w;
-                    fetch_group::<BITS>(ahead, call.layout.dim, group);
-                    let code = packed::load::<S, BITS, TABLE>(strip.as_ptr(), call.layout.dim, group, table);
+                    fetch_group::<BITS>(ahead, call.layout.dim(), group);
+                    let code =
+                        packed::load::<S, BITS, TABLE>(strip.as_ptr(), call.layout.dim(), group, table);
                     for g in 0..G {
                         let x = &multipliers[g][(c + w) / 2];
                         products[g][w] = packed::dot::<S, BITS, TABLE>(products[g][w], code, x, slots);
@@ -332,10 +333,9 @@ unsafe fn add_products<S: Simd, const G: usize, const C: usize, const W: usize>(
 ///
 /// # Panics
 /// When sizes do not fit.
-pub fn decode_values(level: Level, layout: &Layout, strips: &[u8], out: &mut [f32]) {
-    let count = strips.len() / layout.strip_bytes();
-    assert!(layout.side == Side::Values && strips.len() == count * layout.strip_bytes());
-    assert!(out.len() >= count * STRIP * layout.dim);
+pub fn decode_values(level: Level, layout: &StripLayout, strips: &[u8], out: &mut [f32]) {
+    let count = layout.count(Side::Values, strips);
+    check_rows("decoded values", out.len(), 1, 0, count * STRIP * layout.dim());
     // SAFETY: the level was detected on this CPU, and the sizes are checked above.
     for_level!(level, |S| decode_values_of::<S>(layout, strips, out))
 }
@@ -344,12 +344,12 @@ pub fn decode_values(level: Level, layout: &Layout, strips: &[u8], out: &mut [f3
 ///
 /// # Safety
 /// As [`Simd`]; sizes are as [`decode_values`] checks them.
-unsafe fn decode_values_of<S: Simd>(layout: &Layout, strips: &[u8], out: &mut [f32]) {
-    let dim = layout.dim;
+unsafe fn decode_values_of<S: Simd>(layout: &StripLayout, strips: &[u8], out: &mut [f32]) {
+    let dim = layout.dim();
     for (strip, out) in strips.chunks_exact(layout.strip_bytes()).zip(out.chunks_exact_mut(STRIP * dim)) {
         // SAFETY: the caller's; the chunks have the sizes of the layout.
         unsafe {
-            match layout.encoding {
+            match layout.encoding() {
                 Encoding::Codes(codes) => for_each_kind!(codes, |BITS, TABLE| S::run(
                     #[inline(always)]
                     || decode_value_codes::<S, BITS, TABLE>(layout, &codes, strip, out)
@@ -365,23 +365,23 @@ unsafe fn decode_values_of<S: Simd>(layout: &Layout, strips: &[u8], out: &mut [f
 
 #[inline(always)]
 unsafe fn decode_value_codes<S: Simd, const BITS: u32, const TABLE: bool>(
-    layout: &Layout,
+    layout: &StripLayout,
     codes: &Codes,
     strip: &[u8],
     out: &mut [f32],
 ) {
-    let (dim, groups) = (layout.dim, layout.groups());
+    let (dim, groups) = (layout.dim(), layout.groups());
     let levels = ByteLevels::new(codes);
     // SAFETY: strip and out have the sizes of the layout.
     unsafe {
         let table = S::table(&levels.table.unwrap_or_default());
         let tail = strip.as_ptr().add(layout.code_bytes()).cast::<u16>();
         // value = byte · scale + minimum
-        let mut scales = [[0.0f32; STRIP]; 16];
-        let mut minima = [[0.0f32; STRIP]; 16];
+        let mut scales = [[0.0f32; STRIP]; MAX_DIM / BLOCK];
+        let mut minima = [[0.0f32; STRIP]; MAX_DIM / BLOCK];
         for group in 0..groups {
             let scale = S::mul(S::load_f16(tail.add(group * STRIP)), S::splat(levels.unit));
-            let mut rest = S::mul(scale, S::splat(-levels.offset));
+            let mut rest = S::mul(scale, S::splat(-f32::from(levels.offset)));
             if codes.minimum {
                 rest = S::add(rest, S::load_f16(tail.add((groups + group) * STRIP)));
             }

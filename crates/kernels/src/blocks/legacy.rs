@@ -11,7 +11,8 @@
 //! The low nibble of byte i is weight i, the high nibble weight i + 16; d and m are f16.
 
 use super::{BlockFormat, Codes, Units, scale_at};
-use ::half::f16;
+use crate::Scale;
+use crate::half::{f16, to_f16};
 
 /// Weights in a block.
 pub(super) const LEN: usize = 32;
@@ -62,7 +63,8 @@ fn array<const N: usize>(bytes: &[u8]) -> [u8; N] {
     bytes.try_into().expect("a block has the bytes of its format")
 }
 
-/// Encodes `weights` as Q8_0: per block of 32 the f16 scale max|w|/127, then 32 signed bytes.
+/// Encodes `weights` as Q8_0: per block of 32 the f16 scale max|w|/127, then 32 signed bytes. What is beyond the reach of
+/// that scale becomes the largest number in reach.
 ///
 /// # Panics
 /// When `weights` is not a multiple of 32 long, or `out` not 34 bytes for each block.
@@ -71,10 +73,11 @@ pub fn quantize_q8_0(weights: &[f32], out: &mut [u8]) {
     assert_eq!(weights.len() / LEN * 34, out.len(), "Q8_0 takes 34 bytes for 32 weights");
     for (weights, block) in weights.chunks_exact(LEN).zip(out.chunks_exact_mut(34)) {
         let largest = weights.iter().fold(0.0_f32, |a, w| a.max(w.abs()));
-        let d = largest / 127.0;
-        let inverse = if d > 0.0 { 1.0 / d } else { 0.0 };
-        let (scale, codes) = block.split_at_mut(2);
-        scale.copy_from_slice(&f16::from_f32(d).to_le_bytes());
-        codes.iter_mut().zip(weights).for_each(|(c, w)| *c = (w * inverse).round() as i8 as u8);
+        // gguf rounds by the scale as it was before f16, unless that would be out of f16's range.
+        let Scale { scale, inverse } = Scale::new(largest.min(127.0 * f16::MAX.to_f32()), 127.0);
+        let (d, codes) = block.split_at_mut(2);
+        d.copy_from_slice(&to_f16(scale).to_le_bytes());
+        let code = |w: &f32| (w * inverse).round().clamp(-127.0, 127.0) as i8 as u8;
+        codes.iter_mut().zip(weights).for_each(|(c, w)| *c = code(w));
     }
 }

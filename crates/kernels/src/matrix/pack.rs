@@ -2,8 +2,8 @@
 
 use super::tile::{BLOCK, LANES, TileFormat};
 use crate::blocks::{Codes, Units};
-use crate::{BlockFormat, KernelError};
-use ::half::{bf16, f16};
+use crate::half::{bf16, f16, to_f16};
+use crate::{BlockFormat, KernelError, Scale};
 
 /// Up to 16 rows of a tensor as they are in its file.
 #[derive(Clone, Copy)]
@@ -30,7 +30,8 @@ pub(super) fn pack_tile(rows: FileRows, format: TileFormat, tile: &mut [u8]) -> 
         for (group, block) in tile.chunks_exact_mut(format.block_bytes()).enumerate() {
             for (lane, row) in rows.rows().enumerate() {
                 let codes = rows.format.codes(row, group);
-                check_finite(codes.d.is_finite() && codes.m.is_finite(), &rows, lane)?;
+                check_finite(codes.d.is_finite(), &rows, lane)?;
+                check_finite(!format.is_affine() || codes.m.is_finite(), &rows, lane)?;
                 put_codes(format, block, lane, &codes);
             }
         }
@@ -88,14 +89,13 @@ fn quantize(weights: &[f32]) -> Codes {
     /// Adding 1.5·2²³ rounds to the nearest integer, ties to even, and leaves it in the low bits.
     const TO_INTEGER: f32 = 12_582_912.0;
     let largest = weights.iter().fold(0.0_f32, |a, w| a.max(w.abs()));
-    let d = f16::from_f32((largest / 127.0).min(f16::MAX.to_f32()));
-    let inverse = if d.to_f32() > 0.0 { 1.0 / d.to_f32() } else { 0.0 };
+    let Scale { scale, inverse } = Scale::in_f16(largest, 127.0);
     let mut u = [128; BLOCK];
     for (u, w) in u.iter_mut().zip(weights) {
         let rounded = (w * inverse).clamp(-127.0, 127.0) + TO_INTEGER;
         *u = rounded.to_bits() as u8 ^ 0x80;
     }
-    Codes { units: Units::Bytes(u), d, m: f16::ZERO }
+    Codes { units: Units::Bytes(u), d: to_f16(scale), m: f16::ZERO }
 }
 
 fn put_codes(format: TileFormat, block: &mut [u8], lane: usize, codes: &Codes) {

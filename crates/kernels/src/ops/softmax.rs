@@ -1,13 +1,16 @@
 use super::lanes;
 use crate::cpu::{self, Level, per_level};
 
-/// Softmax in place: xᵢ ← e^(xᵢ − max) / Σ e^(xⱼ − max). −∞ becomes 0.
+/// Softmax in place: xᵢ ← e^(xᵢ − max) / Σ e^(xⱼ − max). −∞ becomes 0, even where there is nothing else.
 pub fn softmax(x: &mut [f32]) {
     softmax_at(cpu::level(), x);
 }
 
 pub(crate) fn softmax_at(level: Level, x: &mut [f32]) {
-    if level == Level::Scalar {
+    // ∞ − ∞ must not become NaN.
+    if x.iter().all(|x| *x == f32::NEG_INFINITY) {
+        x.fill(0.0);
+    } else if level == Level::Scalar {
         let max = x.iter().copied().fold(f32::NEG_INFINITY, f32::max);
         x.iter_mut().for_each(|x| *x = (*x - max).exp());
         let sum: f32 = x.iter().sum();
@@ -51,6 +54,25 @@ mod tests {
                     prop_assert!((g - e).abs() <= 2e-6 * e + 1e-37, "{level:?}: {g} is not {e}");
                 }
                 prop_assert!((got.iter().sum::<f32>() - 1.0).abs() < 1e-5);
+            }
+        }
+    }
+    #[test]
+    fn rows_of_extremes_are_finite() {
+        let (none, huge) = (f32::NEG_INFINITY, f32::MAX);
+        for &level in Level::available() {
+            for len in [1, 15, 16, 40] {
+                let softmax = |mut x: Vec<f32>| {
+                    softmax_at(level, &mut x);
+                    x
+                };
+                assert_eq!(softmax(vec![none; len]), vec![0.0; len], "{level:?}");
+                let same = softmax(vec![-huge; len]);
+                assert!(same.iter().all(|x| (x - 1.0 / len as f32).abs() < 1e-6), "{level:?}: {same:?}");
+                let mut apart = vec![-huge; len];
+                apart[len / 2] = huge;
+                let one = softmax(apart);
+                assert_eq!((one[len / 2], one.iter().sum::<f32>()), (1.0, 1.0), "{level:?}");
             }
         }
     }

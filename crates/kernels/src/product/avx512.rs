@@ -71,12 +71,12 @@ unsafe fn integers<const TOKENS: usize, const NIBBLES: bool, const AFFINE: bool>
                 for (j, w) in weights.iter().enumerate() {
                     dot = _mm512_dpbusd_epi32(dot, *w, _mm512_set1_epi32(quants.add(j).read_unaligned()));
                 }
-                let scale = _mm512_mul_ps(d, _mm512_set1_ps(*x.scales.get_unchecked(place)));
-                *total = _mm512_fmadd_ps(_mm512_cvtepi32_ps(dot), scale, *total);
+                // The scale of the activations comes last: products of the others do not leave f32.
+                let mut product = _mm512_mul_ps(d, _mm512_cvtepi32_ps(dot));
                 if AFFINE {
-                    let scaled_sum = _mm512_set1_ps(*x.scaled_sums.get_unchecked(place));
-                    *total = _mm512_fmadd_ps(m, scaled_sum, *total);
+                    product = _mm512_fmadd_ps(m, _mm512_set1_ps(*x.sums.get_unchecked(place)), product);
                 }
+                *total = _mm512_fmadd_ps(product, _mm512_set1_ps(*x.scales.get_unchecked(place)), *total);
             }
             at = at.add(scale_bytes + code_bytes);
         }

@@ -94,12 +94,13 @@ unsafe fn some_tokens<const TOKENS: usize, const NIBBLES: bool, const AFFINE: bo
             for (t, (total, dot)) in total.iter_mut().zip(dots).enumerate() {
                 let sum = -*x.negative_sums.get_unchecked(place + t);
                 let dot = vaddq_s32(dot, vdupq_n_s32(offset * sum));
-                let scale = vmulq_n_f32(d, *x.scales.get_unchecked(place + t));
-                *total = vfmaq_f32(*total, vcvtq_f32_s32(dot), scale);
+                // The scale of the activations comes last: products of the others do not leave f32.
+                let mut product = vmulq_f32(d, vcvtq_f32_s32(dot));
                 if AFFINE {
                     let m = load_halves(at.add(2 * (LANES + ROWS * quarter)));
-                    *total = vfmaq_n_f32(*total, m, *x.scaled_sums.get_unchecked(place + t));
+                    product = vfmaq_n_f32(product, m, *x.sums.get_unchecked(place + t));
                 }
+                *total = vfmaq_n_f32(*total, product, *x.scales.get_unchecked(place + t));
             }
         }
     }

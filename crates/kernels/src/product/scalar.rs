@@ -22,7 +22,7 @@ pub(super) fn float_kernel(format: TileFormat) -> FloatKernel {
     }
 }
 
-/// `sum = Σ_block d·s·Σ (u − offset)·q + m·s·Σ q` with weight d·(u − offset) + m and activation s·q.
+/// `sum = Σ_block (d·Σ (u − offset)·q + m·Σ q)·s` with weight d·(u − offset) + m and activation s·q.
 fn integers(format: TileFormat, tile: &[u8], x: &Group, sums: &mut Sums) {
     sums.0.fill(0.0);
     for (b, block) in tile.chunks_exact(format.block_bytes()).enumerate() {
@@ -34,7 +34,7 @@ fn integers(format: TileFormat, tile: &[u8], x: &Group, sums: &mut Sums) {
                 let quants = &x.quants[place * BLOCK..][..BLOCK];
                 let terms = codes.iter().zip(quants).map(|(u, q)| i32::from(*u) * i32::from(*q));
                 let dot = terms.sum::<i32>() + format.offset() * x.negative_sums[place];
-                sums.0[token * LANES + lane] += d * x.scales[place] * dot as f32 + m * x.scaled_sums[place];
+                sums.0[token * LANES + lane] += (d * dot as f32 + m * x.sums[place]) * x.scales[place];
             }
         }
     }

@@ -99,15 +99,17 @@ macro_rules! integer_kernels {
                                 let shift = if NIBBLES { 3 } else { 7 };
                                 _mm256_add_epi32(dot, _mm256_sll_epi32(sum, _mm_cvtsi32_si128(shift)))
                             };
-                            let scale = _mm256_mul_ps(d, _mm256_set1_ps(*x.scales.get_unchecked(place + t)));
-                            *total = _mm256_fmadd_ps(_mm256_cvtepi32_ps(dot), scale, *total);
+                            // The scale of the activations comes last: products of the others do not leave f32.
+                            let mut product = _mm256_mul_ps(d, _mm256_cvtepi32_ps(dot));
                             if AFFINE {
                                 let m = _mm256_cvtph_ps(_mm_loadu_si128(
                                     at.add(2 * (LANES + HALF * half)).cast(),
                                 ));
-                                let scaled_sum = _mm256_set1_ps(*x.scaled_sums.get_unchecked(place + t));
-                                *total = _mm256_fmadd_ps(m, scaled_sum, *total);
+                                let sum = _mm256_set1_ps(*x.sums.get_unchecked(place + t));
+                                product = _mm256_fmadd_ps(m, sum, product);
                             }
+                            let scale = _mm256_set1_ps(*x.scales.get_unchecked(place + t));
+                            *total = _mm256_fmadd_ps(product, scale, *total);
                         }
                         at = at.add(scale_bytes + code_bytes);
                     }

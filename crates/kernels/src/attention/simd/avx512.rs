@@ -87,6 +87,10 @@ impl Simd for Avx512 {
         unsafe { _mm512_setzero_si512() }
     }
     #[inline(always)]
+    unsafe fn splat_i(x: i32) -> __m512i {
+        unsafe { _mm512_set1_epi32(x) }
+    }
+    #[inline(always)]
     unsafe fn to_f(a: __m512i) -> __m512 {
         unsafe { _mm512_cvtepi32_ps(a) }
     }

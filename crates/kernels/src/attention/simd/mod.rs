@@ -93,6 +93,7 @@ pub(crate) trait Simd: Copy {
     unsafe fn maximum(a: Self::F) -> f32;
 
     unsafe fn zero_i() -> Self::I;
+    unsafe fn splat_i(x: i32) -> Self::I;
     unsafe fn to_f(a: Self::I) -> Self::F;
     unsafe fn add_i(a: Self::I, b: Self::I) -> Self::I;
     /// 16 integers of magnitude 127 at most.
@@ -144,20 +145,17 @@ pub(crate) fn fetch(p: *const u8) {
     let _ = p;
 }
 
-/// e^(x + shift), where the sum is at most 0, for sums that choose between things: relative error below 8e-5; 0 below
-/// −88.
+/// e^x for x of at most 0, in sums that choose between things: relative error below 8e-5; 0 below −88.
 ///
-/// 2^n · p(r) with n = round((x + shift)·log2 e), r the rest, and the minimax polynomial of degree 3.
+/// 2^n · p(r) with n = round(x·log2 e), r the rest, and the minimax polynomial of degree 3.
 ///
 /// # Safety
 /// As [`Simd`].
 #[inline(always)]
-pub(crate) unsafe fn exp_near<S: Simd>(x: S::F, shift: f32) -> S::F {
-    const LOG2_E: f32 = std::f32::consts::LOG2_E;
+pub(crate) unsafe fn exp_near<S: Simd>(x: S::F) -> S::F {
     // SAFETY: register operations only; the caller vouches for the instruction set.
     unsafe {
-        let x = S::fma(x, S::splat(LOG2_E), S::splat(shift * LOG2_E));
-        let x = S::max(x, S::splat(-127.0));
+        let x = S::max(S::mul(x, S::splat(std::f32::consts::LOG2_E)), S::splat(-127.0));
         let n = S::round(x);
         let r = S::sub(x, n);
         let mut p = S::splat(0.055_171_67);

@@ -109,6 +109,10 @@ impl Simd for Neon {
         unsafe { [vdupq_n_s32(0); 4] }
     }
     #[inline(always)]
+    unsafe fn splat_i(x: i32) -> Self::I {
+        unsafe { [vdupq_n_s32(x); 4] }
+    }
+    #[inline(always)]
     unsafe fn to_f(a: Self::I) -> Self::F {
         unsafe { each!(|I| vcvtq_f32_s32(a[I])) }
     }

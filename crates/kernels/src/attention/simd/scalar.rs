@@ -78,6 +78,9 @@ impl Simd for Scalar {
     unsafe fn zero_i() -> Self::I {
         [0; 16]
     }
+    unsafe fn splat_i(x: i32) -> Self::I {
+        [x; 16]
+    }
     unsafe fn to_f(a: Self::I) -> Self::F {
         map(a, |a| a as f32)
     }

@@ -1,0 +1,140 @@
+//! Finite in, finite out: every store of the registry, of keys and of values, over vectors from zeros to the ends of f16,
+//! mixed in one page, in chunks and token by token. `cargo xtask test levels` runs this at every instruction set.
+
+mod common;
+
+use common::{Random, Stream, cache, shape};
+use proptest::prelude::*;
+use sketchkv_cache::Registry;
+use sketchkv_cache::method::Choice;
+use sketchkv_kernels::ThreadPool;
+
+/// Tokens of a test: two pages are sealed, and a third one is not.
+const TOKENS: usize = 150;
+
+/// Both ends of what a cache may be given: what a rotation makes of vectors of 10,000 is within f16, too.
+const MAGNITUDES: [f32; 9] = [0.0, 1e-45, 1e-38, f32::MIN_POSITIVE, 1e-37, 6e-8, 1e-3, 1.0, 1e4];
+
+/// Every store on either side, alone and where slots are taken again.
+fn specs() -> Vec<String> {
+    let registry = Registry::builtin();
+    let stores = registry.methods().filter(|m| m.choice == Choice::Store).map(|m| m.name);
+    stores
+        .flat_map(|store| {
+            [
+                format!("full+{store}"),
+                format!("full+k={store}+v=f32"),
+                format!("full+k=f32+v={store}"),
+                format!("window+{store}@96tok"),
+            ]
+        })
+        .collect()
+}
+
+/// The outputs of all tokens, layer by layer.
+fn outputs(spec: &str, stream: &Stream, chunk: usize) -> Vec<Vec<f32>> {
+    let pool = ThreadPool::new(1);
+    let mut cache = cache(&stream.shape, spec);
+    stream.run(&mut cache, &pool, 0, stream.tokens, chunk)
+}
+
+/// Fills vectors of 64 with `number`s of a magnitude, or of several, each vector its own.
+fn fill(vectors: &mut [f32], magnitudes: &[f32], random: &mut Random) {
+    let pick = |random: &mut Random| magnitudes[(random.uniform() * magnitudes.len() as f32) as usize];
+    for vector in vectors.chunks_mut(64) {
+        let one = (random.uniform() < 0.5).then(|| pick(random));
+        for x in vector {
+            let magnitude = one.unwrap_or_else(|| pick(random));
+            *x = magnitude * (2.0 * random.uniform() - 1.0);
+        }
+    }
+}
+
+/// Whether outputs are finite and within the values, but for the rounding of codes.
+fn check(spec: &str, chunk: usize, stream: &Stream) -> Result<(), TestCaseError> {
+    for (layer, outputs) in outputs(spec, stream, chunk).iter().enumerate() {
+        let largest = stream.v[layer].iter().fold(0.0f32, |m, v| m.max(v.abs()));
+        for (at, x) in outputs.iter().enumerate() {
+            prop_assert!(
+                x.is_finite() && x.abs() <= 2.0 * largest + 1e-6,
+                "{spec}, chunk {chunk}, layer {layer}, number {at}: {x} where values are up to {largest}"
+            );
+        }
+    }
+    Ok(())
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(3))]
+
+    #[test]
+    fn outputs_of_extremes_are_finite(
+        of_keys in prop::collection::vec(prop::sample::select(MAGNITUDES.to_vec()), 1..4),
+        of_values in prop::collection::vec(prop::sample::select(MAGNITUDES.to_vec()), 1..4),
+        of_queries in prop::sample::select(vec![1e-38f32, 1.0, 30.0, 1e4]),
+        seed: u64,
+    ) {
+        let mut random = Random(seed);
+        let mut stream = Stream::new(&shape(), TOKENS, seed);
+        for layer in 0..stream.k.len() {
+            fill(&mut stream.k[layer], &of_keys, &mut random);
+            fill(&mut stream.v[layer], &of_values, &mut random);
+            fill(&mut stream.q[layer], &[of_queries], &mut random);
+        }
+        for spec in specs() {
+            for chunk in [1, 40, TOKENS] {
+                check(&spec, chunk, &stream)?;
+            }
+        }
+    }
+}
+
+/// Where scores lie so far below the largest that all weights of a page are next to nothing, their reciprocal is next to
+/// infinite: keys with large biases, as those of Qwen2, have such pages everywhere.
+#[test]
+fn pages_that_weigh_next_to_nothing_are_finite() {
+    for seed in 0..8 {
+        let mut random = Random(seed);
+        let mut stream = Stream::new(&shape(), TOKENS, seed);
+        for layer in 0..stream.k.len() {
+            stream.q[layer].fill(1.0);
+            // All keys of a token point to where queries do, those of the first tokens away from it: logits are 8 times
+            // that, so that e^logit is from 1e-39 to 1e-34 of the largest.
+            let width = stream.k[layer].len() / TOKENS;
+            for (token, key) in stream.k[layer].chunks_mut(width).enumerate() {
+                key.fill(if token < 128 { -9.8 - 1.3 * random.uniform() } else { 0.0 });
+            }
+            fill(&mut stream.v[layer], &[1e-3, 1.0, 300.0], &mut random);
+        }
+        for spec in specs() {
+            for chunk in [1, 64] {
+                check(&spec, chunk, &stream).unwrap_or_else(|error| panic!("{error}"));
+            }
+        }
+    }
+}
+
+/// Where all tokens are alike to a query the output is the mean of the values, and stores differ by their rounding alone.
+#[test]
+fn means_of_extremes_are_near() {
+    let mut random = Random(3);
+    let mut stream = Stream::new(&shape(), TOKENS, 3);
+    for layer in 0..stream.k.len() {
+        fill(&mut stream.k[layer], &[0.0, 1e-45, 1e-38, 1e-37, 1e-5], &mut random);
+        fill(&mut stream.v[layer], &MAGNITUDES, &mut random);
+    }
+    let (heads, tokens) = (stream.shape.layers[0].heads, stream.tokens);
+    for spec in specs().into_iter().filter(|spec| spec.starts_with("full")) {
+        for chunk in [1, 40] {
+            for (layer, outputs) in outputs(&spec, &stream, chunk).iter().enumerate() {
+                let d = outputs.len() / tokens / heads;
+                for (head, got) in outputs[(tokens - 1) * heads * d..].chunks(d).enumerate() {
+                    let want = stream.attention(layer, head, tokens - 1, &(0..tokens).collect::<Vec<_>>());
+                    let far = common::largest_difference(got, &want);
+                    // A value of 2 bits is off by a quarter of the largest of its vector.
+                    assert!(far < 0.3 * 1e4, "{spec}, chunk {chunk}: {far} off");
+                }
+            }
+        }
+    }
+}
