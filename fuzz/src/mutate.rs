@@ -1,6 +1,8 @@
+use sketchkv_sketch::SplitMix64;
+
 /// Makes new inputs out of seeds, the way coverage-guided fuzzers do, but blindly and reproducibly.
 pub struct Mutator {
-    state: u64,
+    random: SplitMix64,
 }
 
 /// Numbers at which length and offset arithmetic goes wrong.
@@ -10,21 +12,12 @@ const EDGES: [u64; 9] =
 impl Mutator {
     /// A mutator that always takes the same path from the same `seed`.
     pub fn new(seed: u64) -> Self {
-        Mutator { state: seed }
-    }
-
-    /// SplitMix64 (Steele, Lea and Flood 2014).
-    fn next(&mut self) -> u64 {
-        self.state = self.state.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mut z = self.state;
-        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        z ^ (z >> 31)
+        Mutator { random: SplitMix64::new(seed) }
     }
 
     /// A number in `0..bound`; 0 when `bound` is 0.
     fn below(&mut self, bound: usize) -> usize {
-        (self.next() % bound.max(1) as u64) as usize
+        (self.random.next_u64() % bound.max(1) as u64) as usize
     }
 
     /// One of `seeds`, changed in one to eight places; `seeds` must not be empty.
@@ -40,9 +33,9 @@ impl Mutator {
         let at = self.below(input.len());
         match self.below(7) {
             0 if !input.is_empty() => input[at] ^= 1 << self.below(8),
-            1 if !input.is_empty() => input[at] = self.next() as u8,
+            1 if !input.is_empty() => input[at] = self.random.next_u64() as u8,
             2 => input.truncate(at),
-            3 => input.insert(at, self.next() as u8),
+            3 => input.insert(at, self.random.next_u64() as u8),
             4 => {
                 let edge = EDGES[self.below(EDGES.len())].to_le_bytes();
                 let width = 1 << self.below(4);

@@ -1,6 +1,6 @@
 //! Runs every fuzz target on its seeds and on blind mutations of them, on any toolchain.
 
-use sketchkv_fuzz::{Mutator, TARGETS};
+use sketchkv_fuzz::{Mutator, SESSIONS, TARGETS, saved};
 use std::{fs, panic, path::Path};
 
 fn seeds(target: &str) -> Vec<Vec<u8>> {
@@ -38,4 +38,14 @@ macro_rules! targets {
     };
 }
 
-targets! { config gguf safetensors sketch spec }
+targets! { config gguf safetensors session sketch spec }
+
+/// A seed that is refused at the door would let the search begin from nothing.
+#[test]
+fn the_seeds_of_session_are_of_this_format() {
+    let seeds = seeds("session");
+    let written: Vec<_> = SESSIONS.iter().map(|spec| saved(spec)).collect();
+    for seed in &written {
+        assert!(seeds.contains(seed), "run `cargo run -p sketchkv-fuzz --example session_seeds`");
+    }
+}

@@ -3,6 +3,7 @@
 use crate::store::{Store, Turn};
 use sketchkv_kernels::attention::layout::{BLOCK, Codes, Encoding, STRIP, ScaleGroup, Side, StripLayout};
 use sketchkv_kernels::cpu::Level;
+use sketchkv_sketch::SplitMix64;
 
 /// One side of the slots: keys or values.
 pub(crate) struct SideFormat {
@@ -25,10 +26,10 @@ impl SideFormat {
         let layout = StripLayout::new(side, store.encoding(side), dim);
         let open = if is_coarse(&layout) { StripLayout::new(side, Encoding::F16, dim) } else { layout };
         // A fixed sequence: the signs are part of the code, not of a run's seed.
-        let mut random = crate::random::Random::new(0x5165_4b56);
+        let mut random = SplitMix64::new(0x5165_4b56);
         let turn = store.turn();
         let signed = if turn == Turn::SignedHadamard { width } else { 0 };
-        let signs = (0..signed).map(|_| if random.next() & 1 == 0 { 1.0 } else { -1.0 }).collect();
+        let signs = (0..signed).map(|_| if random.next_u64() & 1 == 0 { 1.0 } else { -1.0 }).collect();
         SideFormat { layout, open, turn, store, signs, width, dim }
     }
 

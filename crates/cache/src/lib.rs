@@ -25,7 +25,6 @@ mod pass;
 mod plan;
 mod probe;
 mod profile;
-mod random;
 pub mod read;
 pub mod refine;
 pub mod registry;

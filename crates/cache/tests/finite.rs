@@ -74,7 +74,7 @@ proptest! {
         of_queries in prop::sample::select(vec![1e-38f32, 1.0, 30.0, 1e4]),
         seed: u64,
     ) {
-        let mut random = Random(seed);
+        let mut random = Random::new(seed);
         let mut stream = Stream::new(&shape(), TOKENS, seed);
         for layer in 0..stream.k.len() {
             fill(&mut stream.k[layer], &of_keys, &mut random);
@@ -94,7 +94,7 @@ proptest! {
 #[test]
 fn pages_that_weigh_next_to_nothing_are_finite() {
     for seed in 0..8 {
-        let mut random = Random(seed);
+        let mut random = Random::new(seed);
         let mut stream = Stream::new(&shape(), TOKENS, seed);
         for layer in 0..stream.k.len() {
             stream.q[layer].fill(1.0);
@@ -117,7 +117,7 @@ fn pages_that_weigh_next_to_nothing_are_finite() {
 /// Where all tokens are alike to a query the output is the mean of the values, and stores differ by their rounding alone.
 #[test]
 fn means_of_extremes_are_near() {
-    let mut random = Random(3);
+    let mut random = Random::new(3);
     let mut stream = Stream::new(&shape(), TOKENS, 3);
     for layer in 0..stream.k.len() {
         fill(&mut stream.k[layer], &[0.0, 1e-45, 1e-38, 1e-37, 1e-5], &mut random);

@@ -4,7 +4,7 @@ use std::path::Path;
 
 /// From the bottom up. What stands in one row does not know the others of the row.
 const LAYERS: &[&[&str]] = &[
-    &["error", "ledger", "profile", "random", "state"],
+    &["error", "ledger", "profile", "state"],
     &["method", "shape"],
     &["store"],
     &["format"],

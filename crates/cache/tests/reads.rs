@@ -186,7 +186,7 @@ struct Clusters {
 
 impl Clusters {
     fn new(count: usize, seed: u64) -> Self {
-        let mut random = Random(seed);
+        let mut random = Random::new(seed);
         let centres = (0..count).map(|_| (0..64).map(|_| random.normal()).collect()).collect();
         Clusters { random, centres }
     }

@@ -28,7 +28,7 @@ fn lost(cache: &Cache, stream: &Stream) -> f64 {
 #[test]
 fn grids_do_not_decay_over_twenty_thousand_tokens() {
     const TOKENS: usize = 20_000;
-    let mut random = Random(5);
+    let mut random = Random::new(5);
     let mut stream = Stream::new(&Stream::real().shape, TOKENS, 17);
     let d = stream.shape.layers[0].key_dim;
     for key in stream.k[0].chunks_exact_mut(d) {

@@ -7,7 +7,7 @@ use half::f16;
 use sketchkv_cache::Context;
 use sketchkv_cache::tail::countsketch_cosine;
 use sketchkv_kernels::ThreadPool;
-use sketchkv_sketch::{Projection, SimHash, VectorCountSketch};
+use sketchkv_sketch::{Projection, SimHash, VectorCountSketch, mix};
 use std::collections::BTreeMap;
 
 /// What evicted tokens are to a query: tokens of some logit and value.
@@ -264,7 +264,7 @@ fn race_equals_the_formula() {
 /// For normal keys and β = 1 the sums are unbiased: over many evicted tokens the estimate approaches Σ e^(q·k).
 #[test]
 fn race_is_right_for_normal_keys() {
-    let mut random = common::Random(77);
+    let mut random = common::Random::new(77);
     let (d, n) = (64, 20_000);
     let mut tail = Race {
         rows: 4,
@@ -336,7 +336,7 @@ fn countsketch_equals_the_formula() {
 /// However many vectors share a bucket, what comes back draws about the attention that the tokens drew.
 #[test]
 fn countsketch_does_not_take_over_attention() {
-    let mut random = common::Random(78);
+    let mut random = common::Random::new(78);
     let (d, n, newest) = (64, 2000, 64);
     let sketch = VectorCountSketch::new(16, 3, 2 * d, 3).unwrap();
     let mut tail = Sketched { sketch, mean: vec![0.0; 2 * d], newest, positions: vec![] };
@@ -366,13 +366,6 @@ fn what_a_count_sketch_returns_is_as_like_as_the_theory_says() {
 struct Merge {
     m: usize,
     seed: u64,
-}
-
-/// SplitMix64's finalizer.
-fn mix(x: u64) -> u64 {
-    let x = (x ^ (x >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-    let x = (x ^ (x >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-    x ^ (x >> 31)
 }
 
 impl Reference for Merge {

@@ -1,13 +1,15 @@
-/// A small seeded generator (SplitMix64), so that tasks and resamples are the same on every machine and version.
+use sketchkv_sketch::SplitMix64;
+
+/// What tasks and resamples draw from a seed, the same on every machine and version.
 #[derive(Debug, Clone)]
 pub struct Rng {
-    state: u64,
+    bits: SplitMix64,
 }
 
 impl Rng {
     /// A generator whose whole output is determined by `seed`.
     pub fn new(seed: u64) -> Self {
-        Rng { state: seed }
+        Rng { bits: SplitMix64::new(seed) }
     }
 
     /// An independent generator for the part of a job that `label` names: parts can then be made in any order.
@@ -16,18 +18,12 @@ impl Rng {
         let hash = label
             .bytes()
             .fold(0xcbf2_9ce4_8422_2325_u64, |h, b| (h ^ u64::from(b)).wrapping_mul(0x0100_0000_01b3));
-        let mut rng = Rng::new(seed ^ hash.rotate_left(32));
-        rng.state = rng.next_u64();
-        rng
+        Rng::new(Rng::new(seed ^ hash.rotate_left(32)).next_u64())
     }
 
     /// The next 64 bits.
     pub fn next_u64(&mut self) -> u64 {
-        self.state = self.state.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mut z = self.state;
-        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        z ^ (z >> 31)
+        self.bits.next_u64()
     }
 
     /// A uniform index below `bound`, which must not be 0 (0 gives 0).
@@ -38,7 +34,7 @@ impl Rng {
 
     /// A uniform number in `[0, 1)`.
     pub fn unit(&mut self) -> f64 {
-        (self.next_u64() >> 11) as f64 / (1u64 << 53) as f64
+        self.bits.unit()
     }
 
     /// A uniform element of `items`, which must not be empty.

@@ -1,6 +1,7 @@
 //! Choosing the next token.
 
 use crate::ModelError;
+use sketchkv_sketch::SplitMix64;
 use std::collections::{HashSet, VecDeque};
 
 /// How the next token is chosen.
@@ -76,7 +77,7 @@ impl Default for Sampling {
 #[derive(Debug, Clone)]
 pub struct Sampler {
     sampling: Sampling,
-    random: SplitMix,
+    random: SplitMix64,
     recent: VecDeque<u32>,
     /// Room for the penalised logits.
     penalised: Vec<f32>,
@@ -100,7 +101,7 @@ impl Sampler {
     /// When a parameter is out of range; the message names it.
     pub fn new(sampling: Sampling) -> Result<Self, ModelError> {
         sampling.check()?;
-        let random = SplitMix { state: sampling.seed };
+        let random = SplitMix64::new(sampling.seed);
         Ok(Sampler {
             sampling,
             random,
@@ -250,23 +251,6 @@ fn argmax(logits: &[f32]) -> u32 {
         }
     }
     best.0
-}
-
-/// SplitMix64 (Steele, Lea, Flood 2014): small, and the same on every machine.
-#[derive(Debug, Clone)]
-struct SplitMix {
-    state: u64,
-}
-
-impl SplitMix {
-    /// Uniform in [0, 1).
-    fn unit(&mut self) -> f64 {
-        self.state = self.state.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mut z = self.state;
-        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        ((z ^ (z >> 31)) >> 11) as f64 / (1u64 << 53) as f64
-    }
 }
 
 #[cfg(test)]

@@ -14,7 +14,7 @@ use asap_sketchlib::{
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
 use datasketches::countmin::CountMinSketch as ApacheCountMin;
 use datasketches::frequencies::FrequentItemsSketch;
-use sketchkv_sketch::{CountMin, CountSketch, SpaceSaving, TopK};
+use sketchkv_sketch::{CountMin, CountSketch, SpaceSaving, SplitMix64, TopK};
 
 const WIDTH: usize = 1024;
 const DEPTH: usize = 4;
@@ -24,25 +24,18 @@ impl_fixed_matrix!(Fixed4x1024, i32, 4, 1024);
 
 /// Keys of three kinds: small integers by a Zipf law, 32-bit and 64-bit integers at random.
 fn streams() -> [(&'static str, Vec<u64>); 3] {
-    let mut state = 1u64;
-    let mut next = || {
-        state = state.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mut z = state;
-        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        z ^ (z >> 31)
-    };
+    let mut random = SplitMix64::new(1);
     let mut cumulative = vec![0.0f64];
     for rank in 1..=10_000u32 {
         cumulative.push(cumulative[rank as usize - 1] + f64::from(rank).powf(-1.1));
     }
     let total = cumulative[10_000];
     let mut zipf = || {
-        let x = (next() >> 11) as f64 * 2.0f64.powi(-53) * total;
+        let x = random.unit() * total;
         cumulative.partition_point(|&c| c <= x) as u64
     };
     let zipf = (0..KEYS).map(|_| zipf()).collect();
-    let wide: Vec<u64> = (0..KEYS).map(|_| next()).collect();
+    let wide: Vec<u64> = (0..KEYS).map(|_| random.next_u64()).collect();
     [("zipf 1.1", zipf), ("32 bits", wide.iter().map(|key| key >> 32).collect()), ("64 bits", wide)]
 }
 

@@ -4,19 +4,14 @@ use std::hash::Hash;
 
 use crate::bytes::{Kind, Reader, Writer};
 use crate::counter::Counter;
-use crate::error::{SketchError, try_table};
-use crate::hash::{LinearHash, column, digest, digest_point, scramble};
+use crate::error::SketchError;
+use crate::hash::{LinearHash, column, for_digests, scramble};
 use crate::params;
-use crate::random::Random;
-use crate::scale::{Epoch, Scale};
 use crate::simd::Level;
 use crate::simd::columns::{for_each_counter, least_counters};
+use crate::table::{Head, MAX_DEPTH, Table};
 
-/// Keys digested at once by the batch forms.
-const BATCH: usize = 256;
-
-/// The largest number of rows; at 64 the probability of failure is below 10^-27.
-pub(crate) const MAX_DEPTH: usize = 64;
+const PURPOSE: u64 = 0x636f_756e_746d_696e;
 
 /// Counts per key in `depth` rows of `width` counters, never too few.
 ///
@@ -45,15 +40,7 @@ pub(crate) const MAX_DEPTH: usize = 64;
 /// ```
 #[derive(Debug, Clone, PartialEq)]
 pub struct CountMin<C> {
-    width: usize,
-    seed: u64,
-    /// Where keys longer than one integer are evaluated.
-    point: u64,
-    rows: Vec<LinearHash>,
-    /// `[depth][width]`, in stored units: true = stored · scale.
-    table: Vec<C>,
-    scale: Scale,
-    epoch: Epoch,
+    table: Table<C, Vec<LinearHash>>,
     /// Sum of all amounts, in stored units.
     total: f64,
     /// Why the table is no longer a linear function of the stream, if it is not.
@@ -76,25 +63,13 @@ impl Nonlinear {
     }
 }
 
-pub(crate) fn check_dimensions(width: usize, depth: usize) -> Result<(), SketchError> {
-    if width == 0 || u32::try_from(width).is_err() {
-        return Err(SketchError::parameter("width", width, "from 1 to 4294967295"));
-    }
-    if depth == 0 || depth > MAX_DEPTH {
-        return Err(SketchError::parameter("depth", depth, "from 1 to 64"));
-    }
-    Ok(())
-}
-
 impl<C: Counter> CountMin<C> {
     /// An empty sketch of `depth` rows of `width` counters.
     ///
     /// # Errors
     /// If `width` is not in 1..=2^32-1 or `depth` not in 1..=64, or the table does not fit into memory.
     pub fn new(width: usize, depth: usize, seed: u64) -> Result<Self, SketchError> {
-        check_dimensions(width, depth)?;
-        let table = try_table(width.checked_mul(depth), || format!("{depth} rows of {width} counters"))?;
-        Ok(Self::with_table(width, depth, seed, table))
+        Ok(Self { table: Table::new(width, depth, seed, PURPOSE)?, total: 0.0, nonlinear: None })
     }
 
     /// An empty sketch whose estimates are too large by at most `epsilon · ‖f‖₁`, but for probability `delta`; see
@@ -107,49 +82,34 @@ impl<C: Counter> CountMin<C> {
         Self::new(width, depth, seed)
     }
 
-    fn with_table(width: usize, depth: usize, seed: u64, table: Vec<C>) -> Self {
-        let mut random = Random::new(seed, 0x636f_756e_746d_696e);
-        Self {
-            width,
-            seed,
-            point: digest_point(seed),
-            rows: (0..depth).map(|_| LinearHash::new(&mut random)).collect(),
-            table,
-            scale: Scale::ONE,
-            epoch: Epoch::default(),
-            total: 0.0,
-            nonlinear: None,
-        }
-    }
-
     /// Counters in a row.
     pub fn width(&self) -> usize {
-        self.width
+        self.table.width
     }
 
     /// Number of rows.
     pub fn depth(&self) -> usize {
-        self.rows.len()
+        self.table.depth()
     }
 
     /// The seed of the hash functions.
     pub fn seed(&self) -> u64 {
-        self.seed
+        self.table.seed
     }
 
     /// The sum of all amounts, ‖f‖₁, decayed and halved with the counters.
     pub fn total(&self) -> f64 {
-        self.total * f64::from(self.scale.value())
+        self.total * f64::from(self.table.scale.value())
     }
 
     /// Exact heap footprint in bytes.
     pub fn bytes(&self) -> usize {
-        self.table.capacity() * size_of::<C>() + self.rows.capacity() * size_of::<LinearHash>()
+        self.table.bytes()
     }
 
     #[inline]
     pub(crate) fn digest<K: Hash + ?Sized>(&self, key: &K) -> u64 {
-        digest(self.point, key)
+        self.table.digest(key)
     }
 
     /// Adds `amount` to `key`.
@@ -163,21 +123,18 @@ impl<C: Counter> CountMin<C> {
     #[inline]
     pub fn update_hash(&mut self, key: u64, amount: C) {
         let amount = amount.admitted();
-        self.total += amount.to_f64() * f64::from(self.scale.inverse());
-        let (amount, key) = (amount.scaled(self.scale.inverse()), scramble(key));
-        for (row, hash) in self.table.chunks_exact_mut(self.width).zip(&self.rows) {
-            let counter = &mut row[column(hash.hash(key), self.width as u32) as usize];
+        self.total += amount.to_f64() * f64::from(self.table.scale.inverse());
+        let (amount, key) = (amount.scaled(self.table.scale.inverse()), scramble(key));
+        let Table { width, rows, counters, .. } = &mut self.table;
+        for (row, hash) in counters.chunks_exact_mut(*width).zip(rows) {
+            let counter = &mut row[column(hash.hash(key), *width as u32) as usize];
             *counter = counter.plus(amount);
         }
     }
 
     /// Adds one to every key of a slice; the same as as many calls of [`update`](Self::update), faster.
     pub fn update_batch<K: Hash>(&mut self, keys: &[K]) {
-        let mut hashes = [0; BATCH];
-        for keys in keys.chunks(BATCH) {
-            let hashes = self.digests(keys, &mut hashes);
-            self.update_hash_batch(hashes);
-        }
+        for_digests(self.table.point, keys, |_, digests| self.update_hash_batch(digests));
     }
 
     /// Adds `amounts[i]` to `keys[i]`.
@@ -186,17 +143,15 @@ impl<C: Counter> CountMin<C> {
     /// If the slices differ in length.
     pub fn update_batch_weighted<K: Hash>(&mut self, keys: &[K], amounts: &[C]) {
         assert_eq!(keys.len(), amounts.len(), "one amount per key");
-        let mut hashes = [0; BATCH];
-        for (keys, amounts) in keys.chunks(BATCH).zip(amounts.chunks(BATCH)) {
-            let hashes = self.digests(keys, &mut hashes);
-            self.update_hash_batch_weighted(hashes, amounts);
-        }
+        for_digests(self.table.point, keys, |range, digests| {
+            self.update_hash_batch_weighted(digests, &amounts[range]);
+        });
     }
 
     /// [`update_batch`](Self::update_batch) for keys that are `u64` already.
     pub fn update_hash_batch(&mut self, keys: &[u64]) {
-        self.total += keys.len() as f64 * f64::from(self.scale.inverse());
-        let amount = C::ONE.scaled(self.scale.inverse());
+        self.total += keys.len() as f64 * f64::from(self.table.scale.inverse());
+        let amount = C::ONE.scaled(self.table.scale.inverse());
         if C::holds(self.total) {
             self.for_counters(keys, |counter, _| *counter = counter.plus_within(amount));
         } else {
@@ -210,7 +165,7 @@ impl<C: Counter> CountMin<C> {
     /// If the slices differ in length.
     pub fn update_hash_batch_weighted(&mut self, keys: &[u64], amounts: &[C]) {
         assert_eq!(keys.len(), amounts.len(), "one amount per key");
-        let inverse = self.scale.inverse();
+        let inverse = self.table.scale.inverse();
         let sum: f64 = amounts.iter().map(|amount| amount.admitted().to_f64()).sum();
         self.total += sum * f64::from(inverse);
         self.for_counters(keys, |counter, i| *counter = counter.plus(amounts[i].admitted().scaled(inverse)));
@@ -227,20 +182,21 @@ impl<C: Counter> CountMin<C> {
     /// [`update_conservative`](Self::update_conservative) for a key that is a `u64` already.
     pub fn update_hash_conservative(&mut self, key: u64, amount: C) {
         let amount = amount.admitted();
-        self.total += amount.to_f64() * f64::from(self.scale.inverse());
+        self.total += amount.to_f64() * f64::from(self.table.scale.inverse());
         self.nonlinear.get_or_insert(Nonlinear::Conservative);
         let key = scramble(key);
+        let Table { width, rows, counters, scale, .. } = &mut self.table;
         let mut places = [0; MAX_DEPTH];
-        for ((place, hash), row) in places.iter_mut().zip(&self.rows).zip(0..) {
-            *place = row * self.width + column(hash.hash(key), self.width as u32) as usize;
+        for ((place, hash), row) in places.iter_mut().zip(&*rows).zip(0..) {
+            *place = row * *width + column(hash.hash(key), *width as u32) as usize;
         }
-        let places = &places[..self.depth()];
-        let counters = places.iter().map(|&place| self.table[place]);
-        let least = counters.reduce(|a, b| if b < a { b } else { a }).unwrap_or_default();
-        let target = least.plus(amount.scaled(self.scale.inverse()));
+        let places = &places[..rows.len()];
+        let met = places.iter().map(|&place| counters[place]);
+        let least = met.reduce(|a, b| if b < a { b } else { a }).unwrap_or_default();
+        let target = least.plus(amount.scaled(scale.inverse()));
         for &place in places {
-            if self.table[place] < target {
-                self.table[place] = target;
+            if counters[place] < target {
+                counters[place] = target;
             }
         }
     }
@@ -254,19 +210,20 @@ impl<C: Counter> CountMin<C> {
     /// [`query`](Self::query) for a key that is a `u64` already.
     #[inline]
     pub fn query_hash(&self, key: u64) -> C {
-        self.stored(key).scaled(self.scale.value())
+        self.stored(key).scaled(self.table.scale.value())
     }
 
     pub(crate) fn epoch(&self) -> u64 {
-        self.epoch.number()
+        self.table.epoch()
     }
 
     /// The estimate in stored units.
     #[inline]
     pub(crate) fn stored(&self, key: u64) -> C {
         let key = scramble(key);
-        let mut rows = self.table.chunks_exact(self.width).zip(&self.rows);
-        let at = |(row, hash): (&[C], &LinearHash)| row[column(hash.hash(key), self.width as u32) as usize];
+        let Table { width, rows, counters, .. } = &self.table;
+        let mut rows = counters.chunks_exact(*width).zip(rows);
+        let at = |(row, hash): (&[C], &LinearHash)| row[column(hash.hash(key), *width as u32) as usize];
         let first = rows.next().map(at).unwrap_or_default();
         rows.map(at).fold(first, |least, counter| if counter < least { counter } else { least })
     }
@@ -277,11 +234,9 @@ impl<C: Counter> CountMin<C> {
     /// If the slices differ in length.
     pub fn query_batch<K: Hash>(&self, keys: &[K], estimates: &mut [C]) {
         assert_eq!(keys.len(), estimates.len(), "one estimate per key");
-        let mut hashes = [0; BATCH];
-        for (keys, estimates) in keys.chunks(BATCH).zip(estimates.chunks_mut(BATCH)) {
-            let hashes = self.digests(keys, &mut hashes);
-            self.query_hash_batch(hashes, estimates);
-        }
+        for_digests(self.table.point, keys, |range, digests| {
+            self.query_hash_batch(digests, &mut estimates[range]);
+        });
     }
 
     /// [`query_batch`](Self::query_batch) for keys that are `u64` already.
@@ -290,24 +245,18 @@ impl<C: Counter> CountMin<C> {
     /// If the slices differ in length.
     pub fn query_hash_batch(&self, keys: &[u64], estimates: &mut [C]) {
         assert_eq!(keys.len(), estimates.len(), "one estimate per key");
-        least_counters(Level::current(), &self.rows, self.width as u32, &self.table, keys, estimates);
+        let Table { width, rows, counters, scale, .. } = &self.table;
+        least_counters(Level::current(), rows, *width as u32, counters, keys, estimates);
         for estimate in estimates {
-            *estimate = estimate.scaled(self.scale.value());
+            *estimate = estimate.scaled(scale.value());
         }
-    }
-
-    fn digests<'a, K: Hash>(&self, keys: &[K], hashes: &'a mut [u64; BATCH]) -> &'a [u64] {
-        let hashes = &mut hashes[..keys.len()];
-        for (hash, key) in hashes.iter_mut().zip(keys) {
-            *hash = self.digest(key);
-        }
-        hashes
     }
 
     /// Calls `f(counter, i)` for the counter of every key i in every row.
     #[inline]
     fn for_counters(&mut self, keys: &[u64], f: impl FnMut(&mut C, usize)) {
-        for_each_counter(Level::current(), &self.rows, self.width as u32, &mut self.table, keys, f);
+        let Table { width, rows, counters, .. } = &mut self.table;
+        for_each_counter(Level::current(), rows, *width as u32, counters, keys, f);
     }
 
     /// Halves every counter (and the total): the ageing of TinyLFU. Integers round down, which ends linearity.
@@ -317,39 +266,21 @@ impl<C: Counter> CountMin<C> {
         if !C::is_float() {
             self.nonlinear.get_or_insert(Nonlinear::Halved);
         }
-        for counter in &mut self.table {
-            *counter = counter.halved();
-        }
+        self.table.map(C::halved);
         self.total *= 0.5;
-        self.epoch.advance();
     }
 
     /// Forgets the stream, keeps the hash functions.
     pub fn clear(&mut self) {
-        self.table.fill(C::default());
-        self.epoch.advance();
-        self.scale = Scale::ONE;
+        self.table.clear();
         self.total = 0.0;
         self.nonlinear = None;
-    }
-
-    fn check_alike(&self, other: &Self) -> Result<(), SketchError> {
-        let what = if self.width != other.width {
-            "width"
-        } else if self.depth() != other.depth() {
-            "depth"
-        } else if self.seed != other.seed {
-            "seed"
-        } else {
-            return Ok(());
-        };
-        Err(SketchError::Incompatible { what })
     }
 
     fn check_linear(&self, operation: &'static str) -> Result<(), SketchError> {
         let cause = match self.nonlinear {
             Some(nonlinear) => nonlinear.cause(),
-            None if self.table.iter().any(|counter| counter.is_saturated()) => {
+            None if self.table.counters.iter().any(|counter| counter.is_saturated()) => {
                 "a counter at the end of its range"
             }
             None => return Ok(()),
@@ -363,14 +294,9 @@ impl<C: Counter> CountMin<C> {
     /// # Errors
     /// If width, depth or seed differ.
     pub fn merge(&mut self, other: &Self) -> Result<(), SketchError> {
-        self.check_alike(other)?;
-        let factor = other.scale.value() * self.scale.inverse();
-        for (counter, &added) in self.table.iter_mut().zip(&other.table) {
-            *counter = counter.plus(added.scaled(factor));
-        }
+        let factor = self.table.add(&other.table, |counter| counter)?;
         self.total += other.total * f64::from(factor);
         self.nonlinear = self.nonlinear.or(other.nonlinear);
-        self.epoch.advance();
         Ok(())
     }
 
@@ -381,14 +307,13 @@ impl<C: Counter> CountMin<C> {
     /// If width, depth or seed differ; if either sketch is no longer linear (conservative updates, halved
     /// integers, a saturated counter); if a counter would become negative. Nothing is changed then.
     pub fn subtract(&mut self, other: &Self) -> Result<(), SketchError> {
-        self.check_alike(other)?;
+        let factor = self.table.factor_from(&other.table)?;
         self.check_linear("subtraction")?;
         other.check_linear("subtraction")?;
-        let factor = other.scale.value() * self.scale.inverse();
-        let difference = self.table.iter().zip(&other.table).map(|(a, b)| a.minus(b.scaled(factor)));
-        self.table = difference.collect::<Option<Vec<C>>>().ok_or(SketchError::NotAPart)?;
+        let pairs = self.table.counters.iter().zip(&other.table.counters);
+        let difference: Option<Vec<C>> = pairs.map(|(a, b)| a.minus(b.scaled(factor))).collect();
+        self.table.replace(difference.ok_or(SketchError::NotAPart)?);
         self.total = (self.total - other.total * f64::from(factor)).max(0.0);
-        self.epoch.advance();
         Ok(())
     }
 
@@ -398,18 +323,16 @@ impl<C: Counter> CountMin<C> {
     /// # Errors
     /// If width, depth or seed differ, or if either sketch is no longer linear.
     pub fn inner_product(&self, other: &Self) -> Result<f64, SketchError> {
-        self.check_alike(other)?;
+        self.table.factor_from(&other.table)?;
         self.check_linear("an inner product")?;
         other.check_linear("an inner product")?;
-        let rows = self.table.chunks_exact(self.width).zip(other.table.chunks_exact(self.width));
-        let products = rows.map(|(a, b)| a.iter().zip(b).map(|(a, b)| a.to_f64() * b.to_f64()).sum::<f64>());
-        let least = products.fold(f64::INFINITY, f64::min);
-        Ok(least * f64::from(self.scale.value()) * f64::from(other.scale.value()))
+        let least = self.table.row_products(&other.table).fold(f64::INFINITY, f64::min);
+        Ok(least * f64::from(self.table.scale.value()) * f64::from(other.table.scale.value()))
     }
 
     /// The ε of the guarantee: `e / width`.
     pub fn epsilon(&self) -> f64 {
-        std::f64::consts::E / self.width as f64
+        std::f64::consts::E / self.width() as f64
     }
 
     /// The δ of the guarantee: `e^-depth`.
@@ -428,14 +351,9 @@ impl<C: Counter> CountMin<C> {
         let mut writer = Writer::new(Kind::CountMin);
         writer.u8(C::CODE);
         writer.u8(self.nonlinear.map_or(0, |nonlinear| nonlinear as u8));
-        writer.u32(self.width as u32);
-        writer.u32(self.depth() as u32);
-        writer.u64(self.seed);
-        writer.f32(self.scale.value());
+        self.table.write_head(&mut writer);
         writer.f64(self.total);
-        for &counter in &self.table {
-            counter.write(&mut writer);
-        }
+        self.table.write_counters(&mut writer);
         writer.finish()
     }
 
@@ -457,17 +375,10 @@ impl<C: Counter> CountMin<C> {
             2 => Some(Nonlinear::Halved),
             _ => return None,
         };
-        let (width, depth) = (reader.size()?, reader.size()?);
-        check_dimensions(width, depth).ok()?;
-        let seed = reader.u64()?;
-        let scale = Scale::from_value(reader.f32()?)?;
+        let head = Head::read(reader)?;
         let total = reader.f64().filter(|total| total.is_finite() && *total >= 0.0)?;
-        let n = width.checked_mul(depth).filter(|&n| reader.holds(n, size_of::<C>()))?;
-        let mut table = Vec::with_capacity(n);
-        for _ in 0..n {
-            table.push(C::read(reader).filter(|&counter| counter >= C::default())?);
-        }
-        Some(Self { scale, total, nonlinear, ..Self::with_table(width, depth, seed, table) })
+        let table = Table::read(head, PURPOSE, reader, |counter| counter >= C::default())?;
+        Some(Self { table, total, nonlinear })
     }
 }
 
@@ -476,11 +387,7 @@ impl CountMin<f32> {
     /// later updates and queries take into account. With a decay per step, a query is the exponentially weighted
     /// sum `Σ amount · factor^age`.
     pub fn decay(&mut self, factor: f32) {
-        if let Some(shift) = self.scale.decay(factor) {
-            for counter in &mut self.table {
-                *counter *= shift;
-            }
-            self.epoch.advance();
+        if let Some(shift) = self.table.decay(factor) {
             self.total *= f64::from(shift);
         }
     }

@@ -15,6 +15,7 @@
 //! and strings, arXiv 1504.06804 (multilinear limbs, Mersenne reduction).
 
 use std::hash::{Hash, Hasher};
+use std::ops::Range;
 
 use crate::random::Random;
 
@@ -118,6 +119,18 @@ pub(crate) fn digest<K: Hash + ?Sized>(point: u64, key: &K) -> u64 {
     let mut hasher = KeyHasher { point, state: 0, words: Words::None };
     key.hash(&mut hasher);
     hasher.state
+}
+
+/// Calls `f` with a range of `keys` and the digests of these, until it has seen all.
+#[inline]
+pub(crate) fn for_digests<K: Hash>(point: u64, keys: &[K], mut f: impl FnMut(Range<usize>, &[u64])) {
+    const BATCH: usize = 256;
+    let mut digests = [0; BATCH];
+    for (i, keys) in keys.chunks(BATCH).enumerate() {
+        let digests = &mut digests[..keys.len()];
+        digests.iter_mut().zip(keys).for_each(|(hash, key)| *hash = digest(point, key));
+        f(i * BATCH..i * BATCH + keys.len(), digests);
+    }
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

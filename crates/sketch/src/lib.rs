@@ -11,7 +11,7 @@
 //! | [`AsymmetricQuery`] | which coded vectors lie along this real one? | unbiased for the cosine |
 //! | [`Race`], [`VectorRace`] | how much (or which values) near this vector? | unbiased for the collision kernel `(1-θ/π)^bits` |
 //!
-//! Every sketch takes its seed from the caller: the same seed, parameters and stream give the same bytes on any
+//! Every sketch draws its hash functions from [`SplitMix64`] and takes its seed from the caller: the same seed, parameters and stream give the same bytes on any
 //! machine, and only sketches of equal seed and parameters can be merged. All of them are plain data (`Clone`,
 //! `Send`, `Sync`), tell their exact heap footprint by `bytes()`, and are written and read by `to_bytes` and
 //! `from_bytes` in a versioned, checksummed, little-endian format.
@@ -43,8 +43,10 @@ mod serde_bytes;
 mod simd;
 mod simhash;
 mod space_saving;
+mod split_mix;
 mod stored_key;
 mod summary;
+mod table;
 mod top_k;
 mod vector_count_sketch;
 mod vector_race;
@@ -57,6 +59,7 @@ pub use race::Race;
 pub use simd::Level;
 pub use simhash::{AsymmetricQuery, Projection, SimHash, hamming, hamming_many};
 pub use space_saving::{Hitter, SpaceSaving};
+pub use split_mix::{SplitMix64, mix};
 pub use stored_key::StoredKey;
 pub use top_k::{FrequencySketch, TopK};
 pub use vector_count_sketch::VectorCountSketch;

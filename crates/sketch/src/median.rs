@@ -1,7 +1,7 @@
 //! Medians of a few values: what turns several noisy rows into one estimate that few of them can spoil.
 
-use crate::count_min::MAX_DEPTH;
 use crate::counter::SignedCounter;
+use crate::table::MAX_DEPTH;
 
 /// The median; the middle of the two middle values where their number is even. Reorders `values`.
 pub(crate) fn median<C: SignedCounter>(values: &mut [C]) -> C {
@@ -29,6 +29,16 @@ pub(crate) fn median<C: SignedCounter>(values: &mut [C]) -> C {
                 _ => upper,
             }
         }
+    }
+}
+
+/// The median of what every row says of the whole stream; 0 where there is no row.
+pub(crate) fn median_over_rows(values: impl Iterator<Item = f64>) -> f64 {
+    let mut values: Vec<f64> = values.collect();
+    values.sort_by(f64::total_cmp);
+    match values.len() {
+        0 => 0.0,
+        n => f64::midpoint(values[(n - 1) / 2], values[n / 2]),
     }
 }
 

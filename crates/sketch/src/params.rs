@@ -11,7 +11,7 @@
 //! ```
 
 use crate::SketchError;
-use crate::count_min::{MAX_DEPTH, check_dimensions};
+use crate::table::{MAX_DEPTH, check_dimensions};
 
 fn check_unit(what: &'static str, x: f64) -> Result<(), SketchError> {
     if x > 0.0 && x < 1.0 {

@@ -1,11 +1,12 @@
-//! The one source of randomness: SplitMix64 from an explicit seed, the same on every machine.
+//! What the sketches draw from their seed, the same on every machine.
 
+use crate::SplitMix64;
 use crate::hash::P;
 
-/// SplitMix64 (Steele, Lea, Flood: Fast splittable pseudorandom number generators, 2014).
+/// Draws from [`SplitMix64`].
 #[derive(Debug, Clone)]
 pub(crate) struct Random {
-    state: u64,
+    bits: SplitMix64,
     /// The second of a pair of normal variates, kept for the next call.
     spare: Option<f64>,
 }
@@ -13,17 +14,11 @@ pub(crate) struct Random {
 impl Random {
     /// `purpose` separates streams drawn from one seed, so that no two tables share their randomness.
     pub(crate) fn new(seed: u64, purpose: u64) -> Self {
-        let mut random = Self { state: purpose, spare: None };
-        random.state = random.next_u64() ^ seed;
-        random
+        Self { bits: SplitMix64::new(SplitMix64::new(purpose).next_u64() ^ seed), spare: None }
     }
 
     pub(crate) fn next_u64(&mut self) -> u64 {
-        self.state = self.state.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mut z = self.state;
-        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        z ^ (z >> 31)
+        self.bits.next_u64()
     }
 
     /// Uniform on the field of 2^61 - 1 elements.

@@ -3,12 +3,13 @@
 use std::hash::Hash;
 
 use crate::bytes::{Kind, Reader, Writer};
-use crate::count_min::{MAX_DEPTH, check_dimensions};
 use crate::error::{SketchError, try_table};
-use crate::hash::{digest, digest_point};
-use crate::median::median_of_rows;
+use crate::median::{median_of_rows, median_over_rows};
 use crate::scale::Scale;
 use crate::simd::places::SignedRows;
+use crate::table::{Head, MAX_DEPTH, Table, check_dimensions};
+
+const PURPOSE: u64 = 0x7665_6374_6f72_736b;
 
 /// Sums of vectors per key, in `depth` rows of `width` buckets of `dim` floats: a [`CountSketch`](crate::CountSketch)
 /// in every coordinate, with one hash for all of them.
@@ -34,14 +35,9 @@ use crate::simd::places::SignedRows;
 /// ```
 #[derive(Debug, Clone, PartialEq)]
 pub struct VectorCountSketch {
-    width: usize,
     dim: usize,
-    seed: u64,
-    point: u64,
-    rows: SignedRows,
-    /// `[depth][width][dim]`, in stored units: true = stored · scale.
-    table: Vec<f32>,
-    scale: Scale,
+    /// `[depth][width][dim]`.
+    table: Table<f32, SignedRows>,
 }
 
 /// The largest dimension of a vector.
@@ -64,30 +60,19 @@ impl VectorCountSketch {
         check_dimensions(width, depth)?;
         check_dim("dim", dim)?;
         let n = width.checked_mul(depth).and_then(|n| n.checked_mul(dim));
-        let table = try_table(n, || format!("{depth} rows of {width} vectors of {dim}"))?;
-        Ok(Self::with_table(width, depth, dim, seed, table))
-    }
-
-    fn with_table(width: usize, depth: usize, dim: usize, seed: u64, table: Vec<f32>) -> Self {
-        Self {
-            width,
-            dim,
-            seed,
-            point: digest_point(seed),
-            rows: SignedRows::new(depth, seed, 0x7665_6374_6f72_736b),
-            table,
-            scale: Scale::ONE,
-        }
+        let sums = try_table(n, || format!("{depth} rows of {width} vectors of {dim}"))?;
+        let head = Head { width, depth, seed, scale: Scale::ONE };
+        Ok(Self { dim, table: Table::of(head, PURPOSE, sums) })
     }
 
     /// Buckets in a row.
     pub fn width(&self) -> usize {
-        self.width
+        self.table.width
     }
 
     /// Number of rows.
     pub fn depth(&self) -> usize {
-        self.rows.depth()
+        self.table.depth()
     }
 
     /// Length of a vector.
@@ -97,12 +82,12 @@ impl VectorCountSketch {
 
     /// The seed of the hash functions.
     pub fn seed(&self) -> u64 {
-        self.seed
+        self.table.seed
     }
 
     /// Exact heap footprint in bytes.
     pub fn bytes(&self) -> usize {
-        self.table.capacity() * size_of::<f32>() + self.rows.bytes()
+        self.table.bytes()
     }
 
     /// Adds `weight · vector` to `key`.
@@ -110,7 +95,7 @@ impl VectorCountSketch {
     /// # Panics
     /// If `vector` is not of length `dim`.
     pub fn update<K: Hash + ?Sized>(&mut self, key: &K, vector: &[f32], weight: f32) {
-        self.update_hash(digest(self.point, key), vector, weight);
+        self.update_hash(self.table.digest(key), vector, weight);
     }
 
     /// [`update`](Self::update) for a key that is a `u64` already.
@@ -119,11 +104,12 @@ impl VectorCountSketch {
     /// If `vector` is not of length `dim`.
     pub fn update_hash(&mut self, key: u64, vector: &[f32], weight: f32) {
         assert_eq!(vector.len(), self.dim, "the vector's length");
-        let weight = weight * self.scale.inverse();
-        let places = self.rows.places(key, self.width);
-        for (row, (column, negative)) in self.table.chunks_exact_mut(self.width * self.dim).zip(places) {
+        let (dim, Table { width, rows, counters, scale, .. }) = (self.dim, &mut self.table);
+        let weight = weight * scale.inverse();
+        let places = rows.places(key, *width);
+        for (row, (column, negative)) in counters.chunks_exact_mut(*width * dim).zip(places) {
             let weight = if negative { -weight } else { weight };
-            let bucket = &mut row[column * self.dim..][..self.dim];
+            let bucket = &mut row[column * dim..][..dim];
             for (sum, x) in bucket.iter_mut().zip(vector) {
                 *sum += weight * x;
             }
@@ -147,7 +133,7 @@ impl VectorCountSketch {
     /// # Panics
     /// If `out` is not of length `dim`.
     pub fn reconstruct<K: Hash + ?Sized>(&self, key: &K, out: &mut [f32]) {
-        self.reconstruct_hash(digest(self.point, key), out);
+        self.reconstruct_hash(self.table.digest(key), out);
     }
 
     /// [`reconstruct`](Self::reconstruct) for a key that is a `u64` already.
@@ -158,13 +144,13 @@ impl VectorCountSketch {
         assert_eq!(out.len(), self.dim, "the length of the output");
         let mut buckets: [&[f32]; MAX_DEPTH] = [&[]; MAX_DEPTH];
         let mut signs = [0.0; MAX_DEPTH];
-        let places = self.rows.places(key, self.width);
-        let rows = self.table.chunks_exact(self.width * self.dim);
+        let (dim, Table { width, rows, counters, scale, .. }) = (self.dim, &self.table);
+        let places = rows.places(key, *width);
         for (((bucket, sign), row), (column, negative)) in
-            buckets.iter_mut().zip(&mut signs).zip(rows).zip(places)
+            buckets.iter_mut().zip(&mut signs).zip(counters.chunks_exact(*width * dim)).zip(places)
         {
-            *bucket = &row[column * self.dim..][..self.dim];
-            *sign = if negative { -self.scale.value() } else { self.scale.value() };
+            *bucket = &row[column * dim..][..dim];
+            *sign = if negative { -scale.value() } else { scale.value() };
         }
         median_of_rows(&buckets[..self.depth()], &signs[..self.depth()], out);
     }
@@ -182,27 +168,17 @@ impl VectorCountSketch {
 
     /// The estimated ℓ2 norm of everything stored, `√(Σ_x ‖v(x)‖²)`.
     pub fn l2_norm(&self) -> f64 {
-        let rows = self.table.chunks_exact(self.width * self.dim);
-        let mut squares: Vec<f64> =
-            rows.map(|row| row.iter().map(|&x| f64::from(x) * f64::from(x)).sum()).collect();
-        squares.sort_by(f64::total_cmp);
-        let n = squares.len();
-        f64::midpoint(squares[(n - 1) / 2], squares[n / 2]).sqrt() * f64::from(self.scale.value())
+        median_over_rows(self.table.row_products(&self.table)).sqrt() * f64::from(self.table.scale.value())
     }
 
     /// Multiplies everything stored so far by `factor` in 0..=1 without touching the table.
     pub fn decay(&mut self, factor: f32) {
-        if let Some(shift) = self.scale.decay(factor) {
-            for sum in &mut self.table {
-                *sum *= shift;
-            }
-        }
+        self.table.decay(factor);
     }
 
     /// Forgets everything, keeps the hash functions.
     pub fn clear(&mut self) {
-        self.table.fill(0.0);
-        self.scale = Scale::ONE;
+        self.table.clear();
     }
 
     /// Adds another sketch: the result is the sketch of the two streams one after the other.
@@ -210,7 +186,8 @@ impl VectorCountSketch {
     /// # Errors
     /// If width, depth, dim or seed differ.
     pub fn merge(&mut self, other: &Self) -> Result<(), SketchError> {
-        self.combine(other, 1.0)
+        self.table.add(&other.table, |sum| sum)?;
+        Ok(())
     }
 
     /// Takes another stream away: the result is the sketch of the differences.
@@ -218,37 +195,19 @@ impl VectorCountSketch {
     /// # Errors
     /// If width, depth, dim or seed differ.
     pub fn subtract(&mut self, other: &Self) -> Result<(), SketchError> {
-        self.combine(other, -1.0)
-    }
-
-    fn combine(&mut self, other: &Self, sign: f32) -> Result<(), SketchError> {
-        let what = if self.width != other.width {
-            "width"
-        } else if self.depth() != other.depth() {
-            "depth"
-        } else if self.dim != other.dim {
-            "dim"
-        } else if self.seed != other.seed {
-            "seed"
-        } else {
-            let factor = sign * other.scale.value() * self.scale.inverse();
-            for (sum, added) in self.table.iter_mut().zip(&other.table) {
-                *sum += factor * added;
-            }
-            return Ok(());
-        };
-        Err(SketchError::Incompatible { what })
+        self.table.add(&other.table, |sum| -sum)?;
+        Ok(())
     }
 
     /// The sketch in the crate's byte format.
     pub fn to_bytes(&self) -> Vec<u8> {
         let mut writer = Writer::new(Kind::VectorCountSketch);
-        writer.u32(self.width as u32);
+        writer.u32(self.width() as u32);
         writer.u32(self.depth() as u32);
         writer.u32(self.dim as u32);
-        writer.u64(self.seed);
-        writer.f32(self.scale.value());
-        writer.f32s(&self.table);
+        writer.u64(self.seed());
+        writer.f32(self.table.scale.value());
+        writer.f32s(&self.table.counters);
         writer.finish()
     }
 
@@ -269,7 +228,7 @@ impl VectorCountSketch {
         let seed = reader.u64()?;
         let scale = Scale::from_value(reader.f32()?)?;
         let n = width.checked_mul(depth)?.checked_mul(dim)?;
-        let table = reader.f32s(n)?;
-        Some(Self { scale, ..Self::with_table(width, depth, dim, seed, table) })
+        let sums = reader.f32s(n)?;
+        Some(Self { dim, table: Table::of(Head { width, depth, seed, scale }, PURPOSE, sums) })
     }
 }

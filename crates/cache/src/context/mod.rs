@@ -11,7 +11,8 @@ pub(crate) use chunk::NewTokens;
 pub use partial::Partial;
 pub(crate) use partial::dot;
 
-use crate::{CacheShape, LayerShape, random};
+use crate::{CacheShape, LayerShape};
+use sketchkv_sketch::mix;
 
 /// The position of a slot that holds no token.
 pub(crate) const EMPTY: u32 = u32::MAX;
@@ -41,7 +42,7 @@ impl<'a> Context<'a> {
     /// A seed of this layer and head's own.
     pub fn own_seed(&self) -> u64 {
         let place = (self.layer as u64) << 32 | self.head as u64;
-        random::mix(self.seed ^ random::mix(place.wrapping_add(1)))
+        mix(self.seed ^ mix(place.wrapping_add(1)))
     }
 
     /// How the layer makes logits of scaled products.

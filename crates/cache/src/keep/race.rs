@@ -1,7 +1,7 @@
 use super::sketched::{Counts, DECAY, DIFFERS, INTERVAL, KEY, Sketched};
 use super::{Context, Keep, RECENT, SINKS};
 use crate::method::{Call, Choice, Kind, Method, Parameter};
-use sketchkv_sketch::{Projection, Race, SimHash};
+use sketchkv_sketch::{Projection, Race, SimHash, SketchError};
 
 pub(super) static METHOD: Method = Method {
     name: "race",
@@ -73,10 +73,12 @@ impl Counts for Race {
         self.to_bytes()
     }
 
-    fn load(&self, bytes: &[u8]) -> Result<Self, String> {
-        let read = Self::from_bytes(bytes).map_err(|e| e.to_string())?;
-        let alike =
-            (read.rows(), read.bits(), Race::hash(&read)) == (self.rows(), self.bits(), Race::hash(self));
-        if alike { Ok(read) } else { Err("a sketch of other parameters".to_owned()) }
+    fn load(bytes: &[u8]) -> Result<Self, SketchError> {
+        Self::from_bytes(bytes)
+    }
+
+    fn is_like(&self, other: &Self) -> bool {
+        let parameters = |race: &Race| (race.rows(), race.bits());
+        parameters(self) == parameters(other) && Race::hash(self) == Race::hash(other)
     }
 }

@@ -1,7 +1,7 @@
 use super::{Context, Keep, RECENT, SINKS};
 use crate::context::Candidates;
 use crate::method::{Call, Choice, Method};
-use crate::random::mix;
+use sketchkv_sketch::mix;
 
 pub(super) static METHOD: Method = Method {
     name: "random",

@@ -1,12 +1,10 @@
 //! Importance counted in a sketch: what `cms`, `countsketch` and `race` have in common.
 
-use super::{Arrival, Context, Keep, Step, interval};
-use crate::context::Candidates;
-use crate::context::EMPTY;
+use super::{Arrival, Context, Keep, RECENT, SINKS, Step, interval};
+use crate::context::{Candidates, EMPTY};
 use crate::method::{Call, Kind, Parameter};
-use crate::random::mix;
 use crate::state::{Reader, StateError, Writer};
-use sketchkv_sketch::{Projection, SimHash};
+use sketchkv_sketch::{CountMin, CountSketch, Projection, SimHash, SketchError, mix};
 
 /// What a token is counted under.
 pub(super) const KEY: Parameter = Parameter {
@@ -31,6 +29,34 @@ pub(super) const DIFFERS: &str = "The original counts under positions. Keys are 
      mean key, which softmax does not see and which would fix most bits. Weights wait with their slot until tokens are \
      evicted, `interval` at a time, and are counted then: as the sketch is linear, the result is the same.";
 
+/// What `cms` and `countsketch` take in bytes.
+pub(super) const STATE: &str = "4·width·depth B a KV head and, with key=content, 4·d + 12·d B (d rounded up to a power of \
+     two); 4 B a slot, with key=content 8 B";
+
+/// What `cms` and `countsketch` take as parameters.
+pub(super) const fn parameters(depth: &'static str) -> [Parameter; 8] {
+    let width = Parameter {
+        name: "width",
+        kind: Kind::Integer(1, 1 << 20),
+        default: "512",
+        help: "counters in a row",
+    };
+    let depth = Parameter { name: "depth", kind: Kind::Integer(1, 64), default: depth, help: "rows" };
+    let bits = Parameter { name: "bits", kind: Kind::Integer(1, 32), default: "12", help: "bits of a code" };
+    [width, depth, KEY, bits, DECAY, INTERVAL, SINKS, RECENT]
+}
+
+/// A keep that counts in a table of `width` by `depth` counters, which `new` makes from these and a seed.
+pub(super) fn tabled<C: Counts>(
+    call: &Call,
+    context: &Context<'_>,
+    new: fn(usize, usize, u64) -> Result<C, SketchError>,
+) -> Box<dyn Keep> {
+    let counts = new(call.count("width"), call.count("depth"), context.own_seed());
+    let counts = counts.expect("width and depth are within their bounds");
+    Box::new(Sketched::new(call, context, call.count("bits"), counts))
+}
+
 /// A sketch of amounts under 64-bit keys.
 pub(super) trait Counts: Clone + Send + Sync + 'static {
     /// Multiplies everything counted by `factor`.
@@ -52,9 +78,48 @@ pub(super) trait Counts: Clone + Send + Sync + 'static {
 
     fn save(&self) -> Vec<u8>;
 
-    /// Reads what `save` of a sketch of the same parameters wrote.
-    fn load(&self, bytes: &[u8]) -> Result<Self, String>;
+    /// Reads what `save` wrote.
+    fn load(bytes: &[u8]) -> Result<Self, SketchError>;
+
+    /// Whether another sketch has the same parameters.
+    fn is_like(&self, other: &Self) -> bool;
 }
+
+macro_rules! tables {
+    ($($sketch:ident)*) => {$(
+        impl Counts for $sketch<f32> {
+            fn decay(&mut self, factor: f32) {
+                $sketch::decay(self, factor);
+            }
+
+            fn add(&mut self, keys: &[u64], amounts: &[f32]) {
+                self.update_hash_batch_weighted(keys, amounts);
+            }
+
+            fn estimate(&self, keys: &[u64], out: &mut [f32]) {
+                self.query_hash_batch(keys, out);
+            }
+
+            fn bytes(&self) -> usize {
+                $sketch::bytes(self)
+            }
+
+            fn save(&self) -> Vec<u8> {
+                self.to_bytes()
+            }
+
+            fn load(bytes: &[u8]) -> Result<Self, SketchError> {
+                Self::from_bytes(bytes)
+            }
+
+            fn is_like(&self, other: &Self) -> bool {
+                (self.width(), self.depth(), self.seed()) == (other.width(), other.depth(), other.seed())
+            }
+        }
+    )*};
+}
+
+tables! { CountMin CountSketch }
 
 /// Keys handed to a sketch at a time.
 const BLOCK: usize = 256;
@@ -234,7 +299,11 @@ impl<C: Counts> Keep for Sketched<C> {
             *seen = from.u64()?;
         }
         self.waiting = from.u64()?;
-        self.counts = self.counts.load(from.blob()?).map_err(StateError::Corrupt)?;
+        let counts = C::load(from.blob()?).map_err(|error| StateError::Corrupt(error.to_string()))?;
+        if !counts.is_like(&self.counts) {
+            return Err(StateError::Corrupt("a sketch of other parameters".to_owned()));
+        }
+        self.counts = counts;
         if let Some(hash) = self.counts.hash() {
             self.hash = Some(hash.clone());
         }

@@ -3,10 +3,10 @@ use crate::context::{Candidates, Context, EMPTY, GroupQueries, NewTokens};
 use crate::format::{Env, Format};
 use crate::head::Head;
 use crate::judgement::{Departures, Judgement};
-use crate::random::Random;
 use crate::slots::{Slots, Turned};
 use crate::{CacheShape, LayerShape, Reader, Rotation, Spec, Writer};
 use sketchkv_kernels::cpu;
+use sketchkv_sketch::SplitMix64;
 use std::sync::{Arc, Mutex};
 
 fn shape(head_dim: usize) -> CacheShape {
@@ -14,8 +14,8 @@ fn shape(head_dim: usize) -> CacheShape {
     CacheShape::uniform(2, LayerShape { rotation, ..LayerShape::new(6, 2, head_dim) }, 1024)
 }
 
-fn numbers(n: usize, random: &mut Random) -> Vec<f32> {
-    (0..n).map(|_| (random.next() >> 40) as f32 / (1u64 << 23) as f32 - 1.0).collect()
+fn numbers(n: usize, random: &mut SplitMix64) -> Vec<f32> {
+    (0..n).map(|_| (random.next_u64() >> 40) as f32 / (1u64 << 23) as f32 - 1.0).collect()
 }
 
 /// A keep and the state of the slots it judges, all of them kept.
@@ -27,7 +27,7 @@ struct Judge {
 
 impl Judge {
     /// Shows it a token, as a step of one.
-    fn see(&mut self, random: &mut Random, d: usize) {
+    fn see(&mut self, random: &mut SplitMix64, d: usize) {
         let position = self.positions.len();
         let (q, k, v) = (numbers(3 * d, random), numbers(d, random), numbers(d, random));
         let mass: Vec<f32> = numbers(position, random).iter().map(|x| x.abs() / position as f32).collect();
@@ -82,7 +82,7 @@ fn what_is_saved_and_loaded_goes_on_bit_for_bit() {
     for text in specs {
         let spec: Spec = text.parse().unwrap();
         let new = || spec.keep.build(&Context::new(&shape, 1, 0, 9));
-        let mut random = Random::new(3);
+        let mut random = SplitMix64::new(3);
         let mut first = Judge { keep: new(), state: vec![], positions: vec![] };
         for _ in 0..70 {
             first.see(&mut random, d);
@@ -124,7 +124,7 @@ fn content_is_worth_something_on_arrival() {
             let spec: Spec = format!("{name}(key={key})").parse().unwrap();
             let keep = spec.keep.build(&Context::new(&shape, 0, 1, 2));
             let mut judge = Judge { keep, state: vec![], positions: vec![] };
-            let mut random = Random::new(1);
+            let mut random = SplitMix64::new(1);
             let (loved, unloved) = (numbers(d, &mut random), numbers(d, &mut random));
             for position in 0..202 {
                 let (key, mass) = if position % 2 == 0 { (&loved, 0.5) } else { (&unloved, 0.001) };
@@ -168,7 +168,7 @@ impl Keep for Probe {
                 (0..d).for_each(|x| tiled[i * d + x] = strip[x * 16 + (i - first) % 16]);
             }
         });
-        let queries = numbers(5 * d, &mut Random::new(8));
+        let queries = numbers(5 * d, &mut SplitMix64::new(8));
         let mut products = vec![f32::NAN; 5 * n];
         candidates.dot(&queries, &mut products);
         for &i in &live {
@@ -198,7 +198,7 @@ fn keys_are_the_same_by_tile_by_product_and_one_by_one() {
             let rounding = if store == "tq3" { 0.02 } else { 1e-5 };
             let probe = Probe { head_dim: d, rounding, seen: seen.clone() };
             let mut head = Head::new(Slots::new(0, None), Box::new(probe), None, 0, Some(1));
-            let (mut random, mut turned) = (Random::new(5), Turned::default());
+            let (mut random, mut turned) = (SplitMix64::new(5), Turned::default());
             let (mut judgement, departures) = (Judgement::default(), Departures::default());
             for (position, tokens) in [(0, 90), (90, 37)] {
                 let (k, v) = (numbers(tokens * d, &mut random), numbers(tokens * d, &mut random));

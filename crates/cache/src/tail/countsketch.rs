@@ -1,10 +1,8 @@
 use super::{Evicted, Tail};
 use crate::context::{Context, Neighbours, Partial, Softcap, dot};
 use crate::method::{Call, Choice, Kind, Method, Parameter};
-
-use crate::random::Random;
 use crate::state::{Reader, StateError, Writer};
-use sketchkv_sketch::VectorCountSketch;
+use sketchkv_sketch::{SplitMix64, VectorCountSketch, mix};
 use std::mem::size_of;
 
 pub(super) static METHOD: Method = Method {
@@ -153,9 +151,9 @@ pub fn countsketch_cosine(
 ) -> Result<f64, sketchkv_sketch::SketchError> {
     let mut sketch = VectorCountSketch::new(width, depth, dim, seed)?;
     let vector = |i: usize| -> Vec<f32> {
-        let mut random = Random::new(crate::random::mix(seed.wrapping_add(1)) ^ i as u64);
+        let mut random = SplitMix64::new(mix(seed.wrapping_add(1)) ^ i as u64);
         // Sums of twelve uniform numbers: near enough to normal for their direction.
-        let mut uniform = || (random.next() >> 40) as f32 / (1u64 << 24) as f32;
+        let mut uniform = || (random.next_u64() >> 40) as f32 / (1u64 << 24) as f32;
         (0..dim).map(|_| (0..12).map(|_| uniform()).sum::<f32>() - 6.0).collect()
     };
     (0..n).for_each(|i| sketch.update_hash(i as u64, &vector(i), 1.0));

@@ -1,8 +1,8 @@
 use super::{Evicted, Tail};
 use crate::context::{Context, Neighbours, Partial};
 use crate::method::{Call, Choice, Kind, Method, Parameter};
-use crate::random::mix;
 use crate::state::{Reader, StateError, Writer};
+use sketchkv_sketch::mix;
 
 pub(super) static METHOD: Method = Method {
     name: "merge",

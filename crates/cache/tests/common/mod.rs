@@ -4,6 +4,7 @@
 use half::f16;
 use sketchkv_cache::{AttentionWorkspace, Cache, CacheShape, LayerShape, OutputProjection, Rotation, Spec};
 use sketchkv_kernels::ThreadPool;
+use sketchkv_sketch::SplitMix64;
 
 pub fn shape() -> CacheShape {
     let layer = LayerShape { rotation: Some(rotation(10_000.0)), ..LayerShape::new(6, 2, 64) };
@@ -19,7 +20,7 @@ fn rotation(base: f32) -> Rotation {
 
 /// Sums of W_hᵀ·W_h for 24 rows of W, some dimensions of which matter much more than others, `[kv_head][d][d]`.
 pub fn output_grams(kv_heads: usize, d: usize) -> Vec<f32> {
-    let mut random = Random(99);
+    let mut random = Random::new(99);
     let mut grams = vec![0.0; kv_heads * d * d];
     for gram in grams.chunks_exact_mut(d * d) {
         for _ in 0..24 {
@@ -41,15 +42,15 @@ pub struct Stream {
     pub tokens: usize,
 }
 
-pub struct Random(pub u64);
+pub struct Random(SplitMix64);
 
 impl Random {
+    pub fn new(seed: u64) -> Self {
+        Random(SplitMix64::new(seed))
+    }
+
     pub fn uniform(&mut self) -> f32 {
-        self.0 = self.0.wrapping_add(0x9e3779b97f4a7c15);
-        let mut x = self.0;
-        x = (x ^ (x >> 30)).wrapping_mul(0xbf58476d1ce4e5b9);
-        x = (x ^ (x >> 27)).wrapping_mul(0x94d049bb133111eb);
-        ((x ^ (x >> 31)) >> 40) as f32 / (1u64 << 24) as f32
+        (self.0.next_u64() >> 40) as f32 / (1u64 << 24) as f32
     }
 
     pub fn normal(&mut self) -> f32 {
@@ -59,7 +60,7 @@ impl Random {
 
 impl Stream {
     pub fn new(shape: &CacheShape, tokens: usize, seed: u64) -> Self {
-        let mut random = Random(seed);
+        let mut random = Random::new(seed);
         let channel = |i: usize| if i % 13 == 3 { 4.0 } else { 0.5 };
         let mut make = |rows: fn(&LayerShape) -> (usize, usize), offset: f32| -> Vec<Vec<f32>> {
             let mut layer = |layer: &LayerShape| {

@@ -1,6 +1,7 @@
 //! The rules that need no sketch, slow and plain.
 
 use crate::{View, dot, norm, softmax, wide};
+use sketchkv_sketch::mix;
 use std::collections::HashMap;
 
 /// What a keep does, from its formula.
@@ -22,13 +23,6 @@ impl Rule for Oldest {
 
 pub(crate) struct Hashed {
     pub(crate) seed: u64,
-}
-
-/// The finalizer of SplitMix64.
-pub(crate) fn mix(mut x: u64) -> u64 {
-    x = (x ^ (x >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-    x = (x ^ (x >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-    x ^ (x >> 31)
 }
 
 impl Rule for Hashed {

@@ -128,7 +128,7 @@ fn shape(head_dim: usize, rope: bool) -> CacheShape {
 /// Keys around a dozen centres that come back again and again, and queries that look for them.
 fn recurring(shape: &CacheShape, tokens: usize, seed: u64) -> Stream {
     let mut stream = Stream::new(shape, tokens, seed);
-    let mut random = Random(seed ^ 0x5eed);
+    let mut random = Random::new(seed ^ 0x5eed);
     let d = shape.layers[0].key_dim;
     let centres: Vec<f32> = (0..12 * d).map(|_| random.normal()).collect();
     let mut centre = |x: &mut [f32], noise: f32| {

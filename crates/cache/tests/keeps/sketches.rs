@@ -1,8 +1,8 @@
 //! The rules that hash: over dictionaries and over single rows of the sketch crate, with the same hash functions.
 
-use crate::formulas::{Rule, mix};
+use crate::formulas::Rule;
 use crate::{View, wide};
-use sketchkv_sketch::{CountMin, CountSketch, Projection, SimHash};
+use sketchkv_sketch::{CountMin, CountSketch, Projection, SimHash, mix};
 use std::collections::HashMap;
 
 pub(crate) struct HashEvict {

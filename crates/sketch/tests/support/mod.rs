@@ -1,27 +1,24 @@
 //! Streams to sketch and the arithmetic of judging many seeds at once.
 #![allow(dead_code, reason = "every test file uses its own part")]
 
+use sketchkv_sketch::SplitMix64;
 use std::collections::HashMap;
 
-/// SplitMix64 with a seed of its own, so that no test shares randomness with the sketch it tests.
-pub(crate) struct Random(u64);
+/// From seeds of its own, so that no test shares randomness with the sketch it tests.
+pub(crate) struct Random(SplitMix64);
 
 impl Random {
     pub(crate) fn new(seed: u64) -> Self {
-        Self(seed ^ 0x5eed_7e57)
+        Self(SplitMix64::new(seed ^ 0x5eed_7e57))
     }
 
     pub(crate) fn next(&mut self) -> u64 {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mut z = self.0;
-        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        z ^ (z >> 31)
+        self.0.next_u64()
     }
 
     /// Uniform on [0, 1).
     pub(crate) fn uniform(&mut self) -> f64 {
-        (self.next() >> 11) as f64 * 2.0f64.powi(-53)
+        self.0.unit()
     }
 
     /// Standard normal (Box-Muller).
