@@ -11,7 +11,7 @@ mod sketch;
 
 pub use model::{config, gguf, safetensors};
 pub use mutate::Mutator;
-pub use session::{SESSIONS, saved, session};
+pub use session::{MODEL, session};
 pub use sketch::sketch;
 
 /// A fuzz target: its name, which is also the folder of its seeds, and its body.
@@ -29,7 +29,7 @@ pub const TARGETS: &[Target] = &[
     Target { name: "config", body: config, mutations: 2_000 },
     Target { name: "gguf", body: gguf, mutations: 2_000 },
     Target { name: "safetensors", body: safetensors, mutations: 2_000 },
-    Target { name: "session", body: session, mutations: 4_000 },
+    Target { name: "session", body: session, mutations: 500 },
     Target { name: "sketch", body: sketch, mutations: 20_000 },
     Target { name: "spec", body: spec, mutations: 20_000 },
 ];

@@ -1,13 +1,18 @@
-use sketchkv_model::{GgufHeader, LoadOptions, ModelFile};
+use sketchkv_model::{EmbeddedFolder, GgufHeader, LoadOptions, Model, ModelFile};
 use std::{
     fs,
     path::{Path, PathBuf},
     sync::OnceLock,
 };
 
-const CONFIG: &[u8] = include_bytes!("../seeds/config/smallest");
-const WEIGHTS: &[u8] = include_bytes!("../seeds/safetensors/gpt2");
-const TOKENIZER: &[u8] = include_bytes!("tokenizer.json");
+const SMALLEST: EmbeddedFolder = EmbeddedFolder {
+    name: "smallest",
+    files: &[
+        ("config.json", include_bytes!("../seeds/config/smallest")),
+        ("model.safetensors", include_bytes!("../seeds/safetensors/gpt2")),
+        ("tokenizer.json", include_bytes!("tokenizer.json")),
+    ],
+};
 
 /// Reads the header of a GGUF file, and of a sound one everything else.
 pub fn gguf(data: &[u8]) {
@@ -32,12 +37,17 @@ pub fn config(data: &[u8]) {
 fn folder(name: &str, file: &str, data: &[u8]) {
     let folder = scratch(name);
     if !folder.join("tokenizer.json").exists() {
-        write(&folder.join("config.json"), CONFIG);
-        write(&folder.join("model.safetensors"), WEIGHTS);
-        write(&folder.join("tokenizer.json"), TOKENIZER);
+        SMALLEST.files.iter().for_each(|(file, data)| write(&folder.join(file), data));
     }
     write(&folder.join(file), data);
     open(folder);
+}
+
+/// The smallest model, loaded.
+pub(crate) fn smallest() -> Model {
+    let options = LoadOptions { threads: 1, ..LoadOptions::default() };
+    let loaded = ModelFile::embedded(SMALLEST).and_then(|file| file.load(&options));
+    loaded.expect("the smallest model is sound")
 }
 
 fn open(path: &Path) {

@@ -1,70 +1,62 @@
-use sketchkv_cache::{Cache, CacheShape};
-use sketchkv_kernels::ThreadPool;
+use crate::model::smallest;
+use sha2::{Digest, Sha256};
+use sketchkv_engine::{GenerateOptions, Session};
+use sketchkv_model::{Model, Sampling, Workspace};
+use std::sync::LazyLock;
 
-/// Before the body: the magic, the version, the body's CRC-32.
-const HEADER: usize = 16;
-/// Tokens of a seed: some are evicted, under a cap of 40.
-const TOKENS: usize = 90;
+/// The model of the seeds.
+pub static MODEL: LazyLock<Model> = LazyLock::new(smallest);
 
-/// Saved caches to begin with: every store's pages and every kind of method's state is in one of them.
-pub const SESSIONS: [&str; 7] = [
-    "full+f32",
-    "full+q8+topk(k=16,bits=16)",
-    "h2o(recent=8)+kivi4@40tok",
-    "cms(width=16,depth=2,recent=8)+k=q8+v=q4+buckets(n=16)@40tok",
-    "snapkv(window=2,recent=8)+q4h+countsketch(width=2,newest=4)@40tok",
-    "expected(recent=8)+k=tq3+v=bf16+race(bits=2)@40tok",
-    "hashevict(recent=8)+merge+quest(k=16,page=16)@40tok",
-];
+/// Magic, version and SHA-256 of a session.
+const FRONT: usize = 40;
+/// Magic, version and CRC-32 of the cache in it.
+const CACHE_FRONT: usize = 16;
 
-fn shape() -> CacheShape {
-    CacheShape { layers: 1, heads: 2, kv_heads: 1, head_dim: 32, context: 256, rope: None, output: None }
-}
-
-/// Runs tokens through a cache.
-fn run(cache: &mut Cache, tokens: usize) {
-    let shape = shape();
-    let pool = ThreadPool::new(1);
-    let row = |n: usize, seed: usize| -> Vec<f32> {
-        (0..tokens * n * shape.head_dim).map(|i| ((i * 37 + seed) % 101) as f32 / 50.0 - 1.0).collect()
-    };
-    let (q, k, v) = (row(shape.heads, 1), row(shape.kv_heads, 2), row(shape.kv_heads, 3));
-    cache.layer(0, &pool).attend(&q, &k, &v, &mut vec![0.0; q.len()]);
-    cache.advance(tokens);
-}
-
-/// A seed: the bytes of a cache of this spec that has seen some tokens.
+/// Reads bytes as a session: an error, or one that goes on and is written back.
 ///
-/// # Panics
-/// When the spec is none.
-pub fn saved(spec: &str) -> Vec<u8> {
-    let spec = spec.parse().expect("the specs of seeds parse");
-    let mut cache = Cache::new(shape(), &spec, 1).expect("they fit the shape");
-    run(&mut cache, TOKENS - 2);
-    (0..2).for_each(|_| run(&mut cache, 1));
-    cache.to_bytes()
-}
-
-/// Reads bytes as a saved cache: an error, or a cache that is written back the same and goes on.
-///
-/// The checksum would stop nearly every mutation at the door, so the bytes are tried as they are and once more with the
-/// checksum put right.
+/// The checksums would stop nearly every mutation at the door, so the bytes are tried as they are and once more with these
+/// put right.
 pub fn session(data: &[u8]) {
     read(data);
-    if data.len() >= HEADER {
+    if data.len() >= FRONT {
         let mut repaired = data.to_vec();
-        let checksum = crc32fast::hash(&data[HEADER..]);
-        repaired[HEADER - 4..HEADER].copy_from_slice(&checksum.to_le_bytes());
+        if let Some(cache) = cache_of(&repaired).filter(|&at| repaired.len() >= at + CACHE_FRONT) {
+            let crc = crc32fast::hash(&repaired[cache + CACHE_FRONT..]);
+            repaired[cache + 12..cache + CACHE_FRONT].copy_from_slice(&crc.to_le_bytes());
+        }
+        let digest = Sha256::digest(&repaired[FRONT..]);
+        repaired[..8].copy_from_slice(b"SKVSESS2");
+        repaired[8..FRONT].copy_from_slice(&digest);
         read(&repaired);
     }
 }
 
+/// Where the cache begins, after the header and the logits.
+fn cache_of(data: &[u8]) -> Option<usize> {
+    let length = |at: usize| {
+        let bytes = data.get(at..at + 8)?.try_into().ok()?;
+        usize::try_from(u64::from_le_bytes(bytes)).ok()
+    };
+    let logits = (FRONT + 8).checked_add(length(FRONT)?)?;
+    logits.checked_add(8)?.checked_add(length(logits)?.checked_mul(4)?)
+}
+
 fn read(data: &[u8]) {
-    let Ok(mut cache) = Cache::from_bytes(data, shape()) else { return };
-    let written = cache.to_bytes();
-    let again = Cache::from_bytes(&written, shape()).map(|cache| cache.to_bytes());
-    assert_eq!(again.as_ref(), Ok(&written));
-    run(&mut cache, 1);
-    run(&mut cache, 3);
-    cache.to_bytes();
+    let Ok(mut session) = Session::from_bytes(data, &MODEL, Sampling::default()) else { return };
+    if let Session::Text(generation) = &mut session {
+        let options = GenerateOptions {
+            max_tokens: Some(2),
+            stop: vec!["e".into()],
+            hold: true,
+            ..GenerateOptions::default()
+        };
+        let mut workspace = Workspace::new();
+        for tokens in [&[][..], &[1]] {
+            // Errors are fine here too.
+            if generation.feed(&MODEL, tokens, &options).is_ok() {
+                let _ = generation.complete(&MODEL, &mut workspace);
+            }
+        }
+    }
+    session.to_bytes(&MODEL).expect("the model is still there");
 }

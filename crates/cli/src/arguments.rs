@@ -1,12 +1,10 @@
 //! Arguments that several commands share.
 
-use crate::{
-    failure::usage,
-    models::{EMBEDDED, Source},
-};
+use crate::failure::usage;
 use anyhow::{Context, Result};
 use clap::{Args, ValueEnum, value_parser};
 use sketchkv_cache::Spec;
+use sketchkv_engine::{EMBEDDED, GenerateOptions, Source};
 use sketchkv_model::{Config, LoadOptions, Model, Sampling, WeightFormat};
 use std::{
     fs,
@@ -48,7 +46,7 @@ impl ModelArguments {
         };
         let threads = self.threads.map_or(0, usize::from);
         let options = LoadOptions { weights, threads, beyond_context, ..LoadOptions::default() };
-        Source::find(&self.model)?.load(&options)
+        Ok(Source::find(&self.model)?.load(&options)?)
     }
 }
 
@@ -105,18 +103,23 @@ pub(crate) struct SamplingArguments {
     /// How many of the last tokens the penalty looks at.
     #[arg(long, default_value_t = 64)]
     repetition_window: usize,
-    /// Reproduces a run bit for bit.
-    #[arg(long, default_value_t = 0)]
-    pub(crate) seed: u64,
+    /// Reproduces a run bit for bit [default: 0, or on from where the session is].
+    #[arg(long)]
+    pub(crate) seed: Option<u64>,
     /// Most tokens to generate.
     #[arg(long, short = 'n')]
-    pub(crate) max_tokens: Option<usize>,
+    max_tokens: Option<usize>,
     /// Ends the generation where this text appears; may be given several times.
     #[arg(long)]
-    pub(crate) stop: Vec<String>,
+    stop: Vec<String>,
 }
 
 impl SamplingArguments {
+    /// What a generation is asked for, beside what the command says.
+    pub(crate) fn options(&self) -> GenerateOptions {
+        GenerateOptions { max_tokens: self.max_tokens, stop: self.stop.clone(), ..GenerateOptions::default() }
+    }
+
     /// As the sampler takes them.
     pub(crate) fn sampling(&self) -> Sampling {
         Sampling {
@@ -126,7 +129,7 @@ impl SamplingArguments {
             min_p: self.min_p,
             repetition_penalty: self.repetition_penalty,
             repetition_window: self.repetition_window,
-            seed: self.seed,
+            seed: self.seed.unwrap_or(0),
         }
     }
 }
@@ -143,10 +146,10 @@ pub(crate) struct TextArguments {
 
 impl TextArguments {
     /// The text; `what` names it in messages.
-    pub(crate) fn read(self, what: &str) -> Result<String> {
-        match (self.text, self.file) {
-            (Some(text), _) if text != "-" => Ok(text),
-            (_, Some(file)) => read_text(&file),
+    pub(crate) fn read(&self, what: &str) -> Result<String> {
+        match (&self.text, &self.file) {
+            (Some(text), _) if text != "-" => Ok(text.clone()),
+            (_, Some(file)) => read_text(file),
             _ if io::stdin().is_terminal() => Err(usage(format!(
                 "there is no {what}: give it as an argument, with --file, or on standard input"
             ))),
@@ -164,6 +167,17 @@ impl TextArguments {
 pub(crate) fn read_text(path: &Path) -> Result<String> {
     let bytes = fs::read(path).with_context(|| format!("cannot read {}", path.display()))?;
     String::from_utf8(bytes).map_err(|error| usage(format!("{} is not UTF-8 text: {error}", path.display())))
+}
+
+/// Refuses a session whose cache is another than the one asked for.
+pub(crate) fn check_session(path: &Path, held: &Spec, asked: Option<&Spec>) -> Result<()> {
+    match asked.filter(|asked| asked.to_string() != held.to_string()) {
+        None => Ok(()),
+        Some(asked) => Err(usage(format!(
+            "the session {} has the cache `{held}`, not `{asked}`: leave --kv out, or begin another session",
+            path.display()
+        ))),
+    }
 }
 
 /// Parses a spec; the message lists near names and the grammar.

@@ -1,6 +1,7 @@
 //! How the program ends: 0 when it did what was asked, 2 when the request itself was wrong, 1 otherwise.
 
 use sketchkv_cache::CacheError;
+use sketchkv_engine::{EngineError, SessionError, catalog::CatalogError};
 use sketchkv_eval::EvalError;
 use sketchkv_model::ModelError;
 use std::process::ExitCode;
@@ -8,7 +9,7 @@ use std::process::ExitCode;
 /// A mistake in what was asked for: a bad spec, an unknown name, a context the model does not have.
 #[derive(Debug, thiserror::Error)]
 #[error("{0}")]
-pub(crate) struct Usage(pub(crate) String);
+pub(crate) struct Usage(String);
 
 /// An [`anyhow::Error`] that ends the program with 2.
 pub(crate) fn usage(message: impl Into<String>) -> anyhow::Error {
@@ -26,10 +27,18 @@ fn is_usage(error: &anyhow::Error) -> bool {
         cause.is::<Usage>()
             || cause.is::<CacheError>()
             || cause.downcast_ref().is_some_and(is_impossible)
+            || cause.downcast_ref().is_some_and(is_refusal)
+            || cause.downcast_ref().is_some_and(CatalogError::is_refusal)
             || match cause.downcast_ref() {
                 // A transparent error hides its source from the chain.
                 Some(EvalError::Cache(_) | EvalError::Input(_)) => true,
                 Some(EvalError::Model(error)) => is_impossible(error),
+                Some(EvalError::Engine(error)) => is_refusal(error),
+                _ => false,
+            }
+            || match cause.downcast_ref() {
+                Some(SessionError::OtherModel { .. } | SessionError::NoFile { .. }) => true,
+                Some(SessionError::Model(error)) => is_impossible(error),
                 _ => false,
             }
     };
@@ -39,4 +48,13 @@ fn is_usage(error: &anyhow::Error) -> bool {
 /// Whether the model was asked for what it cannot do, rather than failed.
 fn is_impossible(error: &ModelError) -> bool {
     matches!(error, ModelError::Context { .. } | ModelError::Argument(_))
+}
+
+/// Whether a text was asked for what it cannot do, rather than failed.
+fn is_refusal(error: &EngineError) -> bool {
+    match error {
+        EngineError::Model(error) => is_impossible(error),
+        EngineError::Cache(_) | EngineError::EmptyPrompt | EngineError::TooLong { .. } => true,
+        EngineError::Sample(_) => false,
+    }
 }

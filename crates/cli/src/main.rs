@@ -1,19 +1,15 @@
 //! The `sketchkv` command: language models inside a KV cache of bounded size.
 
 mod arguments;
-mod catalog;
 mod commands;
 mod comparison_text;
-mod conversation;
 mod failure;
 mod format;
 mod interrupt;
 mod kv_size;
 mod measured;
-mod models;
 mod output;
 mod progress;
-mod session;
 
 use clap::Parser;
 use commands::Command;

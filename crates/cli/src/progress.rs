@@ -1,6 +1,7 @@
 //! Progress bars with time left, on standard error.
 
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
+use sketchkv_engine::catalog;
 use sketchkv_eval::{Progress, Step};
 
 /// An empty bar; it draws itself only where standard error is a terminal.
@@ -21,5 +22,44 @@ pub(crate) fn shown_on(bar: &ProgressBar) -> impl Progress {
             shown = step.what.to_owned();
             bar.set_message(shown.clone());
         }
+    }
+}
+
+/// Shows a pull; quiet, or where standard error is no terminal, without a bar.
+pub(crate) struct PullBar {
+    bar: ProgressBar,
+    quiet: bool,
+}
+
+impl PullBar {
+    pub(crate) fn new(quiet: bool) -> Self {
+        let target = if quiet { ProgressDrawTarget::hidden() } else { ProgressDrawTarget::stderr() };
+        let bar = ProgressBar::with_draw_target(Some(0), target);
+        let template = "{msg} {wide_bar} {binary_bytes}/{binary_total_bytes} {binary_bytes_per_sec} {eta}";
+        let style = ProgressStyle::with_template(template);
+        bar.set_style(style.unwrap_or_else(|_| ProgressStyle::default_bar()));
+        PullBar { bar, quiet }
+    }
+}
+
+impl catalog::Progress for PullBar {
+    fn begin(&mut self, file: &str, bytes: Option<u64>) {
+        self.bar.reset();
+        self.bar.set_length(bytes.unwrap_or(0));
+        self.bar.set_message(file.to_owned());
+    }
+
+    fn reached(&mut self, bytes: u64) {
+        self.bar.set_position(bytes);
+    }
+
+    fn note(&mut self, line: &str) {
+        if !self.quiet {
+            self.bar.suspend(|| eprintln!("{line}"));
+        }
+    }
+
+    fn end(&mut self) {
+        self.bar.finish_and_clear();
     }
 }

@@ -187,3 +187,44 @@ fn a_damaged_manifest_says_what_to_do() {
     assert_eq!(failed.code, 1);
     assert!(failed.error().contains("remove it and pull the model again"), "{}", failed.stderr);
 }
+
+/// The golden GPT-2 with a weight too large to compute with, in `folder`.
+fn spoil(folder: &Path) {
+    let golden = Path::new(env!("CARGO_MANIFEST_DIR")).join("../model/tests/golden/gpt2");
+    for file in ["config.json", "tokenizer.json", "tokenizer_config.json"] {
+        fs::copy(golden.join(file), folder.join(file)).unwrap();
+    }
+    // The length of a header in JSON, the header, and the tensors one after the other.
+    let bytes = fs::read(golden.join("model.safetensors")).unwrap();
+    let (length, rest) = bytes.split_first_chunk::<8>().unwrap();
+    let (header, data) = rest.split_at(u64::from_le_bytes(*length) as usize);
+    let mut header: serde_json::Map<String, serde_json::Value> = serde_json::from_slice(header).unwrap();
+    let mut spoiled = Vec::new();
+    for (name, tensor) in &mut header {
+        let Some(offsets) = tensor["data_offsets"].as_array() else { continue };
+        let [start, end] = [0, 1].map(|i| offsets[i].as_u64().unwrap() as usize);
+        let from = spoiled.len();
+        if name == "transformer.h.1.ln_1.weight" {
+            spoiled.extend((start..end).step_by(2).flat_map(|_| 3e38f32.to_le_bytes()));
+            tensor["dtype"] = "F32".into();
+        } else {
+            spoiled.extend_from_slice(&data[start..end]);
+        }
+        tensor["data_offsets"] = serde_json::json!([from, spoiled.len()]);
+    }
+    let header = serde_json::to_vec(&header).unwrap();
+    let file = [&(header.len() as u64).to_le_bytes(), header.as_slice(), &spoiled].concat();
+    fs::write(folder.join("model.safetensors"), file).unwrap();
+}
+
+#[test]
+fn numbers_that_are_not_finite_are_one_line_and_1() {
+    let folder = TempDir::new().unwrap();
+    spoil(folder.path());
+    let session = folder.path().join("text.kv");
+    let model = ["--model", folder.path().to_str().unwrap(), "--session", session.to_str().unwrap()];
+    let error = fails(1, &[&["run", "some text", "--kv", "full+q8"][..], &model].concat());
+    assert!(error.contains("NaN or infinity in ") && error.contains("of layer 1 at position 0"), "{error}");
+    assert!(error.contains("`full+q8`"), "{error}");
+    assert!(!session.exists(), "nothing is kept of it");
+}

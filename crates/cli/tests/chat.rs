@@ -91,3 +91,41 @@ fn a_session_remembers_the_conversation() {
     );
     assert_eq!(first.stdout + &second.stdout, whole.stdout);
 }
+
+#[test]
+fn a_session_of_the_other_kind_is_refused() {
+    let Some(model) = smollm2::path() else { return };
+    let folder = tempfile::tempdir().unwrap();
+    let file = |name: &str| folder.path().join(name).to_str().unwrap().to_owned();
+    chat(&model, &["--session", &file("talk.kv")], "Hi\n");
+    let of = |command: &str, name: &str| {
+        let mut of = sketchkv();
+        of.args([command, "--model"]).arg(&model).args(["-n", "1", "--session", &file(name)]);
+        finish(of.write_stdin("Hi\n"))
+    };
+    let refused = of("run", "talk.kv");
+    assert_eq!(refused.code, 2);
+    assert!(refused.error().contains("is a conversation: go on with `sketchkv chat`"), "{}", refused.stderr);
+    assert_eq!(of("run", "text.kv").code, 0);
+    let refused = of("chat", "text.kv");
+    assert_eq!(refused.code, 2);
+    assert!(refused.error().contains("is a text: go on with `sketchkv run`"), "{}", refused.stderr);
+}
+
+/// An answer that a stop text cut is taken for what was shown of it.
+#[test]
+fn a_conversation_goes_on_from_what_was_shown() {
+    let Some(model) = smollm2::path() else { return };
+    let question = "What is the capital of France?\n";
+    let free = chat(&model, &[], question).stdout;
+    let word = free.split_whitespace().nth(3).unwrap();
+    let stopped = chat(&model, &["--stop", word], &[question, "Go on.\n"].concat());
+    assert!(free.starts_with(stopped.stdout.lines().next().unwrap()), "{}", stopped.stdout);
+    // In parts, from a file, the same.
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("talk.kv");
+    let session = ["--stop", word, "--session", file.to_str().unwrap()];
+    let first = chat(&model, &session, question);
+    let second = chat(&model, &session, "Go on.\n");
+    assert_eq!(first.stdout + &second.stdout, stopped.stdout);
+}

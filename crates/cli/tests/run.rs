@@ -181,3 +181,87 @@ fn a_session_goes_on_where_it_was_left() {
     assert!(damaged.error().contains("its checksum is wrong"), "{}", damaged.stderr);
     assert_eq!(fs::read(&file).unwrap(), bytes, "a damaged session is left alone");
 }
+
+/// One command, and two over a session: the same text, whatever chooses and stops it.
+#[test]
+fn a_text_in_parts_is_the_text_at_once() {
+    let folder = tempfile::tempdir().unwrap();
+    let options: [&[&str]; 4] = [
+        &["--temperature", "0"],
+        &["--seed", "3"],
+        &["--seed", "3", "--repetition-penalty", "1.4", "--repetition-window", "400"],
+        &["--seed", "5", "--stop", "the", "--stop", ", and"],
+    ];
+    for (i, options) in options.into_iter().enumerate() {
+        let file = folder.path().join(i.to_string());
+        let spec = ["full", "h2o@25%", "full+q8", "h2o@25%"][i];
+        let text = |prompt: &str, more: &[&str]| {
+            let done = finish(run(&[prompt, "--ignore-end", "--json"]).args(options).args(more));
+            assert_eq!(done.code, 0, "{}", done.stderr);
+            (done.json()["text"].as_str().unwrap().to_owned(), done.json()["finish"].clone())
+        };
+        let (whole, finish) = text(PROMPT, &["-n", "40", "--kv", spec]);
+        let session = ["--session", file.to_str().unwrap()];
+        let part = |prompt: &str, more: &[&str]| text(prompt, &[&session, more].concat());
+        let mut parts = part(PROMPT, &["-n", "20", "--kv", spec]);
+        if parts.1 != "stop" {
+            // The seed is the session's: it is not given again.
+            let rest = part("", &["-n", "20"]);
+            parts = (parts.0 + &rest.0, rest.1);
+        }
+        assert_eq!(parts, (whole, finish), "{options:?}");
+    }
+}
+
+#[test]
+fn a_session_holds_what_was_shown() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("text.kv");
+    let run = |prompt: &str, more: &[&str]| {
+        let options = ["-n", "60", "--temperature", "0", "--ignore-end", "--json"];
+        let done = finish(run(&[prompt]).args(options).args(more));
+        assert_eq!(done.code, 0, "{}", done.stderr);
+        done.json()
+    };
+    let shown = |json: &serde_json::Value| json["text"].as_str().unwrap().to_owned();
+    let free = shown(&run(PROMPT, &[]));
+    let stop: String = free.chars().skip(20).take(9).collect();
+    let session = ["--session", file.to_str().unwrap()];
+    let stopped = run(PROMPT, &[&session[..], &["--stop", &stop]].concat());
+    let before = shown(&stopped);
+    assert_eq!(before, &free[..free.find(&stop).unwrap()]);
+    // What follows follows what was shown.
+    let more = " But Anne";
+    let after = run(more, &session);
+    let whole = run(&format!("{PROMPT}{before}{more}"), &[]);
+    let tokens = |json: &serde_json::Value| json["prompt_tokens"].as_u64().unwrap();
+    assert_eq!(shown(&after), shown(&whole));
+    assert!(tokens(&after) < tokens(&whole));
+}
+
+#[test]
+fn a_session_that_cannot_be_had_is_told_before_anything_is_computed() {
+    let folder = tempfile::tempdir().unwrap();
+    // A model that is not there: what is told first is what is looked at first.
+    let refused = |path: &std::path::Path| {
+        let done = finish(run(&["text", "--model", "/no/such/model.gguf", "--session"]).arg(path));
+        assert_eq!((done.code, done.stdout.as_str()), (1, ""));
+        done.error().to_owned()
+    };
+    assert!(refused(&folder.path().join("no/folder/text.kv")).contains("cannot write the session"));
+    let file = folder.path().join("text.kv");
+    let mut first = std::process::Command::new(assert_cmd::cargo::cargo_bin!("sketchkv"))
+        .args(["run", PROMPT, "--ignore-end", "--threads", "1", "--session"])
+        .arg(&file)
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::null())
+        .spawn()
+        .unwrap();
+    first.stdout.as_mut().unwrap().read_exact(&mut [0]).unwrap();
+    assert!(refused(&file).contains("is in use: another process goes on with it"));
+    first.kill().unwrap();
+    first.wait().unwrap();
+    // Whoever is killed leaves nothing that is in the way.
+    assert_eq!(finish(run(&[PROMPT, "-n", "1", "--session"]).arg(&file)).code, 0);
+}

@@ -20,6 +20,9 @@ pub enum EvalError {
     /// The model or its tokenizer refused.
     #[error(transparent)]
     Model(#[from] sketchkv_model::ModelError),
+    /// A text that cannot go on.
+    #[error(transparent)]
+    Engine(#[from] sketchkv_engine::EngineError),
     /// A file or folder that cannot be read or written.
     #[error("{path}: {source}{}", way_out(source))]
     File {

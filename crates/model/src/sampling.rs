@@ -1,8 +1,13 @@
 //! Choosing the next token.
 
 use crate::ModelError;
+use serde::{Deserialize, Serialize};
 use sketchkv_sketch::SplitMix64;
-use std::collections::{HashSet, VecDeque};
+use std::collections::VecDeque;
+
+/// Tokens that a sampler remembers at least, so that a text can go on under a wider window, or a penalty, than it was
+/// begun with.
+const REMEMBERED: usize = 1024;
 
 /// How the next token is chosen.
 ///
@@ -66,12 +71,42 @@ impl Default for Sampling {
     }
 }
 
-/// Chooses tokens; remembers what the repetition penalty needs.
+/// What a [`Sampler`] knows of its text: with it another one goes on as if it were the same.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SamplerState {
+    /// The state of the random numbers.
+    pub random: u64,
+    /// The newest tokens of the text, oldest first.
+    pub recent: Vec<u32>,
+}
+
+/// Logits that no token can be chosen from.
+#[derive(Debug, Clone, Copy, PartialEq, thiserror::Error)]
+pub enum SampleError {
+    /// NaN or an infinity among them.
+    #[error(
+        "no token can be chosen: the logit of token {token} is {logit}; try another cache, or weights in f32"
+    )]
+    NotFinite {
+        /// The first token that has one.
+        token: usize,
+        /// What it has.
+        logit: f32,
+    },
+    /// None at all.
+    #[error("no token can be chosen: there are no logits")]
+    Empty,
+}
+
+/// Chooses tokens; remembers what the repetition penalty needs of the text.
 ///
 /// ```
 /// use sketchkv_model::{Sampler, Sampling};
-/// let mut sampler = Sampler::new(Sampling::greedy())?;
-/// assert_eq!(sampler.sample(&[0.1, 2.0, -1.0]), 1);
+/// let mut sampler = Sampler::new(Sampling { repetition_penalty: 8.0, ..Sampling::greedy() })?;
+/// let token = sampler.sample(&[1.0, 2.0, -1.0]).unwrap();
+/// assert_eq!(token, 1);
+/// sampler.observe(token);
+/// assert_eq!(sampler.sample(&[1.0, 2.0, -1.0]), Ok(0));
 /// # Ok::<(), sketchkv_model::ModelError>(())
 /// ```
 #[derive(Debug, Clone)]
@@ -79,8 +114,9 @@ pub struct Sampler {
     sampling: Sampling,
     random: SplitMix64,
     recent: VecDeque<u32>,
-    /// Room for the penalised logits.
+    /// Room for the penalised logits, and for the tokens they are those of.
     penalised: Vec<f32>,
+    seen: Vec<u32>,
     candidates: Vec<Candidate>,
 }
 
@@ -100,15 +136,35 @@ impl Sampler {
     /// # Errors
     /// When a parameter is out of range; the message names it.
     pub fn new(sampling: Sampling) -> Result<Self, ModelError> {
+        let random = sampling.seed;
+        Sampler::resume(sampling, SamplerState { random, recent: Vec::new() })
+    }
+
+    /// A sampler that goes on where another one left off; the seed of `sampling` plays no part.
+    ///
+    /// # Errors
+    /// As [`Sampler::new`].
+    pub fn resume(sampling: Sampling, state: SamplerState) -> Result<Self, ModelError> {
         sampling.check()?;
-        let random = SplitMix64::new(sampling.seed);
         Ok(Sampler {
             sampling,
-            random,
-            recent: VecDeque::new(),
+            random: SplitMix64::new(state.random),
+            recent: state.recent.into(),
             penalised: Vec::new(),
+            seen: Vec::new(),
             candidates: Vec::new(),
         })
+    }
+
+    /// Begins the random numbers anew.
+    pub fn reseed(&mut self, seed: u64) {
+        self.sampling.seed = seed;
+        self.random = SplitMix64::new(seed);
+    }
+
+    /// What [`Sampler::resume`] needs.
+    pub fn state(&self) -> SamplerState {
+        SamplerState { random: self.random.state(), recent: self.recent.iter().copied().collect() }
     }
 
     /// What it was made from.
@@ -116,32 +172,41 @@ impl Sampler {
         &self.sampling
     }
 
-    /// Tells the sampler of a token it did not choose: one of the prompt.
+    /// Tells the sampler of the next token of the text: of the prompt, or one that it chose itself.
     pub fn observe(&mut self, token: u32) {
-        if self.sampling.repetition_penalty == 1.0 || self.sampling.repetition_window == 0 {
-            return;
-        }
-        if self.recent.len() == self.sampling.repetition_window {
+        if self.recent.len() >= self.sampling.repetition_window.max(REMEMBERED) {
             self.recent.pop_front();
         }
         self.recent.push_back(token);
     }
 
-    /// Chooses the next token from `logits` `[vocabulary]` and remembers it.
-    pub fn sample(&mut self, logits: &[f32]) -> u32 {
-        let token = if self.recent.is_empty() {
-            self.choose(logits)
-        } else {
-            let mut penalised = std::mem::take(&mut self.penalised);
-            penalised.clear();
-            penalised.extend_from_slice(logits);
-            self.penalise(&mut penalised);
-            let token = self.choose(&penalised);
-            self.penalised = penalised;
-            token
-        };
-        self.observe(token);
-        token
+    /// Takes `tokens`, oldest first, for the end of the text, in place of those observed.
+    pub fn recall(&mut self, tokens: impl IntoIterator<Item = u32>) {
+        self.recent.clear();
+        tokens.into_iter().for_each(|token| self.observe(token));
+    }
+
+    /// The newest tokens of the text, oldest first.
+    pub fn recent(&self) -> impl Iterator<Item = u32> + '_ {
+        self.recent.iter().copied()
+    }
+
+    /// Chooses the next token from `logits` `[vocabulary]`. It is not part of the text until it is observed.
+    ///
+    /// # Errors
+    /// When a logit is NaN or infinite, or there is none.
+    pub fn sample(&mut self, logits: &[f32]) -> Result<u32, SampleError> {
+        check_logits(logits)?;
+        if self.sampling.repetition_penalty == 1.0 || self.recent.is_empty() {
+            return Ok(self.choose(logits));
+        }
+        let mut penalised = std::mem::take(&mut self.penalised);
+        penalised.clear();
+        penalised.extend_from_slice(logits);
+        self.penalise(&mut penalised);
+        let token = self.choose(&penalised);
+        self.penalised = penalised;
+        Ok(token)
     }
 
     fn choose(&mut self, logits: &[f32]) -> u32 {
@@ -155,17 +220,22 @@ impl Sampler {
         self.draw()
     }
 
-    fn penalise(&self, logits: &mut [f32]) {
+    fn penalise(&mut self, logits: &mut [f32]) {
         let penalty = self.sampling.repetition_penalty;
-        let seen: HashSet<u32> = self.recent.iter().copied().collect();
-        for token in seen {
+        self.seen.clear();
+        self.seen.extend(self.recent.iter().rev().take(self.sampling.repetition_window));
+        // However often a token came, it is penalised once.
+        self.seen.sort_unstable();
+        self.seen.dedup();
+        for &token in &self.seen {
             if let Some(logit) = logits.get_mut(token as usize) {
-                *logit = if *logit > 0.0 { *logit / penalty } else { *logit * penalty };
+                let penalised = if *logit > 0.0 { *logit / penalty } else { *logit * penalty };
+                *logit = penalised.clamp(f32::MIN, f32::MAX);
             }
         }
     }
 
-    /// Takes the k best as candidates, best first. A logit that is no number is none.
+    /// Takes the k best as candidates, best first.
     fn keep_top_k(&mut self, logits: &[f32]) {
         let k = if self.sampling.top_k == 0 { usize::MAX } else { self.sampling.top_k };
         let candidates = &mut self.candidates;
@@ -177,10 +247,7 @@ impl Sampler {
                 continue;
             }
             let first = chunk * CHUNK;
-            let better = |&(_, &logit): &(usize, &f32)| match least {
-                Some(least) => logit > least,
-                None => !logit.is_nan(),
-            };
+            let better = |&(_, &logit): &(usize, &f32)| least.is_none_or(|least| logit > least);
             let of = |(i, &weight): (usize, &f32)| Candidate { token: (first + i) as u32, weight };
             candidates.extend(logits.iter().enumerate().filter(better).map(of));
             if candidates.len() / 4 >= k {
@@ -237,12 +304,23 @@ impl Sampler {
     }
 }
 
+/// One pass without a branch, for there are a hundred thousand of them in every step.
+fn check_logits(logits: &[f32]) -> Result<(), SampleError> {
+    let largest = logits.iter().fold(0, |largest: u32, logit| largest.max(logit.to_bits() & !(1 << 31)));
+    if largest >= f32::INFINITY.to_bits() {
+        let (token, &logit) =
+            logits.iter().enumerate().find(|(_, logit)| !logit.is_finite()).expect("one of them");
+        return Err(SampleError::NotFinite { token, logit });
+    }
+    if logits.is_empty() { Err(SampleError::Empty) } else { Ok(()) }
+}
+
 /// By weight, and among equals the smaller token first, so that the order is total.
 fn by_weight(a: &Candidate, b: &Candidate) -> std::cmp::Ordering {
     a.weight.total_cmp(&b.weight).then(b.token.cmp(&a.token))
 }
 
-/// The first of the largest; 0 when there is none.
+/// The first of the largest.
 fn argmax(logits: &[f32]) -> u32 {
     let mut best = (0, f32::NEG_INFINITY);
     for (token, logit) in logits.iter().enumerate() {
@@ -268,7 +346,7 @@ mod tests {
     fn shares(sampling: Sampling, logits: &[f32]) -> Vec<f64> {
         let mut sampler = Sampler::new(sampling).unwrap();
         let mut counts = vec![0.0; logits.len()];
-        (0..20_000).for_each(|_| counts[sampler.sample(logits) as usize] += 1.0 / 20_000.0);
+        (0..20_000).for_each(|_| counts[sampler.sample(logits).unwrap() as usize] += 1.0 / 20_000.0);
         counts
     }
 
@@ -310,18 +388,67 @@ mod tests {
         let mut sampler = Sampler::new(sampling).unwrap();
         let logits = [2.0, 1.9, 1.8, -0.1];
         // Each choice halves its own logit until two others have been made.
-        let chosen: Vec<u32> = (0..6).map(|_| sampler.sample(&logits)).collect();
-        assert_eq!(chosen, [0, 1, 2, 0, 1, 2]);
+        let mut next = || {
+            let token = sampler.sample(&logits).unwrap();
+            sampler.observe(token);
+            token
+        };
+        assert_eq!([next(), next(), next(), next(), next(), next()], [0, 1, 2, 0, 1, 2]);
         let mut sampler = Sampler::new(Sampling { repetition_penalty: 2.0, ..Sampling::greedy() }).unwrap();
         sampler.observe(0);
-        assert_eq!(sampler.sample(&[-1.0, -1.5]), 1, "a negative logit is made more negative");
+        sampler.observe(0);
+        assert_eq!(sampler.sample(&[-1.0, -1.5]), Ok(1), "a negative logit is made more negative, once");
+        assert_eq!(sampler.sample(&[-1.0, -3.0]), Ok(0));
+    }
+
+    #[test]
+    fn a_state_goes_on_as_if_it_had_not_stopped() {
+        let sampling = |repetition_window, seed| Sampling {
+            repetition_penalty: 1.3,
+            repetition_window,
+            seed,
+            ..plain()
+        };
+        let run = |sampler: &mut Sampler, count: usize| -> Vec<u32> {
+            let next = |_| {
+                let token = sampler.sample(&LOGITS).unwrap();
+                sampler.observe(token);
+                token
+            };
+            (0..count).map(next).collect()
+        };
+        let mut whole = Sampler::new(sampling(3, 5)).unwrap();
+        let mut first = Sampler::new(sampling(3, 5)).unwrap();
+        let text = run(&mut whole, 40);
+        assert_eq!(run(&mut first, 17), text[..17]);
+        let mut second = Sampler::resume(sampling(3, 9), first.state()).unwrap();
+        assert_eq!(run(&mut second, 23), text[17..]);
+        assert_eq!(second.state(), whole.state());
+        // A wider window than before finds what it asks for.
+        let mut wider = Sampler::resume(sampling(30, 0), whole.state()).unwrap();
+        assert_eq!(wider.recent().collect::<Vec<_>>(), text);
+        wider.recall(text[..30].iter().copied());
+        assert_eq!(wider.state().recent, text[..30]);
+    }
+
+    #[test]
+    fn logits_that_are_not_finite_are_refused() {
+        for sampling in [Sampling::greedy(), plain()] {
+            let mut sampler = Sampler::new(sampling).unwrap();
+            for bad in [f32::NAN, -f32::NAN, f32::INFINITY, f32::NEG_INFINITY] {
+                let refused = sampler.sample(&[0.0, bad, 1.0]).unwrap_err();
+                assert!(matches!(refused, SampleError::NotFinite { token: 1, .. }), "{refused}");
+            }
+            assert_eq!(sampler.sample(&[]), Err(SampleError::Empty));
+            assert_eq!(sampler.sample(&[f32::MIN, f32::MAX]), Ok(1));
+        }
     }
 
     #[test]
     fn a_seed_reproduces_and_another_differs() {
         let run = |seed| -> Vec<u32> {
             let mut sampler = Sampler::new(Sampling { seed, ..plain() }).unwrap();
-            (0..64).map(|_| sampler.sample(&LOGITS)).collect()
+            (0..64).map(|_| sampler.sample(&LOGITS).unwrap()).collect()
         };
         assert_eq!(run(7), run(7));
         assert_ne!(run(7), run(8));
@@ -343,24 +470,18 @@ mod tests {
         #[test]
         fn the_best_are_those_of_a_sort(
             logits in prop::collection::vec((-40i32..40).prop_map(|x| x as f32 / 4.0), 1..700),
-            gaps in prop::collection::vec(any::<prop::sample::Index>(), 0..5),
             top_k in 1usize..60,
         ) {
-            let mut logits = logits;
-            for gap in gaps {
-                let at = gap.index(logits.len());
-                logits[at] = f32::NAN;
-            }
             let mut sampler = Sampler::new(Sampling { top_k, ..plain() }).unwrap();
             sampler.keep_top_k(&logits);
-            let mut sorted: Vec<usize> = (0..logits.len()).filter(|&i| !logits[i].is_nan()).collect();
+            let mut sorted: Vec<usize> = (0..logits.len()).collect();
             sorted.sort_by(|&a, &b| logits[b].total_cmp(&logits[a]));
             sorted.truncate(top_k);
             let kept: Vec<usize> = sampler.candidates.iter().map(|c| c.token as usize).collect();
             prop_assert_eq!(kept, sorted);
         }
 
-        /// Whatever the logits and parameters, a token of the vocabulary comes out.
+        /// Whatever the logits and parameters, a token of the vocabulary comes out, or an error where one is not finite.
         #[test]
         fn always_a_token(
             logits in prop::collection::vec(any::<f32>(), 1..40),
@@ -373,7 +494,13 @@ mod tests {
             let sampling = Sampling { temperature, top_k, top_p, min_p, repetition_penalty, ..Sampling::greedy() };
             let mut sampler = Sampler::new(sampling).unwrap();
             for _ in 0..4 {
-                prop_assert!((sampler.sample(&logits) as usize) < logits.len());
+                match sampler.sample(&logits) {
+                    Ok(token) => {
+                        prop_assert!((token as usize) < logits.len() && logits.iter().all(|l| l.is_finite()));
+                        sampler.observe(token);
+                    }
+                    Err(_) => prop_assert!(!logits.iter().all(|l| l.is_finite())),
+                }
             }
         }
     }

@@ -1,16 +1,18 @@
 use crate::{
     arguments::{self, ContextArguments, ModelArguments, SamplingArguments},
     commands::run::summary,
-    conversation::{Conversation, Turn},
     failure::usage,
-    format, interrupt, measured, output, session,
+    format, interrupt, measured, output,
 };
 use anyhow::{Context, Result};
 use rustyline::{DefaultEditor, error::ReadlineError};
+use sketchkv_cache::{Cache, Spec};
+use sketchkv_engine::{Conversation, EngineError, Generation, Session, SessionFile};
+use sketchkv_model::{Model, Sampler, Workspace};
 use std::{
     io::{self, BufRead, IsTerminal},
     path::PathBuf,
-    sync::atomic::Ordering,
+    sync::atomic::{AtomicBool, Ordering},
 };
 
 /// Talk with a model; the conversation lives in one bounded cache.
@@ -46,6 +48,8 @@ const HELP: &str = "\
 impl Arguments {
     pub(crate) fn run(self) -> Result<()> {
         let spec = self.kv.as_deref().map(arguments::spec).transpose()?;
+        Sampler::new(self.sampling.sampling())?;
+        let mut session = self.session.as_deref().map(SessionFile::open).transpose()?;
         let model = self.model.load(self.context.beyond_context)?;
         if !model.tokenizer().has_chat_template() {
             return Err(usage(format!(
@@ -56,24 +60,15 @@ impl Arguments {
         }
         let limit = self.context.limit(model.config())?;
         let interrupt = interrupt::flag()?;
-        let file = self.session.as_deref();
-        let session = file.map(|file| session::load(file, &model, spec.as_ref())).transpose()?.flatten();
-        let mut conversation = match session {
-            Some(_) if self.system.is_some() => {
-                return Err(usage("the session has its instruction: leave --system out, or use /system"));
-            }
-            Some(session) => Conversation::resume(&model, session, limit, self.sampling, interrupt.clone())?,
-            None => {
-                let spec = spec.unwrap_or_default();
-                Conversation::new(&model, &spec, self.system, limit, self.sampling, interrupt.clone())?
-            }
-        };
+        let mut conversation = self.conversation(&model, spec, session.as_mut())?;
         let mut input = Input::open()?;
-        let seen = match conversation.tokens_seen() {
+        let seen = match conversation.generation().cache().position() {
             0 => String::new(),
             seen => format!(", {seen} tokens seen"),
         };
-        eprintln!("{}, cache {}{seen}; /help lists the commands", model.config().name, conversation.spec());
+        let spec = conversation.generation().cache().spec();
+        eprintln!("{}, cache {spec}{seen}; /help lists the commands", model.config().name);
+        let mut workspace = Workspace::new();
         while let Some(line) = input.read()? {
             let line = line.trim();
             let (command, rest) = line.split_once(char::is_whitespace).unwrap_or((line, ""));
@@ -81,40 +76,94 @@ impl Arguments {
                 "" => {}
                 "/quit" | "/exit" => break,
                 "/help" => eprintln!("{HELP}"),
-                "/ledger" => eprintln!("{}", ledger_table(&conversation)),
-                "/reset" => conversation.reset()?,
+                "/ledger" => eprintln!("{}", ledger_table(conversation.generation().cache())),
+                "/reset" => conversation.reset(),
                 "/system" => {
-                    conversation.set_system(Some(rest.trim().to_owned()).filter(|text| !text.is_empty()))?
+                    conversation.set_system(Some(rest.trim().to_owned()).filter(|text| !text.is_empty()));
                 }
                 _ if command.starts_with('/') => eprintln!("there is no {command}; /help lists the commands"),
-                _ => {
-                    // A Ctrl-C during the last answer must not stop this one.
-                    interrupt.store(false, Ordering::SeqCst);
-                    match conversation.answer(line, &mut |text| output::piece(text))? {
-                        Turn::Answered(timing) => {
-                            output::line("")?;
-                            eprintln!("{}", summary(&conversation.footprint(), &timing));
-                            if let Some(file) = file {
-                                conversation.save(file)?;
-                            }
+                _ => match conversation.ask(&model, line, limit, &self.sampling.options()) {
+                    Ok(()) => {
+                        answer(&model, conversation.generation(), &mut workspace, &interrupt)?;
+                        if let Some(session) = &mut session {
+                            session.save_conversation(&model, &mut conversation)?;
                         }
-                        Turn::TooLong { needed, limit } => eprintln!(
-                            "the conversation would take {needed} of {limit} tokens: /reset begins anew"
-                        ),
                     }
-                }
+                    Err(EngineError::TooLong { needed, limit }) => {
+                        eprintln!(
+                            "the conversation would take {needed} of {limit} tokens: /reset begins anew"
+                        );
+                    }
+                    Err(error) => return Err(error.into()),
+                },
             }
         }
         Ok(())
     }
+
+    /// The session's conversation, or a new one.
+    fn conversation(
+        &self,
+        model: &Model,
+        spec: Option<Spec>,
+        session: Option<&mut SessionFile>,
+    ) -> Result<Conversation> {
+        let sampling = self.sampling.sampling();
+        let held = session.map(|session| {
+            Ok::<_, anyhow::Error>((session.path().to_owned(), session.load(model, sampling.clone())?))
+        });
+        match held.transpose()? {
+            Some((_, Some(Session::Conversation(_)))) if self.system.is_some() => {
+                Err(usage("the session has its instruction: leave --system out, or use /system"))
+            }
+            Some((path, Some(Session::Conversation(mut conversation)))) => {
+                let generation = conversation.generation();
+                arguments::check_session(&path, generation.cache().spec(), spec.as_ref())?;
+                self.sampling.seed.into_iter().for_each(|seed| generation.reseed(seed));
+                Ok(conversation)
+            }
+            Some((path, Some(Session::Text(_)))) => Err(usage(format!(
+                "the session {} is a text: go on with `sketchkv run`, or begin another session",
+                path.display()
+            ))),
+            _ => {
+                let cache = Cache::new(model.cache_shape(), &spec.unwrap_or_default(), sampling.seed)?;
+                let generation = Generation::new(cache, Sampler::new(sampling)?);
+                let mut conversation = Conversation::new(generation);
+                conversation.set_system(self.system.clone());
+                Ok(conversation)
+            }
+        }
+    }
 }
 
-fn ledger_table(conversation: &Conversation) -> String {
-    let items = measured::ledger_items(&conversation.ledger());
+/// Prints an answer as it comes, and a line about it.
+fn answer(
+    model: &Model,
+    generation: &mut Generation,
+    workspace: &mut Workspace,
+    interrupt: &AtomicBool,
+) -> Result<()> {
+    // A Ctrl-C during the last answer must not stop this one.
+    interrupt.store(false, Ordering::SeqCst);
+    loop {
+        if interrupt.load(Ordering::SeqCst) {
+            generation.interrupt(model);
+        }
+        let Some(step) = generation.step(model, workspace)? else { break };
+        output::piece(step.text)?;
+    }
+    output::line("")?;
+    eprintln!("{}", summary(&measured::Footprint::of(generation.cache()), &generation.timing()));
+    Ok(())
+}
+
+fn ledger_table(cache: &Cache) -> String {
+    let items = measured::ledger_items(&cache.ledger());
     let rows = items.into_iter().map(|(name, bytes)| vec![name.to_owned(), format::bytes(bytes as u64)]);
-    let footprint = conversation.footprint();
     let table = output::table(&["item", "bytes"], &[1], rows);
-    format!("{table}\n{} tokens seen, {:.1}% of full", conversation.tokens_seen(), footprint.percent)
+    let percent = measured::Footprint::of(cache).percent;
+    format!("{table}\n{} tokens seen, {percent:.1}% of full", cache.position())
 }
 
 /// Lines of the user: edited in a terminal, plain from a pipe.

@@ -1,7 +1,8 @@
-use crate::{arguments, format, kv_size, models, output};
+use crate::{arguments, format, kv_size, output};
 use anyhow::Result;
 use clap::value_parser;
 use serde_json::json;
+use sketchkv_engine::{EMBEDDED, Source};
 use sketchkv_kernels::ThreadPool;
 use sketchkv_model::{ModelFile, TensorInfo};
 use std::{collections::BTreeMap, thread::available_parallelism};
@@ -10,7 +11,7 @@ use std::{collections::BTreeMap, thread::available_parallelism};
 #[derive(clap::Args)]
 pub(crate) struct Arguments {
     /// A name from `sketchkv models`, a GGUF file, or a Hugging Face folder.
-    #[arg(default_value = models::EMBEDDED)]
+    #[arg(default_value = EMBEDDED)]
     model: String,
     /// A cache whose bytes to show; may be given several times.
     #[arg(long, value_name = "SPEC", default_values = DEFAULT_SPECS)]
@@ -47,7 +48,7 @@ struct FormatShare {
 
 impl Arguments {
     pub(crate) fn run(self) -> Result<()> {
-        let file = models::Source::find(&self.model)?.open()?;
+        let file = Source::find(&self.model)?.open()?;
         let (tokens, sizes) = self.sizes(&file)?;
         let (config, shape) = (file.config(), file.config().cache_shape());
         let tensors = file.tensors();

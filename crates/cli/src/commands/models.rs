@@ -1,9 +1,10 @@
-use crate::{
-    catalog::{ENTRIES, Manifest, ModelsFolder},
-    format, models, output,
-};
+use crate::{format, output};
 use anyhow::Result;
 use serde_json::{Value, json};
+use sketchkv_engine::{
+    EMBEDDED, EMBEDDED_ABOUT,
+    catalog::{ENTRIES, Manifest, ModelsFolder},
+};
 
 /// List the models: built in, pulled, and known by name.
 #[derive(clap::Args)]
@@ -42,14 +43,10 @@ impl Arguments {
 
 /// The embedded model, then the catalog, then what else was pulled.
 fn rows(pulled: Vec<Manifest>) -> Vec<Row> {
-    let mut rows = vec![Row {
-        name: models::EMBEDDED.into(),
-        about: models::EMBEDDED_ABOUT.into(),
-        state: State::Embedded,
-    }];
+    let mut rows = vec![Row { name: EMBEDDED.into(), about: EMBEDDED_ABOUT.into(), state: State::Embedded }];
     rows.extend(ENTRIES.iter().map(|entry| Row {
         name: entry.name.into(),
-        about: entry.about.into(),
+        about: format!("{}, context {}", entry.title, format::count(entry.context as u64)),
         state: State::Known,
     }));
     for manifest in pulled {

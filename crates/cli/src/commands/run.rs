@@ -1,14 +1,20 @@
 use crate::{
     arguments::{self, ContextArguments, ModelArguments, SamplingArguments, TextArguments},
     failure::usage,
-    interrupt, measured, output, session,
+    interrupt, measured, output,
 };
 use anyhow::{Context, Result};
 use serde_json::json;
-use sketchkv_cache::Cache;
+use sketchkv_cache::{Cache, Spec};
+use sketchkv_engine::{Finish, GenerateOptions, Generation, Session, SessionFile, Timing};
 use sketchkv_eval::LedgerBytes;
-use sketchkv_model::{ChatMessage, Finish, GenerateOptions, Generator, Model, Sampler, Timing, Workspace};
-use std::{path::PathBuf, process::ExitCode, time::Instant};
+use sketchkv_model::{ChatMessage, Model, Sampler, Workspace};
+use std::{
+    path::PathBuf,
+    process::ExitCode,
+    sync::atomic::{AtomicBool, Ordering},
+    time::Instant,
+};
 
 /// Continue a text, streaming, under a bounded cache.
 ///
@@ -55,20 +61,17 @@ pub(crate) struct Arguments {
 impl Arguments {
     pub(crate) fn run(self) -> Result<ExitCode> {
         let spec = self.kv.as_deref().map(arguments::spec).transpose()?;
-        let mut sampler = Sampler::new(self.sampling.sampling())?;
+        // A bad argument, or a session that cannot be written, is told before there is anything to wait for.
+        Sampler::new(self.sampling.sampling())?;
         let text = self.text.read("prompt")?;
+        let mut session = self.session.as_deref().map(SessionFile::open).transpose()?;
         let start = Instant::now();
         let model = self.model.load(self.context.beyond_context)?;
         let load_seconds = start.elapsed().as_secs_f64();
         let limit = self.context.limit(model.config())?;
-        let file = self.session.as_deref();
-        let session = file.map(|file| session::load(file, &model, spec.as_ref())).transpose()?.flatten();
-        let (before, mut cache) = match session {
-            Some((text, cache)) => (text.pending, cache),
-            None => (vec![], Cache::new(model.cache_shape(), &spec.unwrap_or_default(), self.sampling.seed)?),
-        };
-        let seen = cache.position();
-        let prompt = [before, prompt(&model, text, seen > 0, self.chat, self.system)?].concat();
+        let mut generation = self.generation(&model, spec, session.as_mut())?;
+        let seen = generation.tokens();
+        let prompt = prompt(&model, text, seen > 0, self.chat, self.system)?;
         if let Some(limit) = limit.filter(|limit| seen + prompt.len() >= *limit) {
             return Err(usage(format!(
                 "the prompt has {} tokens and leaves no room in a context of {limit}: shorten it, or ask for a longer \
@@ -77,79 +80,97 @@ impl Arguments {
             )));
         }
         let room = limit.map(|limit| limit - seen - prompt.len());
+        let asked = self.sampling.options();
         let options = GenerateOptions {
-            max_tokens: self.sampling.max_tokens.into_iter().chain(room).min(),
-            stop: self.sampling.stop.clone(),
+            max_tokens: asked.max_tokens.into_iter().chain(room).min(),
             ignore_end: self.ignore_end,
             show_special: self.show_special,
-            interrupt: Some(interrupt::flag()?),
+            hold: session.is_some(),
+            ..asked
         };
-        let outcome = generate(&model, &mut cache, &mut sampler, &prompt, options, self.json)?;
-        if let Some(file) = file {
-            // What was generated last has not been run.
-            let run = cache.position() - seen;
-            let pending = prompt.iter().chain(&outcome.tokens).skip(run).copied().collect();
-            session::save(file, &model, session::Text { pending, ..Default::default() }, &cache)?;
+        generation.feed(&model, &prompt, &options)?;
+        let generated = generate(&model, &mut generation, &*interrupt::flag()?, self.json)?;
+        if let Some(session) = &mut session {
+            session.save_text(&model, &mut generation)?;
         }
-        let footprint = measured::Footprint::of(&cache);
+        let finish = generation.finish().context("a generation that is over has a reason")?;
+        let footprint = measured::Footprint::of(generation.cache());
+        let timing = generation.timing();
         if self.json {
             output::json(&json!({
                 "model": model.config().name,
-                "spec": cache.spec().to_string(),
-                "seed": self.sampling.seed,
+                "spec": generation.cache().spec().to_string(),
+                "seed": generation.sampling().seed,
                 "prompt_tokens": prompt.len(),
-                "generated_tokens": outcome.tokens.len(),
-                "finish": finish_name(outcome.finish),
-                "text": outcome.text,
+                "generated_tokens": generated,
+                "finish": finish_name(finish),
+                "text": generation.text(),
                 "kv_bytes": footprint.bytes,
                 "kv_percent": footprint.percent,
-                "ledger": LedgerBytes::from(cache.ledger()),
-                "prefill_tps": outcome.timing.prefill_rate(),
-                "decode_tps": outcome.timing.decode_rate(),
+                "ledger": LedgerBytes::from(generation.cache().ledger()),
+                "prefill_tps": timing.prefill_rate(),
+                "decode_tps": timing.decode_rate(),
                 "load_seconds": load_seconds,
                 "weight_bytes": model.weight_bytes(),
                 "peak_rss_bytes": measured::peak_resident_bytes(),
             }))?;
         } else {
             output::line("")?;
-            eprintln!("{}", summary(&footprint, &outcome.timing));
+            eprintln!("{}", summary(&footprint, &timing));
         }
-        Ok(match outcome.finish {
+        Ok(match finish {
             Finish::Interrupted => ExitCode::from(interrupt::EXIT),
             _ => ExitCode::SUCCESS,
         })
     }
-}
 
-struct Outcome {
-    tokens: Vec<u32>,
-    text: String,
-    finish: Finish,
-    timing: Timing,
-}
-
-/// Generates to the end, printing what becomes certain unless `silent`.
-fn generate(
-    model: &Model,
-    cache: &mut Cache,
-    sampler: &mut Sampler,
-    prompt: &[u32],
-    options: GenerateOptions,
-    silent: bool,
-) -> Result<Outcome> {
-    let mut workspace = Workspace::new();
-    let mut generator = Generator::new(model, cache, &mut workspace, sampler, prompt, options)?;
-    let (mut tokens, mut text) = (vec![], String::new());
-    for piece in &mut generator {
-        let piece = piece?;
-        tokens.push(piece.token);
-        text.push_str(&piece.text);
-        if !silent {
-            output::piece(&piece.text)?;
+    /// The session's text, or a new one.
+    fn generation(
+        &self,
+        model: &Model,
+        spec: Option<Spec>,
+        session: Option<&mut SessionFile>,
+    ) -> Result<Generation> {
+        let sampling = self.sampling.sampling();
+        let held = session.map(|session| {
+            Ok::<_, anyhow::Error>((session.path().to_owned(), session.load(model, sampling.clone())?))
+        });
+        match held.transpose()? {
+            Some((path, Some(Session::Text(mut generation)))) => {
+                arguments::check_session(&path, generation.cache().spec(), spec.as_ref())?;
+                self.sampling.seed.into_iter().for_each(|seed| generation.reseed(seed));
+                Ok(generation)
+            }
+            Some((path, Some(Session::Conversation(_)))) => Err(usage(format!(
+                "the session {} is a conversation: go on with `sketchkv chat`, or begin another session",
+                path.display()
+            ))),
+            _ => {
+                let cache = Cache::new(model.cache_shape(), &spec.unwrap_or_default(), sampling.seed)?;
+                Ok(Generation::new(cache, Sampler::new(sampling)?))
+            }
         }
     }
-    let finish = generator.finish().context("a generation that is over has a reason")?;
-    Ok(Outcome { tokens, text, finish, timing: generator.timing() })
+}
+
+/// Generates to the end, printing what becomes certain unless `silent`; gives the number of tokens.
+fn generate(
+    model: &Model,
+    generation: &mut Generation,
+    interrupt: &AtomicBool,
+    silent: bool,
+) -> Result<usize> {
+    let (mut workspace, mut tokens) = (Workspace::new(), 0);
+    loop {
+        if interrupt.load(Ordering::Relaxed) {
+            generation.interrupt(model);
+        }
+        let Some(step) = generation.step(model, &mut workspace)? else { return Ok(tokens) };
+        tokens += usize::from(step.token.is_some());
+        if !silent {
+            output::piece(step.text)?;
+        }
+    }
 }
 
 /// The tokens of `text`; what `goes_on` does not begin with the token that begins a text.
@@ -162,9 +183,8 @@ fn prompt(
 ) -> Result<Vec<u32>> {
     let tokenizer = model.tokenizer();
     let tokens = if chat {
-        let message = |role: &str, content| ChatMessage { role: role.into(), content };
-        let system = system.map(|content| message("system", content));
-        let messages: Vec<_> = system.into_iter().chain([message("user", text)]).collect();
+        let system = system.map(|content| ChatMessage::new("system", content));
+        let messages: Vec<_> = system.into_iter().chain([ChatMessage::new("user", text)]).collect();
         tokenizer.encode(&tokenizer.chat(&messages, true)?)?
     } else if goes_on {
         return Ok(tokenizer.encode(&text)?);

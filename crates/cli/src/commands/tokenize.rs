@@ -1,6 +1,7 @@
-use crate::{arguments::TextArguments, failure::usage, models, output};
+use crate::{arguments::TextArguments, failure::usage, output};
 use anyhow::Result;
 use serde_json::json;
+use sketchkv_engine::{EMBEDDED, Source};
 use sketchkv_model::Tokenizer;
 
 /// Show the tokens of a text, or the text of tokens.
@@ -9,7 +10,7 @@ pub(crate) struct Arguments {
     #[command(flatten)]
     text: TextArguments,
     /// A name from `sketchkv models`, a GGUF file, or a Hugging Face folder.
-    #[arg(long, short, default_value = models::EMBEDDED)]
+    #[arg(long, short, default_value = EMBEDDED)]
     model: String,
     /// Take the text as token ids, separated by spaces or commas, and print what they say.
     #[arg(long)]
@@ -27,7 +28,7 @@ pub(crate) struct Arguments {
 
 impl Arguments {
     pub(crate) fn run(self) -> Result<()> {
-        let file = models::Source::find(&self.model)?.open()?;
+        let file = Source::find(&self.model)?.open()?;
         let tokenizer = file.tokenizer()?;
         let text = self.text.read("text")?;
         let tokens = match (self.decode, self.literal, self.prompt) {

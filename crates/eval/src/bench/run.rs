@@ -2,6 +2,7 @@ use super::{Parts, Sample, Test, Work, sample::mean_and_deviation};
 use crate::{EvalError, Machine};
 use serde::{Deserialize, Serialize};
 use sketchkv_cache::{Cache, Part, Spec};
+use sketchkv_engine::EngineError;
 use sketchkv_model::{Logits, Model, Sampler, Sampling, Sequence, Workspace};
 use std::time::Instant;
 
@@ -250,7 +251,7 @@ impl Bed<'_> {
         for _ in 0..count {
             self.run(&mut cache, 1)?;
             let begin = Instant::now();
-            sampler.sample(self.workspace.logits());
+            sampler.sample(self.workspace.logits()).map_err(EngineError::from)?;
             sampling += begin.elapsed();
         }
         let seconds = begin.elapsed().as_secs_f64();

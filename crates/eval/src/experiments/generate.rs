@@ -2,7 +2,8 @@ use super::{Lab, job::Work};
 use crate::{EvalError, Progress, REFERENCE_SPEC, Step, metrics::corpus_bleu};
 use serde::{Deserialize, Serialize};
 use sketchkv_cache::{Cache, Spec};
-use sketchkv_model::{GenerateOptions, Generator, Sampler, Sampling};
+use sketchkv_engine::{GenerateOptions, Generation};
+use sketchkv_model::{Sampler, Sampling};
 
 /// Greedy continuations beside those of the uncompressed cache and the text's own.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -66,17 +67,12 @@ impl Lab<'_> {
         let total = prompts.len() as u64;
         let mut texts = Vec::new();
         for (done, prompt) in prompts.iter().enumerate() {
-            let mut cache = Cache::new(self.model.cache_shape(), spec, seed)?;
-            let mut sampler = Sampler::new(Sampling::greedy())?;
+            let cache = Cache::new(self.model.cache_shape(), spec, seed)?;
+            let mut generation = Generation::new(cache, Sampler::new(Sampling::greedy())?);
             let options =
                 GenerateOptions { max_tokens: Some(tokens), ignore_end: true, ..GenerateOptions::default() };
-            let generator =
-                Generator::new(self.model, &mut cache, &mut self.workspace, &mut sampler, prompt, options)?;
-            let mut text = String::new();
-            for piece in generator {
-                text.push_str(&piece?.text);
-            }
-            texts.push(text);
+            generation.feed(self.model, prompt, &options)?;
+            texts.push(generation.complete(self.model, &mut self.workspace)?.to_owned());
             progress.step(Step { what: "continuations", done: done as u64 + 1, total });
         }
         Ok(texts)

@@ -2,7 +2,8 @@ use super::{Corpus, Rule, TaskKind, kind::Filling, text::prefix};
 use crate::{EvalError, Rng};
 use serde::{Deserialize, Serialize};
 use sketchkv_cache::{Cache, Spec};
-use sketchkv_model::{GenerateOptions, Generator, Logits, Model, Sampler, Sampling, Sequence, Workspace};
+use sketchkv_engine::{GenerateOptions, Generation};
+use sketchkv_model::{Logits, Model, Sampler, Sampling, Sequence, Workspace};
 
 /// Whether a cache may know what will be asked while it takes the text in.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -204,12 +205,10 @@ impl Task {
         model.forward(&mut [Sequence { tokens: &text, cache: &mut cache }], workspace, Logits::None)?;
         let kv_bytes = cache.ledger().total();
         let question = model.tokenizer().encode_literal(&self.question)?;
-        let mut sampler = Sampler::new(Sampling::greedy())?;
         let options = GenerateOptions { max_tokens: Some(self.max_tokens), ..GenerateOptions::default() };
-        let mut output = String::new();
-        for piece in Generator::new(model, &mut cache, workspace, &mut sampler, &question, options)? {
-            output.push_str(&piece?.text);
-        }
+        let mut generation = Generation::new(cache, Sampler::new(Sampling::greedy())?);
+        generation.feed(model, &question, &options)?;
+        let output = generation.complete(model, workspace)?.to_owned();
         Ok(Answer { score: self.rule.score(&output, &self.answers), output, kv_bytes, tokens: text.len() })
     }
 }

@@ -105,16 +105,6 @@ impl Tokenizer {
         text.to_owned()
     }
 
-    /// Text of tokens that arrive one by one, as the continuation of other text; special tokens are not shown.
-    pub fn stream(&self) -> TextStream<'_> {
-        TextStream::new(self, false)
-    }
-
-    /// As [`Tokenizer::stream`], with special tokens spelled out.
-    pub fn stream_with_special(&self) -> TextStream<'_> {
-        TextStream::new(self, true)
-    }
-
     /// The bytes the token stands for; empty for ids that are no token.
     pub fn token_bytes(&self, id: u32) -> &[u8] {
         self.bytes.of(id)

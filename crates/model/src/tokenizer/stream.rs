@@ -1,47 +1,30 @@
-use super::Tokenizer;
-
-/// A streaming detokenizer: gives whole characters only.
-pub struct TextStream<'a> {
-    tokenizer: &'a Tokenizer,
-    show_special: bool,
-    pending: Utf8Buffer,
+/// Text of bytes that arrive in pieces: gives whole characters only.
+///
+/// ```
+/// use sketchkv_model::TextStream;
+/// let (mut stream, mut text) = (TextStream::default(), String::new());
+/// stream.push(b"caf\xc3", &mut text);
+/// assert_eq!(text, "caf");
+/// stream.push(b"\xa9", &mut text);
+/// assert_eq!(text, "café");
+/// ```
+#[derive(Debug, Clone, Default)]
+pub struct TextStream {
+    /// Bytes that wait for the rest of their character: at most three.
+    waiting: Vec<u8>,
 }
 
-impl<'a> TextStream<'a> {
-    pub(super) fn new(tokenizer: &'a Tokenizer, show_special: bool) -> Self {
-        TextStream { tokenizer, show_special, pending: Utf8Buffer::default() }
-    }
-
-    /// The text that `token` completes, often empty within a character of several bytes.
-    pub fn push(&mut self, token: u32) -> String {
-        let hidden = !self.show_special && self.tokenizer.is_special(token);
-        self.pending.push(if hidden { &[] } else { self.tokenizer.token_bytes(token) })
-    }
-
-    /// What is left when no more tokens come: U+FFFD for an unfinished character.
-    pub fn finish(&mut self) -> String {
-        self.pending.finish()
-    }
-}
-
-/// Bytes that wait for the rest of their character: at most three.
-#[derive(Default)]
-struct Utf8Buffer {
-    bytes: Vec<u8>,
-}
-
-impl Utf8Buffer {
-    /// All whole characters; bytes that can become none are U+FFFD, an unfinished character stays.
-    fn push(&mut self, bytes: &[u8]) -> String {
-        self.bytes.extend_from_slice(bytes);
-        let mut text = String::new();
-        let mut rest: &[u8] = &self.bytes;
-        loop {
+impl TextStream {
+    /// Appends to `text` the characters that `bytes` complete; bytes that can become none are U+FFFD, those of an
+    /// unfinished character wait.
+    pub fn push(&mut self, bytes: &[u8], text: &mut String) {
+        self.waiting.extend_from_slice(bytes);
+        let mut rest: &[u8] = &self.waiting;
+        while !rest.is_empty() {
             match std::str::from_utf8(rest) {
                 Ok(valid) => {
                     text.push_str(valid);
                     rest = &[];
-                    break;
                 }
                 Err(error) => {
                     let (valid, after) = rest.split_at(error.valid_up_to());
@@ -54,14 +37,19 @@ impl Utf8Buffer {
                 }
             }
         }
-        self.bytes = rest.to_vec();
-        text
+        let done = self.waiting.len() - rest.len();
+        self.waiting.drain(..done);
     }
 
-    fn finish(&mut self) -> String {
-        let text = String::from_utf8_lossy(&self.bytes).into_owned();
-        self.bytes.clear();
-        text
+    /// Appends what is left when no more bytes come: U+FFFD for an unfinished character.
+    pub fn finish(&mut self, text: &mut String) {
+        text.push_str(&String::from_utf8_lossy(&self.waiting));
+        self.waiting.clear();
+    }
+
+    /// The bytes of the unfinished character.
+    pub fn waiting(&self) -> &[u8] {
+        &self.waiting
     }
 }
 
@@ -72,22 +60,30 @@ mod tests {
 
     #[test]
     fn an_unfinished_character_waits() {
-        let mut buffer = Utf8Buffer::default();
-        assert_eq!(buffer.push(b"a\xf0\x9f"), "a");
-        assert_eq!(buffer.push(b"\x99"), "");
-        assert_eq!(buffer.push(b"\x82b"), "🙂b");
-        assert_eq!(buffer.push(b"\xe2\x82"), "");
-        assert_eq!(buffer.finish(), "\u{fffd}");
-        assert_eq!(buffer.finish(), "");
+        let mut stream = TextStream::default();
+        let mut push = |bytes: &[u8]| {
+            let mut text = String::new();
+            stream.push(bytes, &mut text);
+            text
+        };
+        assert_eq!(push(b"a\xf0\x9f"), "a");
+        assert_eq!(push(b"\x99"), "");
+        assert_eq!(push(b"\x82b"), "🙂b");
+        assert_eq!(push(b"\xe2\x82"), "");
+        assert_eq!(stream.waiting(), b"\xe2\x82");
+        let mut text = String::new();
+        stream.finish(&mut text);
+        stream.finish(&mut text);
+        assert_eq!(text, "\u{fffd}");
     }
 
     proptest! {
         /// However the bytes are cut, the stream says what the whole would.
         #[test]
         fn cuts_do_not_matter(bytes in prop::collection::vec(any::<u8>(), 0..64), cut in 1usize..5) {
-            let mut buffer = Utf8Buffer::default();
-            let mut text: String = bytes.chunks(cut).map(|piece| buffer.push(piece)).collect();
-            text.push_str(&buffer.finish());
+            let (mut stream, mut text) = (TextStream::default(), String::new());
+            bytes.chunks(cut).for_each(|piece| stream.push(piece, &mut text));
+            stream.finish(&mut text);
             prop_assert_eq!(text, String::from_utf8_lossy(&bytes));
         }
     }

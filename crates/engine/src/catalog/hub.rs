@@ -5,10 +5,10 @@
 //! redirect to another host. The checksum is the entity tag: a SHA-256 for large files, a git blob hash for others.
 
 use super::{
+    CatalogError,
     checksum::Checksum,
     fetch::{Remote, Server},
 };
-use anyhow::{Context, Result, bail};
 use serde::Deserialize;
 use std::{borrow::Cow, env};
 use ureq::http::{HeaderMap, header};
@@ -38,8 +38,9 @@ impl HubSource {
     }
 }
 
-/// The hub, or a mirror of it.
-pub(super) struct Hub {
+/// The Hugging Face hub, or a mirror of it.
+#[derive(Debug, Clone)]
+pub struct Hub {
     endpoint: String,
     pub(super) server: Server,
 }
@@ -63,16 +64,20 @@ const WEIGHTS: &str = "model.safetensors";
 const SHARD_INDEX: &str = "model.safetensors.index.json";
 
 impl Hub {
+    /// The hub at `endpoint`, its own address if there is none; `token` logs in.
+    pub fn new(endpoint: Option<&str>, token: Option<&str>) -> Self {
+        let endpoint = endpoint.unwrap_or("https://huggingface.co").trim().trim_end_matches('/').to_owned();
+        Hub { endpoint, server: Server::new(token.map(|token| token.trim().to_owned())) }
+    }
+
     /// The hub named by `HF_ENDPOINT`, with the token in `HF_TOKEN`.
-    pub(super) fn from_environment() -> Self {
+    pub fn from_environment() -> Self {
         let set = |name| env::var(name).ok().filter(|value| !value.trim().is_empty());
-        let endpoint = set("HF_ENDPOINT").unwrap_or_else(|| "https://huggingface.co".into());
-        let token = set("HF_TOKEN").map(|token| token.trim().to_owned());
-        Hub { endpoint: endpoint.trim().trim_end_matches('/').to_owned(), server: Server::new(token) }
+        Hub::new(set("HF_ENDPOINT").as_deref(), set("HF_TOKEN").as_deref())
     }
 
     /// Lists the files at the revision of `source`.
-    pub(super) fn list(&self, source: &HubSource) -> Result<Listing> {
+    pub(super) fn list(&self, source: &HubSource) -> Result<Listing, CatalogError> {
         #[derive(Deserialize)]
         struct Answer {
             sha: Option<String>,
@@ -93,9 +98,13 @@ impl Hub {
         if !response.status().is_success() {
             return Err(self.server.refusal(&url, response.status()));
         }
-        let text = response.body_mut().read_to_string().with_context(|| format!("cannot read {url}"))?;
-        let answer: Answer =
-            serde_json::from_str(&text).with_context(|| format!("{url} does not answer as the hub does"))?;
+        let text = response
+            .body_mut()
+            .read_to_string()
+            .map_err(|error| CatalogError::Source(format!("cannot read {url}: {error}")))?;
+        let answer: Answer = serde_json::from_str(&text).map_err(|error| {
+            CatalogError::Source(format!("{url} does not answer as the hub does: {error}"))
+        })?;
         Ok(Listing {
             commit: answer.sha.unwrap_or_else(|| source.revision.clone().into_owned()),
             files: answer.siblings.into_iter().map(|sibling| sibling.rfilename).collect(),
@@ -103,7 +112,7 @@ impl Hub {
     }
 
     /// Where `file` of `repository` is, how large, and what it hashes to.
-    pub(super) fn locate(&self, repository: &str, commit: &str, file: &str) -> Result<Remote> {
+    pub(super) fn locate(&self, repository: &str, commit: &str, file: &str) -> Result<Remote, CatalogError> {
         let url = format!("{}/{repository}/resolve/{commit}/{}", self.endpoint, escaped(file));
         let mut asked = url.clone();
         // A redirect within the server only renames; one to another host is where the content lies.
@@ -120,18 +129,20 @@ impl Hub {
                 _ => return Ok(described(url, headers, status.is_success())),
             }
         }
-        bail!("{url} redirects without end")
+        Err(CatalogError::Source(format!("{url} redirects without end")))
     }
 }
 
 impl Listing {
     /// The files of the listing that `source` asks for.
-    pub(super) fn wanted(&self, source: &HubSource) -> Result<Vec<&str>> {
+    pub(super) fn wanted(&self, source: &HubSource) -> Result<Vec<&str>, CatalogError> {
         let has = |name: &str| self.files.iter().any(|file| file == name);
         if let Some(wanted) = &source.file {
             let found = self.files.iter().find(|file| *file == wanted);
-            let found = found.with_context(|| self.missing(source, wanted))?;
-            return Ok(vec![found]);
+            return match found {
+                Some(found) => Ok(vec![found]),
+                None => Err(self.missing(source, wanted)),
+            };
         }
         let mut wanted: Vec<&str> = SIDE_FILES.into_iter().filter(|name| has(name)).collect();
         if has(WEIGHTS) {
@@ -144,33 +155,38 @@ impl Listing {
         }
         for needed in ["config.json", "tokenizer.json"] {
             if !has(needed) {
-                bail!(self.missing(source, needed));
+                return Err(self.missing(source, needed));
             }
         }
         Ok(wanted)
     }
 
     /// The GGUF file of a repository that has exactly one and no safetensors.
-    fn only_gguf(&self, source: &HubSource) -> Result<Vec<&str>> {
+    fn only_gguf(&self, source: &HubSource) -> Result<Vec<&str>, CatalogError> {
         let gguf: Vec<&str> = self.files.iter().map(String::as_str).filter(|file| is_gguf(file)).collect();
+        let repository = &source.repository;
         match gguf[..] {
             [only] => Ok(vec![only]),
-            [] => bail!("{} has neither {WEIGHTS} nor a GGUF file", source.repository),
-            _ => bail!(
+            [] => Err(CatalogError::Source(format!("{repository} has neither {WEIGHTS} nor a GGUF file"))),
+            _ => Err(CatalogError::Source(format!(
                 "{repository} has several GGUF files; name one as {repository}:FILE: {}",
                 gguf.join(", "),
-                repository = source.repository
-            ),
+            ))),
         }
     }
 
-    fn missing(&self, source: &HubSource, file: &str) -> String {
+    fn missing(&self, source: &HubSource, file: &str) -> CatalogError {
         let mut similar: Vec<&str> =
             self.files.iter().map(String::as_str).filter(|name| is_gguf(name)).collect();
         if similar.is_empty() {
             similar = self.files.iter().map(String::as_str).take(20).collect();
         }
-        format!("{} at {} has no {file}; it has {}", source.repository, source.revision, similar.join(", "))
+        CatalogError::Source(format!(
+            "{} at {} has no {file}; it has {}",
+            source.repository,
+            source.revision,
+            similar.join(", ")
+        ))
     }
 }
 

@@ -1,13 +1,11 @@
 //! How a user names a model that can be pulled.
 
-use super::{ENTRIES, Entry, Source, hub::HubSource};
-use crate::failure::usage;
-use anyhow::Result;
+use super::{CatalogError, ENTRIES, Entry, Source, hub::HubSource};
 use std::fmt;
 
-/// A catalog name, or a file or the whole of a hub repository.
-pub(crate) enum Reference {
-    /// A model of the catalog.
+/// A name of the catalogue, or a file or the whole of a hub repository.
+pub enum Reference {
+    /// A model of the catalogue.
     Entry(&'static Entry),
     /// `organisation/repository[@revision][:file]`.
     Hub {
@@ -22,7 +20,7 @@ pub(crate) enum Reference {
 
 impl Reference {
     /// Reads a name; `None` when it is neither in the catalog nor of the form of a hub name.
-    pub(crate) fn parse(text: &str) -> Option<Self> {
+    pub fn parse(text: &str) -> Option<Self> {
         if let Some(entry) = ENTRIES.iter().find(|entry| entry.name == text) {
             return Some(Reference::Entry(entry));
         }
@@ -52,20 +50,25 @@ impl Reference {
         })
     }
 
-    /// As [`Reference::parse`]; anything else is an error that lists the catalog.
-    pub(crate) fn parse_or_explain(text: &str) -> Result<Self> {
-        Self::parse(text).ok_or_else(|| {
-            let names: Vec<_> = ENTRIES.iter().map(|entry| entry.name).collect();
-            usage(format!(
-                "{text:?} is no model to pull: use one of {}, or organisation/repository[@revision][:file]",
-                names.join(", ")
-            ))
-        })
+    /// As [`Reference::parse`].
+    ///
+    /// # Errors
+    /// When it is neither; the message lists the catalogue.
+    pub fn parse_or_explain(text: &str) -> Result<Self, CatalogError> {
+        Self::parse(text).ok_or_else(|| CatalogError::Unknown { text: text.to_owned(), known: names() })
     }
 
     /// The name under which the model is kept.
-    pub(crate) fn name(&self) -> String {
+    pub fn name(&self) -> String {
         self.to_string()
+    }
+
+    /// The terms it comes under, where it is not a licence that lets everyone do everything.
+    pub(super) fn terms(&self) -> Option<&'static str> {
+        match self {
+            Reference::Entry(entry) => entry.licence.terms,
+            Reference::Hub { .. } => None,
+        }
     }
 
     /// Where to get it, the first that works.
@@ -80,6 +83,11 @@ impl Reference {
             })],
         }
     }
+}
+
+/// The names of the catalogue, for a message.
+pub(crate) fn names() -> String {
+    ENTRIES.iter().map(|entry| entry.name).collect::<Vec<_>>().join(", ")
 }
 
 impl fmt::Display for Reference {

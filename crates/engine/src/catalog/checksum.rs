@@ -12,7 +12,7 @@ use std::{
 
 /// A hash of a file's content, in lower-case hexadecimal.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) enum Checksum {
+pub(super) enum Checksum {
     /// SHA-256 of the content: what the hub gives for large files.
     Sha256(Cow<'static, str>),
     /// SHA-1 of the content as a git blob: what the hub gives for small files.
@@ -21,12 +21,12 @@ pub(crate) enum Checksum {
 
 impl Checksum {
     /// A SHA-256 known when this program was written.
-    pub(crate) const fn from_sha256(hexadecimal: &'static str) -> Self {
+    pub(super) const fn from_sha256(hexadecimal: &'static str) -> Self {
         Checksum::Sha256(Cow::Borrowed(hexadecimal))
     }
 
     /// The checksum an entity tag stands for, `None` when it is neither a SHA-256 nor a git blob hash.
-    pub(crate) fn from_entity_tag(tag: &str) -> Option<Self> {
+    pub(super) fn from_entity_tag(tag: &str) -> Option<Self> {
         let digits = tag.trim().trim_start_matches("W/").trim_matches('"').to_ascii_lowercase();
         if !digits.bytes().all(|byte| byte.is_ascii_hexdigit()) {
             return None;
@@ -39,14 +39,14 @@ impl Checksum {
     }
 
     /// The hexadecimal digits.
-    pub(crate) fn digits(&self) -> &str {
+    pub(super) fn digits(&self) -> &str {
         match self {
             Checksum::Sha256(digits) | Checksum::GitBlob(digits) => digits,
         }
     }
 
     /// The same kind of checksum of the file at `path`.
-    pub(crate) fn of_file(&self, path: &Path) -> io::Result<Checksum> {
+    pub(super) fn of_file(&self, path: &Path) -> io::Result<Checksum> {
         match self {
             Checksum::Sha256(_) => Ok(Checksum::Sha256(sha256(path)?.into())),
             Checksum::GitBlob(_) => {
@@ -70,7 +70,7 @@ impl fmt::Display for Checksum {
 }
 
 /// The SHA-256 of the file at `path`, in hexadecimal.
-pub(crate) fn sha256(path: &Path) -> io::Result<String> {
+pub(super) fn sha256(path: &Path) -> io::Result<String> {
     let mut hasher = Sha256::new();
     feed(&mut hasher, File::open(path)?)?;
     Ok(hexadecimal(&hasher.finalize()))

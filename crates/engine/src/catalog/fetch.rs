@@ -1,8 +1,6 @@
 //! One file over HTTP, resumed where it was left and checked before it gets its name.
 
-use super::checksum::Checksum;
-use anyhow::{Context, Result, anyhow, bail};
-use indicatif::ProgressBar;
+use super::{CatalogError, Progress, checksum::Checksum};
 use std::{
     fs::{self, File, OpenOptions},
     io::{self, Read, Write},
@@ -34,6 +32,7 @@ pub(super) struct Remote {
 }
 
 /// A server and how to speak to it.
+#[derive(Debug, Clone)]
 pub(super) struct Server {
     agent: Agent,
     token: Option<String>,
@@ -55,14 +54,14 @@ impl Server {
     }
 
     /// A GET of `url`, redirects followed.
-    pub(super) fn get(&self, url: &str) -> Result<Response<Body>> {
-        self.authorized(self.agent.get(url)).call().with_context(|| format!("cannot reach {url}"))
+    pub(super) fn get(&self, url: &str) -> Result<Response<Body>, CatalogError> {
+        self.authorized(self.agent.get(url)).call().map_err(unreachable(url))
     }
 
     /// A HEAD of `url`; a redirect is an answer like any other.
-    pub(super) fn head(&self, url: &str) -> Result<Response<Body>> {
+    pub(super) fn head(&self, url: &str) -> Result<Response<Body>, CatalogError> {
         let request = self.authorized(self.agent.head(url)).config().max_redirects(0).build();
-        request.call().with_context(|| format!("cannot reach {url}"))
+        request.call().map_err(unreachable(url))
     }
 
     fn authorized(&self, request: RequestBuilder<WithoutBody>) -> RequestBuilder<WithoutBody> {
@@ -73,7 +72,7 @@ impl Server {
     }
 
     /// What a server's refusal means and what to do about it.
-    pub(super) fn refusal(&self, url: &str, status: StatusCode) -> anyhow::Error {
+    pub(super) fn refusal(&self, url: &str, status: StatusCode) -> CatalogError {
         let way_out = match status {
             StatusCode::NOT_FOUND => "check the name of the repository, the revision and the file",
             StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN if self.token.is_some() => {
@@ -84,24 +83,33 @@ impl Server {
             }
             _ => "try again later, or set HF_ENDPOINT to a mirror",
         };
-        anyhow!("{url} answers {status}: {way_out}")
+        CatalogError::Source(format!("{url} answers {status}: {way_out}"))
     }
+}
+
+fn unreachable(url: &str) -> impl FnOnce(ureq::Error) -> CatalogError {
+    move |error| CatalogError::Source(format!("cannot reach {url}: {error}"))
 }
 
 /// Puts the content of `remote` at `target` and returns the bytes that came over the wire.
 ///
 /// Until everything has arrived and been checked, the content lies beside `target` in a file whose name ends in
 /// `.part`; a later call goes on from there. `target` itself appears whole or not at all.
-pub(super) fn fetch(server: &Server, remote: &Remote, target: &Path, bar: &ProgressBar) -> Result<u64> {
+pub(super) fn fetch(
+    server: &Server,
+    remote: &Remote,
+    target: &Path,
+    progress: &mut dyn Progress,
+) -> Result<u64, CatalogError> {
     let part = part_path(target, remote.checksum.as_ref());
     if remote.checksum.is_none() {
         // Nothing ties what lies there to what the server has now.
         remove_if_there(&part)?;
     }
     let open = OpenOptions::new().create(true).append(true).open(&part);
-    let file = open.map_err(|error| write_failure(&part, error, remote.bytes))?;
-    let have = file.metadata().with_context(|| format!("cannot read {}", part.display()))?.len();
-    let mut download = Download { server, remote, bar, part: &part, file, have, received: 0 };
+    let file = open.map_err(CatalogError::writing(&part, remote.bytes))?;
+    let have = file.metadata().map_err(CatalogError::file("read", &part))?.len();
+    let mut download = Download { server, remote, progress, part: &part, file, have, received: 0 };
     download.finish()?;
     let received = download.received;
     accept(&part, target, remote.bytes, remote.checksum.as_ref())?;
@@ -114,26 +122,25 @@ pub(super) fn accept(
     target: &Path,
     bytes: Option<u64>,
     checksum: Option<&Checksum>,
-) -> Result<()> {
-    let reading = || format!("cannot read {}", part.display());
-    let size = fs::metadata(part).with_context(reading)?.len();
-    let name = target.file_name().unwrap_or_default().to_string_lossy();
+) -> Result<(), CatalogError> {
+    let size = fs::metadata(part).map_err(CatalogError::file("read", part))?.len();
     let wrong = match (bytes, checksum) {
-        (Some(wanted), _) if wanted != size => Some(format!("{name} has {size} bytes instead of {wanted}")),
+        (Some(wanted), _) if wanted != size => Some((format!("{size} bytes"), wanted.to_string())),
         (_, Some(wanted)) => {
-            let found = wanted.of_file(part).with_context(reading)?;
-            (found != *wanted).then(|| format!("{name} has {found} instead of {wanted}"))
+            let found = wanted.of_file(part).map_err(CatalogError::file("read", part))?;
+            (found != *wanted).then(|| (found.to_string(), wanted.to_string()))
         }
         _ => None,
     };
-    if let Some(wrong) = wrong {
+    if let Some((found, wanted)) = wrong {
         remove_if_there(part)?;
-        bail!("{wrong}; it was removed, run the same command again to fetch it anew");
+        let file = target.file_name().unwrap_or_default().to_string_lossy().into_owned();
+        return Err(CatalogError::Wrong { file, found, wanted });
     }
-    let finish = || format!("cannot finish {}", target.display());
-    File::open(part).and_then(|file| file.sync_all()).with_context(finish)?;
-    fs::rename(part, target).with_context(finish)?;
-    sync_folder(target).with_context(finish)
+    let finish = || CatalogError::file("finish", target);
+    File::open(part).and_then(|file| file.sync_all()).map_err(finish())?;
+    fs::rename(part, target).map_err(finish())?;
+    sync_folder(target).map_err(finish())
 }
 
 /// The unfinished content of `target`. The checksum in the name keeps two versions of a file apart.
@@ -143,25 +150,11 @@ pub(super) fn part_path(target: &Path, checksum: Option<&Checksum>) -> PathBuf {
     target.with_file_name(format!(".{name}.{version}.part"))
 }
 
-/// What to say when `path` cannot be written, with the way out when the disk is full.
-pub(super) fn write_failure(path: &Path, error: io::Error, missing: Option<u64>) -> anyhow::Error {
-    use io::ErrorKind::{FileTooLarge, QuotaExceeded, StorageFull};
-    if !matches!(error.kind(), StorageFull | QuotaExceeded | FileTooLarge) {
-        return anyhow!(error).context(format!("cannot write {}", path.display()));
-    }
-    let needed = missing.map_or_else(String::new, |bytes| format!("; {bytes} more bytes are needed"));
-    anyhow!(
-        "no space left for {} ({error}){needed}: free some, or set SKETCHKV_MODELS to a folder on another disk, \
-         and run the same command again",
-        path.display()
-    )
-}
-
 /// A download in progress.
 struct Download<'a> {
     server: &'a Server,
     remote: &'a Remote,
-    bar: &'a ProgressBar,
+    progress: &'a mut dyn Progress,
     part: &'a Path,
     file: File,
     /// Bytes at `part`.
@@ -173,14 +166,14 @@ struct Download<'a> {
 /// Why a request did not bring the whole file.
 enum Failure {
     /// Another attempt may go on.
-    Passing(anyhow::Error),
+    Passing(String),
     /// Another attempt would fail the same way.
-    Final(anyhow::Error),
+    Final(CatalogError),
 }
 
 impl Download<'_> {
     /// Requests until the file is complete.
-    fn finish(&mut self) -> Result<()> {
+    fn finish(&mut self) -> Result<(), CatalogError> {
         let resumed = self.have;
         let mut failures = 0;
         // An empty file is complete only once the server has said so.
@@ -192,21 +185,21 @@ impl Download<'_> {
             let reason = match self.attempt() {
                 // Without a size from the server, the end of the body is the end of the file.
                 Ok(()) if self.remote.bytes.is_none_or(|bytes| bytes == self.have) => break,
-                Ok(()) => anyhow!("the connection was closed early"),
-                Err(Failure::Passing(error)) => error,
+                Ok(()) => "the connection was closed early".to_owned(),
+                Err(Failure::Passing(reason)) => reason,
                 Err(Failure::Final(error)) => return Err(error),
             };
             failures = if self.received > before { 0 } else { failures + 1 };
             if failures == ATTEMPTS {
-                return Err(reason.context(format!(
-                    "{} broke off at byte {}; run the same command again to go on from there",
+                return Err(CatalogError::Source(format!(
+                    "{} broke off at byte {}; run the same command again to go on from there: {reason}",
                     self.remote.url, self.have
                 )));
             }
             thread::sleep(Duration::from_millis(250 << failures));
         }
         if resumed > 0 && self.received > 0 {
-            self.bar.println(format!("resumed after {resumed} bytes"));
+            self.progress.note(&format!("resumed after {resumed} bytes"));
         }
         Ok(())
     }
@@ -217,7 +210,7 @@ impl Download<'_> {
         if !resumes_at(&response, self.have) {
             self.restart().map_err(Failure::Final)?;
         }
-        self.bar.set_position(self.have);
+        self.progress.reached(self.have);
         let mut body = response.body_mut().as_reader();
         let mut buffer = vec![0; 1 << 18];
         loop {
@@ -225,15 +218,14 @@ impl Download<'_> {
                 Ok(0) => return Ok(()),
                 Ok(read) => read,
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
-                Err(error) => return Err(Failure::Passing(error.into())),
+                Err(error) => return Err(Failure::Passing(error.to_string())),
             };
-            self.file.write_all(&buffer[..read]).map_err(|error| {
-                let missing = self.remote.bytes.map(|bytes| bytes.saturating_sub(self.have));
-                Failure::Final(write_failure(self.part, error, missing))
-            })?;
+            let missing = self.remote.bytes.map(|bytes| bytes.saturating_sub(self.have));
+            let written = self.file.write_all(&buffer[..read]);
+            written.map_err(CatalogError::writing(self.part, missing)).map_err(Failure::Final)?;
             self.have += read as u64;
             self.received += read as u64;
-            self.bar.set_position(self.have);
+            self.progress.reached(self.have);
         }
     }
 
@@ -243,23 +235,22 @@ impl Download<'_> {
         if from > 0 {
             request = request.header(header::RANGE, format!("bytes={from}-"));
         }
-        let response = request
-            .call()
-            .map_err(|error| Failure::Passing(anyhow!(error).context(format!("cannot fetch {url}"))))?;
+        let response =
+            request.call().map_err(|error| Failure::Passing(format!("cannot fetch {url}: {error}")))?;
         match response.status() {
             status if status.is_success() => Ok(response),
             // What lies on the disk is no prefix of what the server has: begin again.
             StatusCode::RANGE_NOT_SATISFIABLE if from > 0 => self.request(0),
             status if status.is_server_error() || status == StatusCode::TOO_MANY_REQUESTS => {
-                Err(Failure::Passing(anyhow!("{url} answers {status}")))
+                Err(Failure::Passing(format!("{url} answers {status}")))
             }
             status => Err(Failure::Final(self.server.refusal(url, status))),
         }
     }
 
-    fn restart(&mut self) -> Result<()> {
+    fn restart(&mut self) -> Result<(), CatalogError> {
         self.have = 0;
-        self.file.set_len(0).map_err(|error| write_failure(self.part, error, None))
+        self.file.set_len(0).map_err(CatalogError::writing(self.part, None))
     }
 }
 
@@ -273,10 +264,10 @@ fn resumes_at(response: &Response<Body>, from: u64) -> bool {
         && range.is_some_and(|range| range.trim_start().starts_with(&format!("bytes {from}-")))
 }
 
-fn remove_if_there(path: &Path) -> Result<()> {
+fn remove_if_there(path: &Path) -> Result<(), CatalogError> {
     match fs::remove_file(path) {
         Err(error) if error.kind() != io::ErrorKind::NotFound => {
-            Err(error).with_context(|| format!("cannot remove {}", path.display()))
+            Err(CatalogError::file("remove", path)(error))
         }
         _ => Ok(()),
     }

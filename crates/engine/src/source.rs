@@ -1,20 +1,16 @@
-//! From what the user typed after `--model` to a loaded model.
+//! From what a user calls a model to the model, loaded.
 
-use crate::{
-    catalog::{ENTRIES, ModelsFolder, Reference},
-    failure::usage,
-};
-use anyhow::{Context, Result, bail};
-use sketchkv_model::{EmbeddedFolder, LoadOptions, Model, ModelFile};
+use crate::catalog::{self, CatalogError, ModelsFolder, Reference};
+use sketchkv_model::{EmbeddedFolder, LoadOptions, Model, ModelError, ModelFile};
 use std::{
     fs,
     path::{Path, PathBuf},
 };
 
 /// The model inside the program itself.
-pub(crate) const EMBEDDED: &str = "tiny-gpt2";
+pub const EMBEDDED: &str = "tiny-gpt2";
 /// One line about it.
-pub(crate) const EMBEDDED_ABOUT: &str = "a small trained GPT-2, 4.5M parameters, context 1,024";
+pub const EMBEDDED_ABOUT: &str = "a small trained GPT-2, 4.5M parameters, context 1,024";
 
 const EMBEDDED_FOLDER: EmbeddedFolder = EmbeddedFolder {
     name: EMBEDDED,
@@ -28,7 +24,8 @@ const EMBEDDED_FOLDER: EmbeddedFolder = EmbeddedFolder {
 };
 
 /// A model that is there to be loaded.
-pub(crate) enum Source {
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Source {
     /// The one in the program.
     Embedded,
     /// A pulled model: what to load, and the name it was pulled by.
@@ -40,7 +37,10 @@ pub(crate) enum Source {
 impl Source {
     /// Finds what `text` names: the embedded model, a pulled model, a file or a folder. A bare name is looked for in
     /// the catalog first; `./name` is always a path.
-    pub(crate) fn find(text: &str) -> Result<Source> {
+    ///
+    /// # Errors
+    /// When there is none; the message says how to get one.
+    pub fn find(text: &str) -> Result<Source, CatalogError> {
         if text == EMBEDDED {
             return Ok(Source::Embedded);
         }
@@ -51,12 +51,8 @@ impl Source {
             return in_folder(path).map(Source::Path);
         }
         let Some(reference) = reference else {
-            let names: Vec<_> = ENTRIES.iter().map(|entry| entry.name).collect();
-            return Err(usage(format!(
-                "there is no file or folder {text:?} and no model of that name; names are {EMBEDDED}, {}, and \
-                 organisation/repository[:file] on the hub once pulled",
-                names.join(", ")
-            )));
+            let known = format!("{EMBEDDED}, {}", catalog::names());
+            return Err(CatalogError::NotFound { text: text.to_owned(), known });
         };
         let (models, name) = (ModelsFolder::from_environment()?, reference.name());
         let folder = models.folder(&name);
@@ -65,13 +61,16 @@ impl Source {
             None => match in_folder(&folder) {
                 // Put there by hand.
                 Ok(path) if path.exists() => Ok(Source::Pulled(path, name)),
-                _ => bail!("{name} is not here yet: run `sketchkv pull {name}`"),
+                _ => Err(CatalogError::NotHere { name }),
             },
         }
     }
 
     /// Reads everything but the weights.
-    pub(crate) fn open(&self) -> Result<ModelFile> {
+    ///
+    /// # Errors
+    /// As [`ModelFile::open`].
+    pub fn open(&self) -> Result<ModelFile, ModelError> {
         Ok(match self {
             Source::Embedded => ModelFile::embedded(EMBEDDED_FOLDER)?,
             Source::Pulled(path, name) => ModelFile::open(path)?.with_name(name),
@@ -80,28 +79,36 @@ impl Source {
     }
 
     /// Loads the model, ready to run.
-    pub(crate) fn load(&self, options: &LoadOptions) -> Result<Model> {
-        Ok(self.open()?.load(options)?)
+    ///
+    /// # Errors
+    /// As [`ModelFile::open`] and [`ModelFile::load`].
+    pub fn load(&self, options: &LoadOptions) -> Result<Model, ModelError> {
+        self.open()?.load(options)
     }
 }
 
 /// The file to load for `path`: a file itself, a Hugging Face folder itself, of any other folder its one GGUF file.
-fn in_folder(path: &Path) -> Result<PathBuf> {
+fn in_folder(path: &Path) -> Result<PathBuf, CatalogError> {
     if !path.is_dir() || path.join("config.json").exists() {
         return Ok(path.to_owned());
     }
-    let entries = fs::read_dir(path).with_context(|| format!("cannot list {}", path.display()))?;
+    let entries = fs::read_dir(path).map_err(|error| CatalogError::File {
+        what: "list",
+        path: path.to_owned(),
+        error,
+    })?;
     let mut gguf: Vec<PathBuf> = entries
         .filter_map(|entry| Some(entry.ok()?.path()))
         .filter(|path| path.extension().is_some_and(|end| end.eq_ignore_ascii_case("gguf")))
         .collect();
     gguf.sort();
-    match &gguf[..] {
-        [only] => Ok(only.clone()),
-        [] => bail!("{} holds neither config.json nor a GGUF file", path.display()),
+    let reason = match &gguf[..] {
+        [only] => return Ok(only.clone()),
+        [] => "holds neither config.json nor a GGUF file".to_owned(),
         _ => {
             let names: Vec<_> = gguf.iter().map(|path| path.display().to_string()).collect();
-            bail!("{} holds several GGUF files, name one: {}", path.display(), names.join(", "))
+            format!("holds several GGUF files, name one: {}", names.join(", "))
         }
-    }
+    };
+    Err(CatalogError::Folder { path: path.to_owned(), reason })
 }

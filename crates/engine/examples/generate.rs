@@ -1,9 +1,10 @@
 //! Loads a model, continues a prompt greedily, and says how fast.
 //!
-//! `cargo run --release -p sketchkv-model --example generate -- MODEL "Once upon a time" 64`
+//! `cargo run --release -p sketchkv-engine --example generate -- MODEL "Once upon a time" 64`
 
 use sketchkv_cache::Cache;
-use sketchkv_model::{GenerateOptions, Generator, LoadOptions, Model, Sampler, Sampling, Workspace};
+use sketchkv_engine::{GenerateOptions, Generation};
+use sketchkv_model::{LoadOptions, Model, Sampler, Sampling, Workspace};
 use std::error::Error;
 use std::io::Write;
 use std::path::Path;
@@ -22,14 +23,13 @@ fn main() -> Result<(), Box<dyn Error>> {
         model.weight_bytes() / 1_000_000
     );
 
-    let mut cache = Cache::new(model.cache_shape(), &"full".parse()?, 0)?;
-    let mut workspace = Workspace::new();
-    let mut sampler = Sampler::new(Sampling::greedy())?;
-    let prompt = model.tokenizer().encode_prompt(prompt)?;
+    let cache = Cache::new(model.cache_shape(), &"full".parse()?, 0)?;
+    let mut generation = Generation::new(cache, Sampler::new(Sampling::greedy())?);
     let options = GenerateOptions { max_tokens: Some(tokens.parse()?), ..GenerateOptions::default() };
-    let mut generation = Generator::new(&model, &mut cache, &mut workspace, &mut sampler, &prompt, options)?;
-    for piece in generation.by_ref() {
-        print!("{}", piece?.text);
+    generation.feed(&model, &model.tokenizer().encode_prompt(prompt)?, &options)?;
+    let mut workspace = Workspace::new();
+    while let Some(step) = generation.step(&model, &mut workspace)? {
+        print!("{}", step.text);
         std::io::stdout().flush()?;
     }
     println!();

@@ -1,0 +1,125 @@
+//! A conversation over one cache: each turn feeds only what is new.
+
+use crate::{EngineError, Finish, GenerateOptions, Generation};
+use serde::{Deserialize, Serialize};
+use sketchkv_model::{ChatMessage, Model};
+
+/// Messages by the model's chat template, and a [`Generation`] that has seen them.
+///
+/// [`Conversation::ask`] begins an answer, which [`Conversation::generation`] is then stepped through.
+pub struct Conversation {
+    generation: Generation,
+    talk: Talk,
+    /// Whether the last message is being answered.
+    answering: bool,
+}
+
+/// What was said.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+pub(crate) struct Talk {
+    pub(crate) messages: Vec<ChatMessage>,
+    /// The text of what the cache has seen or is to see before anything else.
+    pub(crate) transcript: String,
+}
+
+impl Conversation {
+    /// A conversation without a word; what `generation` knows of another text is forgotten.
+    pub fn new(mut generation: Generation) -> Self {
+        generation.forget();
+        Conversation { generation, talk: Talk::default(), answering: false }
+    }
+
+    pub(crate) fn resume(generation: Generation, talk: Talk) -> Self {
+        Conversation { generation, talk, answering: false }
+    }
+
+    /// The generation at rest, and what was said.
+    pub(crate) fn at_rest(&mut self, model: &Model) -> (&mut Generation, &Talk) {
+        self.close(model);
+        (&mut self.generation, &self.talk)
+    }
+
+    /// The generation that gives the answer, to be stepped; [`Conversation::ask`] feeds it.
+    pub fn generation(&mut self) -> &mut Generation {
+        &mut self.generation
+    }
+
+    /// Begins anew, random numbers and all, with the same instruction if there is one.
+    pub fn reset(&mut self) {
+        self.talk.messages.retain(|message| message.role == "system");
+        self.talk.transcript.clear();
+        self.answering = false;
+        self.generation.forget();
+        self.generation.reseed(self.generation.sampling().seed);
+    }
+
+    /// Begins anew with another instruction, or none.
+    pub fn set_system(&mut self, system: Option<String>) {
+        self.talk.messages = system.map(|content| ChatMessage::new("system", content)).into_iter().collect();
+        self.reset();
+    }
+
+    /// Says `text`, to be answered so that the whole conversation stays within `limit` tokens.
+    ///
+    /// An answer in progress ends with what was shown of it.
+    ///
+    /// # Errors
+    /// When the conversation would get too long, or the template refuses; `text` was not said then.
+    pub fn ask(
+        &mut self,
+        model: &Model,
+        text: &str,
+        limit: Option<usize>,
+        options: &GenerateOptions,
+    ) -> Result<(), EngineError> {
+        self.close(model);
+        self.talk.messages.push(ChatMessage::new("user", text));
+        let asked = self.feed(model, limit, options);
+        self.answering = asked.is_ok();
+        if asked.is_err() {
+            self.talk.messages.pop();
+        }
+        asked
+    }
+
+    /// Feeds what the template makes of the messages beyond what the cache has seen.
+    fn feed(
+        &mut self,
+        model: &Model,
+        limit: Option<usize>,
+        options: &GenerateOptions,
+    ) -> Result<(), EngineError> {
+        let tokenizer = model.tokenizer();
+        let rendered = tokenizer.chat(&self.talk.messages, true)?;
+        let known = rendered.strip_prefix(&self.talk.transcript);
+        let fresh = tokenizer.encode(known.unwrap_or(&rendered))?;
+        let needed = known.map_or(0, |_| self.generation.tokens()) + fresh.len();
+        if let Some(limit) = limit.filter(|limit| needed >= *limit) {
+            return Err(EngineError::TooLong { needed, limit });
+        }
+        if known.is_none() {
+            // The template rewrites what was said before: the cache has to see it all again.
+            self.generation.forget();
+            self.talk.transcript.clear();
+        }
+        let room = limit.map(|limit| limit - needed);
+        let max_tokens = options.max_tokens.into_iter().chain(room).min();
+        self.generation.feed(model, &fresh, &GenerateOptions { max_tokens, ..options.clone() })?;
+        self.talk.transcript = rendered;
+        Ok(())
+    }
+
+    /// Takes down the answer, as far as it was shown.
+    fn close(&mut self, model: &Model) {
+        if !std::mem::take(&mut self.answering) {
+            return;
+        }
+        self.generation.interrupt(model);
+        let answer = self.generation.text().to_owned();
+        self.talk.transcript.push_str(&answer);
+        if self.generation.finish() == Some(Finish::End) {
+            self.talk.transcript.push_str(&self.generation.hidden_end(model));
+        }
+        self.talk.messages.push(ChatMessage::new("assistant", answer));
+    }
+}

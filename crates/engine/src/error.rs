@@ -1,0 +1,27 @@
+use sketchkv_cache::CacheError;
+use sketchkv_model::{ModelError, SampleError};
+
+/// What can go wrong while a text is generated. Every message is one line and says the way out.
+#[derive(Debug, thiserror::Error)]
+pub enum EngineError {
+    /// The model or its tokenizer refused or failed.
+    #[error(transparent)]
+    Model(#[from] ModelError),
+    /// A spec that does not fit the model.
+    #[error(transparent)]
+    Cache(#[from] CacheError),
+    /// Logits that no token can be chosen from.
+    #[error(transparent)]
+    Sample(#[from] SampleError),
+    /// A text that has no token yet cannot go on.
+    #[error("the prompt is empty: give at least one token to continue")]
+    EmptyPrompt,
+    /// What was said last does not fit the conversation any more; it was not taken in.
+    #[error("the conversation would take {needed} of {limit} tokens: begin it anew")]
+    TooLong {
+        /// Tokens the conversation would have.
+        needed: usize,
+        /// Tokens it may have.
+        limit: usize,
+    },
+}

@@ -1,0 +1,63 @@
+//! What a step of a generation adds to the model's work: nothing that asks for memory.
+
+mod common;
+
+use common::*;
+use sketchkv_engine::{Conversation, GenerateOptions, Generation, SessionFile};
+use sketchkv_model::{LoadOptions, Sampler, Sampling, Workspace};
+use std::alloc::{GlobalAlloc, Layout, System};
+use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
+
+/// Calls of the allocator so far, by all threads.
+static CALLS: AtomicUsize = AtomicUsize::new(0);
+
+struct Counting;
+
+// SAFETY: forwards to the system's allocator.
+unsafe impl GlobalAlloc for Counting {
+    unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
+        CALLS.fetch_add(1, Relaxed);
+        // SAFETY: the caller's.
+        unsafe { System.alloc(layout) }
+    }
+
+    unsafe fn dealloc(&self, at: *mut u8, layout: Layout) {
+        // SAFETY: the caller's.
+        unsafe { System.dealloc(at, layout) }
+    }
+}
+
+#[global_allocator]
+static ALLOCATOR: Counting = Counting;
+
+/// One test: the counts are those of the whole process.
+#[test]
+fn a_step_allocates_nothing() {
+    let model = load_with(&tiny_gpt2(), &LoadOptions { threads: 1, ..LoadOptions::default() });
+    let sampling = Sampling { repetition_penalty: 1.2, ..Sampling::default() };
+    let mut generation = Generation::new(exact_cache(&model), Sampler::new(sampling).unwrap());
+    let options = GenerateOptions { max_tokens: Some(600), ignore_end: true, ..GenerateOptions::default() };
+    generation.feed(&model, &prose(&model, 32), &options).unwrap();
+    let mut workspace = Workspace::new();
+    let mut counts = vec![];
+    loop {
+        let before = CALLS.load(Relaxed);
+        if generation.step(&model, &mut workspace).unwrap().is_none() {
+            break;
+        }
+        counts.push(CALLS.load(Relaxed) - before);
+    }
+    let steps = &counts[64..];
+    // The cache grows by strips, the text and the sampler's memory by doubling: of twenty steps one asks for memory.
+    let asking = steps.iter().filter(|&&count| count > 0).count();
+    assert!(asking <= steps.len() / 12, "{asking} of {}: {steps:?}", steps.len());
+}
+
+/// Whoever holds one may hand it to another thread.
+#[test]
+fn what_doors_hold_can_be_sent() {
+    fn sent<T: Send>() {}
+    sent::<Generation>();
+    sent::<Conversation>();
+    sent::<SessionFile>();
+}
