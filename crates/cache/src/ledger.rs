@@ -24,17 +24,25 @@ pub struct Ledger {
 }
 
 impl Ledger {
+    /// Every item by name, in bytes.
+    pub fn items(&self) -> [(&'static str, usize); 10] {
+        let Ledger { keys, values, scales, positions, scores, codes, sketches, tail, tables, slack } = *self;
+        [
+            ("keys", keys),
+            ("values", values),
+            ("scales", scales),
+            ("positions", positions),
+            ("scores", scores),
+            ("codes", codes),
+            ("sketches", sketches),
+            ("tail", tail),
+            ("tables", tables),
+            ("slack", slack),
+        ]
+    }
+
     /// The sum of all items, in bytes.
     pub fn total(&self) -> usize {
-        self.keys
-            + self.values
-            + self.scales
-            + self.positions
-            + self.scores
-            + self.codes
-            + self.sketches
-            + self.tail
-            + self.tables
-            + self.slack
+        self.items().iter().map(|(_, bytes)| bytes).sum()
     }
 }

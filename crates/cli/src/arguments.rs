@@ -71,7 +71,7 @@ impl ContextArguments {
             return Ok((!self.beyond_context).then_some(config.context));
         };
         if asked > config.context && !self.beyond_context {
-            let stream = if config.rope.is_some() { ", or add --beyond-context" } else { "" };
+            let stream = if config.is_rotated() { ", or add --beyond-context" } else { "" };
             return Err(usage(format!(
                 "{} was made for a context of {} tokens, not {asked}: ask for less{stream}",
                 config.name, config.context

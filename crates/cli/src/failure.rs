@@ -2,7 +2,7 @@
 
 use sketchkv_cache::CacheError;
 use sketchkv_engine::{EngineError, SessionError, catalog::CatalogError};
-use sketchkv_eval::EvalError;
+use sketchkv_eval::{EvalError, Failure};
 use sketchkv_model::ModelError;
 use std::process::ExitCode;
 
@@ -20,6 +20,17 @@ pub(crate) fn usage(message: impl Into<String>) -> anyhow::Error {
 pub(crate) fn report(error: &anyhow::Error) -> ExitCode {
     eprintln!("error: {error:#}");
     ExitCode::from(if is_usage(error) { 2 } else { 1 })
+}
+
+/// Says on standard error which caches failed, and gives the exit code of a command that measured the others: 1 if any
+/// did.
+pub(crate) fn of_caches<'a>(failures: impl IntoIterator<Item = &'a Failure>) -> ExitCode {
+    let mut code = ExitCode::SUCCESS;
+    for Failure { spec, error, .. } in failures {
+        eprintln!("failed: `{spec}`: {error}");
+        code = ExitCode::FAILURE;
+    }
+    code
 }
 
 fn is_usage(error: &anyhow::Error) -> bool {

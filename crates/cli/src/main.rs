@@ -4,15 +4,14 @@ mod arguments;
 mod commands;
 mod comparison_text;
 mod failure;
-mod format;
 mod interrupt;
-mod kv_size;
-mod measured;
 mod output;
 mod progress;
+mod warning;
 
 use clap::Parser;
 use commands::Command;
+use sketchkv_eval::format;
 use std::process::ExitCode;
 
 /// Language models inside a KV cache of bounded size, every byte counted.

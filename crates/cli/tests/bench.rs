@@ -72,7 +72,7 @@ fn csv_and_jsonl_have_a_line_a_row() {
     let csv = lines("csv");
     assert_eq!(csv.len(), 5, "{csv:?}");
     assert!(csv[0].starts_with("test,n_prompt,n_gen,n_depth,spec,avg_ts"), "{}", csv[0]);
-    assert!(csv[4].starts_with("\"tg4 @ d40\",0,4,40,\"h2o(decay=0.9,recent=8)@50%\","), "{}", csv[4]);
+    assert!(csv[4].starts_with("tg4 @ d40,0,4,40,\"h2o(decay=0.9,recent=8)@50%\","), "{}", csv[4]);
     let jsonl = lines("jsonl");
     assert_eq!(jsonl.len(), 4);
     let row: Value = serde_json::from_str(&jsonl[3]).unwrap();
@@ -115,4 +115,24 @@ fn paced_answers_line_by_line() {
         assert!(sample["seconds"].as_f64().unwrap() > 0.0, "{sample}");
     }
     assert!(from.next().is_none() && child.wait().unwrap().success());
+}
+
+#[test]
+fn a_refused_cache_is_left_out_and_a_missed_share_is_told() {
+    let caches = ["--kv", "window@1KiB", "--kv", "h2o@1%", "--kv", "full"];
+    let short = ["bench", "-p", "16", "-n", "0", "-d", "64", "-r", "1"];
+    let done = finish(sketchkv().args(short).args(caches).arg("--json"));
+    assert_eq!(done.code, 1, "{}", done.stderr);
+    let json = done.json();
+    let specs: Vec<&str> =
+        json["rows"].as_array().unwrap().iter().map(|row| row["spec"].as_str().unwrap()).collect();
+    assert_eq!(specs, ["h2o@1%", "full"]);
+    assert_eq!(json["failed"][0]["spec"], "window@1KiB");
+    assert!(json["failed"][0]["error"].as_str().unwrap().contains("below the minimum of"));
+    let warning = json["warnings"][0].as_str().unwrap();
+    assert!(warning.contains("`h2o@1%` needs at least"), "{warning}");
+    assert!(done.stderr.contains(&format!("warning: {warning}")), "{}", done.stderr);
+    assert!(done.stderr.contains("failed: `window@1KiB`: "), "{}", done.stderr);
+    let table = finish(sketchkv().args(short).args(["--kv", "h2o@1%"]));
+    assert!(table.code == 0 && table.stdout.contains("1% missed"), "{}", table.stdout);
 }

@@ -43,6 +43,31 @@ fn json_has_the_agreed_fields() {
     assert!(number(window, "kl_mean") > 0.05 && number(window, "same_top") < 0.9, "{window}");
     assert!(number(window, "kv_percent") <= 25.0 && number(full, "kv_percent") >= 100.0);
     assert_eq!(full["ledger"]["total"], full["kv_bytes"]);
+    assert!((number(window, "asked_percent") - 25.0).abs() < 0.1 && full["asked_percent"].is_null());
+    assert_eq!(json["warnings"].as_array().map(Vec::len), Some(0));
+}
+
+#[test]
+fn a_cache_that_fails_is_a_row_and_the_exit_code_is_1() {
+    let arguments = ["compare", "--context", "96", "--documents", "1"];
+    let caches = ["--kv", "full", "--kv", "window@1KiB", "--kv", "h2o@1%"];
+    let done = finish(sketchkv().args(arguments).args(caches));
+    assert_eq!(done.code, 1, "{}", done.stderr);
+    let row = |spec: &str| {
+        let row = done.stdout.lines().find(|line| line.starts_with(&format!("| {spec} ")));
+        row.unwrap_or_else(|| panic!("{spec} is missing:\n{}", done.stdout))
+    };
+    assert!(row("full").contains("100.0%") && row("window@1KiB").contains(" failed "), "{}", done.stdout);
+    // Beside it a share that the model cannot keep to, marked and with the floor named.
+    assert!(row("h2o@1%").contains("1% missed"), "{}", done.stdout);
+    assert!(done.stderr.contains("failed: `window@1KiB`: a cap of 1024 bytes is below"), "{}", done.stderr);
+    assert!(done.stderr.contains("warning: `h2o@1%` needs at least "), "{}", done.stderr);
+    let json = finish(sketchkv().args(arguments).args(caches).arg("--json")).json();
+    assert!(json["rows"][1]["error"].as_str().unwrap().contains("below the minimum of"));
+    assert_eq!(json["rows"][2]["spec"], "h2o@1%");
+    let (took, asked) = (&json["rows"][2]["kv_bytes"], &json["rows"][2]["asked_bytes"]);
+    assert!(took.as_u64() > asked.as_u64(), "{}", json["rows"][2]);
+    assert_eq!(json["warnings"].as_array().map(Vec::len), Some(1));
 }
 
 #[test]
@@ -64,7 +89,7 @@ fn quick_is_quick_and_shows_the_controls() {
     // A minute on an idle machine with optimised code; tests share theirs.
     assert!(start.elapsed() < Duration::from_secs(180), "{:?}", start.elapsed());
     let header = done.stdout.lines().next().unwrap();
-    for column in ["spec", "KV", "of full", "decode tok/s", "ppl", "change", "mean KL", "same top"] {
+    for column in ["spec", "KV", "of full", "asked", "decode tok/s", "ppl", "change", "mean KL", "same top"] {
         assert!(header.contains(column), "{header}");
     }
     for spec in ["full", "full+q8", "full+q4h", "window@25%", "random@25%"] {

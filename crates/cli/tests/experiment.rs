@@ -118,16 +118,81 @@ fn mistakes_are_named() {
 }
 
 #[test]
-fn advice_names_a_spec_that_fits_the_budget() {
-    let output = Command::new(env!("CARGO_BIN_EXE_sketchkv"))
-        .args(["advise", "--budget", "25%", "--context", "256", "--samples", "1", "--json"])
-        .output()
-        .unwrap();
-    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
-    let advice: Value = serde_json::from_slice(&output.stdout).unwrap();
-    let candidates = advice["candidates"].as_array().unwrap();
-    let budget = advice["budget_bytes"].as_u64().unwrap();
-    assert!(candidates.len() > 2 && candidates.iter().all(|c| c["bytes"].as_u64().unwrap() <= budget));
-    assert!(candidates.iter().any(|c| c["spec"] == advice["spec"]));
-    assert!(advice["reasons"].as_array().unwrap().len() >= 2);
+fn a_cell_that_fails_is_kept_and_tried_again_when_asked() {
+    let folder = tempfile::tempdir().unwrap();
+    let results = folder.path().join("results.sqlite");
+    let run = |more: &[&str]| {
+        let caches = ["--lengths", "64", "--kv", "window@1KiB", "--kv", "full", "--kv", "h2o@1%"];
+        let output = experiment("baseline", &results).args(caches).args(more).output().unwrap();
+        let text = |bytes| String::from_utf8(bytes).unwrap();
+        (output.status.code(), text(output.stdout), text(output.stderr))
+    };
+    let (code, table, text) = run(&[]);
+    assert_eq!(code, Some(1), "{text}");
+    assert!(text.contains("2 measured, 0 known before, 1 failed"), "{text}");
+    assert!(text.contains("failed: `window@1KiB`: ") && text.contains("warning: `h2o@1%` needs"), "{text}");
+    assert!(table.lines().any(|line| line.contains("h2o@1%") && line.contains("1% missed")), "{table}");
+    let all = show(&results);
+    assert_eq!((all["done"].as_u64(), all["failed"].as_u64()), (Some(2), Some(1)));
+    assert_eq!(all["failures"][0]["spec"], "window@1KiB");
+    assert_eq!(all["experiments"][0]["missed"], 1);
+    let (code, json, text) = run(&["--json"]);
+    assert_eq!(code, Some(1), "{text}");
+    let json: Value = serde_json::from_str(&json).unwrap();
+    let failed = json["cells"].as_array().unwrap().iter().find(|cell| cell["state"] == "failed").unwrap();
+    assert!(failed["error"].as_str().unwrap().contains("below the minimum of"), "{failed}");
+    let first = failed["started_at"].as_i64().unwrap();
+    assert_eq!(json["warnings"].as_array().map(Vec::len), Some(1));
+    thread::sleep(Duration::from_millis(1100));
+    let (_, _, text) = run(&["--retry-failed"]);
+    assert!(text.contains("0 measured, 2 known before, 1 failed"), "{text}");
+    let cells = run(&["--json"]).1;
+    let cells: Value = serde_json::from_str(&cells).unwrap();
+    let retried = cells["cells"].as_array().unwrap().iter().find(|cell| cell["state"] == "failed").unwrap();
+    assert!(retried["started_at"].as_i64().unwrap() > first, "{retried}");
+}
+
+fn command(arguments: &[&str]) -> (Option<i32>, String, String) {
+    let output = Command::new(env!("CARGO_BIN_EXE_sketchkv")).args(arguments).output().unwrap();
+    let text = |bytes| String::from_utf8(bytes).unwrap();
+    (output.status.code(), text(output.stdout), text(output.stderr))
+}
+
+/// Whether `run` takes a spec.
+fn runs(spec: &str) -> bool {
+    command(&["run", "The sea", "-n", "2", "--kv", spec]).0 == Some(0)
+}
+
+#[test]
+fn advice_names_only_what_run_accepts() {
+    for budget in ["1KiB", "50KiB", "1tok", "25%"] {
+        let (code, json, text) =
+            command(&["advise", "--budget", budget, "--context", "192", "--samples", "1", "--json"]);
+        if budget == "1KiB" || budget == "1tok" {
+            assert_eq!(code, Some(2), "{budget}: {text}");
+            let smallest = text.split('`').nth(1).unwrap();
+            assert!(text.contains("raise the budget to ") && runs(smallest), "{text}");
+            continue;
+        }
+        assert_eq!(code, Some(0), "{budget}: {text}");
+        let advice: Value = serde_json::from_str(&json).unwrap();
+        let candidates = advice["candidates"].as_array().unwrap();
+        let budget = advice["budget_bytes"].as_u64().unwrap();
+        assert!(candidates.iter().any(|candidate| candidate["spec"] == advice["spec"]));
+        for candidate in candidates {
+            assert!(candidate["bytes"].as_u64().unwrap() <= budget, "{candidate}");
+            assert!(runs(candidate["spec"].as_str().unwrap()), "{candidate}");
+        }
+        assert!(advice["reasons"].as_array().unwrap().len() >= 3);
+        assert!(advice["rejected"].as_array().unwrap().iter().all(|failure| failure["error"].is_string()));
+    }
+}
+
+#[test]
+fn advice_reads_well() {
+    let (code, text, log) = command(&["advise", "--budget", "25%", "--context", "128", "--samples", "1"]);
+    assert_eq!(code, Some(0), "{log}");
+    assert!(text.starts_with("--kv '") && text.contains("tokens a second"), "{text}");
+    assert!(text.contains("| decode tok/s at 128") && text.contains("| KV of 128 tokens"), "{text}");
+    assert!(text.contains("Not to be used here:\n- full: takes "), "{text}");
 }

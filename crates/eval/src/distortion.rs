@@ -2,7 +2,9 @@
 
 use crate::{EvalError, Progress, Rng, Step};
 use serde::{Deserialize, Serialize};
-use sketchkv_cache::{Cache, CacheShape, Registry, Spec, method::Choice, tail};
+use sketchkv_cache::{
+    AttentionWorkspace, Cache, CacheShape, LayerShape, Registry, Spec, method::Choice, tail,
+};
 use sketchkv_model::{Logits, Model, Sequence, Workspace};
 
 /// Mean squared errors of stores, and cosines of the `countsketch` tail.
@@ -65,9 +67,12 @@ pub fn distortion(
     if tokens.len() < 256 {
         return Err(EvalError::Input("give a text of 256 tokens or more".into()));
     }
-    let shape = CacheShape { output: None, ..model.cache_shape() };
-    let real = Vectors::of_model(model, tokens)?;
-    let one = CacheShape { layers: 1, heads: 1, kv_heads: 1, rope: None, ..shape.clone() };
+    // Without windows: a sliding layer would forget what is to be compared.
+    let mut shape = CacheShape { output: None, ..model.cache_shape() };
+    shape.layers.iter_mut().for_each(|layer| layer.window = None);
+    let real = Vectors::of_model(model, &shape, tokens)?;
+    let width = shape.layers[0].key_dim;
+    let one = CacheShape::uniform(1, LayerShape::new(1, 1, width), shape.context);
     let gaussian = Vectors::gaussian(&one, tokens.len(), seed);
     let stores: Vec<&str> =
         Registry::builtin().methods().filter(|m| m.choice == Choice::Store).map(|m| m.name).collect();
@@ -92,7 +97,7 @@ pub fn distortion(
         stores: rows,
         countsketch: [16, 64, 256, 1024, 4096]
             .into_iter()
-            .map(|vectors| recall(vectors, shape.head_dim, seed))
+            .map(|vectors| recall(vectors, width, seed))
             .collect::<Result<_, _>>()?,
     })
 }
@@ -107,7 +112,7 @@ fn recall(vectors: usize, dim: usize, seed: u64) -> Result<Recall, EvalError> {
     Ok(Recall { vectors, width, depth, cosine, theory: (1.0 + vectors as f64 / width as f64).powf(-0.5) })
 }
 
-/// Keys and values of a text, `[layer][token][kv_head][head_dim]`.
+/// Keys and values of a text, `[layer][token][kv_head][key_dim]` and `[value_dim]`.
 struct Vectors {
     keys: Vec<Vec<f32>>,
     values: Vec<Vec<f32>>,
@@ -130,32 +135,34 @@ impl Vectors {
             let (radius, angle) = (1.0 - rng.unit(), rng.unit());
             ((-2.0 * radius.ln()).sqrt() * (std::f64::consts::TAU * angle).cos()) as f32
         };
-        let mut vectors = || vec![(0..tokens * shape.head_dim).map(&mut normal).collect()];
+        let mut vectors = || vec![(0..tokens * shape.layers[0].key_dim).map(&mut normal).collect()];
         Vectors { keys: vectors(), values: vectors() }
     }
 
-    fn of_model(model: &Model, tokens: &[u32]) -> Result<Self, EvalError> {
-        let shape = model.cache_shape();
-        let mut cache = Cache::new(shape.clone(), &crate::REFERENCE_SPEC.parse()?, 0)?;
-        model.forward(&mut [Sequence { tokens, cache: &mut cache }], &mut Workspace::new(), Logits::None)?;
-        Ok(Vectors::of(&cache, tokens.len()))
+    /// Those that a model makes of some tokens in layers of this `shape`.
+    fn of_model(model: &Model, shape: &CacheShape, tokens: &[u32]) -> Result<Self, EvalError> {
+        let mut cache = Cache::new(model.cache_shape(), &crate::REFERENCE_SPEC.parse()?, 0)?;
+        let tokens = &tokens[..tokens.len().min(narrowest(&model.cache_shape()))];
+        let mut batch = [Sequence { tokens, cache: &mut cache }];
+        model.forward(&mut batch, &mut Workspace::new(), Logits::None).all()?;
+        Ok(Vectors::of(&cache, shape, tokens.len()))
     }
 
     /// What a cache that has evicted nothing holds.
-    fn of(cache: &Cache, tokens: usize) -> Self {
-        let &CacheShape { layers, kv_heads, head_dim: d, .. } = cache.shape();
-        let mut vectors = Vectors {
-            keys: vec![vec![0.0; tokens * kv_heads * d]; layers],
-            values: vec![vec![0.0; tokens * kv_heads * d]; layers],
+    fn of(cache: &Cache, shape: &CacheShape, tokens: usize) -> Self {
+        let empty = |width: fn(&LayerShape) -> usize| -> Vec<Vec<f32>> {
+            shape.layers.iter().map(|layer| vec![0.0; tokens * layer.kv_heads * width(layer)]).collect()
         };
-        for layer in 0..layers {
-            for head in 0..kv_heads {
+        let mut vectors =
+            Vectors { keys: empty(|layer| layer.key_dim), values: empty(|layer| layer.value_dim) };
+        for (layer, shape) in shape.layers.iter().enumerate() {
+            for head in 0..shape.kv_heads {
                 let slots = cache.slots(layer, head);
-                for (from, to) in
-                    [(&slots.keys, &mut vectors.keys[layer]), (&slots.values, &mut vectors.values[layer])]
-                {
+                let keys = (&slots.keys, &mut vectors.keys[layer], shape.key_dim);
+                let values = (&slots.values, &mut vectors.values[layer], shape.value_dim);
+                for (from, to, d) in [keys, values] {
                     for (token, x) in from.chunks_exact(d).enumerate() {
-                        to[(token * kv_heads + head) * d..][..d].copy_from_slice(x);
+                        to[(token * shape.kv_heads + head) * d..][..d].copy_from_slice(x);
                     }
                 }
             }
@@ -166,25 +173,30 @@ impl Vectors {
     /// Bits a value takes in this cache, and what is lost of these vectors.
     fn stored(&self, shape: &CacheShape, spec: &Spec, model: &Model) -> Result<(f64, Errors), EvalError> {
         let mut cache = Cache::new(shape.clone(), spec, 0)?;
-        let row = shape.kv_heads * shape.head_dim;
-        let tokens = self.keys[0].len() / row;
-        let query = vec![0.0; tokens / 2 * shape.heads * shape.head_dim];
-        let mut out = query.clone();
+        let mut workspace = AttentionWorkspace::new();
+        let first = &shape.layers[0];
+        let tokens = self.keys[0].len() / (first.kv_heads * first.key_dim);
+        let (pool, half) = (model.pool(), tokens / 2);
         let mut bytes = Vec::new();
-        for half in 0..2 {
-            let part = half * tokens / 2 * row..(half + 1) * tokens / 2 * row;
-            for layer in 0..shape.layers {
-                let (keys, values) = (&self.keys[layer][part.clone()], &self.values[layer][part.clone()]);
-                cache.layer(layer, model.pool()).attend(&query, keys, values, &mut out);
+        for part in 0..2 {
+            let mut pass = cache.begin(half, &mut workspace)?;
+            for (index, layer) in shape.layers.iter().enumerate() {
+                let rows = |all: &[f32]| part * all.len() / 2..(part + 1) * all.len() / 2;
+                let (keys, values) = (&self.keys[index], &self.values[index]);
+                let (keys, values) = (&keys[rows(keys)], &values[rows(values)]);
+                let query = vec![0.0; half * layer.heads * layer.key_dim];
+                let mut out = vec![0.0; half * layer.heads * layer.value_dim];
+                pass.attend(index, pool, &mut workspace, &query, keys, values, &mut out)?;
             }
-            cache.advance(tokens / 2);
+            pass.finish(pool, &mut workspace)?;
             let ledger = cache.ledger();
             bytes.push(ledger.keys + ledger.values + ledger.scales);
         }
         // The second half's growth: what one page waits in is in both.
-        let bits = 8.0 * (bytes[1] - bytes[0]) as f64 / (shape.layers * tokens * row) as f64;
-        let stored = Vectors::of(&cache, tokens);
-        let counted = (tokens - PAGE) * row;
+        let numbers = self.keys.iter().chain(&self.values).map(Vec::len).sum::<usize>() / 2;
+        let bits = 8.0 * (bytes[1] - bytes[0]) as f64 / numbers as f64;
+        let stored = Vectors::of(&cache, shape, tokens);
+        let counted = 1.0 - PAGE as f64 / tokens as f64;
         let errors = Errors {
             keys: lost(&self.keys, &stored.keys, counted),
             values: lost(&self.values, &stored.values, counted),
@@ -193,11 +205,16 @@ impl Vectors {
     }
 }
 
-/// Squared error over squares, of the first `counted` values of every layer.
-fn lost(exact: &[Vec<f32>], stored: &[Vec<f32>], counted: usize) -> f64 {
+/// Tokens that every layer of a model still sees.
+fn narrowest(shape: &CacheShape) -> usize {
+    shape.layers.iter().map(|layer| layer.visible(usize::MAX)).min().unwrap_or(0) / 128 * 128
+}
+
+/// Squared error over squares, of the share `counted` of the values of every layer, from the first on.
+fn lost(exact: &[Vec<f32>], stored: &[Vec<f32>], counted: f64) -> f64 {
     let (mut error, mut square) = (0.0, 0.0);
     for (exact, stored) in exact.iter().zip(stored) {
-        for (&x, &y) in exact.iter().zip(stored).take(counted) {
+        for (&x, &y) in exact.iter().zip(stored).take((counted * exact.len() as f64).round() as usize) {
             error += f64::from(x - y).powi(2);
             square += f64::from(x).powi(2);
         }

@@ -14,6 +14,9 @@ pub enum EvalError {
     /// A question that the data cannot answer, such as a text shorter than the context.
     #[error("{0}")]
     Input(String),
+    /// A question that measuring did not answer; the message says what was tried.
+    #[error("{0}")]
+    Unanswered(String),
     /// A spec that does not fit the model, or does not parse.
     #[error(transparent)]
     Cache(#[from] sketchkv_cache::CacheError),
@@ -23,6 +26,9 @@ pub enum EvalError {
     /// A text that cannot go on.
     #[error(transparent)]
     Engine(#[from] sketchkv_engine::EngineError),
+    /// The uncompressed cache fails on this model or text, so nothing can be measured against it.
+    #[error("the uncompressed cache, which all others are measured against, fails: {0}")]
+    Reference(Box<EvalError>),
     /// A file or folder that cannot be read or written.
     #[error("{path}: {source}{}", way_out(source))]
     File {
@@ -58,7 +64,19 @@ pub enum EvalError {
     },
 }
 
-impl EvalError {}
+impl EvalError {
+    /// Whether it stops more than the one cache that was being measured: the disk, or what all are measured against.
+    pub(crate) fn stops_all(&self) -> bool {
+        matches!(
+            self,
+            EvalError::Scratch { .. }
+                | EvalError::Results { .. }
+                | EvalError::File { .. }
+                | EvalError::Export { .. }
+                | EvalError::Reference(_)
+        )
+    }
+}
 
 fn way_out(source: &std::io::Error) -> &'static str {
     match source.kind() {

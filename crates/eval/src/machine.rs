@@ -44,7 +44,7 @@ pub(crate) fn reset_peak_resident() {
 }
 
 /// Peak of resident memory in bytes since the last reset; `None` where the system does not tell.
-pub(crate) fn peak_resident() -> Option<u64> {
+pub fn peak_resident() -> Option<u64> {
     let status = fs::read_to_string("/proc/self/status").ok()?;
     let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"))?;
     Some(line.trim().strip_suffix("kB")?.trim().parse::<u64>().ok()? * 1024)

@@ -48,7 +48,16 @@ impl<'a> Counter<'a> {
     }
 
     pub(crate) fn add(&mut self, units: usize) {
-        self.done += units as u64;
+        self.reach(self.done + units as u64);
+    }
+
+    pub(crate) fn done(&self) -> u64 {
+        self.done
+    }
+
+    /// `done` units are done, those that were not needed included.
+    pub(crate) fn reach(&mut self, done: u64) {
+        self.done = done;
         self.progress.step(Step { what: &self.what, done: self.done, total: self.total.max(self.done) });
     }
 }

@@ -1,9 +1,11 @@
 use crate::{
-    EvalError,
+    EvalError, Footprint,
+    footprint::{LedgerBytes, ledger_bytes},
     metrics::{Reference, TokenScore},
     progress::Counter,
 };
-use sketchkv_cache::{Cache, Ledger, Spec};
+use serde::{Deserialize, Serialize};
+use sketchkv_cache::{Cache, Spec};
 use sketchkv_model::{Logits, Model, Sequence, Workspace};
 use std::time::{Duration, Instant};
 
@@ -11,14 +13,15 @@ use std::time::{Duration, Instant};
 pub const REFERENCE_SPEC: &str = "full+f32";
 
 /// How documents are run and which of their tokens are scored.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct Schedule {
-    /// Tokens taken in at once before the first scored one.
-    pub(crate) prefill: usize,
-    /// Tokens of each later step; 1 is true streaming decode.
-    pub(crate) stream: usize,
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Schedule {
+    /// Tokens of each document taken in at once before the first scored one.
+    pub prefill: usize,
+    /// Tokens of each later step: 1 is true streaming decode; more is faster, and a little kinder to methods that evict,
+    /// since a chunk attends to all of itself.
+    pub stream: usize,
     /// The last steps of each document, always of one token, whose time is taken.
-    pub(crate) timed: usize,
+    pub timed: usize,
 }
 
 /// A model with its documents and what the uncompressed cache says of them.
@@ -36,9 +39,9 @@ pub(crate) struct Run {
     /// `[document][scored token]`.
     pub(crate) scores: Vec<Vec<TokenScore>>,
     /// What the cache took at the end of the longest document.
-    pub(crate) ledger: Ledger,
-    /// Its position then.
-    pub(crate) depth: usize,
+    pub(crate) footprint: Footprint,
+    /// The same, itemised.
+    pub(crate) ledger: LedgerBytes,
     /// Time of all prefills.
     pub(crate) prefill: Duration,
     /// Tokens of all prefills.
@@ -64,9 +67,14 @@ impl<'m> Scorer<'m> {
         let reference = Reference::new(model.config().vocabulary)?;
         let mut scorer = Scorer { model, workspace: Workspace::new(), documents, schedule, reference };
         counter.begin("uncompressed cache");
+        let end = counter.done() + Scorer::work(&scorer.documents);
         for document in 0..scorer.documents.len() {
-            scorer.run_reference(document, counter)?;
+            scorer.run_reference(document, counter).map_err(|error| match error {
+                EvalError::Scratch { .. } => error,
+                error => EvalError::Reference(Box::new(error)),
+            })?;
         }
+        counter.reach(end);
         Ok(scorer)
     }
 
@@ -77,7 +85,7 @@ impl<'m> Scorer<'m> {
         Ok(counts.map(|count| scores.by_ref().take(count).collect()).collect())
     }
 
-    /// Units of progress of one run.
+    /// Units of progress of one run over `documents`.
     pub(crate) fn work(documents: &[Vec<u32>]) -> u64 {
         documents.iter().map(|tokens| tokens.len() as u64).sum()
     }
@@ -89,7 +97,7 @@ impl<'m> Scorer<'m> {
         let first = self.schedule.prefill - 1;
         if first > 0 {
             let mut batch = [Sequence { tokens: &tokens[..first], cache: &mut cache }];
-            self.model.forward(&mut batch, &mut self.workspace, Logits::None)?;
+            self.model.forward(&mut batch, &mut self.workspace, Logits::None).all()?;
             counter.add(first);
         }
         // The full cache does not care about chunks; this one keeps the logits within 16 MiB.
@@ -99,7 +107,7 @@ impl<'m> Scorer<'m> {
         while at + 1 < tokens.len() {
             let end = (at + chunk).min(tokens.len() - 1);
             let mut batch = [Sequence { tokens: &tokens[at..end], cache: &mut cache }];
-            let logits = self.model.forward(&mut batch, &mut self.workspace, Logits::All)?;
+            let logits = self.model.forward(&mut batch, &mut self.workspace, Logits::All).all()?;
             for (row, &target) in logits.chunks_exact(vocabulary).zip(&tokens[at + 1..]) {
                 self.reference.push(row, target)?;
             }
@@ -120,10 +128,19 @@ impl<'m> Scorer<'m> {
         counter: &mut Counter<'_>,
     ) -> Result<Run, EvalError> {
         counter.begin(spec.to_string());
+        let end = counter.done() + Scorer::work(&self.documents);
+        let run = self.run_documents(spec, seed, counter);
+        // Also when it stopped before.
+        counter.reach(end);
+        run
+    }
+
+    fn run_documents(&mut self, spec: &Spec, seed: u64, counter: &mut Counter<'_>) -> Result<Run, EvalError> {
+        let empty = Cache::new(self.model.cache_shape(), spec, seed)?;
         let mut run = Run {
             scores: Vec::new(),
-            ledger: Ledger::default(),
-            depth: 0,
+            footprint: Footprint::of(&empty),
+            ledger: ledger_bytes(&empty.ledger()),
             prefill: Duration::ZERO,
             prefill_tokens: 0,
             binds_at: None,
@@ -135,8 +152,8 @@ impl<'m> Scorer<'m> {
             let scores = self.run_document(document, &mut cache, row, &mut run, counter)?;
             row += scores.len();
             run.scores.push(scores);
-            if cache.position() > run.depth {
-                (run.depth, run.ledger) = (cache.position(), cache.ledger());
+            if cache.position() > run.footprint.kv_tokens {
+                (run.footprint, run.ledger) = (Footprint::of(&cache), ledger_bytes(&cache.ledger()));
             }
         }
         Ok(run)
@@ -167,7 +184,7 @@ impl<'m> Scorer<'m> {
             let end = at + size;
             let started = Instant::now();
             let mut batch = [Sequence { tokens: &tokens[at..end], cache: &mut *cache }];
-            let logits = self.model.forward(&mut batch, &mut self.workspace, want)?;
+            let logits = self.model.forward(&mut batch, &mut self.workspace, want).all()?;
             let took = started.elapsed();
             if !bound && cache.has_evicted() {
                 bound = true;

@@ -6,7 +6,8 @@ mod common;
 
 use common::tiny_gpt2;
 use serde_json::Value;
-use sketchkv_eval::{CompareOptions, Comparison, Silent, compare, tasks::TextSample};
+use sketchkv_cache::Cache;
+use sketchkv_eval::{CompareOptions, Comparison, Row, Schedule, Silent, compare, tasks::TextSample};
 use sketchkv_model::{Model, WeightFormat};
 
 fn golden() -> Value {
@@ -18,12 +19,14 @@ fn run(model: &Model, golden: &Value, specs: &[&str], stream: usize) -> Comparis
     let text = TextSample { name: "persuasion".into(), documents: vec![tokens] };
     let options = CompareOptions {
         specs: specs.iter().map(|s| s.parse().unwrap()).collect(),
-        prefill: golden["prefill"].as_u64().unwrap() as usize,
-        stream,
-        timed: 16,
+        schedule: Schedule { prefill: golden["prefill"].as_u64().unwrap() as usize, stream, timed: 16 },
         seed: 0,
     };
     compare(model, &text, &options, &mut Silent).unwrap()
+}
+
+fn rows(comparison: &Comparison) -> Vec<&Row> {
+    comparison.measured().collect()
 }
 
 fn assert_near(ours: f64, theirs: &Value, relative: f64, absolute: f64, what: &str) {
@@ -36,7 +39,7 @@ fn perplexity_of_the_full_cache_is_that_of_transformers() {
     let (model, golden) = (tiny_gpt2(WeightFormat::F32), golden());
     for stream in [1, 16] {
         let comparison = run(&model, &golden, &["full+f32"], stream);
-        let row = &comparison.rows[0];
+        let row = rows(&comparison)[0];
         assert_near(row.ppl, &golden["full"]["ppl"], 1e-4, 0.0, "ppl");
         assert_near(comparison.reference_ppl, &golden["full"]["ppl"], 1e-4, 0.0, "reference ppl");
         assert!(row.kl_mean < 1e-6, "{}", row.kl_mean);
@@ -50,7 +53,7 @@ fn divergences_of_a_window_are_those_of_transformers_under_its_mask() {
     let slots = ["32", "64", "128"];
     let specs = slots.map(|slots| format!("window(sinks=4)+f32@{slots}tok"));
     let comparison = run(&model, &golden, &specs.each_ref().map(String::as_str), 1);
-    for (row, slots) in comparison.rows.iter().zip(slots) {
+    for (row, slots) in rows(&comparison).into_iter().zip(slots) {
         let theirs = &golden["windows"][slots];
         let ours = &row.divergence;
         for (value, name) in [
@@ -80,13 +83,13 @@ fn keeping_the_wrong_tokens_is_seen_by_every_score() {
     let tokens = golden["tokens"].as_array().unwrap()[..192].to_vec();
     golden["tokens"] = [tokens.clone(), tokens].concat().into();
     let comparison = run(&model, &golden, &["full", "random@32tok"], 1);
-    let [full, wrong] = &comparison.rows[..] else { panic!("two rows") };
+    let [full, wrong] = rows(&comparison)[..] else { panic!("two rows") };
     assert!(wrong.kl_mean > 1.0 && wrong.kl_mean > 100.0 * full.kl_mean, "{wrong:?}");
     assert!(wrong.ppl_change > 5.0 && full.ppl_change.abs() < 0.01, "{wrong:?}");
     assert!(wrong.same_top < 0.6 && full.same_top > 0.98, "{wrong:?}");
     assert!(wrong.divergence.delta_p.mean < -0.2 && wrong.divergence.delta_p_rms.mean > 0.3, "{wrong:?}");
     assert!(wrong.kl_interval.unwrap()[0] > full.kl_interval.unwrap()[1] && !wrong.tie, "{wrong:?}");
-    assert!(wrong.kv_bytes < full.kv_bytes / 3, "{wrong:?}");
+    assert!(wrong.footprint.kv_bytes < full.footprint.kv_bytes / 3, "{wrong:?}");
 }
 
 /// Rows whose caps bind at different places are scored from the last of these on, all of them.
@@ -95,28 +98,29 @@ fn only_tokens_after_every_cap_binds_are_scored() {
     let (model, golden) = (tiny_gpt2(WeightFormat::Native), golden());
     let early = run(&model, &golden, &["window@64tok"], 1);
     assert_eq!((early.scored_from, early.scored_tokens), (192, 192));
-    assert_eq!(early.rows[0].binds_at, Some(192));
+    assert_eq!(rows(&early)[0].binds_at, Some(192));
     let both = run(&model, &golden, &["window@64tok", "window@256tok", "full", "window@1000tok"], 1);
-    let binds = both.rows[1].binds_at.unwrap();
+    let rows = rows(&both);
+    let binds = rows[1].binds_at.unwrap();
     assert!((256..=264).contains(&binds), "{binds}");
     assert_eq!((both.scored_from, both.scored_tokens), (binds, 384 - binds));
-    assert_eq!((both.rows[2].binds_at, both.rows[3].binds_at), (None, None));
-    assert!(both.rows.iter().all(|row| row.divergence.tokens == both.scored_tokens));
+    assert_eq!((rows[2].binds_at, rows[3].binds_at), (None, None));
+    assert!(rows.iter().all(|row| row.divergence.tokens == both.scored_tokens));
 }
 
 #[test]
 fn rows_say_what_they_measured() {
     let (model, golden) = (tiny_gpt2(WeightFormat::Native), golden());
     let comparison = run(&model, &golden, &["full"], 1);
-    let row = &comparison.rows[0];
+    let row = rows(&comparison)[0];
     // f16 keys and values of 4 layers and 4 heads of 64.
     let uncompressed = 384 * 4 * 4 * 64 * 2 * 2;
-    assert!(row.kv_bytes >= uncompressed * 383 / 384, "{}", row.kv_bytes);
-    assert_eq!(row.kv_bytes, row.ledger.total);
+    assert!(row.footprint.kv_bytes >= uncompressed * 383 / 384, "{:?}", row.footprint);
+    assert_eq!(row.footprint.kv_bytes, row.ledger["total"]);
     assert!(row.prefill_tps > 0.0 && row.decode_tps > 0.0 && row.latency.unwrap().steps == 16);
     assert!(row.ppl_change.abs() < 0.01 && row.same_top > 0.97, "{row:?}");
     let json = serde_json::to_value(&comparison).unwrap();
-    for field in ["model", "text", "context", "scored_tokens", "seed", "machine", "rows"] {
+    for field in ["model", "text", "context", "scored_tokens", "seed", "machine", "rows", "warnings"] {
         assert!(!json[field].is_null(), "{field}");
     }
     for field in [
@@ -134,4 +138,24 @@ fn rows_say_what_they_measured() {
     ] {
         assert!(!json["rows"][0][field].is_null(), "{field}");
     }
+}
+
+#[test]
+fn a_share_below_the_floor_is_marked_and_warned_of() {
+    let (model, golden) = (tiny_gpt2(WeightFormat::Native), golden());
+    let comparison = run(&model, &golden, &["h2o@1%", "h2o@50%"], 1);
+    let rows = rows(&comparison);
+    let missed = rows[0].footprint;
+    assert!(missed.missed() && missed.kv_percent > 2.0, "{missed:?}");
+    assert!((missed.asked_percent.unwrap() - 1.0).abs() < 0.01, "{missed:?}");
+    assert!(!rows[1].footprint.missed(), "{:?}", rows[1].footprint);
+    let [warning] = &comparison.warnings[..] else { panic!("{:?}", comparison.warnings) };
+    assert!(
+        warning.contains("`h2o@1%` needs at least") && warning.contains("1 % of 383 tokens"),
+        "{warning}"
+    );
+    // The floor is the least that a fixed cap may be.
+    let floor = missed.floor_bytes.unwrap();
+    let fixed = |bytes: usize| Cache::new(model.cache_shape(), &format!("h2o@{bytes}B").parse().unwrap(), 0);
+    assert!(fixed(floor).is_ok() && fixed(floor - 1).is_err());
 }

@@ -5,8 +5,8 @@ mod common;
 use common::tiny_gpt2;
 use sketchkv_cache::{Cache, CacheShape, Spec};
 use sketchkv_eval::{
-    Silent,
-    experiments::{Experiment, Grid, Lab, Settings, Shard},
+    Schedule, Silent,
+    experiments::{Experiment, Grid, Lab, Scope, Settings, Shard, TaskSettings},
     report::report,
     results::{Finished, Results, State},
     tasks::{Corpus, TaskKind},
@@ -17,17 +17,19 @@ use std::{fs, path::Path, process::Command};
 fn settings(model: &Model) -> Settings {
     Settings {
         context: 160,
-        prefill: 80,
+        schedule: Schedule { prefill: 80, stream: 1, timed: 4 },
         samples: 2,
         lengths: vec![64, 128],
         depths: vec![64, 128],
-        timed: 4,
         budgets: vec!["50%".into(), "25%".into()],
-        tasks: vec![TaskKind::NiahSingle, TaskKind::Copy],
-        needle_lengths: vec![256],
-        task_lengths: vec![256],
-        task_samples: 1,
-        needle_depths: vec![0.0, 1.0],
+        tasks: TaskSettings {
+            kinds: vec![TaskKind::NiahSingle, TaskKind::Copy],
+            needle_lengths: vec![256],
+            needle_depths: vec![0.0, 1.0],
+            lengths: vec![256],
+            samples: 1,
+            budgets: vec!["25%".into()],
+        },
         candidates: 4,
         specs: Vec::new(),
         ..Settings::quick(model.config())
@@ -50,10 +52,11 @@ fn run(
     let grid = Grid::parse(grid).unwrap();
     let corpus = corpus();
     let mut results = Results::open(file, "sketchkv experiment all").unwrap();
-    let mut lab = Lab::new(model, &corpus, settings, &mut results, shard).unwrap();
+    let scope = Scope { shard, retry_failed: false };
+    let mut lab = Lab::new(model, &corpus, settings, &mut results, scope).unwrap();
     experiments.iter().fold((0, 0), |(measured, known), &experiment| {
         let outcome = lab.run(experiment, Some(&grid), &mut Silent).unwrap();
-        assert!(outcome.failed.is_empty(), "{experiment:?}: {:?}", outcome.failed);
+        assert!(outcome.failed().is_empty(), "{experiment:?}: {:?}", outcome.failed());
         (measured + outcome.measured, known + outcome.known)
     })
 }
@@ -90,7 +93,7 @@ fn everything_is_measured_once_and_shown() {
         "id=\"grid\"",
         "id=\"baseline\"",
         "id=\"attention\"",
-        "<strong>At 25%:</strong>",
+        "<strong>At 50 % of full (",
         "sketchkv experiment all",
     ] {
         assert!(page.contains(part), "{part}");

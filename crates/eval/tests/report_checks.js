@@ -19,8 +19,8 @@
   check(document.documentElement.scrollWidth <= window.innerWidth + 1, "the page itself does not scroll sideways");
 
   const table = document.querySelector("#comparison table");
-  const values = () => [...table.tBodies[0].rows].map((row) => Number(row.cells[5].dataset.value));
-  const button = table.tHead.rows[0].cells[5].querySelector("button");
+  const values = () => [...table.tBodies[0].rows].map((row) => Number(row.cells[6].dataset.value));
+  const button = table.tHead.rows[0].cells[6].querySelector("button");
   const sorted = (list, sign) => list.every((value, i) => i === 0 || sign * (value - list[i - 1]) >= 0);
   button.click();
   check(sorted(values(), 1), "sorts up");

@@ -1,11 +1,14 @@
-use crate::{arguments::ModelArguments, comparison_text, failure::usage, format, output, progress};
+use crate::{arguments::ModelArguments, comparison_text, failure::usage, format, output, progress, warning};
 use anyhow::Result;
 use clap::value_parser;
 use sketchkv_cache::Cap;
-use sketchkv_eval::{Advice, advise};
+use sketchkv_eval::{Advice, AdviseOptions, advise};
 use std::path::PathBuf;
 
 /// Recommend a cache for a model, a budget and a context, by measuring a few for a minute or so.
+///
+/// Every cache that is named works with the very spec that is printed. What fails, or does not fit, is listed with its
+/// reason.
 #[derive(clap::Args)]
 #[command(after_help = "\
 sketchkv advise --model smollm2-135m --budget 64MiB --context 8192
@@ -40,25 +43,27 @@ impl Arguments {
         let model = self.model.load(false)?;
         let limit = model.config().context;
         let context = self.context.map_or(limit, |context| context as usize);
-        if context > limit && model.config().rope.is_none() {
+        if context > limit && !model.config().is_rotated() {
             return Err(usage(format!(
                 "{} has no positions beyond {limit} tokens: ask for a shorter context",
                 model.config().name
             )));
         }
-        let per_token = model.cache_shape().f16_bytes_per_token();
+        let shape = model.cache_shape();
         let budget = match cap {
             Cap::Bytes(bytes) => bytes,
-            Cap::Tokens(tokens) => tokens * per_token,
-            Cap::Percent(percent) => (percent / 100.0 * (per_token * context) as f64) as usize,
+            Cap::Tokens(tokens) => shape.f16_bytes(tokens.min(context)),
+            Cap::Percent(percent) => (percent / 100.0 * shape.f16_bytes(context) as f64) as usize,
             Cap::None => return Err(usage("give a budget, as in --budget 64MiB")),
         };
+        let options =
+            AdviseOptions { budget: budget.max(1), context, samples: self.samples as usize, seed: self.seed };
         let corpus = comparison_text::corpus(&self.text)?;
         let bar = progress::bar();
-        let mut shown = progress::shown_on(&bar);
-        let advice = advise(&model, &corpus, budget, context, self.samples as usize, self.seed, &mut shown);
+        let advice = advise(&model, &corpus, &options, &mut progress::shown_on(&bar));
         bar.finish_and_clear();
         let advice = advice?;
+        warning::show(&advice.warnings);
         if self.json { output::json(&advice) } else { show(&advice) }
     }
 }
@@ -68,16 +73,27 @@ fn show(advice: &Advice) -> Result<()> {
     for reason in &advice.reasons {
         output::line(format!("- {reason}"))?;
     }
-    let header = ["spec", "KV", "mean KL", "ppl change", "same top", "decode tok/s"];
+    let (kv, speed) = (
+        format!("KV of {} tokens", format::count(advice.context as u64)),
+        format!("decode tok/s at {}", format::count(advice.measured_context as u64)),
+    );
+    let header = ["spec", &kv, "mean KL", "ppl change", "same top", &speed];
     let rows = advice.candidates.iter().map(|candidate| {
         vec![
             candidate.spec.clone(),
             format::bytes(candidate.bytes as u64),
             format::divergence(candidate.row.kl_mean),
-            format!("{:+.1}%", 100.0 * candidate.row.ppl_change),
-            format!("{:.1}%", 100.0 * candidate.row.same_top),
+            format::change(candidate.row.ppl_change),
+            format::share(candidate.row.same_top),
             format::rate(candidate.row.decode_tps),
         ]
     });
-    output::line(format!("\n{}", output::table(&header, &[1, 2, 3, 4, 5], rows)))
+    output::line(format!("\n{}", output::table(&header, &[1, 2, 3, 4, 5], rows)))?;
+    if !advice.rejected.is_empty() {
+        output::line("\nNot to be used here:")?;
+    }
+    for failure in &advice.rejected {
+        output::line(format!("- {}: {}", failure.spec, failure.error))?;
+    }
+    Ok(())
 }

@@ -1,8 +1,8 @@
 use crate::{
     arguments::{self, ModelArguments},
     comparison_text,
-    failure::usage,
-    format, output, progress,
+    failure::{self, usage},
+    format, output, progress, warning,
 };
 use anyhow::Result;
 use clap::{ValueEnum, value_parser};
@@ -11,16 +11,20 @@ use serde::Serialize;
 use serde_json::{Value, json};
 use sketchkv_cache::Spec;
 use sketchkv_eval::{
-    EvalError,
+    EvalError, Failure, Footprint,
     bench::{Bench, BenchOptions, BenchRow, Listener, Sample, Test, Work, bench},
 };
 use sketchkv_model::Model;
-use std::io::{self, BufRead};
+use std::{
+    io::{self, BufRead},
+    process::ExitCode,
+};
 
 /// Measure speed, in the manner of llama-bench: prompts (pp) and generation (tg) at depths, cache by cache.
 ///
 /// A cache is filled to each depth once; every repetition starts from a copy of it, and the caches take turns, so that
-/// their ratios hold on a noisy machine too. Tokens per second are mean ± standard deviation over the repetitions.
+/// their ratios hold on a noisy machine too. Tokens per second are mean ± standard deviation over the repetitions. A cache
+/// that fails is left out; the others finish, and the exit code is 1.
 #[derive(clap::Args)]
 #[command(after_help = "\
 sketchkv bench --model smollm2-135m -t 2 --kv full --kv full+q8 --kv 'full+topk'
@@ -94,7 +98,7 @@ struct Document<'a> {
 }
 
 impl Arguments {
-    pub(crate) fn run(self) -> Result<()> {
+    pub(crate) fn run(self) -> Result<ExitCode> {
         let specs = self.kv.iter().map(|text| arguments::spec(text)).collect::<Result<Vec<Spec>>>()?;
         if let Some(open) = specs.iter().find(|spec| self.stream.is_some() && !spec.evicts()) {
             return Err(usage(format!(
@@ -117,14 +121,16 @@ impl Arguments {
         };
         if self.paced {
             bench(&model, &tokens, &options, &mut Paced)?;
-            return Ok(());
+            return Ok(ExitCode::SUCCESS);
         }
         let mut watching =
             Watching { bar: progress::bar(), tests: options.tests.iter().map(Test::to_string).collect() };
         let samples = options.tests.len() * options.specs.len() * options.repetitions;
         watching.bar.set_length(samples as u64);
-        let results = bench(&model, &tokens, &options, &mut watching)?;
+        let results = bench(&model, &tokens, &options, &mut watching);
         watching.bar.finish_and_clear();
+        let results = results?;
+        warning::show(&results.warnings);
         let document = Document { bench: &results, bandwidth_bytes_per_s: bandwidth };
         match if self.json { Form::Json } else { self.output } {
             Form::Md => {
@@ -133,12 +139,12 @@ impl Arguments {
                     output::line(format!("\n{}", parts_table(&results, bandwidth)))?;
                 }
                 eprintln!("{}", footnote(&document));
-                Ok(())
             }
-            Form::Csv => csv(&results),
-            Form::Json => output::json(&document),
-            Form::Jsonl => jsonl(&document),
+            Form::Csv => csv(&results)?,
+            Form::Json => output::json(&document)?,
+            Form::Jsonl => jsonl(&document)?,
         }
+        Ok(failure::of_caches(&results.failed))
     }
 
     /// The tests that fit into the context; those asked for that do not are named on standard error.
@@ -194,6 +200,10 @@ impl Listener for Watching {
         }
         Ok(())
     }
+
+    fn failed(&mut self, _: &Failure) -> Result<(), EvalError> {
+        Ok(())
+    }
 }
 
 /// Goes on when told to.
@@ -219,20 +229,26 @@ impl Listener for Paced {
         });
         written.map_err(|source| EvalError::Export { source })
     }
+
+    /// Whoever sets the pace counts on every measurement.
+    fn failed(&mut self, failure: &Failure) -> Result<(), EvalError> {
+        Err(EvalError::Unanswered(format!("`{}`: {}", failure.spec, failure.error)))
+    }
 }
 
 fn table(bench: &Bench) -> String {
-    let header = ["test", "spec", "KV", "of full", "tok/s"];
+    let header = ["test", "spec", "KV", "of full", "asked", "tok/s"];
     let rows = bench.rows.iter().map(|row| {
         vec![
             row.test.clone(),
             row.spec.clone(),
-            format::bytes(row.kv_bytes as u64),
-            format!("{:.1}%", row.kv_percent),
+            format::bytes(row.footprint.kv_bytes as u64),
+            format!("{:.1}%", row.footprint.kv_percent),
+            format::asked(&row.footprint),
             format!("{:.2} ± {:.2}", row.avg_ts, row.stddev_ts),
         ]
     });
-    output::table(&header, &[2, 3, 4], rows).to_string()
+    output::table(&header, &[2, 3, 4, 5], rows).to_string()
 }
 
 /// Where the time goes; `bandwidth` in bytes per second.
@@ -271,26 +287,25 @@ fn footnote(document: &Document<'_>) -> String {
 }
 
 fn csv(bench: &Bench) -> Result<()> {
-    output::line("test,n_prompt,n_gen,n_depth,spec,avg_ts,stddev_ts,kv_bytes,kv_percent,threads,model")?;
+    output::line(
+        "test,n_prompt,n_gen,n_depth,spec,avg_ts,stddev_ts,kv_bytes,kv_percent,asked_percent,threads,model",
+    )?;
     for row in &bench.rows {
-        let BenchRow { n_prompt, n_gen, n_depth, avg_ts, stddev_ts, kv_bytes, kv_percent, .. } = row;
-        let (test, spec, model) = (quoted(&row.test), quoted(&row.spec), quoted(&bench.model));
+        let BenchRow { n_prompt, n_gen, n_depth, avg_ts, stddev_ts, footprint, .. } = row;
+        let [test, spec, model] = [&row.test, &row.spec, &bench.model].map(|text| format::csv_field(text));
+        let Footprint { kv_bytes, kv_percent, asked_percent, .. } = footprint;
+        let asked = asked_percent.map(|asked| asked.to_string()).unwrap_or_default();
         output::line(format!(
-            "{test},{n_prompt},{n_gen},{n_depth},{spec},{avg_ts},{stddev_ts},{kv_bytes},{kv_percent},{},{model}",
+            "{test},{n_prompt},{n_gen},{n_depth},{spec},{avg_ts},{stddev_ts},{kv_bytes},{kv_percent},{asked},{},{model}",
             bench.threads
         ))?;
     }
     Ok(())
 }
 
-/// A field of comma-separated values.
-fn quoted(text: &str) -> String {
-    format!("\"{}\"", text.replace('"', "\"\""))
-}
-
 /// A row a line, each with what the document says once.
 fn jsonl(document: &Document<'_>) -> Result<()> {
-    let Bench { model, weight_bytes, threads, seed, machine, rows } = document.bench;
+    let Bench { model, weight_bytes, threads, seed, machine, rows, .. } = document.bench;
     let common = json!({
         "model": model,
         "weight_bytes": weight_bytes,
@@ -307,15 +322,4 @@ fn jsonl(document: &Document<'_>) -> Result<()> {
         output::line(line.to_string())?;
     }
     Ok(())
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn fields_with_commas_and_quotes_stay_one_field() {
-        assert_eq!(quoted("h2o(decay=0.9,recent=64)@25%"), "\"h2o(decay=0.9,recent=64)@25%\"");
-        assert_eq!(quoted("a \"b\""), "\"a \"\"b\"\"\"");
-    }
 }

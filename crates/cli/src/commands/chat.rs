@@ -2,12 +2,13 @@ use crate::{
     arguments::{self, ContextArguments, ModelArguments, SamplingArguments},
     commands::run::summary,
     failure::usage,
-    format, interrupt, measured, output,
+    format, interrupt, output, warning,
 };
 use anyhow::{Context, Result};
 use rustyline::{DefaultEditor, error::ReadlineError};
 use sketchkv_cache::{Cache, Spec};
 use sketchkv_engine::{Conversation, EngineError, Generation, Session, SessionFile};
+use sketchkv_eval::Footprint;
 use sketchkv_model::{Model, Sampler, Workspace};
 use std::{
     io::{self, BufRead, IsTerminal},
@@ -62,6 +63,7 @@ impl Arguments {
         let interrupt = interrupt::flag()?;
         let mut conversation = self.conversation(&model, spec, session.as_mut())?;
         let mut input = Input::open()?;
+        let mut warned = false;
         let seen = match conversation.generation().cache().position() {
             0 => String::new(),
             seen => format!(", {seen} tokens seen"),
@@ -84,7 +86,7 @@ impl Arguments {
                 _ if command.starts_with('/') => eprintln!("there is no {command}; /help lists the commands"),
                 _ => match conversation.ask(&model, line, limit, &self.sampling.options()) {
                     Ok(()) => {
-                        answer(&model, conversation.generation(), &mut workspace, &interrupt)?;
+                        answer(&model, conversation.generation(), &mut workspace, &interrupt, &mut warned)?;
                         if let Some(session) = &mut session {
                             session.save_conversation(&model, &mut conversation)?;
                         }
@@ -137,12 +139,13 @@ impl Arguments {
     }
 }
 
-/// Prints an answer as it comes, and a line about it.
+/// Prints an answer as it comes, and a line about it; a share below the floor is told once a conversation.
 fn answer(
     model: &Model,
     generation: &mut Generation,
     workspace: &mut Workspace,
     interrupt: &AtomicBool,
+    warned: &mut bool,
 ) -> Result<()> {
     // A Ctrl-C during the last answer must not stop this one.
     interrupt.store(false, Ordering::SeqCst);
@@ -154,15 +157,21 @@ fn answer(
         output::piece(step.text)?;
     }
     output::line("")?;
-    eprintln!("{}", summary(&measured::Footprint::of(generation.cache()), &generation.timing()));
+    let footprint = Footprint::of(generation.cache());
+    if let Some(below) = footprint.warning(&generation.cache().spec().to_string()).filter(|_| !*warned) {
+        warning::show(&[below]);
+        *warned = true;
+    }
+    eprintln!("{}", summary(&footprint, &generation.timing()));
     Ok(())
 }
 
 fn ledger_table(cache: &Cache) -> String {
-    let items = measured::ledger_items(&cache.ledger());
-    let rows = items.into_iter().map(|(name, bytes)| vec![name.to_owned(), format::bytes(bytes as u64)]);
+    let ledger = cache.ledger();
+    let items = ledger.items().into_iter().filter(|(_, bytes)| *bytes > 0).chain([("total", ledger.total())]);
+    let rows = items.map(|(name, bytes)| vec![name.to_owned(), format::bytes(bytes as u64)]);
     let table = output::table(&["item", "bytes"], &[1], rows);
-    let percent = measured::Footprint::of(cache).percent;
+    let percent = Footprint::of(cache).kv_percent;
     format!("{table}\n{} tokens seen, {percent:.1}% of full", cache.position())
 }
 

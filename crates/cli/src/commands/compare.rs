@@ -1,20 +1,20 @@
 use crate::{
     arguments::{self, ModelArguments},
     comparison_text,
-    failure::usage,
-    format, output, progress,
+    failure::{self, usage},
+    format, output, progress, warning,
 };
 use anyhow::Result;
 use clap::value_parser;
 use sketchkv_cache::Spec;
-use sketchkv_eval::{CompareOptions, Comparison, Row, compare};
-use std::path::PathBuf;
+use sketchkv_eval::{CompareOptions, Comparison, Entry, Failure, Row, Schedule, compare};
+use std::{path::PathBuf, process::ExitCode};
 
 /// Run caches side by side on the same text: bytes, speed, and what is lost against the uncompressed cache.
 ///
 /// Every document is taken in up to a point and streamed token by token from there; only the streamed tokens are
 /// scored, so that the cap of every row binds. KL is the mean divergence of the next-token distribution from that of
-/// an uncompressed f32 cache.
+/// an uncompressed f32 cache. A cache that fails is a row that says so; the others finish, and the exit code is 1.
 #[derive(clap::Args)]
 #[command(after_help = "\
 sketchkv compare --quick
@@ -65,7 +65,7 @@ const QUICK_DOCUMENTS_LARGER: usize = 2;
 const TIMED: usize = 64;
 
 impl Arguments {
-    pub(crate) fn run(self) -> Result<()> {
+    pub(crate) fn run(self) -> Result<ExitCode> {
         let specs = self.specs()?;
         let model = self.model.load(false)?;
         let limit = model.config().context;
@@ -88,22 +88,26 @@ impl Arguments {
         let text = comparison_text::corpus(&self.text)?.sample(&model, context, documents)?;
         let options = CompareOptions {
             specs,
-            prefill: self.prefill.map_or(context / 2, |tokens| tokens as usize),
-            stream: self.stream as usize,
-            timed: TIMED,
+            schedule: Schedule {
+                prefill: self.prefill.map_or(context / 2, |tokens| tokens as usize),
+                stream: self.stream as usize,
+                timed: TIMED,
+            },
             seed: self.seed,
         };
         let bar = progress::bar();
         let mut progress = progress::shown_on(&bar);
-        let comparison = compare(&model, &text, &options, &mut progress)?;
+        let comparison = compare(&model, &text, &options, &mut progress);
         bar.finish_and_clear();
+        let comparison = comparison?;
+        warning::show(&comparison.warnings);
         if self.json {
             output::json(&comparison)?;
         } else {
             output::line(table(&comparison))?;
             eprintln!("{}", footnote(&comparison));
         }
-        Ok(())
+        Ok(failure::of_caches(comparison.failed()))
     }
 
     fn specs(&self) -> Result<Vec<Spec>> {
@@ -131,33 +135,40 @@ const DEFAULT_SPECS: [&str; 13] = [
     "best-quality@25%",
 ];
 
+const HEADER: [&str; 9] =
+    ["spec", "KV", "of full", "asked", "decode tok/s", "ppl", "change", "mean KL", "same top"];
+
 fn table(comparison: &Comparison) -> String {
-    let header = ["spec", "KV", "of full", "decode tok/s", "ppl", "change", "mean KL", "same top"];
-    let rows = comparison.rows.iter().map(cells);
-    output::table(&header, &[1, 2, 3, 4, 5, 6, 7], rows).to_string()
+    let rows = comparison.rows.iter().map(|entry| match entry {
+        Entry::Measured(row) => cells(row),
+        Entry::Failed(failure) => failed_cells(failure),
+    });
+    output::table(&HEADER, &[1, 2, 3, 4, 5, 6, 7, 8], rows).to_string()
+}
+
+fn called(name: Option<&String>, spec: &str) -> String {
+    name.map_or_else(|| spec.to_owned(), |name| format!("{name} = {spec}"))
 }
 
 fn cells(row: &Row) -> Vec<String> {
-    let spec = match &row.name {
-        Some(name) => format!("{name} = {}", row.spec),
-        None => row.spec.clone(),
-    };
     vec![
-        spec,
-        format::bytes(row.kv_bytes as u64),
-        format!("{:.1}%", row.kv_percent),
+        called(row.name.as_ref(), &row.spec),
+        format::bytes(row.footprint.kv_bytes as u64),
+        format!("{:.1}%", row.footprint.kv_percent),
+        format::asked(&row.footprint),
         format::rate(row.decode_tps),
         format!("{:.2}", row.ppl),
-        change(row.ppl_change),
+        format::change(row.ppl_change),
         format::divergence(row.kl_mean),
-        format!("{:.1}%", 100.0 * row.same_top),
+        format::share(row.same_top),
     ]
 }
 
-/// A share as a signed percentage; what rounds to nothing has no sign of its own.
-fn change(share: f64) -> String {
-    let text = format!("{:+.1}%", 100.0 * share);
-    if text == "-0.0%" { "+0.0%".into() } else { text }
+/// The reason, which is long, stands on standard error.
+fn failed_cells(failure: &Failure) -> Vec<String> {
+    let mut cells = vec![called(failure.name.as_ref(), &failure.spec), "failed".to_owned()];
+    cells.resize(HEADER.len(), "-".to_owned());
+    cells
 }
 
 fn footnote(comparison: &Comparison) -> String {
@@ -177,13 +188,6 @@ fn footnote(comparison: &Comparison) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn numbers_read_well_at_both_ends() {
-        assert_eq!(change(-0.0001), "+0.0%");
-        assert_eq!(change(-0.0123), "-1.2%");
-        assert_eq!(change(6.016), "+601.6%");
-    }
 
     #[test]
     fn every_default_cache_parses() {

@@ -1,16 +1,28 @@
-use crate::{arguments::ModelArguments, comparison_text, failure::usage, format, output, progress};
+use crate::{
+    arguments::ModelArguments,
+    comparison_text,
+    failure::{self, usage},
+    format, output, progress, warning,
+};
 use anyhow::Result;
 use clap::{ValueEnum, value_parser};
+use serde::de::DeserializeOwned;
 use sketchkv_eval::{
-    experiments::{Experiment, Grid, Lab, Outcome, Settings, Shard},
+    Footprint,
+    experiments::{
+        AttentionMeasured, Experiment, Generated, Grid, Lab, Outcome, Scope, Scored, Settings, Shard,
+        SpeedMeasured, SpeedPoint, TaskMeasured,
+    },
     results::{Finished, Results},
     tasks::TaskKind,
 };
-use std::path::PathBuf;
+use std::{path::PathBuf, process::ExitCode};
 
 /// Measure caches at length and keep everything in a results file; `sketchkv report` makes a page of it.
 ///
-/// What the results file has already is not measured again: an interrupted experiment goes on with the same command.
+/// What the results file has already is not measured again: an interrupted experiment goes on with the same command. A
+/// cache that fails is kept with its reason and not tried again without --retry-failed; the others finish, and the exit
+/// code is 1.
 /// Any number of processes may work on one file; over several machines, give each its --shard and merge their files
 /// with `sketchkv results merge`.
 #[derive(clap::Args)]
@@ -43,9 +55,12 @@ pub(crate) struct Arguments {
     /// Run only part I of N, and leave the others to other machines.
     #[arg(long, value_name = "I/N")]
     shard: Option<Shard>,
+    /// Measure cells again that failed before.
+    #[arg(long)]
+    retry_failed: bool,
     #[command(flatten)]
     amount: Amount,
-    /// Print the finished cells as JSON.
+    /// Print one JSON document: the cells that came to an end, and warnings.
     #[arg(long)]
     json: bool,
 }
@@ -122,27 +137,32 @@ impl Name {
 }
 
 impl Arguments {
-    pub(crate) fn run(self) -> Result<()> {
+    pub(crate) fn run(self) -> Result<ExitCode> {
         let grid = self.grid.as_deref().map(Grid::read).transpose()?;
         let corpus = comparison_text::corpus(&self.text)?;
         let command = command_line();
         let mut results = Results::open(&self.results, &command)?;
         let model = self.model.load(false)?;
         let settings = self.settings(&model)?;
-        let mut lab = Lab::new(&model, &corpus, settings, &mut results, self.shard)?;
-        let mut cells = Vec::new();
+        let scope = Scope { shard: self.shard, retry_failed: self.retry_failed };
+        let mut lab = Lab::new(&model, &corpus, settings, &mut results, scope)?;
+        let mut all = Outcome::default();
         for experiment in self.experiment.experiments() {
             let bar = progress::bar();
             let outcome = lab.run(experiment, grid.as_ref(), &mut progress::shown_on(&bar));
             bar.finish_and_clear();
             let outcome = outcome?;
-            if self.json {
-                cells.extend(outcome.cells);
-            } else {
+            if !self.json {
                 show(experiment, &outcome)?;
             }
+            all.extend(outcome);
         }
-        if self.json { output::json(&cells) } else { Ok(()) }
+        let warnings = all.warnings();
+        if self.json {
+            output::json(&serde_json::json!({"cells": all.cells, "warnings": warnings}))?;
+        }
+        warning::show(&warnings);
+        Ok(failure::of_caches(&all.failed()))
     }
 
     fn settings(&self, model: &sketchkv_model::Model) -> Result<Settings> {
@@ -157,25 +177,25 @@ impl Arguments {
         };
         if let Some(context) = amount.context {
             settings.context = context as usize;
-            settings.prefill = settings.context / 2;
+            settings.schedule.prefill = settings.context / 2;
         }
         if let Some(prefill) = amount.prefill {
-            settings.prefill = prefill as usize;
+            settings.schedule.prefill = prefill as usize;
         }
         if let Some(samples) = amount.samples {
             settings.samples = samples as usize;
-            settings.task_samples = samples as usize;
+            settings.tasks.samples = samples as usize;
         }
         if let Some(stream) = amount.stream {
-            settings.stream = stream as usize;
+            settings.schedule.stream = stream as usize;
         }
         given(&amount.lengths, &mut settings.lengths);
-        given(&amount.lengths, &mut settings.needle_lengths);
-        given(&amount.lengths, &mut settings.task_lengths);
+        given(&amount.lengths, &mut settings.tasks.needle_lengths);
+        given(&amount.lengths, &mut settings.tasks.lengths);
         given(&amount.depths, &mut settings.depths);
         if !amount.budgets.is_empty() {
             settings.budgets = amount.budgets.iter().map(|b| b.trim_start_matches('@').to_owned()).collect();
-            settings.task_budgets.clone_from(&settings.budgets);
+            settings.tasks.budgets.clone_from(&settings.budgets);
         }
         if !amount.tasks.is_empty() {
             let find = |name: &String| {
@@ -183,7 +203,7 @@ impl Arguments {
                 TaskKind::find(name)
                     .ok_or_else(|| usage(format!("no task is called {name}; there are {}", names.join(", "))))
             };
-            settings.tasks = amount.tasks.iter().map(find).collect::<Result<_>>()?;
+            settings.tasks.kinds = amount.tasks.iter().map(find).collect::<Result<_>>()?;
         }
         if let Some(candidates) = amount.candidates {
             settings.candidates = candidates;
@@ -192,7 +212,7 @@ impl Arguments {
             settings.seeds.clone_from(&amount.seeds);
         }
         settings.specs.clone_from(&self.kv);
-        let task_lengths = settings.needle_lengths.iter().chain(&settings.task_lengths);
+        let task_lengths = settings.tasks.needle_lengths.iter().chain(&settings.tasks.lengths);
         let longest = settings.lengths.iter().chain(task_lengths).chain([&settings.context]).max();
         if longest.is_some_and(|&longest| longest > config.context) {
             return Err(usage(format!(
@@ -200,10 +220,10 @@ impl Arguments {
                 config.name, config.context
             )));
         }
-        if settings.prefill >= settings.context {
+        if settings.schedule.prefill >= settings.context {
             return Err(usage(format!(
                 "a prefill of {} leaves nothing to score of {} tokens",
-                settings.prefill, settings.context
+                settings.schedule.prefill, settings.context
             )));
         }
         Ok(settings)
@@ -222,127 +242,128 @@ fn command_line() -> String {
 }
 
 fn show(experiment: Experiment, outcome: &Outcome) -> Result<()> {
-    let name = experiment.name();
-    output::line(format!("\n{name}"))?;
-    let of_work = |work: &str| -> Vec<&Finished> {
-        outcome
-            .cells
-            .iter()
-            .filter(|cell| cell.cell.settings.get("work").is_some_and(|w| w == work))
-            .collect()
-    };
-    let scored = of_work("score");
-    if !scored.is_empty() {
-        let header =
-            ["spec", "context", "KV", "of full", "decode tok/s", "ppl", "change", "mean KL", "same top"];
-        output::line(
-            output::table(&header, &[1, 2, 3, 4, 5, 6, 7, 8], scored.into_iter().map(scored_row)).to_string(),
-        )?;
-    }
-    let attention = of_work("attention");
-    if !attention.is_empty() {
-        let header = ["spec", "KV", "of full", "KL", "cosine", "top 64", "peak shift", "lost", "worst layer"];
-        let rows = attention.into_iter().map(attention_row);
-        output::line(output::table(&header, &[1, 2, 3, 4, 5, 6, 7, 8], rows).to_string())?;
-    }
-    let speed = of_work("speed");
-    if !speed.is_empty() {
-        let header = ["spec", "depth", "KV", "decode tok/s", "p95 ms", "first token ms"];
-        let rows = speed.into_iter().flat_map(speed_rows);
-        output::line(output::table(&header, &[1, 2, 3, 4, 5], rows).to_string())?;
-    }
-    let generated = of_work("generate");
-    if !generated.is_empty() {
-        let header = ["spec", "BLEU to uncompressed", "BLEU to text", "identical"];
-        output::line(
-            output::table(&header, &[1, 2, 3], generated.into_iter().map(generated_row)).to_string(),
-        )?;
-    }
-    let tasks = of_work("task");
-    if !tasks.is_empty() {
-        let header = ["task", "length", "depth", "question", "spec", "score"];
-        output::line(output::table(&header, &[1, 2, 5], tasks.into_iter().map(task_row)).to_string())?;
-    }
-    for (spec, reason) in &outcome.failed {
-        eprintln!("{spec}: {reason}");
-    }
-    let Outcome { measured, known, taken, failed, .. } = outcome;
+    output::line(format!("\n{}", experiment.name()))?;
+    let header =
+        ["spec", "context", "KV", "of full", "asked", "decode tok/s", "ppl", "change", "mean KL", "same top"];
+    table(outcome, "score", &header, 1, scored_row)?;
+    let header =
+        ["spec", "KV", "of full", "asked", "KL", "cosine", "top 64", "peak shift", "lost", "worst layer"];
+    table(outcome, "attention", &header, 1, attention_row)?;
+    let header = ["spec", "depth", "KV", "of full", "asked", "decode tok/s", "p95 ms", "first token ms"];
+    table(outcome, "speed", &header, 1, speed_rows)?;
+    let header = ["spec", "KV", "of full", "asked", "BLEU to uncompressed", "BLEU to text", "identical"];
+    table(outcome, "generate", &header, 1, generated_row)?;
+    let header = ["task", "question", "spec", "length", "depth", "KV", "of full", "asked", "score"];
+    table(outcome, "task", &header, 3, task_row)?;
+    let (name, failed) = (experiment.name(), outcome.failed().len());
+    let Outcome { measured, known, taken, .. } = outcome;
     let elsewhere = if *taken > 0 { format!(", {taken} in another process") } else { String::new() };
-    eprintln!("{name}: {measured} measured, {known} known before, {} failed{elsewhere}", failed.len());
+    eprintln!("{name}: {measured} measured, {known} known before, {failed} failed{elsewhere}");
     Ok(())
 }
 
-fn number(cell: &Finished, pointer: &str) -> f64 {
-    cell.measured.pointer(pointer).and_then(serde_json::Value::as_f64).unwrap_or(f64::NAN)
+/// The cells of one kind of work, if there are any; columns from `numbers` on hold numbers.
+fn table<T: DeserializeOwned>(
+    outcome: &Outcome,
+    work: &str,
+    header: &[&str],
+    numbers: usize,
+    rows: fn(&Finished, &T) -> Vec<Vec<String>>,
+) -> Result<()> {
+    let measured = outcome.cells.iter().filter_map(|cell| Some((cell, cell.measured_as::<T>(work)?)));
+    let mut rows = measured.flat_map(|(cell, measured)| rows(cell, &measured)).peekable();
+    if rows.peek().is_none() {
+        return Ok(());
+    }
+    let right: Vec<usize> = (numbers..header.len()).collect();
+    output::line(output::table(header, &right, rows).to_string())
 }
 
-fn scored_row(cell: &Finished) -> Vec<String> {
-    vec![
+/// What a cache took and what it was asked to take.
+fn taken(footprint: &Footprint) -> [String; 3] {
+    [
+        format::bytes(footprint.kv_bytes as u64),
+        format!("{:.1}%", footprint.kv_percent),
+        format::asked(footprint),
+    ]
+}
+
+fn scored_row(cell: &Finished, Scored { row, .. }: &Scored) -> Vec<Vec<String>> {
+    let [kv, percent, asked] = taken(&row.footprint);
+    vec![vec![
+        row.spec.clone(),
+        cell.cell.context.to_string(),
+        kv,
+        percent,
+        asked,
+        format::rate(row.decode_tps),
+        format!("{:.2}", row.ppl),
+        format::change(row.ppl_change),
+        format::divergence(row.kl_mean),
+        format::share(row.same_top),
+    ]]
+}
+
+fn attention_row(cell: &Finished, measured: &AttentionMeasured) -> Vec<Vec<String>> {
+    let AttentionMeasured { mean, layers, footprint, .. } = measured;
+    let [kv, percent, asked] = taken(footprint);
+    let worst = layers.iter().enumerate().max_by(|(_, a), (_, b)| a.kl.total_cmp(&b.kl));
+    vec![vec![
+        cell.cell.spec.clone(),
+        kv,
+        percent,
+        asked,
+        format::divergence(mean.kl),
+        format!("{:.4}", mean.cosine),
+        format::share(mean.topk_recall),
+        format!("{:.1}", mean.peak_shift),
+        format::share(mean.lost_mass),
+        worst.map(|(layer, of)| format!("{layer}: {}", format::divergence(of.kl))).unwrap_or_default(),
+    ]]
+}
+
+fn speed_rows(cell: &Finished, measured: &SpeedMeasured) -> Vec<Vec<String>> {
+    let row = |point: &SpeedPoint| {
+        let [kv, percent, asked] = taken(&point.footprint);
+        vec![
+            cell.cell.spec.clone(),
+            point.depth.to_string(),
+            kv,
+            percent,
+            asked,
+            format::rate(point.latency.tokens_per_second),
+            format!("{:.1}", point.latency.p95_ms),
+            format!("{:.0}", point.first_token_ms),
+        ]
+    };
+    measured.points.iter().map(row).collect()
+}
+
+fn generated_row(cell: &Finished, measured: &Generated) -> Vec<Vec<String>> {
+    let [kv, percent, asked] = taken(&measured.footprint);
+    vec![vec![
+        cell.cell.spec.clone(),
+        kv,
+        percent,
+        asked,
+        format!("{:.1}", measured.bleu_uncompressed),
+        format!("{:.1}", measured.bleu_reference),
+        format!("{} of {}", measured.identical, measured.samples),
+    ]]
+}
+
+fn task_row(cell: &Finished, measured: &TaskMeasured) -> Vec<Vec<String>> {
+    let [kv, percent, asked] = taken(&measured.footprint);
+    let question = if cell.setting("awareness") == "aware" { "known before" } else { "after the text" };
+    vec![vec![
+        cell.setting("task"),
+        question.to_owned(),
         cell.cell.spec.clone(),
         cell.cell.context.to_string(),
-        format::bytes(number(cell, "/kv_bytes") as u64),
-        format!("{:.1}%", number(cell, "/kv_percent")),
-        format::rate(number(cell, "/decode_tps")),
-        format!("{:.2}", number(cell, "/ppl")),
-        format!("{:+.1}%", 100.0 * number(cell, "/ppl_change")),
-        format::divergence(number(cell, "/kl_mean")),
-        format!("{:.1}%", 100.0 * number(cell, "/same_top")),
-    ]
-}
-
-fn attention_row(cell: &Finished) -> Vec<String> {
-    let count = cell.measured.get("layers").and_then(|layers| layers.as_array()).map_or(0, Vec::len);
-    let kl = |layer: &usize| number(cell, &format!("/layers/{layer}/kl"));
-    let worst = (0..count).max_by(|a, b| kl(a).total_cmp(&kl(b))).unwrap_or(0);
-    vec![
-        cell.cell.spec.clone(),
-        format::bytes(number(cell, "/kv_bytes") as u64),
-        format!("{:.1}%", number(cell, "/kv_percent")),
-        format::divergence(number(cell, "/mean/kl")),
-        format!("{:.4}", number(cell, "/mean/cosine")),
-        format!("{:.1}%", 100.0 * number(cell, "/mean/topk_recall")),
-        format!("{:.1}", number(cell, "/mean/peak_shift")),
-        format!("{:.1}%", 100.0 * number(cell, "/mean/lost_mass")),
-        format!("{worst}: {}", format::divergence(kl(&worst))),
-    ]
-}
-
-fn speed_rows(cell: &Finished) -> Vec<Vec<String>> {
-    let points = cell.measured.get("points").and_then(|points| points.as_array()).map_or(0, Vec::len);
-    (0..points)
-        .map(|i| {
-            vec![
-                cell.cell.spec.clone(),
-                number(cell, &format!("/points/{i}/depth")).to_string(),
-                format::bytes(number(cell, &format!("/points/{i}/kv_bytes")) as u64),
-                format::rate(number(cell, &format!("/points/{i}/latency/tokens_per_second"))),
-                format!("{:.1}", number(cell, &format!("/points/{i}/latency/p95_ms"))),
-                format!("{:.0}", number(cell, &format!("/points/{i}/first_token_ms"))),
-            ]
-        })
-        .collect()
-}
-
-fn generated_row(cell: &Finished) -> Vec<String> {
-    vec![
-        cell.cell.spec.clone(),
-        format!("{:.1}", number(cell, "/bleu_uncompressed")),
-        format!("{:.1}", number(cell, "/bleu_reference")),
-        format!("{} of {}", number(cell, "/identical"), number(cell, "/samples")),
-    ]
-}
-
-fn task_row(cell: &Finished) -> Vec<String> {
-    let setting = |name: &str| cell.cell.settings.get(name).cloned().unwrap_or_default();
-    vec![
-        setting("task").as_str().unwrap_or_default().to_owned(),
-        cell.cell.context.to_string(),
-        setting("depth").to_string(),
-        match setting("awareness").as_str() {
-            Some("aware") => "known before".to_owned(),
-            _ => "after the text".to_owned(),
-        },
-        cell.cell.spec.clone(),
-        format!("{:.2}", number(cell, "/score")),
-    ]
+        cell.setting("depth"),
+        kv,
+        percent,
+        asked,
+        format!("{:.2}", measured.score),
+    ]]
 }

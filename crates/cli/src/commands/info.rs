@@ -1,10 +1,12 @@
-use crate::{arguments, format, kv_size, output};
+use crate::{arguments, format, output, warning};
 use anyhow::Result;
 use clap::value_parser;
-use serde_json::json;
+use serde_json::{Value, json};
+use sketchkv_cache::LayerShape;
 use sketchkv_engine::{EMBEDDED, Source};
+use sketchkv_eval::{Footprint, footprint_after};
 use sketchkv_kernels::ThreadPool;
-use sketchkv_model::{ModelFile, TensorInfo};
+use sketchkv_model::{Config, ModelFile, TensorInfo};
 use std::{collections::BTreeMap, thread::available_parallelism};
 
 /// Show what a model is: its architecture, its tensors, its bytes.
@@ -33,9 +35,13 @@ const DEFAULT_TOKENS: usize = 1024;
 /// What a cache takes after some tokens.
 struct CacheSize {
     spec: String,
-    bytes: u64,
-    per_token: f64,
-    percent: f64,
+    footprint: Footprint,
+}
+
+impl CacheSize {
+    fn per_token(&self) -> f64 {
+        self.footprint.kv_bytes as f64 / self.footprint.kv_tokens as f64
+    }
 }
 
 /// Tensors of one format.
@@ -55,7 +61,11 @@ impl Arguments {
         let shares = by_format(&tensors);
         let parameters: u64 = shares.values().map(|share| share.elements).sum();
         let bytes: u64 = shares.values().map(|share| share.bytes).sum();
-        let per_token = shape.f16_bytes_per_token() as u64;
+        let per_token: usize = shape.layers.iter().map(|layer| layer.f16_bytes_per_token()).sum();
+        let per_token = per_token as u64;
+        let warnings: Vec<String> =
+            sizes.iter().filter_map(|size| size.footprint.warning(&size.spec)).collect();
+        warning::show(&warnings);
         if self.json {
             let formats: Vec<_> = shares
                 .iter()
@@ -72,24 +82,26 @@ impl Arguments {
                 .map(|size| {
                     json!({
                         "spec": size.spec,
-                        "kv_bytes": size.bytes,
-                        "kv_bytes_per_token": size.per_token,
-                        "kv_percent": size.percent,
+                        "kv_bytes": size.footprint.kv_bytes,
+                        "kv_bytes_per_token": size.per_token(),
+                        "kv_percent": size.footprint.kv_percent,
+                        "asked_percent": size.footprint.asked_percent,
+                        "floor_bytes": size.footprint.floor_bytes,
                     })
                 })
                 .collect();
             return output::json(&json!({
                 "name": config.name,
                 "architecture": config.architecture.to_string(),
-                "layers": config.layers,
+                "layers": config.layers.len(),
                 "hidden": config.hidden,
-                "heads": config.heads,
-                "kv_heads": config.kv_heads,
-                "head_dim": config.head_dim,
+                "heads": of_layers(config, |layer| Some(layer.heads)),
+                "kv_heads": of_layers(config, |layer| Some(layer.kv_heads)),
+                "head_dim": of_layers(config, |layer| Some(layer.key_dim)),
                 "feed_forward": config.feed_forward,
                 "vocabulary": config.vocabulary,
                 "context": config.context,
-                "sliding_window": config.sliding_window,
+                "sliding_window": of_layers(config, |layer| layer.window),
                 "tied_embeddings": config.tied_embeddings,
                 "parameters": parameters,
                 "weight_bytes": bytes,
@@ -97,6 +109,7 @@ impl Arguments {
                 "f16_kv_bytes_per_token": per_token,
                 "kv_tokens": tokens,
                 "kv": kv,
+                "warnings": warnings,
                 "formats": formats,
                 "tensors": tensors,
             }));
@@ -104,15 +117,17 @@ impl Arguments {
         let mut facts = vec![
             ("name", config.name.clone()),
             ("architecture", config.architecture.to_string()),
-            ("layers", config.layers.to_string()),
+            ("layers", config.layers.len().to_string()),
             ("hidden", config.hidden.to_string()),
-            ("heads", format!("{} query, {} KV, of {}", config.heads, config.kv_heads, config.head_dim)),
+            ("heads", kinds(config, |layer| Some(heads(layer)))),
             ("feed-forward", config.feed_forward.to_string()),
             ("vocabulary", format::count(config.vocabulary as u64)),
             ("context", format!("{} tokens", format::count(config.context as u64))),
         ];
-        if let Some(window) = config.sliding_window {
-            facts.push(("sliding window", format!("{} tokens", format::count(window as u64))));
+        if config.layers.iter().any(|layer| layer.window.is_some()) {
+            let window =
+                |layer: &LayerShape| layer.window.map(|window| format::count(window as u64) + " tokens");
+            facts.push(("sliding window", kinds(config, window)));
         }
         facts.push(("parameters", format::count(parameters)));
         facts.push(("weights", format!("{} in {} tensors", format::bytes(bytes), tensors.len())));
@@ -135,15 +150,16 @@ impl Arguments {
         let rows = sizes.iter().map(|size| {
             vec![
                 size.spec.clone(),
-                format::bytes(size.bytes),
-                format::bytes(size.per_token.round() as u64),
-                format!("{:.1}%", size.percent),
+                format::bytes(size.footprint.kv_bytes as u64),
+                format::bytes(size.per_token().round() as u64),
+                format!("{:.1}%", size.footprint.kv_percent),
+                format::asked(&size.footprint),
             ]
         });
         let title = format!("KV after {} tokens", format::count(tokens as u64));
         output::line(format!(
             "\n{}",
-            output::table(&["cache", &title, "a token", "of full"], &[1, 2, 3], rows)
+            output::table(&["cache", &title, "a token", "of full", "asked"], &[1, 2, 3, 4], rows)
         ))?;
         if self.tensors {
             let rows = tensors.iter().map(|tensor| {
@@ -170,12 +186,43 @@ impl Arguments {
         let pool = ThreadPool::new(available_parallelism().map_or(1, usize::from));
         let size = |text: &String| {
             let spec = arguments::spec(text)?;
-            let bytes = kv_size::after(&shape, &spec, tokens, &pool)?.total() as u64;
-            let per_token = bytes as f64 / tokens as f64;
-            let percent = 100.0 * per_token / shape.f16_bytes_per_token() as f64;
-            Ok(CacheSize { spec: spec.to_string(), bytes, per_token, percent })
+            Ok(CacheSize {
+                spec: spec.to_string(),
+                footprint: footprint_after(&shape, &spec, tokens, &pool)?,
+            })
         };
         Ok((tokens, self.kv.iter().map(size).collect::<Result<_>>()?))
+    }
+}
+
+/// A number of every layer, where all are alike that one, otherwise `[layer]`.
+fn of_layers(config: &Config, number: fn(&LayerShape) -> Option<usize>) -> Value {
+    let all: Vec<_> = config.layers.iter().map(number).collect();
+    if all.iter().all(|number| *number == all[0]) { json!(all[0]) } else { json!(all) }
+}
+
+fn heads(layer: &LayerShape) -> String {
+    let LayerShape { heads, kv_heads, key_dim, value_dim, .. } = layer;
+    let width = if key_dim == value_dim { key_dim.to_string() } else { format!("{key_dim} and {value_dim}") };
+    format!("{heads} query, {kv_heads} KV, of {width}")
+}
+
+/// What layers are described as, with how many there are of each kind where there are several.
+fn kinds(config: &Config, describe: impl Fn(&LayerShape) -> Option<String>) -> String {
+    let mut kinds: Vec<(String, usize)> = vec![];
+    for text in config.layers.iter().map(|layer| describe(layer).unwrap_or_else(|| "none".into())) {
+        match kinds.iter_mut().find(|(known, _)| *known == text) {
+            Some((_, count)) => *count += 1,
+            None => kinds.push((text, 1)),
+        }
+    }
+    match &kinds[..] {
+        [(text, _)] => text.clone(),
+        _ => {
+            let each: Vec<_> =
+                kinds.iter().map(|(text, count)| format!("{text} in {count} layers")).collect();
+            each.join("; ")
+        }
     }
 }
 

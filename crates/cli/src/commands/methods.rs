@@ -179,6 +179,7 @@ fn explained(method: &Method) -> String {
 fn question(choice: Choice) -> &'static str {
     match choice {
         Choice::Keep => "which tokens stay as exact slots?",
+        Choice::Refine => "how is importance refined before the least important go?",
         Choice::Store => "how is a kept key or value encoded? k= and v= choose separately",
         Choice::Tail => "what is remembered of tokens no longer kept?",
         Choice::Read => "which kept slots does a query look at?",

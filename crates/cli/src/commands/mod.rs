@@ -50,12 +50,12 @@ impl Command {
     pub(crate) fn run(self) -> Result<ExitCode> {
         let done = |()| ExitCode::SUCCESS;
         match self {
-            Command::Compare(arguments) => arguments.run().map(done),
-            Command::Experiment(arguments) => arguments.run().map(done),
+            Command::Compare(arguments) => arguments.run(),
+            Command::Experiment(arguments) => arguments.run(),
             Command::Report(arguments) => arguments.run().map(done),
             Command::Results(arguments) => arguments.run().map(done),
             Command::Advise(arguments) => arguments.run().map(done),
-            Command::Bench(arguments) => arguments.run().map(done),
+            Command::Bench(arguments) => arguments.run(),
             Command::Distortion(arguments) => arguments.run().map(done),
             Command::Run(arguments) => arguments.run(),
             Command::Chat(arguments) => arguments.run().map(done),

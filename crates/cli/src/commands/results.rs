@@ -1,8 +1,12 @@
 use crate::output;
 use anyhow::Result;
 use clap::{Subcommand, ValueEnum};
-use sketchkv_eval::results::{Format, Results};
+use sketchkv_eval::{
+    Failure, Footprint,
+    results::{Finished, Format, Results, State},
+};
 use std::{
+    collections::BTreeMap,
     io::{self, Write},
     path::PathBuf,
 };
@@ -25,7 +29,7 @@ enum Action {
         #[arg(long)]
         json: bool,
     },
-    /// Take the finished cells of other files over into one.
+    /// Take over into one file the cells of others that are done, and those that failed and are not known there.
     Merge {
         /// The file to merge into; made if it is not there.
         into: PathBuf,
@@ -92,28 +96,47 @@ impl Arguments {
     }
 }
 
+/// What a file holds of one model and experiment.
+#[derive(Default)]
+struct Group {
+    cells: usize,
+    seconds: f64,
+    /// Cells of caches that took over 2 % more than their caps.
+    missed: usize,
+}
+
 fn show(results: &Results, json: bool) -> Result<()> {
     let [running, done, failed] = results.counts()?;
-    let mut groups = std::collections::BTreeMap::<_, (usize, f64)>::new();
-    for cell in results.finished()? {
-        let group = groups.entry((cell.cell.model, cell.cell.experiment)).or_default();
-        group.0 += 1;
-        group.1 += cell.duration_s;
+    let cells = results.finished()?;
+    let failures: Vec<Failure> = cells.iter().filter_map(Finished::failure).collect();
+    let mut groups = BTreeMap::<_, Group>::new();
+    for cell in cells.iter().filter(|cell| cell.state == State::Done) {
+        let group = groups.entry((&cell.cell.model, &cell.cell.experiment)).or_default();
+        group.cells += 1;
+        group.seconds += cell.duration_s;
+        group.missed += usize::from(cell.footprints().iter().any(Footprint::missed));
     }
     if json {
         let list: Vec<_> = groups
             .iter()
-            .map(|((model, experiment), (cells, seconds))| {
-                serde_json::json!({"model": model, "experiment": experiment, "cells": cells, "seconds": seconds})
+            .map(|((model, experiment), Group { cells, seconds, missed })| {
+                serde_json::json!({
+                    "model": model, "experiment": experiment, "cells": cells, "seconds": seconds, "missed": missed,
+                })
             })
             .collect();
         return output::json(&serde_json::json!({
-            "running": running, "done": done, "failed": failed, "experiments": list,
+            "running": running, "done": done, "failed": failed, "experiments": list, "failures": failures,
         }));
     }
-    let rows = groups.iter().map(|((model, experiment), (cells, seconds))| {
-        vec![model.clone(), experiment.clone(), cells.to_string(), format!("{:.1} min", seconds / 60.0)]
+    let rows = groups.iter().map(|((model, experiment), Group { cells, seconds, missed })| {
+        let time = format!("{:.1} min", seconds / 60.0);
+        vec![model.to_string(), experiment.to_string(), cells.to_string(), missed.to_string(), time]
     });
-    output::line(output::table(&["model", "experiment", "cells", "time"], &[2, 3], rows).to_string())?;
+    let header = ["model", "experiment", "cells", "missed caps", "time"];
+    output::line(output::table(&header, &[2, 3, 4], rows).to_string())?;
+    for Failure { spec, error, .. } in &failures {
+        output::line(format!("failed: `{spec}`: {error}"))?;
+    }
     output::line(format!("{done} done, {failed} failed, {running} running or interrupted"))
 }

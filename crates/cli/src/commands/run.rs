@@ -1,13 +1,13 @@
 use crate::{
     arguments::{self, ContextArguments, ModelArguments, SamplingArguments, TextArguments},
     failure::usage,
-    interrupt, measured, output,
+    format, interrupt, output, warning,
 };
 use anyhow::{Context, Result};
 use serde_json::json;
 use sketchkv_cache::{Cache, Spec};
 use sketchkv_engine::{Finish, GenerateOptions, Generation, Session, SessionFile, Timing};
-use sketchkv_eval::LedgerBytes;
+use sketchkv_eval::{Footprint, ledger_bytes, peak_resident};
 use sketchkv_model::{ChatMessage, Model, Sampler, Workspace};
 use std::{
     path::PathBuf,
@@ -94,7 +94,10 @@ impl Arguments {
             session.save_text(&model, &mut generation)?;
         }
         let finish = generation.finish().context("a generation that is over has a reason")?;
-        let footprint = measured::Footprint::of(generation.cache());
+        let footprint = Footprint::of(generation.cache());
+        let warnings: Vec<String> =
+            footprint.warning(&generation.cache().spec().to_string()).into_iter().collect();
+        warning::show(&warnings);
         let timing = generation.timing();
         if self.json {
             output::json(&json!({
@@ -105,14 +108,18 @@ impl Arguments {
                 "generated_tokens": generated,
                 "finish": finish_name(finish),
                 "text": generation.text(),
-                "kv_bytes": footprint.bytes,
-                "kv_percent": footprint.percent,
-                "ledger": LedgerBytes::from(generation.cache().ledger()),
+                "kv_bytes": footprint.kv_bytes,
+                "kv_percent": footprint.kv_percent,
+                "asked_bytes": footprint.asked_bytes,
+                "asked_percent": footprint.asked_percent,
+                "floor_bytes": footprint.floor_bytes,
+                "warnings": warnings,
+                "ledger": ledger_bytes(&generation.cache().ledger()),
                 "prefill_tps": timing.prefill_rate(),
                 "decode_tps": timing.decode_rate(),
                 "load_seconds": load_seconds,
                 "weight_bytes": model.weight_bytes(),
-                "peak_rss_bytes": measured::peak_resident_bytes(),
+                "peak_rss_bytes": peak_resident(),
             }))?;
         } else {
             output::line("")?;
@@ -198,19 +205,19 @@ fn prompt(
 }
 
 /// The line on standard error after a generation.
-pub(crate) fn summary(footprint: &measured::Footprint, timing: &Timing) -> String {
-    use crate::format;
+pub(crate) fn summary(footprint: &Footprint, timing: &Timing) -> String {
     let rate = |rate: f64| if rate > 0.0 { format::rate(rate) } else { "-".into() };
     let mut text = format!(
-        "KV {}, {:.1}% of full | prefill {} tokens, {}/s | decode {} tokens, {}/s",
-        format::bytes(footprint.bytes),
-        footprint.percent,
+        "KV {}, {:.1}% of full{} | prefill {} tokens, {}/s | decode {} tokens, {}/s",
+        format::bytes(footprint.kv_bytes as u64),
+        footprint.kv_percent,
+        footprint.mark().map(|mark| format!(" ({mark})")).unwrap_or_default(),
         timing.prefill_tokens,
         rate(timing.prefill_rate()),
         timing.decode_tokens,
         rate(timing.decode_rate()),
     );
-    if let Some(peak) = measured::peak_resident_bytes() {
+    if let Some(peak) = peak_resident() {
         text += &format!(" | peak memory {}", format::bytes(peak));
     }
     text

@@ -1,5 +1,5 @@
 use super::{Parts, Sample, Test, Work, sample::mean_and_deviation};
-use crate::{EvalError, Machine};
+use crate::{EvalError, Failure, Footprint, Machine};
 use serde::{Deserialize, Serialize};
 use sketchkv_cache::{Cache, Part, Spec};
 use sketchkv_engine::EngineError;
@@ -36,6 +36,10 @@ pub struct Bench {
     pub machine: Machine,
     /// By test, then by cache.
     pub rows: Vec<BenchRow>,
+    /// Caches that could not be measured, or not to the end.
+    pub failed: Vec<Failure>,
+    /// What to know before reading the rows: caps below the least that a cache needs.
+    pub warnings: Vec<String>,
 }
 
 /// One test with one cache.
@@ -60,10 +64,9 @@ pub struct BenchRow {
     pub stddev_ts: f64,
     /// Tokens per second of each repetition.
     pub samples_ts: Vec<f64>,
-    /// Bytes of the cache after the test.
-    pub kv_bytes: usize,
-    /// The same in percent of an f16 cache of all tokens seen.
-    pub kv_percent: f64,
+    /// The cache after the test.
+    #[serde(flatten)]
+    pub footprint: Footprint,
     /// Where the time of a generated token goes, if asked for.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub profile: Option<Parts>,
@@ -82,15 +85,22 @@ pub trait Listener {
     /// # Errors
     /// To end the benchmark.
     fn after(&mut self, sample: &Sample) -> Result<(), EvalError>;
+
+    /// A cache failed; the others go on without it.
+    ///
+    /// # Errors
+    /// To end the benchmark.
+    fn failed(&mut self, failure: &Failure) -> Result<(), EvalError>;
 }
 
 /// Measures every test with every cache on `tokens`, which go round when they end.
 ///
 /// A cache is filled to each depth once, by prefill; every repetition starts from a copy of it. Before generated tokens
-/// are timed, one is generated to warm up. As in llama-bench, nothing is sampled: the tokens are known.
+/// are timed, one is generated to warm up. As in llama-bench, nothing is sampled: the tokens are known. A cache that the
+/// model refuses, or that fails on the way, is left out from there on.
 ///
 /// # Errors
-/// When a spec does not fit the model, a test is longer than the context, there are no tokens, or the listener says so.
+/// When the model refuses every spec, a test is longer than the context, there are no tokens, or the listener says so.
 pub fn bench(
     model: &Model,
     tokens: &[u32],
@@ -107,42 +117,110 @@ pub fn bench(
         seed: options.seed,
         machine: Machine::this(),
         rows: vec![],
+        failed: vec![],
+        warnings: vec![],
     };
-    let mut lanes = options
-        .specs
-        .iter()
-        .map(|spec| Ok(Lane { spec, cache: Cache::new(model.cache_shape(), spec, options.seed)? }))
-        .collect::<Result<Vec<Lane<'_>>, EvalError>>()?;
+    let mut lanes = Lanes { going: vec![], failed: vec![], listener };
+    let mut refused = vec![];
+    for spec in &options.specs {
+        match Cache::new(model.cache_shape(), spec, options.seed) {
+            Ok(cache) => lanes.going.push(Lane { spec, cache, row: None }),
+            Err(error) => refused.push((spec, error)),
+        }
+    }
+    if let (Some((_, error)), true) = (refused.first(), lanes.going.is_empty()) {
+        return Err(error.clone().into());
+    }
+    for (spec, error) in refused {
+        lanes.fail(spec, error)?;
+    }
     let mut bed = Bed { model, tokens, workspace: Workspace::new() };
     bed.warm_up(&options.tests, options.seed)?;
     for test in &options.tests {
-        for lane in &mut lanes {
-            bed.fill(lane, test.depth, listener)?;
-        }
-        let mut rows: Vec<BenchRow> = lanes.iter().map(|lane| row(test, lane.spec)).collect();
+        lanes.each(|lane| lane.way_to(test.depth), |lane, way| bed.fill(lane, way))?;
+        lanes.going.iter_mut().for_each(|lane| lane.row = None);
         for repetition in 0..options.repetitions {
-            for (lane, row) in lanes.iter().zip(&mut rows) {
-                listener.before(test, lane.spec)?;
-                let sample = bed.time(lane, test, repetition)?;
-                row.samples_ts.push(sample.rate());
-                row.kv_bytes = sample.kv_bytes;
-                listener.after(&sample)?;
-            }
+            lanes.each(
+                |_| Some(*test),
+                |lane, test| {
+                    let sample = bed.time(lane, test, repetition)?;
+                    let row = lane.row.get_or_insert_with(|| row(test, lane.spec, sample.footprint));
+                    row.samples_ts.push(sample.rate());
+                    Ok(sample)
+                },
+            )?;
         }
-        let full = test.length() * model.cache_shape().f16_bytes_per_token();
-        for (lane, row) in lanes.iter().zip(&mut rows) {
+        if let (true, Work::Generate(count)) = (options.profile, test.work) {
+            lanes.each_untold(|lane| {
+                let profile = bed.profile(lane, count, options.seed)?;
+                lane.row.iter_mut().for_each(|row| row.profile = Some(profile.clone()));
+                Ok(())
+            })?;
+        }
+        for mut row in lanes.going.iter_mut().filter_map(|lane| lane.row.take()) {
             (row.avg_ts, row.stddev_ts) = mean_and_deviation(&row.samples_ts);
-            row.kv_percent = 100.0 * row.kv_bytes as f64 / full as f64;
-            if let (true, Work::Generate(count)) = (options.profile, test.work) {
-                row.profile = Some(bed.profile(lane, count, options.seed)?);
-            }
+            bench.rows.push(row);
         }
-        bench.rows.extend(rows);
     }
+    bench.failed = lanes.failed;
+    let warnings = bench.rows.iter().filter_map(|row| row.footprint.warning(&row.spec));
+    bench.warnings = warnings.collect();
     Ok(bench)
 }
 
-fn row(test: &Test, spec: &Spec) -> BenchRow {
+/// The caches that are still measured, and those that failed.
+struct Lanes<'a> {
+    going: Vec<Lane<'a>>,
+    failed: Vec<Failure>,
+    listener: &'a mut dyn Listener,
+}
+
+impl<'a> Lanes<'a> {
+    fn fail(&mut self, spec: &Spec, error: impl ToString) -> Result<(), EvalError> {
+        let failure = Failure::of(spec, error);
+        self.listener.failed(&failure)?;
+        self.failed.push(failure);
+        Ok(())
+    }
+
+    /// Lets every cache do what `test` says, if anything, and tells the listener. A cache that fails is left out.
+    fn each(
+        &mut self,
+        test: impl Fn(&Lane<'a>) -> Option<Test>,
+        mut run: impl FnMut(&mut Lane<'a>, &Test) -> Result<Sample, EvalError>,
+    ) -> Result<(), EvalError> {
+        for mut lane in std::mem::take(&mut self.going) {
+            if let Some(test) = test(&lane) {
+                self.listener.before(&test, lane.spec)?;
+                match run(&mut lane, &test) {
+                    Ok(sample) => self.listener.after(&sample)?,
+                    Err(error) => {
+                        self.fail(lane.spec, error)?;
+                        continue;
+                    }
+                }
+            }
+            self.going.push(lane);
+        }
+        Ok(())
+    }
+
+    /// As [`Lanes::each`] for what the listener need not know of.
+    fn each_untold(
+        &mut self,
+        mut run: impl FnMut(&mut Lane<'a>) -> Result<(), EvalError>,
+    ) -> Result<(), EvalError> {
+        for mut lane in std::mem::take(&mut self.going) {
+            match run(&mut lane) {
+                Ok(()) => self.going.push(lane),
+                Err(error) => self.fail(lane.spec, error)?,
+            }
+        }
+        Ok(())
+    }
+}
+
+fn row(test: &Test, spec: &Spec, footprint: Footprint) -> BenchRow {
     let (n_prompt, n_gen) = match test.work {
         Work::Prompt(tokens) => (tokens, 0),
         Work::Generate(tokens) => (0, tokens),
@@ -157,8 +235,7 @@ fn row(test: &Test, spec: &Spec) -> BenchRow {
         avg_ts: 0.0,
         stddev_ts: 0.0,
         samples_ts: vec![],
-        kv_bytes: 0,
-        kv_percent: 0.0,
+        footprint,
         profile: None,
     }
 }
@@ -167,6 +244,17 @@ fn row(test: &Test, spec: &Spec) -> BenchRow {
 struct Lane<'a> {
     spec: &'a Spec,
     cache: Cache,
+    /// What the test that is being run has given.
+    row: Option<BenchRow>,
+}
+
+impl Lane<'_> {
+    /// The prompt that takes the cache to `depth`; `None` when it is there.
+    fn way_to(&self, depth: usize) -> Option<Test> {
+        let seen = self.cache.position();
+        let count = depth.checked_sub(seen).filter(|&count| count > 0)?;
+        Some(Test { work: Work::Prompt(count), depth: seen })
+    }
 }
 
 /// What the caches are measured on.
@@ -182,34 +270,25 @@ impl Bed<'_> {
         let widest = tests.iter().map(|test| test.depth.max(test.tokens())).max().unwrap_or(1);
         let mut cache = Cache::new(self.model.cache_shape(), &Spec::default(), seed)?;
         let tokens = widest.min(self.model.chunk()).min(self.model.config().context);
-        self.run(&mut cache, tokens)
+        self.run(&mut cache, tokens)?;
+        Ok(())
     }
 
-    /// Runs the `count` tokens that come next, at once.
-    fn run(&mut self, cache: &mut Cache, count: usize) -> Result<(), EvalError> {
+    /// Runs the `count` tokens that come next, at once; the logits of the last.
+    fn run(&mut self, cache: &mut Cache, count: usize) -> Result<&[f32], EvalError> {
         let from = cache.position();
         let tokens: Vec<u32> =
             (from..from + count).map(|position| self.tokens[position % self.tokens.len()]).collect();
         let mut batch = [Sequence { tokens: &tokens, cache }];
-        self.model.forward(&mut batch, &mut self.workspace, Logits::Last)?;
-        Ok(())
+        Ok(self.model.forward(&mut batch, &mut self.workspace, Logits::Last).all()?)
     }
 
-    /// Takes `lane` to `depth`.
-    fn fill(
-        &mut self,
-        lane: &mut Lane<'_>,
-        depth: usize,
-        listener: &mut dyn Listener,
-    ) -> Result<(), EvalError> {
-        let seen = lane.cache.position();
-        let Some(count) = depth.checked_sub(seen).filter(|&count| count > 0) else { return Ok(()) };
-        let test = Test { work: Work::Prompt(count), depth: seen };
-        listener.before(&test, lane.spec)?;
+    /// Takes `lane` the `way` to the next depth.
+    fn fill(&mut self, lane: &mut Lane<'_>, way: &Test) -> Result<Sample, EvalError> {
         let begin = Instant::now();
-        self.run(&mut lane.cache, count)?;
+        self.run(&mut lane.cache, way.tokens())?;
         let seconds = begin.elapsed().as_secs_f64();
-        listener.after(&sample(&test, lane.spec, 0, seconds, &lane.cache))
+        Ok(sample(way, lane.spec, 0, seconds, &lane.cache))
     }
 
     /// A copy of the lane's cache that shares no page with it: the first write to a shared one would copy it.
@@ -249,9 +328,9 @@ impl Bed<'_> {
         let begin = Instant::now();
         let mut sampling = std::time::Duration::ZERO;
         for _ in 0..count {
-            self.run(&mut cache, 1)?;
+            let logits = self.run(&mut cache, 1)?;
             let begin = Instant::now();
-            sampler.sample(self.workspace.logits()).map_err(EngineError::from)?;
+            sampler.sample(logits).map_err(EngineError::from)?;
             sampling += begin.elapsed();
         }
         let seconds = begin.elapsed().as_secs_f64();
@@ -269,6 +348,6 @@ fn sample(test: &Test, spec: &Spec, repetition: usize, seconds: f64, cache: &Cac
         repetition,
         tokens: test.tokens(),
         seconds,
-        kv_bytes: cache.ledger().total(),
+        footprint: Footprint::of(cache),
     }
 }

@@ -1,3 +1,4 @@
+use crate::Footprint;
 use serde::{Deserialize, Serialize};
 use std::time::Duration;
 
@@ -14,8 +15,9 @@ pub struct Sample {
     pub tokens: usize,
     /// What they took, in seconds.
     pub seconds: f64,
-    /// Bytes of the cache after it.
-    pub kv_bytes: usize,
+    /// The cache after it.
+    #[serde(flatten)]
+    pub footprint: Footprint,
 }
 
 impl Sample {

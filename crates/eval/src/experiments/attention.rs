@@ -4,7 +4,7 @@ use super::{
     job::{Common, Job, Work},
 };
 use crate::{
-    EvalError, Progress, Step,
+    EvalError, Footprint, Progress, Step,
     metrics::{AttentionFidelity, FidelityMean, attention_fidelity},
     scoring::REFERENCE_SPEC,
 };
@@ -30,10 +30,9 @@ pub struct AttentionMeasured {
     pub remembered: f64,
     /// Steps compared.
     pub steps: usize,
-    /// Bytes of the cache at the end.
-    pub kv_bytes: usize,
-    /// The same in percent of an f16 cache.
-    pub kv_percent: f64,
+    /// The cache at the end of the last document.
+    #[serde(flatten)]
+    pub footprint: Footprint,
 }
 
 /// The controls, the original's two strategies at its own sizes, and one of each kind at the budgets.
@@ -72,8 +71,9 @@ impl Lab<'_> {
     ) -> Result<AttentionMeasured, EvalError> {
         let &Work::Attention { context, samples, warm_up } = work else { unreachable!("attention work") };
         let shape = self.model.cache_shape();
-        let mut means = vec![vec![FidelityMean::default(); shape.heads]; shape.layers];
-        let (mut remembered, mut kv_bytes) = (0.0, 0);
+        let mut means: Vec<Vec<FidelityMean>> =
+            shape.layers.iter().map(|layer| vec![FidelityMean::default(); layer.heads]).collect();
+        let (mut remembered, mut footprint) = (0.0, None);
         let documents = self.corpus.sample(self.model, context, samples)?.documents;
         let total = (documents.len() * context) as u64;
         for (index, tokens) in documents.iter().enumerate() {
@@ -82,13 +82,13 @@ impl Lab<'_> {
                 [Cache::new(shape.clone(), &exact, seed)?, Cache::new(shape.clone(), spec, seed)?];
             for cache in &mut caches {
                 let mut batch = [Sequence { tokens: &tokens[..warm_up], cache }];
-                self.model.forward(&mut batch, &mut self.workspace, Logits::None)?;
+                self.model.forward(&mut batch, &mut self.workspace, Logits::None).all()?;
                 cache.watch_attention();
             }
             for at in warm_up..tokens.len() {
                 for cache in &mut caches {
                     let mut batch = [Sequence { tokens: &tokens[at..=at], cache }];
-                    self.model.forward(&mut batch, &mut self.workspace, Logits::None)?;
+                    self.model.forward(&mut batch, &mut self.workspace, Logits::None).all()?;
                 }
                 let pairs = caches[0].attention().iter().zip(caches[1].attention());
                 for ((exact, cached), means) in pairs.zip(&mut means) {
@@ -97,13 +97,14 @@ impl Lab<'_> {
                 let done = (index * context + at + 1) as u64;
                 progress.step(Step { what: "attention", done, total });
             }
-            kv_bytes = caches[1].ledger().total();
+            footprint = Some(Footprint::of(&caches[1]));
         }
+        let too_short = || EvalError::Input("no step was compared: give a longer text".into());
         let steps = means[0][0].count();
         let of = |heads: &mut dyn Iterator<Item = &FidelityMean>| {
             let mut all = FidelityMean::default();
             heads.for_each(|head| all.merge(head));
-            all.mean().ok_or_else(|| EvalError::Input("no step was compared: give a longer text".into()))
+            all.mean().ok_or_else(too_short)
         };
         let each = |f: fn(AttentionFidelity) -> f64| -> Vec<Vec<f64>> {
             let of_head = |head: &FidelityMean| head.mean().map_or(f64::NAN, f);
@@ -114,10 +115,9 @@ impl Lab<'_> {
             layers: means.iter().map(|heads| of(&mut heads.iter())).collect::<Result<_, _>>()?,
             kl: each(|fidelity| fidelity.kl),
             cosine: each(|fidelity| fidelity.cosine),
-            remembered: remembered / (steps * shape.layers * shape.heads) as f64,
+            remembered: remembered / (steps * means.iter().map(Vec::len).sum::<usize>()) as f64,
             steps,
-            kv_bytes,
-            kv_percent: 100.0 * kv_bytes as f64 / (context * shape.f16_bytes_per_token()) as f64,
+            footprint: footprint.ok_or_else(too_short)?,
         })
     }
 }

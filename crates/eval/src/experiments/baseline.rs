@@ -2,6 +2,7 @@ use super::{
     Experiment, Settings,
     job::{Common, Job, Work},
 };
+use crate::Schedule;
 use sketchkv_cache::Spec;
 
 /// The full cache over lengths; every second half of a length is scored.
@@ -12,13 +13,8 @@ pub(super) fn jobs(common: &Common<'_>, settings: &Settings, specs: &[Spec]) -> 
     for &seed in &settings.seeds {
         for &context in &settings.lengths {
             for spec in specs {
-                let work = Work::Score {
-                    context,
-                    samples: settings.samples,
-                    prefill: context / 2,
-                    stream: settings.stream,
-                    timed: settings.timed,
-                };
+                let schedule = Schedule { prefill: context / 2, ..settings.schedule };
+                let work = Work::Score { context, samples: settings.samples, schedule };
                 jobs.push(common.job(Experiment::Baseline, spec, seed, work));
             }
         }

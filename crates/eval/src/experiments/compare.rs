@@ -40,15 +40,19 @@ const FAMILIES: [&str; 24] = [
 const SPARSE: [&str; 3] = ["topk", "full+topk(rest=pages)", "full+quest"];
 
 /// The specs that fit this model, each once; what a build of the cache does not know is left out.
-pub(crate) fn fitting(model: &Model, specs: impl IntoIterator<Item = String>) -> Vec<Spec> {
+pub(super) fn fitting(model: &Model, specs: impl IntoIterator<Item = String>) -> Vec<Spec> {
     let fits = |text: String| {
         let spec: Spec = text.parse().ok()?;
         Cache::new(model.cache_shape(), &spec, 0).ok()?;
         Some(spec)
     };
-    // A preset may stand for what is there already: then that goes by its name, too.
+    distinct(specs.into_iter().filter_map(fits))
+}
+
+/// The specs, each once. A preset may stand for what is there already: then that goes by its name, too.
+pub(crate) fn distinct(specs: impl IntoIterator<Item = Spec>) -> Vec<Spec> {
     let mut all: Vec<Spec> = Vec::new();
-    for spec in specs.into_iter().filter_map(fits) {
+    for spec in specs {
         match all.iter_mut().find(|other| **other == spec) {
             Some(known) => known.preset = known.preset.or(spec.preset),
             None => all.push(spec),
@@ -65,15 +69,15 @@ pub(super) fn jobs(common: &Common<'_>, settings: &Settings, specs: &[Spec], mod
     } else {
         specs.to_vec()
     };
-    let &Settings { context, prefill, samples, stream, timed, .. } = settings;
+    let &Settings { context, samples, schedule, .. } = settings;
     let mut jobs = Vec::new();
     for &seed in &settings.seeds {
         for spec in &specs {
-            let work = Work::Score { context, samples, prefill, stream, timed };
+            let work = Work::Score { context, samples, schedule };
             jobs.push(common.job(Experiment::Compare, spec, seed, work));
         }
         for spec in &specs {
-            let work = Work::Generate { prompt: prefill, samples: samples.max(2), tokens: 32 };
+            let work = Work::Generate { prompt: schedule.prefill, samples: samples.max(2), tokens: 32 };
             jobs.push(common.job(Experiment::Compare, spec, seed, work));
         }
     }

@@ -1,5 +1,5 @@
 use super::{Lab, job::Work};
-use crate::{EvalError, Progress, REFERENCE_SPEC, Step, metrics::corpus_bleu};
+use crate::{EvalError, Footprint, Progress, REFERENCE_SPEC, Step, metrics::corpus_bleu};
 use serde::{Deserialize, Serialize};
 use sketchkv_cache::{Cache, Spec};
 use sketchkv_engine::{GenerateOptions, Generation};
@@ -20,6 +20,15 @@ pub struct Generated {
     pub samples: usize,
     /// The first continuation.
     pub example: String,
+    /// The cache at the end of the first continuation.
+    #[serde(flatten)]
+    pub footprint: Footprint,
+}
+
+/// Continuations of all prompts, and the cache at the end of the first.
+struct Continuations {
+    texts: Vec<String>,
+    footprint: Option<Footprint>,
 }
 
 impl Lab<'_> {
@@ -40,10 +49,11 @@ impl Lab<'_> {
             .collect();
         if self.uncompressed.as_ref().is_none_or(|(of, _)| of != work) {
             let reference: Spec = REFERENCE_SPEC.parse()?;
-            let texts = self.continuations(&prompts, tokens, &reference, 0, progress)?;
-            self.uncompressed = Some((work.clone(), texts));
+            let reference = self.continuations(&prompts, tokens, &reference, 0, progress)?;
+            self.uncompressed = Some((work.clone(), reference.texts));
         }
-        let ours = self.continuations(&prompts, tokens, spec, seed, progress)?;
+        let Continuations { texts: ours, footprint } =
+            self.continuations(&prompts, tokens, spec, seed, progress)?;
         let uncompressed = self.uncompressed.as_ref().map(|(_, texts)| texts.clone()).unwrap_or_default();
         let beside: Vec<Vec<&String>> = uncompressed.iter().map(|text| vec![text]).collect();
         Ok(Generated {
@@ -53,6 +63,7 @@ impl Lab<'_> {
             identical: ours.iter().zip(&uncompressed).filter(|(a, b)| a == b).count(),
             samples: ours.len(),
             example: ours.into_iter().next().unwrap_or_default(),
+            footprint: footprint.ok_or_else(|| EvalError::Input("there is no prompt to continue".into()))?,
         })
     }
 
@@ -63,9 +74,9 @@ impl Lab<'_> {
         spec: &Spec,
         seed: u64,
         progress: &mut dyn Progress,
-    ) -> Result<Vec<String>, EvalError> {
+    ) -> Result<Continuations, EvalError> {
         let total = prompts.len() as u64;
-        let mut texts = Vec::new();
+        let (mut texts, mut footprint) = (Vec::new(), None);
         for (done, prompt) in prompts.iter().enumerate() {
             let cache = Cache::new(self.model.cache_shape(), spec, seed)?;
             let mut generation = Generation::new(cache, Sampler::new(Sampling::greedy())?);
@@ -73,8 +84,9 @@ impl Lab<'_> {
                 GenerateOptions { max_tokens: Some(tokens), ignore_end: true, ..GenerateOptions::default() };
             generation.feed(self.model, prompt, &options)?;
             texts.push(generation.complete(self.model, &mut self.workspace)?.to_owned());
+            footprint.get_or_insert_with(|| Footprint::of(generation.cache()));
             progress.step(Step { what: "continuations", done: done as u64 + 1, total });
         }
-        Ok(texts)
+        Ok(Continuations { texts, footprint })
     }
 }

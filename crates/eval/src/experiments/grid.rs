@@ -105,11 +105,11 @@ pub(super) fn jobs(
         let step = specs.len().div_ceil(12).max(1);
         specs = specs.into_iter().step_by(step).collect();
     }
-    let &Settings { context, prefill, stream, timed, .. } = settings;
+    let &Settings { context, samples, schedule, .. } = settings;
     let mut jobs = Vec::new();
     for &seed in &settings.seeds {
         for spec in &specs {
-            let work = Work::Score { context, samples: settings.samples.min(2), prefill, stream, timed };
+            let work = Work::Score { context, samples: samples.min(2), schedule };
             jobs.push(common.job(Experiment::Grid, spec, seed, work));
         }
     }

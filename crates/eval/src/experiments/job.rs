@@ -1,6 +1,6 @@
 use super::Experiment;
 use crate::{
-    Row,
+    Row, Schedule,
     metrics::Unit,
     results::Cell,
     tasks::{Awareness, TaskKind},
@@ -22,25 +22,25 @@ pub struct Job {
     pub cost: u64,
 }
 
-/// What is measured of one spec.
-#[derive(Debug, Clone, PartialEq)]
+/// What is measured of one spec. What it serializes to, with its context, is all that changes the numbers.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+#[serde(tag = "work", rename_all = "lowercase")]
 pub enum Work {
     /// Divergence, perplexity, bytes and speed on documents of text.
     Score {
         /// Tokens of a document.
+        #[serde(skip)]
         context: usize,
         /// Documents.
         samples: usize,
-        /// Tokens before the first scored one.
-        prefill: usize,
-        /// Tokens of a step.
-        stream: usize,
-        /// Timed steps at the end of each document.
-        timed: usize,
+        /// How they are run.
+        #[serde(flatten)]
+        schedule: Schedule,
     },
     /// BLEU of greedy continuations.
     Generate {
         /// Tokens of each prompt.
+        #[serde(skip)]
         prompt: usize,
         /// Prompts.
         samples: usize,
@@ -50,6 +50,7 @@ pub enum Work {
     /// Attention weights beside the exact ones.
     Attention {
         /// Tokens of a document.
+        #[serde(skip)]
         context: usize,
         /// Documents.
         samples: usize,
@@ -66,8 +67,10 @@ pub enum Work {
     /// Scores of a task.
     Task {
         /// Which.
+        #[serde(rename = "task")]
         kind: TaskKind,
         /// Tokens of the prompt.
+        #[serde(skip)]
         length: usize,
         /// Place of the needle, 0 to 1.
         depth: f64,
@@ -93,26 +96,12 @@ pub struct Scored {
 }
 
 impl Work {
-    /// The part of the cell's settings that says what is done.
+    /// The cell's settings.
     pub(super) fn settings(&self) -> Map<String, Value> {
-        let value = match self {
-            Work::Score { samples, prefill, stream, timed, .. } => serde_json::json!({
-                "work": "score", "samples": samples, "prefill": prefill, "stream": stream, "timed": timed,
-            }),
-            Work::Generate { samples, tokens, .. } => {
-                serde_json::json!({"work": "generate", "samples": samples, "tokens": tokens})
-            }
-            Work::Attention { samples, warm_up, .. } => {
-                serde_json::json!({"work": "attention", "samples": samples, "warm_up": warm_up})
-            }
-            Work::Speed { depths, timed } => {
-                serde_json::json!({"work": "speed", "depths": depths, "timed": timed})
-            }
-            Work::Task { kind, depth, awareness, samples, .. } => serde_json::json!({
-                "work": "task", "task": kind, "depth": depth, "awareness": awareness, "samples": samples,
-            }),
-        };
-        value.as_object().cloned().unwrap_or_default()
+        match serde_json::to_value(self) {
+            Ok(Value::Object(settings)) => settings,
+            _ => Map::new(),
+        }
     }
 
     pub(super) fn context(&self) -> usize {
@@ -127,20 +116,16 @@ impl Work {
     pub(super) fn cost(&self) -> u64 {
         let tokens = match self {
             // A token in a step of its own costs about four times one in a large chunk.
-            Work::Score { context, samples, prefill, stream, .. } => {
+            Work::Score { context, samples, schedule: Schedule { prefill, stream, .. } } => {
                 samples * (prefill + (context - prefill.min(context)) * if *stream < 8 { 4 } else { 1 })
             }
             Work::Generate { prompt, samples, tokens } => samples * (prompt + 4 * tokens),
             Work::Attention { context, samples, .. } => 10 * samples * context,
-            Work::Speed { depths, timed } => self_depth(depths) + 4 * timed * depths.len(),
+            Work::Speed { depths, timed } => self.context() + 4 * timed * depths.len(),
             Work::Task { length, samples, .. } => samples * (length + 80),
         };
         tokens as u64
     }
-}
-
-fn self_depth(depths: &[usize]) -> usize {
-    depths.last().copied().unwrap_or(0)
 }
 
 /// What all cells of a lab have in common.

@@ -4,20 +4,24 @@ use super::{
     pareto, tasks,
 };
 use crate::{
-    EvalError,
-    compare::{resampling_units, row},
+    EvalError, Failure, Row,
     machine::{peak_resident, reset_peak_resident},
     metrics::DivergenceTable,
     progress::{Counter, Progress},
-    results::{Claim, Finished, Results},
-    scoring::{Schedule, Scorer},
+    results::{Claim, Finished, Results, State},
+    row::resampling_units,
+    scoring::Scorer,
     tasks::{Corpus, TaskMaker},
 };
+use serde::Serialize;
 use serde_json::Value;
 use sha2::{Digest, Sha256};
 use sketchkv_cache::Spec;
 use sketchkv_model::{Model, Workspace};
-use std::time::Instant;
+use std::{
+    collections::{BTreeMap, HashMap},
+    time::Instant,
+};
 
 /// One part of an experiment that is split over machines.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -40,10 +44,19 @@ impl std::str::FromStr for Shard {
     }
 }
 
+/// Which cells a process measures.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Scope {
+    /// One part of an experiment that is split over machines; all of it if `None`.
+    pub shard: Option<Shard>,
+    /// Whether cells that failed before are tried again.
+    pub retry_failed: bool,
+}
+
 /// How an experiment went.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct Outcome {
-    /// Every finished cell of the experiment, in the experiment's order.
+    /// Every cell of the experiment that came to an end, done or failed, in the experiment's order.
     pub cells: Vec<Finished>,
     /// Cells measured now.
     pub measured: usize,
@@ -51,8 +64,40 @@ pub struct Outcome {
     pub known: usize,
     /// Cells that another process works on.
     pub taken: usize,
-    /// Specs that cannot be measured, and why.
-    pub failed: Vec<(String, String)>,
+}
+
+impl Outcome {
+    /// The cells that could not be measured, now or before.
+    pub fn failed(&self) -> Vec<Failure> {
+        self.cells.iter().filter_map(Finished::failure).collect()
+    }
+
+    /// What to know before reading the cells: specs whose caps are below the least that they need, each once, at the
+    /// longest text where that is so.
+    pub fn warnings(&self) -> Vec<String> {
+        let mut longest: BTreeMap<&str, (usize, String)> = BTreeMap::new();
+        for cell in &self.cells {
+            let spec = cell.cell.spec.as_str();
+            for footprint in cell.footprints() {
+                let tokens = footprint.kv_tokens;
+                if longest.get(spec).is_some_and(|(known, _)| *known >= tokens) {
+                    continue;
+                }
+                if let Some(warning) = footprint.warning(spec) {
+                    longest.insert(spec, (tokens, warning));
+                }
+            }
+        }
+        longest.into_values().map(|(_, warning)| warning).collect()
+    }
+
+    /// Takes in the cells and counts of another.
+    pub fn extend(&mut self, other: Outcome) {
+        self.cells.extend(other.cells);
+        self.measured += other.measured;
+        self.known += other.known;
+        self.taken += other.taken;
+    }
 }
 
 /// A model, a text and a results file.
@@ -62,7 +107,7 @@ pub struct Lab<'a> {
     pub(super) settings: Settings,
     pub(super) workspace: Workspace,
     results: &'a mut Results,
-    shard: Option<Shard>,
+    scope: Scope,
     model_hash: String,
     text_name: String,
     text_hash: String,
@@ -74,7 +119,7 @@ pub struct Lab<'a> {
 }
 
 impl<'a> Lab<'a> {
-    /// A lab that measures what `results` does not have, all of it or one shard.
+    /// A lab that measures what `results` does not have and is in `scope`.
     ///
     /// # Errors
     /// When the model cannot be hashed.
@@ -83,7 +128,7 @@ impl<'a> Lab<'a> {
         corpus: &'a Corpus,
         settings: Settings,
         results: &'a mut Results,
-        shard: Option<Shard>,
+        scope: Scope,
     ) -> Result<Self, EvalError> {
         let mut hasher = Sha256::new();
         corpus.texts().for_each(|(_, text)| hasher.update(text.as_bytes()));
@@ -95,7 +140,7 @@ impl<'a> Lab<'a> {
             settings,
             workspace: Workspace::new(),
             results,
-            shard,
+            scope,
             model_hash: model.content_hash()?,
             text_name: corpus.name(),
             text_hash,
@@ -108,8 +153,8 @@ impl<'a> Lab<'a> {
     /// Runs one experiment; `file` is the grid to run instead of the original's.
     ///
     /// # Errors
-    /// When the results file or the disk fails, or a spec does not parse. A cell that cannot be measured is marked as
-    /// failed and the others go on.
+    /// When the results file, the disk or the uncompressed cache fails, or a spec does not parse. A cell that cannot be
+    /// measured is marked as failed and the others go on.
     pub fn run(
         &mut self,
         experiment: Experiment,
@@ -133,12 +178,7 @@ impl<'a> Lab<'a> {
         let mut outcome = self.measure(jobs, progress)?;
         if experiment == Experiment::Pareto {
             let second = pareto::second_round(&self.common(), &self.settings, &outcome.cells);
-            let more = self.measure(second, progress)?;
-            outcome.cells.extend(more.cells);
-            outcome.failed.extend(more.failed);
-            outcome.measured += more.measured;
-            outcome.known += more.known;
-            outcome.taken += more.taken;
+            outcome.extend(self.measure(second, progress)?);
         }
         Ok(outcome)
     }
@@ -163,16 +203,13 @@ impl<'a> Lab<'a> {
         jobs: Vec<Job>,
         progress: &mut dyn Progress,
     ) -> Result<Outcome, EvalError> {
-        let mine = |job: &Job| self.shard.is_none_or(|shard| job.cell.shard(shard.of) == shard.index - 1);
+        let Scope { shard, retry_failed } = self.scope;
+        let mine = |job: &Job| shard.is_none_or(|shard| job.cell.shard(shard.of) == shard.index - 1);
         let jobs: Vec<Job> = jobs.into_iter().filter(mine).collect();
         let mut outcome = Outcome::default();
-        let known: std::collections::HashMap<String, Finished> = self
-            .results
-            .finished()?
-            .into_iter()
-            .filter(|cell| cell.state == crate::results::State::Done)
-            .map(|cell| (cell.key.clone(), cell))
-            .collect();
+        let known = |cell: &Finished| cell.state == State::Done || !retry_failed;
+        let known: HashMap<String, Finished> =
+            self.results.finished()?.into_iter().filter(known).map(|cell| (cell.key.clone(), cell)).collect();
         let total = jobs.iter().filter(|job| !known.contains_key(&job.cell.key())).map(|job| job.cost).sum();
         let mut done = 0;
         for job in &jobs {
@@ -181,7 +218,7 @@ impl<'a> Lab<'a> {
                 outcome.cells.push(cell.clone());
                 continue;
             }
-            match self.results.claim(&job.cell)? {
+            match self.results.claim(&job.cell, retry_failed)? {
                 Claim::Finished(cell) => {
                     outcome.known += 1;
                     outcome.cells.push(*cell);
@@ -214,40 +251,31 @@ impl<'a> Lab<'a> {
             Ok(measured) => {
                 self.results.finish(&job.cell, &measured, took)?;
                 outcome.measured += 1;
-                if let Claim::Finished(cell) = self.results.claim(&job.cell)? {
-                    outcome.cells.push(*cell);
-                }
             }
-            // The disk, not the cell.
-            Err(error @ (EvalError::Scratch { .. } | EvalError::Results { .. })) => return Err(error),
-            Err(error) => {
-                self.results.fail(&job.cell, &error.to_string(), took)?;
-                outcome.failed.push((job.cell.spec.clone(), error.to_string()));
-            }
+            Err(error) if error.stops_all() => return Err(error),
+            Err(error) => self.results.fail(&job.cell, &error.to_string(), took)?,
+        }
+        if let Claim::Finished(cell) = self.results.claim(&job.cell, false)? {
+            outcome.cells.push(*cell);
         }
         progress.step(crate::Step { what: &name, done: done + job.cost, total });
         Ok(())
     }
 
     fn work(&mut self, job: &Job, progress: &mut dyn Progress) -> Result<Value, EvalError> {
-        let (spec, seed) = (&job.spec, job.cell.seed);
-        let json = |value: Result<Value, serde_json::Error>| {
-            value.map_err(|error| EvalError::Input(format!("what was measured is no JSON: {error}")))
-        };
-        match &job.work {
-            Work::Score { .. } => json(serde_json::to_value(self.score(&job.work, spec, seed, progress)?)),
-            Work::Generate { .. } => {
-                json(serde_json::to_value(self.generate(&job.work, spec, seed, progress)?))
-            }
-            Work::Attention { .. } => {
-                json(serde_json::to_value(self.attention(&job.work, spec, seed, progress)?))
-            }
-            Work::Speed { depths, timed } => {
-                json(serde_json::to_value(self.speed(depths, *timed, spec, seed, progress)?))
-            }
+        fn json(measured: impl Serialize) -> Result<Value, EvalError> {
+            serde_json::to_value(measured)
+                .map_err(|error| EvalError::Input(format!("what was measured is no JSON: {error}")))
+        }
+        let (work, spec, seed) = (&job.work, &job.spec, job.cell.seed);
+        match work {
+            Work::Score { .. } => json(self.score(work, spec, seed, progress)?),
+            Work::Generate { .. } => json(self.generate(work, spec, seed, progress)?),
+            Work::Attention { .. } => json(self.attention(work, spec, seed, progress)?),
+            Work::Speed { depths, timed } => json(self.speed(depths, *timed, spec, seed, progress)?),
             Work::Task { .. } => {
                 self.ensure_maker()?;
-                json(serde_json::to_value(self.task(&job.work, spec, seed, progress)?))
+                json(self.task(work, spec, seed, progress)?)
             }
         }
     }
@@ -270,9 +298,7 @@ impl<'a> Lab<'a> {
         seed: u64,
         progress: &mut dyn Progress,
     ) -> Result<Scored, EvalError> {
-        let &Work::Score { context, samples, prefill, stream, timed } = work else {
-            unreachable!("scored work")
-        };
+        let &Work::Score { context, samples, schedule } = work else { unreachable!("scored work") };
         let ready = self.scorer.as_ref().is_some_and(|(of, _)| of == work);
         let runs = if ready { 1 } else { 2 };
         let mut counter = Counter::new(progress, (runs * samples * context) as u64);
@@ -280,7 +306,6 @@ impl<'a> Lab<'a> {
             // The old reference's file goes first.
             self.scorer = None;
             let text = self.corpus.sample(self.model, context, samples)?;
-            let schedule = Schedule { prefill, stream, timed };
             let scorer = Scorer::new(self.model, text.documents, schedule, &mut counter)?;
             self.scorer = Some((work.clone(), scorer));
         }
@@ -291,7 +316,7 @@ impl<'a> Lab<'a> {
         let (units, _) = resampling_units(&run.scores);
         let base = scorer.reference_scores()?.concat();
         Ok(Scored {
-            row: row(self.model, spec, &run, &units, seed, peak)?,
+            row: Row::of(spec, &run, &units, seed, peak)?,
             reference_ppl: DivergenceTable::of(&base).map_or(f64::NAN, |table| table.ppl.mean),
             scored_tokens: base.len(),
             units,

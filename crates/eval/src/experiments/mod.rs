@@ -13,12 +13,12 @@ mod speed;
 mod tasks;
 
 pub use attention::AttentionMeasured;
-pub(crate) use compare::fitting;
+pub(crate) use compare::distinct;
 pub use generate::Generated;
 pub use grid::Grid;
 pub use job::{Job, Scored, Work};
-pub use lab::{Lab, Outcome, Shard};
-pub use settings::Settings;
+pub use lab::{Lab, Outcome, Scope, Shard};
+pub use settings::{Settings, TaskSettings};
 pub use speed::{SpeedMeasured, SpeedPoint};
 pub use tasks::TaskMeasured;
 

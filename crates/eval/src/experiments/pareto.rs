@@ -1,7 +1,7 @@
 use super::{
     Experiment, Settings,
     compare::{CONTROLS, fitting},
-    job::{Common, Job, Work},
+    job::{Common, Job, Scored, Work},
 };
 use crate::{Rng, results::Finished};
 use sketchkv_model::Model;
@@ -50,10 +50,12 @@ pub(super) fn second_round(common: &Common<'_>, settings: &Settings, first: &[Fi
     if settings.samples <= 2 {
         return Vec::new();
     }
+    // By the bytes taken; what missed its cap is no candidate.
     let point = |cell: &Finished| {
-        Some((cell.measured.get("kv_bytes")?.as_f64()?, cell.measured.get("kl_mean")?.as_f64()?))
+        let Scored { row, .. } = cell.measured_as("score")?;
+        (!row.footprint.missed()).then_some((row.footprint.kv_bytes, row.kl_mean))
     };
-    let points: Vec<(f64, f64)> = first.iter().filter_map(point).collect();
+    let points: Vec<(usize, f64)> = first.iter().filter_map(point).collect();
     let near = |cell: &&Finished| {
         point(cell).is_some_and(|(bytes, kl)| {
             points
@@ -73,6 +75,5 @@ pub(super) fn second_round(common: &Common<'_>, settings: &Settings, first: &[Fi
 }
 
 fn work(settings: &Settings, samples: usize) -> Work {
-    let &Settings { context, prefill, stream, timed, .. } = settings;
-    Work::Score { context, samples, prefill, stream, timed }
+    Work::Score { context: settings.context, samples, schedule: settings.schedule }
 }

@@ -1,4 +1,4 @@
-use crate::tasks::TaskKind;
+use crate::{Schedule, tasks::TaskKind};
 use sketchkv_model::Config;
 
 /// How much is measured.
@@ -6,38 +6,41 @@ use sketchkv_model::Config;
 pub struct Settings {
     /// Tokens of a scored document.
     pub context: usize,
-    /// Tokens taken in at once before scoring begins.
-    pub prefill: usize,
     /// Documents of each scored cell.
     pub samples: usize,
-    /// Tokens of a step while scoring.
-    pub stream: usize,
+    /// How they are run; `speed` times as many steps at each depth.
+    pub schedule: Schedule,
     /// Context lengths of `baseline`, ascending.
     pub lengths: Vec<usize>,
     /// Depths of `speed`, ascending.
     pub depths: Vec<usize>,
-    /// Single-token steps timed at each depth.
-    pub timed: usize,
     /// Budgets of `compare` and `pareto`, as they stand after the `@` of a spec.
     pub budgets: Vec<String>,
-    /// Budgets of `tasks`.
-    pub task_budgets: Vec<String>,
     /// Specs to measure instead of an experiment's own.
     pub specs: Vec<String>,
-    /// Tasks of `tasks`.
-    pub tasks: Vec<TaskKind>,
-    /// Prompt lengths of the single needle.
-    pub needle_lengths: Vec<usize>,
-    /// Prompt lengths of the other tasks.
-    pub task_lengths: Vec<usize>,
-    /// Samples of each task.
-    pub task_samples: usize,
-    /// Needle depths, 0 to 1.
-    pub needle_depths: Vec<f64>,
+    /// What `tasks` measures.
+    pub tasks: TaskSettings,
     /// Compositions that `pareto` tries in its first round.
     pub candidates: usize,
     /// Seeds of caches and tasks; each makes its own cells.
     pub seeds: Vec<u64>,
+}
+
+/// How much `tasks` measures.
+#[derive(Debug, Clone, PartialEq)]
+pub struct TaskSettings {
+    /// Which tasks.
+    pub kinds: Vec<TaskKind>,
+    /// Prompt lengths of the single needle.
+    pub needle_lengths: Vec<usize>,
+    /// Places of the single needle, 0 to 1.
+    pub needle_depths: Vec<f64>,
+    /// Prompt lengths of the other tasks.
+    pub lengths: Vec<usize>,
+    /// Samples of each task.
+    pub samples: usize,
+    /// Budgets, as they stand after the `@` of a spec.
+    pub budgets: Vec<String>,
 }
 
 impl Settings {
@@ -46,20 +49,20 @@ impl Settings {
         let context = config.context.min(1024);
         Settings {
             context,
-            prefill: context / 2,
             samples: 3,
-            stream: 1,
+            schedule: Schedule { prefill: context / 2, stream: 1, timed: 32 },
             lengths: doubling(128, config.context.min(4096)),
-            depths: doubling(256, config.context.min(8192) - 64),
-            timed: 32,
-            budgets: ["50%", "25%", "12.5%"].map(str::to_owned).to_vec(),
-            task_budgets: ["25%", "12.5%"].map(str::to_owned).to_vec(),
+            depths: doubling(256, config.context.min(8192).saturating_sub(64)),
+            budgets: texts(&["50%", "25%", "12.5%"]),
             specs: Vec::new(),
-            tasks: TaskKind::ALL.to_vec(),
-            needle_lengths: vec![context / 2, context],
-            task_lengths: vec![context],
-            task_samples: 3,
-            needle_depths: vec![0.0, 0.25, 0.5, 0.75, 1.0],
+            tasks: TaskSettings {
+                kinds: TaskKind::ALL.to_vec(),
+                needle_lengths: vec![context / 2, context],
+                needle_depths: vec![0.0, 0.25, 0.5, 0.75, 1.0],
+                lengths: vec![context],
+                samples: 3,
+                budgets: texts(&["25%", "12.5%"]),
+            },
             candidates: 24,
             seeds: vec![0],
         }
@@ -70,22 +73,28 @@ impl Settings {
         let context = config.context.min(512);
         Settings {
             context,
-            prefill: context / 2,
             samples: 2,
+            schedule: Schedule { prefill: context / 2, stream: 1, timed: 16 },
             lengths: doubling(128, config.context.min(1024)),
-            depths: doubling(256, config.context.min(2048) - 64),
-            timed: 16,
-            budgets: ["25%"].map(str::to_owned).to_vec(),
-            task_budgets: ["25%"].map(str::to_owned).to_vec(),
-            tasks: vec![TaskKind::NiahSingle, TaskKind::KeyValue, TaskKind::Copy],
-            needle_lengths: vec![context],
-            task_lengths: vec![context],
-            task_samples: 2,
-            needle_depths: vec![0.0, 0.5, 1.0],
+            depths: doubling(256, config.context.min(2048).saturating_sub(64)),
+            budgets: texts(&["25%"]),
+            specs: Vec::new(),
+            tasks: TaskSettings {
+                kinds: vec![TaskKind::NiahSingle, TaskKind::KeyValue, TaskKind::Copy],
+                needle_lengths: vec![context],
+                needle_depths: vec![0.0, 0.5, 1.0],
+                lengths: vec![context],
+                samples: 2,
+                budgets: texts(&["25%"]),
+            },
             candidates: 12,
-            ..Settings::standard(config)
+            seeds: vec![0],
         }
     }
+}
+
+fn texts(texts: &[&str]) -> Vec<String> {
+    texts.iter().map(|&text| text.to_owned()).collect()
 }
 
 /// `from`, doubled as often as it stays below `to`, and `to`.

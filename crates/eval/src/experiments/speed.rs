@@ -4,7 +4,7 @@ use super::{
     job::{Common, Job, Work},
 };
 use crate::{
-    EvalError, Progress, Step,
+    EvalError, Footprint, Progress, Step,
     machine::{peak_resident, reset_peak_resident},
     metrics::Latency,
 };
@@ -24,10 +24,9 @@ pub struct SpeedPoint {
     pub first_token_ms: f64,
     /// Tokens per second of the prefill to this depth.
     pub prefill_tps: f64,
-    /// Bytes of the cache after the timed steps.
-    pub kv_bytes: usize,
-    /// The same in percent of an f16 cache.
-    pub kv_percent: f64,
+    /// The cache after the timed steps.
+    #[serde(flatten)]
+    pub footprint: Footprint,
 }
 
 /// Decode against depth.
@@ -56,7 +55,7 @@ pub(super) fn jobs(common: &Common<'_>, settings: &Settings, specs: &[Spec]) -> 
     let own = CONTROLS.into_iter().chain(own).map(str::to_owned);
     let specs: Vec<Spec> =
         if specs.is_empty() { own.filter_map(|text| text.parse().ok()).collect() } else { specs.to_vec() };
-    let work = Work::Speed { depths: settings.depths.clone(), timed: settings.timed };
+    let work = Work::Speed { depths: settings.depths.clone(), timed: settings.schedule.timed };
     specs.iter().map(|spec| common.job(Experiment::Speed, spec, settings.seeds[0], work.clone())).collect()
 }
 
@@ -78,7 +77,6 @@ impl Lab<'_> {
         }
         tokens = tokens.iter().copied().cycle().take(longest).collect();
         let mut cache = Cache::new(self.model.cache_shape(), spec, seed)?;
-        let per_token = self.model.cache_shape().f16_bytes_per_token();
         let (mut at, mut prefill, mut prefilled) = (0, Duration::ZERO, 0);
         let mut points = Vec::new();
         reset_peak_resident();
@@ -86,7 +84,7 @@ impl Lab<'_> {
             let started = Instant::now();
             if depth > at {
                 let mut batch = [Sequence { tokens: &tokens[at..depth], cache: &mut cache }];
-                self.model.forward(&mut batch, &mut self.workspace, Logits::Last)?;
+                self.model.forward(&mut batch, &mut self.workspace, Logits::Last).all()?;
                 prefilled += depth - at;
                 prefill += started.elapsed();
                 at = depth;
@@ -95,11 +93,10 @@ impl Lab<'_> {
             for _ in 0..timed {
                 let started = Instant::now();
                 let mut batch = [Sequence { tokens: &tokens[at..=at], cache: &mut cache }];
-                self.model.forward(&mut batch, &mut self.workspace, Logits::Last)?;
+                self.model.forward(&mut batch, &mut self.workspace, Logits::Last).all()?;
                 steps.push(started.elapsed());
                 at += 1;
             }
-            let kv_bytes = cache.ledger().total();
             let first = prefill + steps.first().copied().unwrap_or_default();
             let latency = Latency::of(&steps)
                 .ok_or_else(|| EvalError::Input("at least one step must be timed at each depth".into()))?;
@@ -108,8 +105,7 @@ impl Lab<'_> {
                 latency,
                 first_token_ms: first.as_secs_f64() * 1e3,
                 prefill_tps: prefilled as f64 / prefill.as_secs_f64().max(1e-9),
-                kv_bytes,
-                kv_percent: 100.0 * kv_bytes as f64 / (at * per_token) as f64,
+                footprint: Footprint::of(&cache),
             });
             progress.step(Step { what: "speed", done: at as u64, total: longest as u64 });
         }

@@ -1,6 +1,7 @@
 //! Results as the figures need them.
 
 use crate::{
+    Footprint,
     experiments::{AttentionMeasured, Generated, Scored, SpeedMeasured, TaskMeasured},
     results::{Finished, State},
 };
@@ -92,21 +93,7 @@ pub(super) fn by_model(cells: &[Finished]) -> Vec<ModelResults<'_>> {
 }
 
 fn of_work<'a, T: DeserializeOwned>(cells: &[&'a Finished], work: &str) -> Vec<Measured<'a, T>> {
-    cells
-        .iter()
-        .filter(|cell| setting(cell, "work") == work)
-        // What another version measured otherwise is left out rather than misread.
-        .filter_map(|cell| Some(Measured { cell, of: serde_json::from_value(cell.measured.clone()).ok()? }))
-        .collect()
-}
-
-/// A setting of a cell as text; empty when it has none.
-pub(super) fn setting(cell: &Finished, name: &str) -> String {
-    match cell.cell.settings.get(name) {
-        Some(serde_json::Value::String(text)) => text.clone(),
-        Some(value) => value.to_string(),
-        None => String::new(),
-    }
+    cells.iter().filter_map(|cell| Some(Measured { cell, of: cell.measured_as(work)? })).collect()
 }
 
 impl<'a> ModelResults<'a> {
@@ -131,7 +118,7 @@ impl<'a> ModelResults<'a> {
             (compared, group.len())
         };
         let mut largest = groups.into_values().max_by_key(rank).unwrap_or_default();
-        largest.sort_by_key(|scored| scored.of.row.kv_bytes);
+        largest.sort_by_key(|scored| scored.of.row.footprint.kv_bytes);
         largest
     }
 }
@@ -154,30 +141,10 @@ pub(super) fn escape(text: &str) -> String {
     text.replace('&', "&amp;").replace('<', "&lt;").replace('>', "&gt;").replace('"', "&quot;")
 }
 
-/// Bytes with a binary unit.
-pub(super) fn bytes(bytes: f64) -> String {
-    let units = ["B", "KiB", "MiB", "GiB", "TiB"];
-    let mut value = bytes;
-    let mut unit = 0;
-    while value >= 999.5 && unit + 1 < units.len() {
-        value /= 1024.0;
-        unit += 1;
-    }
-    let whole = unit == 0 || value >= 99.95 || value.fract() == 0.0;
-    let digits = usize::from(!whole);
-    format!("{value:.digits$} {}", units[unit])
-}
-
-/// A KL divergence to two digits that count.
-pub(super) fn nats(kl: f64) -> String {
-    if kl == 0.0 {
-        "0".into()
-    } else if kl < 1e-4 {
-        format!("{kl:.0e}")
-    } else {
-        let digits = (1.0 - kl.log10().floor()).clamp(1.0, 5.0) as usize;
-        format!("{kl:.digits$}")
-    }
+/// A spec as a row's name; behind it, where it missed its cap, what it took and what it was asked to take.
+pub(super) fn named(spec: &str, footprint: &Footprint) -> String {
+    let mark = footprint.mark().map(|mark| format!(" <strong class=\"missed\">{mark}</strong>"));
+    format!("<code>{}</code>{}", escape(spec), mark.unwrap_or_default())
 }
 
 /// A power of ten, or a round number near one, on an axis.
@@ -190,8 +157,16 @@ pub(super) fn tick_nats(kl: f64) -> String {
     }
 }
 
-/// Specs in the order of a reader: the whole cache, others of all tokens, then by the cap, larger shares first.
-pub(super) fn in_reading_order(specs: &mut [&str]) {
+/// The specs of `cells`, each once, in the order of a reader: the whole cache, others of all tokens, then by the cap,
+/// larger shares first.
+pub(super) fn specs_of<'a>(cells: impl Iterator<Item = &'a Finished>) -> Vec<&'a str> {
+    let mut specs: Vec<&str> = cells.map(|cell| cell.cell.spec.as_str()).collect();
+    in_reading_order(&mut specs);
+    specs.dedup();
+    specs
+}
+
+fn in_reading_order(specs: &mut [&str]) {
     let rank = |spec: &str| {
         let cap = spec.rsplit_once('@').map(|(_, cap)| cap.trim_end_matches(|c: char| !c.is_ascii_digit()));
         let size = cap.map(|cap| -cap.parse::<f64>().unwrap_or(0.0));
@@ -237,13 +212,8 @@ mod tests {
     }
 
     #[test]
-    fn text_is_safe_and_numbers_are_short() {
+    fn text_is_safe_and_ticks_are_short() {
         assert_eq!(escape("<b a=\"1\">&"), "&lt;b a=&quot;1&quot;&gt;&amp;");
-        assert_eq!((bytes(1536.0), bytes(2048.0)), ("1.5 KiB".into(), "2 KiB".into()));
         assert_eq!([1.0, 0.01, 0.005, 1e-5].map(tick_nats), ["1", "0.01", "0.005", "1e-5"]);
-        assert_eq!(
-            (nats(0.1543), nats(0.0021), nats(2e-6), nats(0.0)),
-            ("0.15".into(), "0.0021".into(), "2e-6".into(), "0".into())
-        );
     }
 }

@@ -1,14 +1,22 @@
 use super::{
-    data::{Family, Measured, ModelResults, bytes, escape, frontier as frontier_of, nats, tick_nats},
+    data::{Family, Measured, ModelResults, escape, frontier as frontier_of, named, tick_nats},
     plot::{Axis, Point, Series, plot},
 };
-use crate::{experiments::Scored, results::Finished};
+use crate::{
+    experiments::Scored,
+    format::{self, divergence},
+    results::Finished,
+};
 
 /// Below this a divergence is rounding, and is drawn here.
 const FLOOR: f64 = 1e-6;
 
-const BYTES: Axis = Axis { title: "KV cache", log: Some(2.0), tick: bytes };
+const BYTES: Axis = Axis { title: "KV cache", log: Some(2.0), tick: |value| bytes(value as usize) };
 const DEPTH: Axis = Axis { title: "tokens in context", log: Some(2.0), tick: |depth| format!("{depth:.0}") };
+
+fn bytes(bytes: usize) -> String {
+    format::bytes(bytes as u64)
+}
 
 /// A figure with its words and the command that made it.
 pub(super) fn figure(id: &str, heading: &str, words: &str, content: &str, cells: &[&Finished]) -> String {
@@ -30,11 +38,12 @@ pub(super) fn figure(id: &str, heading: &str, words: &str, content: &str, cells:
 fn describe(scored: &Measured<'_, Scored>) -> String {
     let row = &scored.of.row;
     format!(
-        "{}\n{} ({:.1} % of full), KL {}, perplexity {:+.1} %, same top {:.1} %, {:.0} tokens/s",
+        "{}{}\n{} ({:.1} % of full), KL {}, perplexity {:+.1} %, same top {:.1} %, {:.0} tokens/s",
         row.spec,
-        bytes(row.kv_bytes as f64),
-        row.kv_percent,
-        nats(row.kl_mean),
+        row.footprint.mark().map(|mark| format!(" ({mark})")).unwrap_or_default(),
+        bytes(row.footprint.kv_bytes),
+        row.footprint.kv_percent,
+        divergence(row.kl_mean),
         100.0 * row.ppl_change,
         100.0 * row.same_top,
         row.decode_tps
@@ -48,12 +57,16 @@ pub(super) fn frontier(model: &ModelResults<'_>) -> String {
     if scored.len() < 2 {
         return String::new();
     }
-    let point = |s: &Measured<'_, Scored>| (s.of.row.kv_bytes as f64, s.of.row.kl_mean.max(FLOOR));
+    let point = |s: &Measured<'_, Scored>| (s.of.row.footprint.kv_bytes as f64, s.of.row.kl_mean.max(FLOOR));
     let points: Vec<(f64, f64)> = scored.iter().map(|s| point(s)).collect();
-    let best = frontier_of(&points);
+    // What missed its cap stands where its bytes are, and is part of no frontier.
+    let kept: Vec<usize> = (0..scored.len()).filter(|&i| !scored[i].of.row.footprint.missed()).collect();
+    let best = frontier_of(&kept.iter().map(|&i| points[i]).collect::<Vec<_>>());
+    let best: Vec<usize> = best.into_iter().map(|i| kept[i]).collect();
     let is_control = |i: usize| Family::of(&scored[i].of.row.spec) == Family::Control;
-    let mut named: Vec<usize> = (0..scored.len()).filter(|&i| best.contains(&i) || is_control(i)).collect();
-    named.sort_by(|&a, &b| points[a].0.total_cmp(&points[b].0));
+    let mut numbered: Vec<usize> =
+        (0..scored.len()).filter(|&i| best.contains(&i) || is_control(i)).collect();
+    numbered.sort_by(|&a, &b| points[a].0.total_cmp(&points[b].0));
     let series: Vec<Series> = scored
         .iter()
         .enumerate()
@@ -61,7 +74,7 @@ pub(super) fn frontier(model: &ModelResults<'_>) -> String {
             class: Family::of(&s.of.row.spec).class().to_owned(),
             points: vec![Point { x: points[i].0, y: points[i].1, title: describe(s) }],
             line: false,
-            label: named.iter().position(|&named| named == i).map(|at| (at + 1).to_string()),
+            label: numbered.iter().position(|&numbered| numbered == i).map(|at| (at + 1).to_string()),
             hollow: is_control(i),
         })
         .collect();
@@ -75,19 +88,20 @@ pub(super) fn frontier(model: &ModelResults<'_>) -> String {
     );
     let words = format!(
         "Down and to the left is better. Each mark is a cache on the same {} scored tokens of {} at {} tokens of \
-         context; the line joins those that no other beats in both, which have numbers, as have the controls, the hollow \
-         squares. Divergences below {FLOOR:.0e} are drawn there.",
+         context, by the bytes it took; the line joins those that no other beats in both and that kept to their caps. They \
+         have numbers, as have the controls, the hollow squares. Divergences below {FLOOR:.0e} are drawn there.",
         scored[0].of.scored_tokens,
         escape(&cell.text),
         cell.context,
     );
     let cells: Vec<&Finished> = scored.iter().map(|s| s.cell).collect();
-    let key: String = named
+    let key: String = numbered
         .iter()
         .map(|&i| {
             let row = &scored[i].of.row;
-            let (size, kl) = (bytes(row.kv_bytes as f64), nats(row.kl_mean));
-            format!("<li><code>{}</code> {size}, KL {kl}</li>", escape(&row.spec))
+            let (size, kl) = (bytes(row.footprint.kv_bytes), divergence(row.kl_mean));
+            let name = named(&row.spec, &row.footprint);
+            format!("<li>{name} {size}, {:.1} %, KL {kl}</li>", row.footprint.kv_percent)
         })
         .collect();
     let content =
@@ -130,13 +144,14 @@ fn over_depth(model: &ModelResults<'_>, y: fn(&crate::experiments::SpeedPoint) -
                     x: point.depth as f64,
                     y: y(point),
                     title: format!(
-                        "{} at {} tokens: {:.1} tokens/s, median {:.2} ms, p95 {:.2} ms, {}",
+                        "{} at {} tokens: {:.1} tokens/s, median {:.2} ms, p95 {:.2} ms, {}{}",
                         speed.cell.cell.spec,
                         point.depth,
                         point.latency.tokens_per_second,
                         point.latency.median_ms,
                         point.latency.p95_ms,
-                        bytes(point.kv_bytes as f64)
+                        bytes(point.footprint.kv_bytes),
+                        point.footprint.mark().map(|mark| format!(" ({mark})")).unwrap_or_default()
                     ),
                 })
                 .collect(),
@@ -175,7 +190,7 @@ pub(super) fn memory(model: &ModelResults<'_>) -> String {
     if model.speed.is_empty() {
         return String::new();
     }
-    let series = over_depth(model, |point| point.kv_bytes as f64);
+    let series = over_depth(model, |point| point.footprint.kv_bytes as f64);
     let words = "Everything counted: keys, values, scales, scores, positions, sketches, tails, tables and slack. A cap \
                  in tokens or bytes is a flat line.";
     let about =

@@ -1,8 +1,8 @@
 use super::{
-    data::{Measured, ModelResults, escape, in_reading_order, nats, setting},
+    data::{Measured, ModelResults, escape, specs_of},
     figures::figure,
 };
-use crate::{experiments::TaskMeasured, results::Finished};
+use crate::{Footprint, experiments::TaskMeasured, format::divergence, results::Finished};
 use std::{collections::BTreeSet, fmt::Write};
 
 /// A table of coloured cells; colour says again what the number in the cell says.
@@ -52,28 +52,22 @@ pub(super) fn needles(model: &ModelResults<'_>) -> String {
         .tasks
         .iter()
         .filter(|task| {
-            setting(task.cell, "task") == "niah_single" && setting(task.cell, "awareness") == "agnostic"
+            task.cell.setting("task") == "niah_single" && task.cell.setting("awareness") == "agnostic"
         })
         .collect();
     if needles.is_empty() {
         return String::new();
     }
     let lengths: BTreeSet<usize> = needles.iter().map(|task| task.cell.cell.context).collect();
-    let mut depths: Vec<String> = needles.iter().map(|task| setting(task.cell, "depth")).collect();
+    let mut depths: Vec<String> = needles.iter().map(|task| task.cell.setting("depth")).collect();
     depths.sort_by(|a, b| a.parse::<f64>().unwrap_or(0.0).total_cmp(&b.parse().unwrap_or(0.0)));
     depths.dedup();
-    let mut specs: Vec<&str> = Vec::new();
-    for task in &needles {
-        if !specs.contains(&task.cell.cell.spec.as_str()) {
-            specs.push(&task.cell.cell.spec);
-        }
-    }
-    in_reading_order(&mut specs);
+    let specs = specs_of(needles.iter().map(|task| task.cell));
     let score = |spec: &str, length: usize, depth: &str| {
         let found: Vec<f64> = needles
             .iter()
             .filter(|task| task.cell.cell.spec == spec && task.cell.cell.context == length)
-            .filter(|task| setting(task.cell, "depth") == depth)
+            .filter(|task| task.cell.setting("depth") == depth)
             .map(|task| task.of.score)
             .collect();
         (!found.is_empty()).then(|| found.iter().sum::<f64>() / found.len() as f64)
@@ -89,8 +83,9 @@ pub(super) fn needles(model: &ModelResults<'_>) -> String {
                 let mark = if able { "" } else { "*" };
                 Some((format!("{:.0}{mark}", 100.0 * score), score))
             };
+            let of_spec = needles.iter().filter(|task| task.cell.cell.spec == **spec);
             HeatMap {
-                caption: spec,
+                caption: &caption(spec, of_spec.map(|task| &task.of.footprint)),
                 row_title: "depth",
                 column_title: "tokens",
                 rows: depths
@@ -121,24 +116,21 @@ pub(super) fn attention(model: &ModelResults<'_>) -> String {
     if model.attention.is_empty() {
         return String::new();
     }
-    let mut specs: Vec<&str> = model.attention.iter().map(|one| one.cell.cell.spec.as_str()).collect();
-    in_reading_order(&mut specs);
-    specs.dedup();
-    let maps: Vec<String> = specs
+    let maps: Vec<String> = specs_of(model.attention.iter().map(|one| one.cell))
         .iter()
         .filter_map(|spec| model.attention.iter().find(|one| one.cell.cell.spec == *spec))
         .map(|one| {
             let of = &one.of;
             let caption = format!(
                 "{}: KL {}, cosine {:.3}, {:.0} % of the top 64 found",
-                one.cell.cell.spec,
-                nats(of.mean.kl),
+                caption(&one.cell.cell.spec, [&of.footprint].into_iter()),
+                divergence(of.mean.kl),
                 of.mean.cosine,
                 100.0 * of.mean.topk_recall
             );
             // From a divergence of 1 nat, the worst shade, to 0.001.
             let goodness = |kl: f64| -kl.max(1e-9).log10() / 3.0;
-            let cell = |&kl: &f64| Some((nats(kl), goodness(kl)));
+            let cell = |&kl: &f64| Some((divergence(kl), goodness(kl)));
             HeatMap {
                 caption: &caption,
                 row_title: "layer",
@@ -163,10 +155,17 @@ pub(super) fn attention(model: &ModelResults<'_>) -> String {
     )
 }
 
+/// A spec and, where one of its caches missed its cap, by how much the worst did.
+fn caption<'a>(spec: &str, footprints: impl Iterator<Item = &'a Footprint>) -> String {
+    let missed = footprints.filter(|footprint| footprint.missed());
+    let worst = missed.max_by(|a, b| a.kv_percent.total_cmp(&b.kv_percent)).and_then(Footprint::mark);
+    worst.map_or_else(|| spec.to_owned(), |mark| format!("{spec} ({mark})"))
+}
+
 fn score_of_full(needles: &[&Measured<'_, TaskMeasured>], length: usize, depth: &str) -> Option<f64> {
     let full = needles.iter().find(|task| {
         let cell = &task.cell.cell;
-        cell.spec == "full" && cell.context == length && setting(task.cell, "depth") == depth
+        cell.spec == "full" && cell.context == length && task.cell.setting("depth") == depth
     });
     full.map(|task| task.of.score)
 }

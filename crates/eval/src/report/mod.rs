@@ -1,5 +1,6 @@
 //! The report: one HTML file made of a results file, that opens without a network.
 
+mod budgets;
 mod data;
 mod figures;
 mod heat;

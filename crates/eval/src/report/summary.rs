@@ -1,5 +1,8 @@
-use super::data::{Family, Measured, ModelResults, bytes, escape, nats};
-use crate::{experiments::Scored, metrics::paired_bootstrap};
+use super::{
+    budgets::{Budget, budgets},
+    data::{Family, Measured, ModelResults, escape},
+};
+use crate::{experiments::Scored, format, metrics::paired_bootstrap};
 use std::{collections::BTreeMap, fmt::Write};
 
 /// The answer in plain words: what to use at which budget, and what is lost.
@@ -13,7 +16,7 @@ pub(super) fn section(model: &ModelResults<'_>) -> String {
             html,
             "<p>Uncompressed, its cache takes <strong>{}</strong> for {} tokens and decodes {:.0} tokens a second. \
              Measured on {} tokens of {}; every loss below is against the uncompressed cache on the same tokens.</p>",
-            bytes(full.of.row.kv_bytes as f64),
+            format::bytes(full.of.row.footprint.kv_bytes as u64),
             cell.context,
             full.of.row.decode_tps,
             full.of.scored_tokens,
@@ -22,30 +25,24 @@ pub(super) fn section(model: &ModelResults<'_>) -> String {
     }
     let mut lines = Vec::new();
     if let Some(free) = nearly_free(&scored) {
-        lines.push(format!(
-            "<strong>Before evicting anything:</strong> {} takes {:.0} % of the bytes and {}.",
-            code(free),
-            free.of.row.kv_percent,
-            loss(free)
-        ));
+        lines.push(format!("<strong>Before evicting anything:</strong> {}.", taken_and_lost(free)));
     }
-    let mut budgets: BTreeMap<&str, Vec<&Measured<'_, Scored>>> = BTreeMap::new();
-    for one in &scored {
-        if let Some((_, cap)) = one.of.row.spec.rsplit_once('@') {
-            budgets.entry(cap).or_default().push(one);
-        }
-    }
-    let mut budgets: Vec<_> = budgets.into_iter().filter(|(_, caches)| caches.len() > 1).collect();
-    budgets.sort_by_key(|(_, caches)| std::cmp::Reverse(caches.iter().map(|c| c.of.row.kv_bytes).max()));
-    lines.extend(budgets.iter().filter_map(|(cap, caches)| at_budget(cap, caches)));
-    if let Some(line) = failing_tasks(model) {
-        lines.push(line);
-    }
+    lines.extend(budgets(&scored).iter().filter_map(at_budget));
+    lines.extend(failing_tasks(model));
     if lines.is_empty() {
         html.push_str("<p>There are too few comparable results for advice: run <code>sketchkv experiment compare</code>.</p>");
     } else {
         let items: Vec<String> = lines.into_iter().map(|line| format!("<li>{line}</li>")).collect();
         let _ = write!(html, "<ul>{}</ul>", items.concat());
+    }
+    let missed = scored.iter().filter(|s| s.of.row.footprint.missed()).count();
+    if missed > 0 {
+        let _ = write!(
+            html,
+            "<p>{missed} of {} caches took over 2 % more than they were asked to, because they need more than that of so \
+             short a text. They are marked below, and nothing above speaks of them.</p>",
+            scored.len()
+        );
     }
     html + "</section>\n"
 }
@@ -54,13 +51,16 @@ fn code(scored: &Measured<'_, Scored>) -> String {
     format!("<code>{}</code>", escape(&scored.of.row.spec))
 }
 
-fn loss(scored: &Measured<'_, Scored>) -> String {
+fn taken_and_lost(scored: &Measured<'_, Scored>) -> String {
     let row = &scored.of.row;
     format!(
-        "changes perplexity by {:+.1} % and the most probable next token in {:.1} % of places (mean KL {})",
+        "{} took {:.1} % of the bytes, and changes perplexity by {:+.1} % and the most probable next token in {:.1} % of \
+         places (mean KL {})",
+        code(scored),
+        row.footprint.kv_percent,
         100.0 * row.ppl_change,
         100.0 * (1.0 - row.same_top),
-        nats(row.kl_mean)
+        format::divergence(row.kl_mean)
     )
 }
 
@@ -69,38 +69,42 @@ fn nearly_free<'a, 'b>(scored: &[&'a Measured<'b, Scored>]) -> Option<&'a Measur
     scored
         .iter()
         .filter(|s| !s.of.row.spec.contains('@') && s.of.row.spec != "full" && s.of.row.kl_mean < 0.02)
-        .min_by_key(|s| s.of.row.kv_bytes)
+        .min_by_key(|s| s.of.row.footprint.kv_bytes)
         .copied()
 }
 
-fn at_budget(cap: &str, caches: &[&Measured<'_, Scored>]) -> Option<String> {
-    let by_kl = |a: &&&Measured<'_, Scored>, b: &&&Measured<'_, Scored>| {
-        a.of.row.kl_mean.total_cmp(&b.of.row.kl_mean)
-    };
-    let best = caches.iter().min_by(by_kl)?;
-    let ties: Vec<String> = caches
-        .iter()
-        .filter(|other| other.of.row.spec != best.of.row.spec)
+/// The cache of least divergence within a budget, what it ties with, and what a window within it loses.
+fn at_budget(budget: &Budget<'_, '_>) -> Option<String> {
+    let Budget { bytes, percent, within } = budget;
+    let best = within.iter().min_by(|a, b| a.of.row.kl_mean.total_cmp(&b.of.row.kl_mean))?;
+    let others = || within.iter().filter(|other| other.of.row.spec != best.of.row.spec);
+    others().next()?;
+    let ties: Vec<String> = others()
         .filter(|other| {
             paired_bootstrap(&other.of.units, &best.of.units, best.cell.cell.seed).is_some_and(|d| d.is_tie())
         })
         .map(|other| code(other))
         .collect();
-    let mut line = format!("<strong>At {}:</strong> {} {}", escape(cap), code(best), loss(best));
+    let mut line = format!(
+        "<strong>At {} % of full ({}):</strong> {}",
+        format::trimmed(*percent),
+        format::bytes(*bytes as u64),
+        taken_and_lost(best)
+    );
     if !ties.is_empty() {
         let _ = write!(line, "; a tie with {}", ties.join(", "));
     }
-    let worst_control = caches
-        .iter()
+    // The largest window: a smaller one within the budget would be held against fewer bytes.
+    let window = others()
         .filter(|c| Family::of(&c.of.row.spec) == Family::Control && c.of.row.spec.starts_with("window"))
-        .find(|c| c.of.row.spec != best.of.row.spec);
-    if let Some(window) = worst_control {
+        .max_by_key(|c| c.of.row.footprint.kv_bytes);
+    if let Some(window) = window {
         let ratio = window.of.row.kl_mean / best.of.row.kl_mean.max(1e-9);
+        let _ =
+            write!(line, ". A plain sliding window that took {:.1} % ", window.of.row.footprint.kv_percent);
         let _ = match ratio {
-            r if r > 1.05 => {
-                write!(line, ". A plain sliding window of the same bytes diverges {r:.1} times as much")
-            }
-            _ => write!(line, ". A plain sliding window of the same bytes does no worse"),
+            r if r > 1.05 => write!(line, "diverges {r:.1} times as much"),
+            _ => write!(line, "does no worse"),
         };
     }
     Some(line + ".")
@@ -109,7 +113,7 @@ fn at_budget(cap: &str, caches: &[&Measured<'_, Scored>]) -> Option<String> {
 fn failing_tasks(model: &ModelResults<'_>) -> Option<String> {
     let mut scores: BTreeMap<String, (f64, usize)> = BTreeMap::new();
     for task in model.tasks.iter().filter(|task| task.cell.cell.spec == "full") {
-        let entry = scores.entry(super::data::setting(task.cell, "task")).or_default();
+        let entry = scores.entry(task.cell.setting("task")).or_default();
         entry.0 += task.of.score;
         entry.1 += 1;
     }

@@ -1,9 +1,10 @@
 use super::{
-    data::{Family, Measured, ModelResults, bytes, escape, in_reading_order, nats, setting},
+    data::{Family, Measured, ModelResults, escape, named, specs_of},
     figures::figure,
 };
 use crate::{
     experiments::{Scored, TaskMeasured},
+    format::{self, divergence},
     results::{Finished, State},
 };
 use std::collections::BTreeMap;
@@ -52,6 +53,7 @@ fn scored_table(caption: &str, scored: &[&Measured<'_, Scored>]) -> String {
         "context",
         "KV",
         "of full, %",
+        "asked, %",
         "mean KL",
         "95 % interval",
         "ppl",
@@ -66,23 +68,27 @@ fn scored_table(caption: &str, scored: &[&Measured<'_, Scored>]) -> String {
         .iter()
         .map(|s| {
             let row = &s.of.row;
-            let interval =
-                row.kl_interval.map_or("–".into(), |[low, high]| format!("{} – {}", nats(low), nats(high)));
+            let interval = row
+                .kl_interval
+                .map_or("–".into(), |[low, high]| format!("{} – {}", divergence(low), divergence(high)));
             vec![
-                Field(format!("<code>{}</code>", escape(&row.spec)), None),
+                Field(named(&row.spec, &row.footprint), None),
                 text(Family::of(&row.spec).words()),
                 number(s.cell.cell.context as f64, s.cell.cell.context.to_string()),
-                number(row.kv_bytes as f64, bytes(row.kv_bytes as f64)),
-                number(row.kv_percent, format!("{:.1}", row.kv_percent)),
-                number(row.kl_mean, nats(row.kl_mean)),
+                number(row.footprint.kv_bytes as f64, format::bytes(row.footprint.kv_bytes as u64)),
+                number(row.footprint.kv_percent, format!("{:.1}", row.footprint.kv_percent)),
+                row.footprint
+                    .asked_percent
+                    .map_or_else(|| text("–"), |asked| number(asked, format::trimmed(asked))),
+                number(row.kl_mean, divergence(row.kl_mean)),
                 text(interval),
                 number(row.ppl, format!("{:.2}", row.ppl)),
                 number(row.ppl_change, format!("{:+.1}", 100.0 * row.ppl_change)),
                 number(row.same_top, format!("{:.1}", 100.0 * row.same_top)),
-                number(row.divergence.kl_at.p99, nats(row.divergence.kl_at.p99)),
+                number(row.divergence.kl_at.p99, divergence(row.divergence.kl_at.p99)),
                 number(row.decode_tps, format!("{:.1}", row.decode_tps)),
                 row.binds_at.map_or_else(|| text("–"), |at| number(at as f64, at.to_string())),
-                number(row.peak_rss_bytes as f64, bytes(row.peak_rss_bytes as f64)),
+                number(row.peak_rss_bytes as f64, format::bytes(row.peak_rss_bytes)),
             ]
         })
         .collect();
@@ -144,7 +150,7 @@ pub(super) fn generated(model: &ModelResults<'_>) -> String {
         .iter()
         .map(|g| {
             vec![
-                Field(format!("<code>{}</code>", escape(&g.cell.cell.spec)), None),
+                Field(named(&g.cell.cell.spec, &g.of.footprint), None),
                 number(g.of.bleu_uncompressed, format!("{:.1}", g.of.bleu_uncompressed)),
                 number(g.of.identical as f64, format!("{} of {}", g.of.identical, g.of.samples)),
                 number(g.of.bleu_reference, format!("{:.1}", g.of.bleu_reference)),
@@ -168,17 +174,12 @@ pub(super) fn tasks(model: &ModelResults<'_>) -> String {
         return String::new();
     }
     let mut groups: BTreeMap<(String, usize, String), BySpec<'_, '_>> = BTreeMap::new();
-    let mut specs: Vec<&str> = Vec::new();
+    let specs = specs_of(model.tasks.iter().map(|task| task.cell));
     for task in &model.tasks {
-        let spec = task.cell.cell.spec.as_str();
-        if !specs.contains(&spec) {
-            specs.push(spec);
-        }
-        let asked = if setting(task.cell, "awareness") == "aware" { "before and after" } else { "after" };
-        let key = (setting(task.cell, "task"), task.cell.cell.context, asked.to_owned());
-        groups.entry(key).or_default().entry(spec).or_default().push(task);
+        let asked = if task.cell.setting("awareness") == "aware" { "before and after" } else { "after" };
+        let key = (task.cell.setting("task"), task.cell.cell.context, asked.to_owned());
+        groups.entry(key).or_default().entry(&task.cell.cell.spec).or_default().push(task);
     }
-    in_reading_order(&mut specs);
     let mean = |tasks: &Vec<&Measured<'_, TaskMeasured>>| {
         tasks.iter().map(|t| t.of.score).sum::<f64>() / tasks.len() as f64
     };
@@ -193,8 +194,12 @@ pub(super) fn tasks(model: &ModelResults<'_>) -> String {
                 number(*length as f64, length.to_string()),
                 text(asked),
             ];
-            row.extend(specs.iter().map(|spec| match scores.get(spec).map(mean) {
-                Some(score) => number(score, format!("{:.0}", 100.0 * score)),
+            row.extend(specs.iter().map(|spec| match scores.get(spec) {
+                Some(tasks) => {
+                    let missed = tasks.iter().any(|task| task.of.footprint.missed());
+                    let score = mean(tasks);
+                    number(score, format!("{:.0}{}", 100.0 * score, if missed { " †" } else { "" }))
+                }
                 None => text("–"),
             }));
             row
@@ -204,7 +209,8 @@ pub(super) fn tasks(model: &ModelResults<'_>) -> String {
     let header: Vec<&str> =
         ["task", "tokens", "question"].into_iter().chain(names.iter().map(String::as_str)).collect();
     let words = "Score in percent. A question that comes after the text only is what a conversation about a document is \
-                 like; one that comes before it too lets a cache keep what will be asked for.";
+                 like; one that comes before it too lets a cache keep what will be asked for. A dagger marks a cache that took \
+                 over 2 % more than it was asked to.";
     let cells: Vec<&Finished> = model.tasks.iter().map(|t| t.cell).collect();
     figure("tasks", "Tasks", words, &table("Task scores", &header, rows), &cells)
 }

@@ -1,7 +1,10 @@
-use crate::Machine;
-use serde::{Deserialize, Serialize};
+use crate::{Failure, Footprint, Machine};
+use serde::{Deserialize, Serialize, de::DeserializeOwned};
 use serde_json::{Map, Value};
 use sha2::{Digest, Sha256};
+
+/// Raised when the same inputs come to be measured otherwise, or what is measured is written otherwise.
+const MEASURES: u32 = 2;
 
 /// Everything that determines a measurement.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -35,6 +38,7 @@ impl Cell {
         // serde_json's map is ordered by key, so equal settings are equal text.
         let inputs = serde_json::json!([
             env!("CARGO_PKG_VERSION"),
+            MEASURES,
             self.experiment,
             self.model_hash,
             self.spec,
@@ -90,6 +94,42 @@ pub struct Finished {
     pub measured: Value,
     /// Why it failed.
     pub error: Option<String>,
+}
+
+impl Finished {
+    /// A setting as text; empty when the cell has none of this name.
+    pub fn setting(&self, name: &str) -> String {
+        match self.cell.settings.get(name) {
+            Some(Value::String(text)) => text.clone(),
+            Some(value) => value.to_string(),
+            None => String::new(),
+        }
+    }
+
+    /// What was measured; `None` unless the cell is done, its work is `work`, and this version wrote it: what another
+    /// one measured otherwise is left out rather than misread.
+    pub fn measured_as<T: DeserializeOwned>(&self, work: &str) -> Option<T> {
+        let is_of = self.state == State::Done && self.setting("work") == work;
+        serde_json::from_value(is_of.then(|| self.measured.clone())?).ok()
+    }
+
+    /// The caches that were measured: one, or one a depth.
+    pub fn footprints(&self) -> Vec<Footprint> {
+        let read = |value: &Value| serde_json::from_value(value.clone()).ok();
+        match self.measured.get("points").and_then(Value::as_array) {
+            Some(points) => points.iter().filter_map(read).collect(),
+            None => read(&self.measured).into_iter().collect(),
+        }
+    }
+
+    /// Why the cell failed; `None` where it did not.
+    pub fn failure(&self) -> Option<Failure> {
+        (self.state == State::Failed).then(|| Failure {
+            name: self.cell.name.clone(),
+            spec: self.cell.spec.clone(),
+            error: self.error.clone().unwrap_or_default(),
+        })
+    }
 }
 
 #[cfg(test)]

@@ -1,5 +1,5 @@
 use super::{Finished, Results};
-use crate::EvalError;
+use crate::{EvalError, format::csv_field};
 use parquet::{
     basic::{ConvertedType, Repetition, Type as Physical},
     data_type::{ByteArray, ByteArrayType, DoubleType},
@@ -106,16 +106,12 @@ fn text(value: &Value) -> String {
 
 /// RFC 4180.
 fn write_csv(cells: &[Finished], out: &mut dyn Write) -> std::io::Result<()> {
-    let quoted = |field: &str| {
-        let plain = !field.contains(['"', ',', '\n', '\r']);
-        if plain { field.to_owned() } else { format!("\"{}\"", field.replace('"', "\"\"")) }
-    };
     let columns = columns(cells);
     let line = |fields: Vec<String>| fields.join(",") + "\r\n";
-    out.write_all(line(columns.iter().map(|c| quoted(&c.name)).collect()).as_bytes())?;
+    out.write_all(line(columns.iter().map(|c| csv_field(&c.name)).collect()).as_bytes())?;
     for row in 0..cells.len() {
         let field =
-            |c: &Column| c.values[row].as_ref().map_or_else(String::new, |value| quoted(&text(value)));
+            |c: &Column| c.values[row].as_ref().map_or_else(String::new, |value| csv_field(&text(value)));
         out.write_all(line(columns.iter().map(field).collect()).as_bytes())?;
     }
     Ok(())

@@ -59,7 +59,7 @@ pub struct Results {
 pub enum Claim {
     /// This process runs it now, and must finish it.
     Mine,
-    /// It is finished already.
+    /// It came to an end already, done or failed.
     Finished(Box<Finished>),
     /// Another living process runs it.
     Taken,
@@ -70,7 +70,7 @@ pub enum Claim {
 pub struct Merged {
     /// Cells taken over.
     pub added: usize,
-    /// Cells that were finished here already.
+    /// Cells that were known here already.
     pub known: usize,
 }
 
@@ -156,12 +156,12 @@ impl Results {
         self.connection.pragma_update(None, "synchronous", "FULL").map_err(failed)
     }
 
-    /// Takes `cell` for this process, unless it is finished or another living process has it. A failed cell is tried
-    /// again.
+    /// Takes `cell` for this process, unless it came to an end or another living process has it. A cell that failed is
+    /// taken again only if `retry_failed`.
     ///
     /// # Errors
     /// When the file cannot be read or written.
-    pub fn claim(&mut self, cell: &Cell) -> Result<Claim, EvalError> {
+    pub fn claim(&mut self, cell: &Cell, retry_failed: bool) -> Result<Claim, EvalError> {
         let path = self.path.clone();
         let failed = |error| failure(&path, error);
         let (key, now, me) = (cell.key(), seconds_now(), owner::this());
@@ -174,7 +174,7 @@ impl Results {
             .optional()
             .map_err(failed)?;
         match found {
-            Some((state, _, _)) if state == "done" => {
+            Some((state, _, _)) if state == "done" || state == "failed" && !retry_failed => {
                 let sql = format!("SELECT {COLUMNS} FROM cells WHERE key = ?1");
                 let finished = transaction.query_row(&sql, [&key], finished).map_err(failed)?;
                 return Ok(Claim::Finished(Box::new(finished)));
@@ -280,7 +280,8 @@ impl Results {
         read().map_err(|error| failure(&self.path, error))
     }
 
-    /// Takes over the done cells of the results file at `from` that are not done here, all or none.
+    /// Takes over the cells of the results file at `from` that are done and not done here, and those that failed and are
+    /// not known here, all or none.
     ///
     /// # Errors
     /// When either file cannot be used.
@@ -288,7 +289,7 @@ impl Results {
         let other = Results::open_existing(from)?;
         let sql = "SELECT key, experiment, model, model_hash, spec, context, text, text_hash, seed, settings, state, \
                    owner, version, machine, command, started_at, duration_s, measured, error, name \
-                   FROM cells WHERE state = 'done'";
+                   FROM cells WHERE state <> 'running'";
         let read = || -> rusqlite::Result<Vec<Vec<rusqlite::types::Value>>> {
             let mut statement = other.connection.prepare(sql)?;
             let columns = statement.column_count();
@@ -309,7 +310,8 @@ impl Results {
                      ?20) ON CONFLICT (key) DO UPDATE SET state = excluded.state, owner = excluded.owner, \
                      version = excluded.version, machine = excluded.machine, command = excluded.command, \
                      started_at = excluded.started_at, duration_s = excluded.duration_s, \
-                     measured = excluded.measured, error = excluded.error, name = excluded.name WHERE cells.state <> 'done'",
+                     measured = excluded.measured, error = excluded.error, name = excluded.name \
+                     WHERE cells.state <> 'done' AND excluded.state = 'done'",
                     rusqlite::params_from_iter(row),
                 )
                 .map_err(failed)?;

@@ -18,27 +18,31 @@ fn folder() -> (tempfile::TempDir, PathBuf) {
 
 fn finish(results: &mut Results, spec: &str, kl: f64) {
     let cell = example(spec);
-    assert_eq!(results.claim(&cell).unwrap(), Claim::Mine);
+    assert_eq!(results.claim(&cell, false).unwrap(), Claim::Mine);
     results.finish(&cell, &json!({"kl_mean": kl, "ledger": {"keys": 7}, "curve": [1, 2]}), SECOND).unwrap();
 }
 
 #[test]
-fn a_finished_cell_is_found_again_and_a_failed_one_tried_again() {
+fn a_cell_that_came_to_an_end_is_found_again_and_a_failed_one_retried_when_asked() {
     let (_folder, file) = folder();
     let mut results = Results::open(&file, "sketchkv experiment compare").unwrap();
     finish(&mut results, "full", 0.5);
     let broken = example("broken");
-    assert_eq!(results.claim(&broken).unwrap(), Claim::Mine);
+    assert_eq!(results.claim(&broken, false).unwrap(), Claim::Mine);
     results.fail(&broken, "does not fit", SECOND).unwrap();
     drop(results);
 
     let mut results = Results::open(&file, "").unwrap();
-    let Claim::Finished(found) = results.claim(&example("full")).unwrap() else { panic!("not finished") };
+    let Claim::Finished(found) = results.claim(&example("full"), true).unwrap() else {
+        panic!("not finished")
+    };
     assert_eq!((found.cell, found.state), (example("full"), State::Done));
     assert_eq!(found.measured["kl_mean"], json!(0.5));
     assert_eq!(found.command, "sketchkv experiment compare");
     assert_eq!(results.counts().unwrap(), [0, 1, 1]);
-    assert_eq!(results.claim(&broken).unwrap(), Claim::Mine);
+    let Claim::Finished(found) = results.claim(&broken, false).unwrap() else { panic!("tried again") };
+    assert_eq!((found.state, found.error.as_deref()), (State::Failed, Some("does not fit")));
+    assert_eq!(results.claim(&broken, true).unwrap(), Claim::Mine);
 }
 
 #[test]
@@ -46,7 +50,7 @@ fn the_seed_keeps_all_its_bits() {
     let (_folder, file) = folder();
     let mut results = Results::open(&file, "").unwrap();
     let cell = Cell { seed: u64::MAX, ..example("full") };
-    results.claim(&cell).unwrap();
+    results.claim(&cell, false).unwrap();
     results.finish(&cell, &json!({}), SECOND).unwrap();
     assert_eq!(results.finished().unwrap()[0].cell.seed, u64::MAX);
 }
@@ -60,7 +64,7 @@ fn a_file_of_layout_1_is_taken_on() {
     drop(older);
     let mut results = Results::open(&file, "").unwrap();
     let cell = Cell { name: Some("fastest".into()), ..example("expected@25%") };
-    results.claim(&cell).unwrap();
+    results.claim(&cell, false).unwrap();
     results.finish(&cell, &json!({}), SECOND).unwrap();
     let mut found: Vec<Cell> =
         results.finished().unwrap().into_iter().map(|finished| finished.cell).collect();
@@ -120,7 +124,7 @@ fn a_full_disk_stops_with_a_message_and_keeps_what_is_done() {
     let error = (0..1000)
         .find_map(|i| {
             let cell = example(&format!("window@{i}tok"));
-            let claimed = results.claim(&cell).map(|_| ());
+            let claimed = results.claim(&cell, false).map(|_| ());
             claimed.and_then(|()| results.finish(&cell, &json!({"kl_mean": 1.0}), SECOND)).err()
         })
         .expect("the file may not grow");
@@ -140,15 +144,24 @@ fn shards_merge_into_one() {
     finish(&mut one, "full", 0.0);
     finish(&mut two, "full", 0.0);
     finish(&mut two, "window@25%", 0.2);
-    two.claim(&example("unfinished")).unwrap();
+    two.claim(&example("unfinished"), false).unwrap();
+    for spec in ["broken", "full"] {
+        let broken = Cell { seed: 9, ..example(spec) };
+        two.claim(&broken, false).unwrap();
+        two.fail(&broken, "not finite", SECOND).unwrap();
+    }
+    // What is done here is not undone by a failure elsewhere.
+    let done = Cell { seed: 9, ..example("full") };
+    one.claim(&done, false).unwrap();
+    one.finish(&done, &json!({}), SECOND).unwrap();
     let failed = example("h2o@25%");
-    one.claim(&failed).unwrap();
+    one.claim(&failed, false).unwrap();
     one.fail(&failed, "killed", SECOND).unwrap();
     finish(&mut two, "h2o@25%", 0.1);
     drop(two);
-    assert_eq!(one.merge(&other).unwrap(), Merged { added: 2, known: 1 });
-    assert_eq!(one.merge(&other).unwrap(), Merged { added: 0, known: 3 });
-    assert_eq!(one.counts().unwrap(), [0, 3, 0]);
+    assert_eq!(one.merge(&other).unwrap(), Merged { added: 3, known: 2 });
+    assert_eq!(one.merge(&other).unwrap(), Merged { added: 0, known: 5 });
+    assert_eq!(one.counts().unwrap(), [0, 4, 1]);
     let missing = one.merge(&folder.path().join("none.sqlite")).unwrap_err();
     assert!(matches!(missing, EvalError::File { .. }), "{missing}");
 }

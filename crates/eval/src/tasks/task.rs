@@ -1,5 +1,5 @@
 use super::{Corpus, Rule, TaskKind, kind::Filling, text::prefix};
-use crate::{EvalError, Rng};
+use crate::{EvalError, Footprint, Rng};
 use serde::{Deserialize, Serialize};
 use sketchkv_cache::{Cache, Spec};
 use sketchkv_engine::{GenerateOptions, Generation};
@@ -182,10 +182,8 @@ pub struct Answer {
     pub output: String,
     /// 0 to 1.
     pub score: f64,
-    /// Bytes of the cache before the question.
-    pub kv_bytes: usize,
-    /// Tokens of the text.
-    pub tokens: usize,
+    /// The cache before the question.
+    pub footprint: Footprint,
 }
 
 impl Task {
@@ -202,13 +200,13 @@ impl Task {
     ) -> Result<Answer, EvalError> {
         let mut cache = Cache::new(model.cache_shape(), spec, seed)?;
         let text = [prefix(model)?, model.tokenizer().encode_literal(&self.text)?].concat();
-        model.forward(&mut [Sequence { tokens: &text, cache: &mut cache }], workspace, Logits::None)?;
-        let kv_bytes = cache.ledger().total();
+        model.forward(&mut [Sequence { tokens: &text, cache: &mut cache }], workspace, Logits::None).all()?;
+        let footprint = Footprint::of(&cache);
         let question = model.tokenizer().encode_literal(&self.question)?;
         let options = GenerateOptions { max_tokens: Some(self.max_tokens), ..GenerateOptions::default() };
         let mut generation = Generation::new(cache, Sampler::new(Sampling::greedy())?);
         generation.feed(model, &question, &options)?;
         let output = generation.complete(model, workspace)?.to_owned();
-        Ok(Answer { score: self.rule.score(&output, &self.answers), output, kv_bytes, tokens: text.len() })
+        Ok(Answer { score: self.rule.score(&output, &self.answers), output, footprint })
     }
 }

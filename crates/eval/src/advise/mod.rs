@@ -1,0 +1,186 @@
+mod contenders;
+mod reasons;
+
+use crate::{
+    CompareOptions, EvalError, Failure, Progress, Row, Schedule,
+    compare::compare_with_units,
+    format,
+    metrics::{Unit, paired_bootstrap},
+    row::Entry,
+    tasks::Corpus,
+};
+use contenders::{Contender, contenders, smallest};
+use serde::{Deserialize, Serialize};
+use sketchkv_model::Model;
+
+/// Tokens of a document of the measurement: a longer context is scaled down to this, with the same share of bytes.
+const LONGEST: usize = 1024;
+
+/// The same where that share of so few tokens is less than a cache needs.
+const LONGEST_FOR_SMALL_SHARES: usize = 4 * LONGEST;
+
+/// Divergence that nobody notices: below it speed decides.
+const UNNOTICED: f64 = 0.01;
+
+/// What is asked.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct AdviseOptions {
+    /// Bytes that the cache may take.
+    pub budget: usize,
+    /// Tokens that it is to be used for.
+    pub context: usize,
+    /// Documents measured.
+    pub samples: usize,
+    /// Seed of the caches.
+    pub seed: u64,
+}
+
+/// What to use, and why.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Advice {
+    /// The spec to use, with the budget that was asked for.
+    pub spec: String,
+    /// Why, one sentence each.
+    pub reasons: Vec<String>,
+    /// Bytes that an f16 cache of the context takes.
+    pub full_bytes: usize,
+    /// The budget in bytes.
+    pub budget_bytes: usize,
+    /// The context asked for, in tokens.
+    pub context: usize,
+    /// Tokens of the documents measured.
+    pub measured_context: usize,
+    /// What was measured and fits, the best first.
+    pub candidates: Vec<Candidate>,
+    /// What cannot be used within the budget, and why.
+    pub rejected: Vec<Failure>,
+    /// What to know before relying on the numbers.
+    pub warnings: Vec<String>,
+}
+
+/// One cache that was tried.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Candidate {
+    /// As it would be used.
+    pub spec: String,
+    /// Bytes it takes at the full context; of a cache with a cap, the most.
+    pub bytes: usize,
+    /// What was measured of it, at `measured_context` tokens.
+    pub row: Row,
+}
+
+/// Measures caches that take at most `budget` bytes at `context` tokens, briefly, and recommends one.
+///
+/// A context above 1,024 tokens is measured at 1,024 with the same share of bytes; at up to 4,096 where that share is
+/// less than a cache needs. Of the candidates whose divergence nobody notices (mean KL below 0.01) the fastest is
+/// recommended, else of those that cannot be told apart from the one of least divergence the fastest.
+///
+/// Every candidate is one that the model accepts with the very spec that is named. What fails, misses its cap, or evicts
+/// nothing is no candidate.
+///
+/// # Errors
+/// When no cache fits the budget (the message names the smallest that works), none of those that do can be measured, the
+/// text is too short, or the model fails.
+pub fn advise(
+    model: &Model,
+    corpus: &Corpus,
+    options: &AdviseOptions,
+    progress: &mut dyn Progress,
+) -> Result<Advice, EvalError> {
+    let &AdviseOptions { budget, context, samples, seed } = options;
+    let full_bytes = crate::footprint::full_bytes(&model.cache_shape(), context);
+    let (contenders, mut rejected) = contenders(model, budget, context);
+    if contenders.is_empty() {
+        return Err(nothing_fits(model, budget, context));
+    }
+    // Where every cache can be measured, if that is not too long; else where one can.
+    let shortest = || contenders.iter().map(|contender| contender.shortest(budget, context));
+    let (one, all) = (shortest().min().unwrap_or(0), shortest().max().unwrap_or(0));
+    let measured_context =
+        LONGEST.max(all.min(LONGEST_FOR_SMALL_SHARES)).max(one).min(context).min(model.config().context);
+    let schedule = Schedule { prefill: measured_context / 2, stream: 1, timed: 24 };
+    let specs = contenders.iter().map(|contender| contender.measured(measured_context, context)).collect();
+    let text = corpus.sample(model, measured_context, samples)?;
+    let compared = compare_with_units(model, &text, &CompareOptions { specs, schedule, seed }, progress);
+    let (comparison, units) = compared?;
+    let mut candidates: Vec<(Candidate, Vec<Unit>)> = Vec::new();
+    for ((contender, entry), units) in contenders.into_iter().zip(comparison.rows).zip(units) {
+        match candidate(&contender, entry, measured_context, context) {
+            Ok(candidate) => candidates.push((candidate, units)),
+            Err(reason) => rejected.push(Failure::of(&contender.spec, reason)),
+        }
+    }
+    candidates.sort_by(|(a, _), (b, _)| a.row.kl_mean.total_cmp(&b.row.kl_mean));
+    let Some(chosen) = choose(&candidates, seed) else { return Err(nothing_works(&rejected)) };
+    let candidates: Vec<Candidate> = candidates.into_iter().map(|(candidate, _)| candidate).collect();
+    let mut advice = Advice {
+        spec: candidates[chosen].spec.clone(),
+        reasons: Vec::new(),
+        full_bytes,
+        budget_bytes: budget,
+        context,
+        measured_context,
+        candidates,
+        rejected,
+        warnings: comparison.warnings,
+    };
+    advice.reasons = reasons::reasons(&advice, chosen);
+    Ok(advice)
+}
+
+/// What was measured of a contender, or why it is none.
+fn candidate(
+    contender: &Contender,
+    entry: Entry,
+    measured: usize,
+    context: usize,
+) -> Result<Candidate, String> {
+    let at = format!("at {} tokens", format::count(measured as u64));
+    let row = match entry {
+        Entry::Measured(row) => *row,
+        Entry::Failed(failure) => return Err(format!("{at}: {}", failure.error)),
+    };
+    if let Some(mark) = row.footprint.mark() {
+        return Err(format!("{at}: {mark}"));
+    }
+    if contender.spec.evicts() && row.binds_at.is_none() {
+        return Err(format!("never evicts: its cap does not bind {at}"));
+    }
+    let bytes = if measured == context { row.footprint.kv_bytes } else { contender.bytes };
+    Ok(Candidate { spec: contender.spec.to_string(), bytes, row })
+}
+
+/// The place of the recommended candidate, where they are in order of KL.
+fn choose(candidates: &[(Candidate, Vec<Unit>)], seed: u64) -> Option<usize> {
+    let (best, best_units) = candidates.first()?;
+    let good: Vec<usize> = (0..candidates.len())
+        .filter(|&i| {
+            let (candidate, units) = &candidates[i];
+            let tie =
+                || paired_bootstrap(units, best_units, seed).is_some_and(|difference| difference.is_tie());
+            i == 0 || if best.row.kl_mean < UNNOTICED { candidate.row.kl_mean < UNNOTICED } else { tie() }
+        })
+        .collect();
+    let rate = |&i: &usize| candidates[i].0.row.decode_tps;
+    let fastest = good.iter().map(rate).fold(0.0, f64::max);
+    // A few percent of speed is noise; then the better one is taken.
+    good.into_iter().find(|i| rate(i) * 1.05 >= fastest)
+}
+
+/// `budget` is too small for everything.
+fn nothing_fits(model: &Model, budget: usize, context: usize) -> EvalError {
+    let (name, budget) = (&model.config().name, format::bytes(budget as u64));
+    EvalError::Input(match smallest(model, context) {
+        Some((spec, bytes)) => format!(
+            "no cache of {} tokens of {name} works within {budget}: raise the budget to {bytes}B, where `{spec}` does",
+            format::count(context as u64)
+        ),
+        None => format!("no cache works on {name} within {budget}: raise the budget"),
+    })
+}
+
+fn nothing_works(rejected: &[Failure]) -> EvalError {
+    let each: Vec<String> =
+        rejected.iter().map(|failure| format!("`{}`: {}", failure.spec, failure.error)).collect();
+    EvalError::Unanswered(format!("no cache that fits the budget could be recommended: {}", each.join("; ")))
+}

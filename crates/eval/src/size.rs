@@ -1,0 +1,112 @@
+//! How much a cache of some spec takes for a model, found by filling one.
+
+use crate::{Footprint, Rng};
+use sketchkv_cache::{AttentionWorkspace, Cache, CacheError, CacheShape, LayerShape, Spec};
+use sketchkv_kernels::ThreadPool;
+
+/// Tokens taken in at once, as in a prefill.
+const CHUNK: usize = 512;
+
+/// Tokens after which stores of every kind begin anew with a page.
+const PAGE: usize = 64;
+
+/// The footprint of a cache of `spec` after `tokens` tokens of noise, for a model of this `shape`.
+///
+/// Which tokens a method keeps depends on the text, how many bytes it takes does not.
+///
+/// # Errors
+/// When the spec does not fit the model.
+pub fn footprint_after(
+    shape: &CacheShape,
+    spec: &Spec,
+    tokens: usize,
+    pool: &ThreadPool,
+) -> Result<Footprint, CacheError> {
+    let mut filling = Filling::new(shape, spec)?;
+    filling.fill(tokens, pool)?;
+    Ok(Footprint::of(&filling.cache))
+}
+
+/// Bytes that a cache of `spec`, which evicts nothing, takes after `tokens` tokens.
+///
+/// Every page takes the same: beyond two chunks the bytes are reckoned from how they grow from one to the next.
+///
+/// # Errors
+/// When the spec does not fit the model.
+pub(crate) fn uncapped_bytes(
+    shape: &CacheShape,
+    spec: &Spec,
+    tokens: usize,
+    pool: &ThreadPool,
+) -> Result<usize, CacheError> {
+    let mut filling = Filling::new(shape, spec)?;
+    if tokens < 2 * CHUNK + PAGE {
+        filling.fill(tokens, pool)?;
+        return Ok(filling.cache.ledger().total());
+    }
+    let first = CHUNK + tokens % PAGE;
+    filling.fill(first, pool)?;
+    let before = filling.cache.ledger().total();
+    filling.fill(CHUNK, pool)?;
+    let growth = filling.cache.ledger().total() - before;
+    Ok(before + (growth as f64 * (tokens - first) as f64 / CHUNK as f64).round() as usize)
+}
+
+/// A cache that takes in noise, the same numbers in every layer and chunk.
+struct Filling {
+    cache: Cache,
+    workspace: AttentionWorkspace,
+    /// As much as the widest layer takes of queries, keys or values.
+    noise: Vec<f32>,
+    out: Vec<f32>,
+}
+
+impl Filling {
+    fn new(shape: &CacheShape, spec: &Spec) -> Result<Self, CacheError> {
+        let mut random = Rng::new(0);
+        let widest = |layer: &LayerShape| layer.heads * layer.key_dim.max(layer.value_dim);
+        let numbers = CHUNK * shape.layers.iter().map(widest).max().unwrap_or(0);
+        let noise = (0..numbers).map(|_| random.unit() as f32 - 0.5).collect();
+        let cache = Cache::new(shape.clone(), spec, 0)?;
+        Ok(Filling { cache, workspace: AttentionWorkspace::new(), noise, out: vec![0.0; numbers] })
+    }
+
+    fn fill(&mut self, tokens: usize, pool: &ThreadPool) -> Result<(), CacheError> {
+        let Filling { cache, workspace, noise, out } = self;
+        let shape = cache.shape().clone();
+        let mut left = tokens;
+        while left > 0 {
+            let chunk = left.min(CHUNK);
+            let mut pass = cache.begin(chunk, workspace)?;
+            for (index, layer) in shape.layers.iter().enumerate() {
+                let q = &noise[..chunk * layer.heads * layer.key_dim];
+                let k = &noise[..chunk * layer.kv_heads * layer.key_dim];
+                let v = &noise[..chunk * layer.kv_heads * layer.value_dim];
+                let out = &mut out[..chunk * layer.heads * layer.value_dim];
+                pass.attend(index, pool, workspace, q, k, v, out)?;
+            }
+            pass.finish(pool, workspace)?;
+            left -= chunk;
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_reckoned_is_what_a_filled_cache_takes() {
+        let shape = CacheShape::uniform(2, LayerShape::new(4, 2, 64), 4096);
+        let pool = ThreadPool::new(2);
+        for spec in ["full", "full+q8", "full+q4h", "full+k=kivi4+v=q4"] {
+            let spec: Spec = spec.parse().unwrap();
+            for tokens in [100, 1087, 1088, 2500, 3001] {
+                let filled = footprint_after(&shape, &spec, tokens, &pool).unwrap().kv_bytes as f64;
+                let reckoned = uncapped_bytes(&shape, &spec, tokens, &pool).unwrap() as f64;
+                assert!((reckoned / filled - 1.0).abs() < 0.005, "{spec} {tokens}: {reckoned} for {filled}");
+            }
+        }
+    }
+}
