@@ -9,8 +9,8 @@ use sketchkv_cache::Registry;
 use sketchkv_cache::method::Choice;
 use sketchkv_kernels::ThreadPool;
 
-/// Tokens of a test: two pages are sealed, and a third one is not.
-const TOKENS: usize = 150;
+/// Tokens of a test: a page is sealed, and the next one is not.
+const TOKENS: usize = 90;
 
 /// Both ends of what a cache may be given: what a rotation makes of vectors of 10,000 is within f16, too.
 const MAGNITUDES: [f32; 9] = [0.0, 1e-45, 1e-38, f32::MIN_POSITIVE, 1e-37, 6e-8, 1e-3, 1.0, 1e4];
@@ -25,7 +25,7 @@ fn specs() -> Vec<String> {
                 format!("full+{store}"),
                 format!("full+k={store}+v=f32"),
                 format!("full+k=f32+v={store}"),
-                format!("window+{store}@96tok"),
+                format!("window+{store}@64tok"),
             ]
         })
         .collect()
@@ -65,7 +65,7 @@ fn check(spec: &str, chunk: usize, stream: &Stream) -> Result<(), TestCaseError>
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(3))]
+    #![proptest_config(ProptestConfig::with_cases(4))]
 
     #[test]
     fn outputs_of_extremes_are_finite(
@@ -82,7 +82,7 @@ proptest! {
             fill(&mut stream.q[layer], &[of_queries], &mut random);
         }
         for spec in specs() {
-            for chunk in [1, 40, TOKENS] {
+            for chunk in [1, 33] {
                 check(&spec, chunk, &stream)?;
             }
         }
@@ -90,28 +90,34 @@ proptest! {
 }
 
 /// Where scores lie so far below the largest that all weights of a page are next to nothing, their reciprocal is next to
-/// infinite: keys with large biases, as those of Qwen2, have such pages everywhere.
+/// infinite. Keys with large biases, as those of Qwen2, have such pages.
 #[test]
 fn pages_that_weigh_next_to_nothing_are_finite() {
-    for seed in 0..8 {
-        let mut random = Random::new(seed);
-        let mut stream = Stream::new(&shape(), TOKENS, seed);
+    let mut random = Random::new(1);
+    for first in [78, 82, 86] {
+        let mut stream = Stream::new(&shape(), TOKENS, 1);
         for layer in 0..stream.k.len() {
+            fill(&mut stream.v[layer], &[1.0], &mut random);
             stream.q[layer].fill(1.0);
-            // All keys of a token point to where queries do, those of the first tokens away from it: logits are 8 times
-            // that, so that e^logit is from 1e-39 to 1e-34 of the largest.
-            let width = stream.k[layer].len() / TOKENS;
-            for (token, key) in stream.k[layer].chunks_mut(width).enumerate() {
-                key.fill(if token < 128 { -9.8 - 1.3 * random.uniform() } else { 0.0 });
+            // All keys point to where queries do, those of the first page away from it: by so much that their logits, 8
+            // times a number of such a key, are 78 to 90 below those of the second page, in each head by another number.
+            let heads = stream.k[layer].len() / TOKENS / 64;
+            for (at, key) in stream.k[layer].chunks_mut(64).enumerate() {
+                let below = (first + 2 * layer + at % heads) as f32 + random.uniform();
+                key.fill(if at / heads < 64 { -below / 8.0 } else { 0.0 });
             }
-            fill(&mut stream.v[layer], &[1e-3, 1.0, 300.0], &mut random);
         }
         for spec in specs() {
-            for chunk in [1, 64] {
-                check(&spec, chunk, &stream).unwrap_or_else(|error| panic!("{error}"));
-            }
+            check(&spec, 1, &stream).unwrap_or_else(|error| panic!("{error}"));
         }
     }
+}
+
+/// How far a mean of values up to 10,000 may be off, by the bits in the name of their store.
+fn tolerance(spec: &str) -> f64 {
+    let store = spec.rsplit(['=', '+']).next().expect("a store");
+    let bits: i32 = store.trim_matches(char::is_alphabetic).parse().expect("bits");
+    1e4 * 0.16 * 0.5f64.powi(bits.min(8))
 }
 
 /// Where all tokens are alike to a query the output is the mean of the values, and stores differ by their rounding alone.
@@ -125,14 +131,13 @@ fn means_of_extremes_are_near() {
     }
     let (heads, tokens) = (stream.shape.layers[0].heads, stream.tokens);
     for spec in specs().into_iter().filter(|spec| spec.starts_with("full")) {
-        for chunk in [1, 40] {
+        for chunk in [1, 33] {
             for (layer, outputs) in outputs(&spec, &stream, chunk).iter().enumerate() {
                 let d = outputs.len() / tokens / heads;
                 for (head, got) in outputs[(tokens - 1) * heads * d..].chunks(d).enumerate() {
                     let want = stream.attention(layer, head, tokens - 1, &(0..tokens).collect::<Vec<_>>());
                     let far = common::largest_difference(got, &want);
-                    // A value of 2 bits is off by a quarter of the largest of its vector.
-                    assert!(far < 0.3 * 1e4, "{spec}, chunk {chunk}: {far} off");
+                    assert!(far < tolerance(&spec), "{spec}, chunk {chunk}: {far} off");
                 }
             }
         }

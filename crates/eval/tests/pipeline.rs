@@ -8,7 +8,7 @@ use sketchkv_eval::{
     Schedule, Silent,
     experiments::{Experiment, Grid, Lab, Scope, Settings, Shard, TaskSettings},
     report::report,
-    results::{Finished, Results, State},
+    results::{Finished, Results, State, failures},
     tasks::{Corpus, TaskKind},
 };
 use sketchkv_model::{Model, WeightFormat};
@@ -56,7 +56,7 @@ fn run(
     let mut lab = Lab::new(model, &corpus, settings, &mut results, scope).unwrap();
     experiments.iter().fold((0, 0), |(measured, known), &experiment| {
         let outcome = lab.run(experiment, Some(&grid), &mut Silent).unwrap();
-        assert!(outcome.failed().is_empty(), "{experiment:?}: {:?}", outcome.failed());
+        assert_eq!(failures(&outcome.cells), [], "{experiment:?}");
         (measured + outcome.measured, known + outcome.known)
     })
 }

@@ -13,7 +13,7 @@ use sketchkv_eval::{
         AttentionMeasured, Experiment, Generated, Grid, Lab, Outcome, Scope, Scored, Settings, Shard,
         SpeedMeasured, SpeedPoint, TaskMeasured,
     },
-    results::{Finished, Results},
+    results::{Finished, Results, failures},
     tasks::TaskKind,
 };
 use std::{path::PathBuf, process::ExitCode};
@@ -162,7 +162,7 @@ impl Arguments {
             output::json(&serde_json::json!({"cells": all.cells, "warnings": warnings}))?;
         }
         warning::show(&warnings);
-        Ok(failure::of_caches(&all.failed()))
+        Ok(failure::of_caches(&failures(&all.cells)))
     }
 
     fn settings(&self, model: &sketchkv_model::Model) -> Result<Settings> {
@@ -173,6 +173,7 @@ impl Arguments {
             if !list.is_empty() {
                 *own = list.iter().map(|&value| value as usize).collect();
                 own.sort_unstable();
+                own.dedup();
             }
         };
         if let Some(context) = amount.context {
@@ -255,7 +256,7 @@ fn show(experiment: Experiment, outcome: &Outcome) -> Result<()> {
     table(outcome, "generate", &header, 1, generated_row)?;
     let header = ["task", "question", "spec", "length", "depth", "KV", "of full", "asked", "score"];
     table(outcome, "task", &header, 3, task_row)?;
-    let (name, failed) = (experiment.name(), outcome.failed().len());
+    let (name, failed) = (experiment.name(), outcome.failed());
     let Outcome { measured, known, taken, .. } = outcome;
     let elsewhere = if *taken > 0 { format!(", {taken} in another process") } else { String::new() };
     eprintln!("{name}: {measured} measured, {known} known before, {failed} failed{elsewhere}");

@@ -3,7 +3,7 @@ use anyhow::Result;
 use clap::{Subcommand, ValueEnum};
 use sketchkv_eval::{
     Failure, Footprint,
-    results::{Finished, Format, Results, State},
+    results::{Format, Results, State, failures},
 };
 use std::{
     collections::BTreeMap,
@@ -108,7 +108,7 @@ struct Group {
 fn show(results: &Results, json: bool) -> Result<()> {
     let [running, done, failed] = results.counts()?;
     let cells = results.finished()?;
-    let failures: Vec<Failure> = cells.iter().filter_map(Finished::failure).collect();
+    let failures = failures(&cells);
     let mut groups = BTreeMap::<_, Group>::new();
     for cell in cells.iter().filter(|cell| cell.state == State::Done) {
         let group = groups.entry((&cell.cell.model, &cell.cell.experiment)).or_default();

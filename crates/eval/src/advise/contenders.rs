@@ -66,7 +66,7 @@ fn contender(model: &Model, spec: &Spec, budget: usize, context: usize) -> Resul
     match (spec.evicts(), of_all_tokens <= budget) {
         (false, true) => Ok(Contender { spec: spec.clone(), bytes: of_all_tokens, floor: None }),
         (false, false) => Err(format!(
-            "takes {} of {} tokens, more than the budget of {}",
+            "takes {} for {} tokens, more than the budget of {}",
             size(of_all_tokens),
             format::count(context as u64),
             size(budget)

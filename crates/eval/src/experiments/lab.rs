@@ -4,7 +4,7 @@ use super::{
     pareto, tasks,
 };
 use crate::{
-    EvalError, Failure, Row,
+    EvalError, Row,
     machine::{peak_resident, reset_peak_resident},
     metrics::DivergenceTable,
     progress::{Counter, Progress},
@@ -67,9 +67,9 @@ pub struct Outcome {
 }
 
 impl Outcome {
-    /// The cells that could not be measured, now or before.
-    pub fn failed(&self) -> Vec<Failure> {
-        self.cells.iter().filter_map(Finished::failure).collect()
+    /// How many of the cells could not be measured, now or before.
+    pub fn failed(&self) -> usize {
+        self.cells.iter().filter(|cell| cell.state == State::Failed).count()
     }
 
     /// What to know before reading the cells: specs whose caps are below the least that they need, each once, at the

@@ -5,7 +5,7 @@ use super::{
 use crate::{
     experiments::{Scored, TaskMeasured},
     format::{self, divergence},
-    results::{Finished, State},
+    results::{Finished, State, failures},
 };
 use std::collections::BTreeMap;
 
@@ -255,13 +255,9 @@ pub(super) fn provenance(cells: &[Finished]) -> String {
         "cells",
         "time",
     ];
-    let failed: Vec<String> = cells
+    let failed: Vec<String> = failures(cells)
         .iter()
-        .filter(|cell| cell.state == State::Failed)
-        .map(|cell| {
-            let error = cell.error.as_deref().unwrap_or_default();
-            format!("<li><code>{}</code>: {}</li>", escape(&cell.cell.spec), escape(error))
-        })
+        .map(|failure| format!("<li><code>{}</code>: {}</li>", escape(&failure.spec), escape(&failure.error)))
         .collect();
     let failures = if failed.is_empty() {
         String::new()

@@ -121,15 +121,22 @@ impl Finished {
             None => read(&self.measured).into_iter().collect(),
         }
     }
+}
 
-    /// Why the cell failed; `None` where it did not.
-    pub fn failure(&self) -> Option<Failure> {
-        (self.state == State::Failed).then(|| Failure {
-            name: self.cell.name.clone(),
-            spec: self.cell.spec.clone(),
-            error: self.error.clone().unwrap_or_default(),
-        })
+/// What failed of `cells` and why, each once: a cache may fail alike in many cells.
+pub fn failures(cells: &[Finished]) -> Vec<Failure> {
+    let mut failures: Vec<Failure> = Vec::new();
+    for cell in cells.iter().filter(|cell| cell.state == State::Failed) {
+        let failure = Failure {
+            name: cell.cell.name.clone(),
+            spec: cell.cell.spec.clone(),
+            error: cell.error.clone().unwrap_or_default(),
+        };
+        if !failures.contains(&failure) {
+            failures.push(failure);
+        }
     }
+    failures
 }
 
 #[cfg(test)]

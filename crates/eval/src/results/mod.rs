@@ -10,6 +10,6 @@ mod store;
 #[cfg(test)]
 mod tests;
 
-pub use cell::{Cell, Finished, State};
+pub use cell::{Cell, Finished, State, failures};
 pub use export::Format;
 pub use store::{Claim, Merged, Results};
