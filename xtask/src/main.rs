@@ -6,6 +6,7 @@ mod callgrind;
 mod command;
 mod docs;
 mod fuzz;
+mod presets;
 mod test;
 mod tools;
 
@@ -29,6 +30,8 @@ enum Chore {
     Fuzz(fuzz::Options),
     /// Write the generated parts of the documentation: the method table of README.md, the command reference.
     Docs(docs::Options),
+    /// Measure every preset on every real model: the release check, about an hour.
+    Models(presets::Options),
     /// Run the tests of the numeric crates with the kernels of aarch64, emulated by QEMU.
     Aarch64,
     /// Count the instructions of a decode step with callgrind and compare them with the kept counts.
@@ -51,6 +54,7 @@ fn run(chore: Chore) -> Result<()> {
         Chore::Test(options) => test::run(&options),
         Chore::Fuzz(options) => fuzz::run(&options),
         Chore::Docs(options) => docs::run(&options),
+        Chore::Models(options) => presets::run(&options),
         Chore::Aarch64 => aarch64::run(),
         Chore::Callgrind(options) => callgrind::run(&options),
     }

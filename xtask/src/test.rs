@@ -3,7 +3,7 @@
 use crate::{
     browser,
     command::{self, NUMERIC, cargo, in_ci, sketchkv, succeeds},
-    docs, fuzz,
+    docs, fuzz, presets,
     tools::{DENY, NEXTEST},
 };
 use anyhow::{Context, Result, bail};
@@ -43,7 +43,12 @@ const STAGES: &[Stage] = &[
     Stage { name: "model", about: "the real model is there and has the right SHA-256", run: model },
     Stage { name: "browser", about: "a browser to test the report in is there", run: browser::ensure },
     Stage { name: "tests", about: "all tests, by nextest", run: tests },
-    Stage { name: "levels", about: "the numeric crates again at lower instruction-set levels", run: levels },
+    Stage {
+        name: "levels",
+        about: "the numeric crates, and all stores, at lower instruction-set levels",
+        run: levels,
+    },
+    Stage { name: "presets", about: "no preset destroys a model with biased keys", run: presets::quick },
     Stage { name: "doctests", about: "the examples in the documentation run", run: doctests },
     Stage { name: "rustdoc", about: "the documentation builds without warnings", run: rustdoc },
     Stage { name: "docs", about: "the generated parts of README.md and docs/ are current", run: docs::check },
@@ -123,6 +128,8 @@ fn levels() -> Result<()> {
         let mut command = cargo(["nextest", "run", "--locked", "--no-fail-fast"]);
         command.args(NUMERIC.iter().flat_map(|package| ["--package", package]));
         command::run(command.env("SKETCHKV_CPU", level))?;
+        let stores = ["nextest", "run", "--locked", "--package", "sketchkv-cache", "--test", "finite"];
+        command::run(cargo(stores).env("SKETCHKV_CPU", level))?;
     }
     Ok(())
 }

@@ -22,13 +22,13 @@ pub static PRESETS: &[Preset] = &[
     Preset {
         name: "best-quality",
         spec: "full+q8",
-        capped: "expected+q4h+pyramid(beta=0.75)",
+        capped: "expected+k=kivi4+v=q4h+pyramid(beta=0.75)",
         summary: "the least loss at the given bytes; without a cap, none that can be seen",
     },
     Preset {
         name: "balanced",
-        spec: "full+q4h",
-        capped: "expected+q8+pyramid(beta=0.75)",
+        spec: "full+k=kivi4+v=q4h",
+        capped: "expected+k=q8+v=q4h+pyramid(beta=0.75)",
         summary: "some loss for speed at the given bytes; without a cap, a third of the bytes",
     },
     Preset {

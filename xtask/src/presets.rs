@@ -1,0 +1,105 @@
+//! What presets cost on real models: a release check, and a short part of it in every test run.
+
+use crate::command::{self, cargo, output, sketchkv};
+use anyhow::{Context, Result, bail};
+use clap::Args;
+use serde_json::Value;
+use std::process::Command;
+
+#[derive(Args)]
+pub(crate) struct Options {
+    /// Only these models (default: all).
+    #[arg(value_name = "MODEL")]
+    only: Vec<String>,
+    /// Texts of 4,096 tokens: 1 to 4.
+    #[arg(long, default_value_t = 4, value_parser = clap::value_parser!(u8).range(1..=4))]
+    texts: u8,
+}
+
+/// Every preset is measured on all of them.
+const MODELS: &[&str] = &["smollm2-135m", "qwen2.5-coder-0.5b", "qwen2.5-coder-1.5b"];
+
+const TEXTS: [&str; 4] = ["data/persuasion.txt", "data/code.txt", "data/dialogue.txt", "data/jargon.txt"];
+
+/// A preset, alone and at a share, and the mean KL that it may cost in nats.
+const LIMITS: &[(&str, f64)] = &[
+    ("best-quality", 0.01),
+    ("balanced", 0.01),
+    ("fastest", 0.01),
+    ("best-quality@25%", 0.03),
+    ("balanced@25%", 0.03),
+    ("fastest@25%", 0.03),
+];
+
+/// The model of the short part, whose keys have biases that a code per token cannot hold.
+const QUICK: &str = "qwen2.5-coder-0.5b";
+
+/// `cargo xtask models`: every preset on every model, 4,096 tokens of each text, streamed in chunks of 256, scored from
+/// token 2,560 on.
+pub(crate) fn run(options: &Options) -> Result<()> {
+    if let Some(unknown) = options.only.iter().find(|name| !MODELS.contains(&name.as_str())) {
+        bail!("no release check is for a model {unknown:?}; the models are {}", MODELS.join(", "));
+    }
+    let mut missed = vec![];
+    for model in
+        MODELS.iter().filter(|model| options.only.is_empty() || options.only.iter().any(|o| o == *model))
+    {
+        command::run(&mut sketchkv(["pull", model, "--quiet"]))?;
+        for text in &TEXTS[..options.texts.into()] {
+            let mut compare =
+                cargo(["run", "--quiet", "--release", "--locked", "--package", "sketchkv", "--"]);
+            compare.args(["compare", "--json", "-c", "4096", "--documents", "1", "--prefill", "2560"]);
+            compare.args(["--stream", "256", "--model", model, "--text", text]);
+            missed.extend(check(&mut compare, &format!("{model}, {text}"), LIMITS)?);
+        }
+    }
+    verdict(missed)
+}
+
+/// What `cargo xtask test` checks: that no preset destroys a model that is not the one they were chosen on.
+pub(crate) fn quick() -> Result<()> {
+    command::run(&mut sketchkv(["pull", QUICK, "--quiet"]))?;
+    let mut compare = sketchkv(["compare", "--json", "-c", "512", "--documents", "1", "--prefill", "384"]);
+    compare.args(["--stream", "64", "--model", QUICK, "--text", TEXTS[0]]);
+    // So short a text is mostly its newest tokens: shares are wider, and cost more.
+    let limits = LIMITS.iter().map(|&(preset, most)| match preset.split_once('@') {
+        None => (preset.to_owned(), most),
+        Some((name, _)) => (format!("{name}@50%"), 0.1),
+    });
+    let limits: Vec<_> = limits.collect();
+    let limits: Vec<_> = limits.iter().map(|(preset, most)| (preset.as_str(), *most)).collect();
+    verdict(check(&mut compare, QUICK, &limits)?)
+}
+
+fn verdict(missed: Vec<String>) -> Result<()> {
+    if missed.is_empty() {
+        return Ok(());
+    }
+    bail!("presets cost more than they may:\n{}", missed.join("\n"));
+}
+
+/// Runs a comparison of presets, prints a line each, and returns those over their limit.
+fn check(compare: &mut Command, place: &str, limits: &[(&str, f64)]) -> Result<Vec<String>> {
+    compare.args(limits.iter().flat_map(|(preset, _)| ["--kv", preset]));
+    let comparison: Value = serde_json::from_str(&output(compare)?).context("`compare --json` is no JSON")?;
+    let rows = comparison["rows"].as_array().context("`compare --json` has no rows")?;
+    if rows.len() != limits.len() {
+        bail!("{place}: {} rows for {} presets", rows.len(), limits.len());
+    }
+    let mut missed = vec![];
+    for (row, (preset, most)) in rows.iter().zip(limits) {
+        let spec = row["spec"].as_str().unwrap_or("?");
+        let line = match row["kl_mean"].as_f64() {
+            Some(kl) => format!(
+                "{place}: {preset} = {spec}: KL {kl:.4} of {most}, {:.1} % of full",
+                row["kv_percent"]
+            ),
+            None => format!("{place}: {preset} = {spec}: {}", row["error"]),
+        };
+        println!("{line}");
+        if row["kl_mean"].as_f64().is_none_or(|kl| kl.is_nan() || kl > *most) {
+            missed.push(line);
+        }
+    }
+    Ok(missed)
+}
