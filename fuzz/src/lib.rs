@@ -4,11 +4,13 @@
 //! The same functions run under libFuzzer (`cargo xtask fuzz`) and, on the seeds and mutations of them,
 //! in an ordinary test that every toolchain can run.
 
+mod cache;
 mod model;
 mod mutate;
 mod session;
 mod sketch;
 
+pub use cache::{CACHES, cache, saved, shape};
 pub use model::{config, gguf, safetensors};
 pub use mutate::Mutator;
 pub use session::{MODEL, session};
@@ -26,6 +28,7 @@ pub struct Target {
 
 /// All targets.
 pub const TARGETS: &[Target] = &[
+    Target { name: "cache", body: cache, mutations: 500 },
     Target { name: "config", body: config, mutations: 2_000 },
     Target { name: "gguf", body: gguf, mutations: 2_000 },
     Target { name: "safetensors", body: safetensors, mutations: 2_000 },

@@ -1,7 +1,8 @@
 //! Runs every fuzz target on its seeds and on blind mutations of them, on any toolchain.
 
+use sketchkv_cache::Cache;
 use sketchkv_engine::Session;
-use sketchkv_fuzz::{MODEL, Mutator, TARGETS};
+use sketchkv_fuzz::{MODEL, Mutator, TARGETS, shape};
 use sketchkv_model::Sampling;
 use std::{fs, panic, path::Path};
 
@@ -40,17 +41,19 @@ macro_rules! targets {
     };
 }
 
-targets! { config gguf safetensors session sketch spec }
+targets! { cache config gguf safetensors session sketch spec }
 
 /// Seeds of another version than the reader's would be stopped at the door.
 #[test]
-fn the_seeds_of_sessions_are_sessions() {
-    for seed in seeds("session") {
-        let read = Session::from_bytes(&seed, &MODEL, Sampling::greedy());
-        assert!(
-            read.is_ok(),
-            "{}: run `cargo run -p sketchkv-fuzz --example session_seeds`",
-            read.err().unwrap()
-        );
-    }
+fn the_seeds_of_what_is_saved_can_be_loaded() {
+    let sessions = seeds("session");
+    let sessions = sessions
+        .iter()
+        .filter_map(|seed| Session::from_bytes(seed, &MODEL, Sampling::greedy()).err())
+        .map(|e| e.to_string());
+    let caches = seeds("cache");
+    let caches =
+        caches.iter().filter_map(|seed| Cache::from_bytes(seed, shape()).err()).map(|e| e.to_string());
+    let failed: Vec<String> = sessions.chain(caches).collect();
+    assert!(failed.is_empty(), "run `cargo run -p sketchkv-fuzz --example saved_seeds`: {failed:?}");
 }

@@ -8,7 +8,10 @@ use sketchkv_engine::{Finish, GenerateOptions, Generation, Session};
 use sketchkv_model::{LoadOptions, Model, Sampler, Sampling, TextStream, Workspace};
 use std::sync::LazyLock;
 
-const SPECS: [&str; 4] = ["full", "full+q8", "h2o@25%", "full+topk(k=32)"];
+const SPECS: [&str; 4] = ["full", "full+q8", "h2o(recent=8)@25%", "full+topk(k=16)"];
+/// Tokens of the prompt, and of what follows.
+const PROMPT: usize = 64;
+const TOKENS: usize = 24;
 
 static MODEL: LazyLock<Model> =
     LazyLock::new(|| load_with(&tiny_gpt2(), &LoadOptions { threads: 1, ..LoadOptions::default() }));
@@ -58,44 +61,41 @@ fn loaded(bytes: &[u8], sampling: &Sampling) -> Generation {
     }
 }
 
-/// The text at once, and saved and loaded after each of `borders`: both must be the same, to the last byte of what is
-/// saved of them.
-fn check(spec: &str, sampling: &Sampling, stop: &[&str], borders: &[usize], tokens: usize) -> Shown {
-    let prompt = prose(&MODEL, 96);
+/// The text at once. It must be the same in parts, saved and loaded after so many tokens, to the last byte of what is saved.
+fn check(spec: &str, sampling: &Sampling, stop: &[&str], borders: &[&[usize]]) -> Shown {
+    let prompt = prose(&MODEL, PROMPT);
     let mut generation = begin(spec, sampling);
-    let whole = go_on(&mut generation, &prompt, &options(tokens, stop));
+    let whole = go_on(&mut generation, &prompt, &options(TOKENS, stop));
     let whole_bytes = saved(generation);
-    let mut generation = begin(spec, sampling);
-    let mut parts: Shown = (String::new(), vec![], None);
-    let (mut done, mut fed) = (0, prompt.as_slice());
-    for &border in borders {
-        let part = go_on(&mut generation, fed, &options(border - done, stop));
-        parts = (parts.0 + &part.0, [parts.1, part.1].concat(), part.2);
-        generation = loaded(&saved(generation), sampling);
-        (done, fed) = (border, &[]);
-        if part.2 == Some(Finish::Stop) {
-            break;
+    for borders in borders {
+        let mut generation = begin(spec, sampling);
+        let mut parts: Shown = (String::new(), vec![], None);
+        let (mut done, mut fed) = (0, prompt.as_slice());
+        for &border in borders.iter().chain(&[TOKENS]) {
+            if done > 0 || fed.is_empty() {
+                generation = loaded(&saved(generation), sampling);
+            }
+            let part = go_on(&mut generation, fed, &options(border - done, stop));
+            parts = (parts.0 + &part.0, [parts.1, part.1].concat(), part.2);
+            if part.2 == Some(Finish::Stop) {
+                break;
+            }
+            (done, fed) = (border, &[]);
         }
+        assert_eq!(parts, whole, "{spec} {sampling:?} {stop:?} {borders:?}");
+        let same = saved(generation) == whole_bytes;
+        assert!(same, "{spec} {sampling:?} {stop:?} {borders:?}: what is saved differs");
     }
-    if parts.2 != Some(Finish::Stop) {
-        let part = go_on(&mut generation, fed, &options(tokens - done, stop));
-        parts = (parts.0 + &part.0, [parts.1, part.1].concat(), part.2);
-    }
-    assert_eq!(parts, whole, "{spec} {sampling:?} {stop:?} {borders:?}");
-    assert!(
-        saved(generation) == whole_bytes,
-        "{spec} {sampling:?} {stop:?} {borders:?}: what is saved differs"
-    );
     whole
 }
 
 #[test]
 fn parts_are_the_whole() {
-    let mut borders = [&[20][..], &[7, 7, 8, 31], &[0], &[39], &[1]].into_iter().cycle();
+    let mut borders: Vec<&[usize]> = vec![&[0], &[12], &[7, 7, 8, 23], &[1]];
     for spec in SPECS {
         for (_, sampling) in samplings() {
-            check(spec, &sampling, &[], borders.next().unwrap(), 40);
-            check(spec, &sampling, &[], borders.next().unwrap(), 40);
+            check(spec, &sampling, &[], &borders[..2]);
+            borders.rotate_left(1);
         }
     }
 }
@@ -105,28 +105,22 @@ fn parts_are_the_whole() {
 fn a_stop_text_is_found_across_a_border() {
     for spec in SPECS {
         for (name, sampling) in samplings() {
-            let (text, tokens, _) = check(spec, &sampling, &[], &[], 40);
+            let (text, tokens, _) = check(spec, &sampling, &[], &[]);
             let spelled = |tokens: &[u32]| MODEL.tokenizer().decode(tokens);
-            for (at, left, right) in [(12, 1, 1), (25, 4, 3)] {
+            for (at, left, right) in [(7, 1, 1), (14, 4, 3)] {
                 let (before, after) = (spelled(&tokens[..at]), spelled(&tokens[at..]));
                 let stop = format!("{}{}", &before[before.len() - left..], &after[..right]);
                 let shown = &text[..text.find(&stop).unwrap()];
-                for border in at - 2..=at + 1 {
-                    let (found, _, finish) = check(spec, &sampling, &[&stop], &[border], 40);
-                    assert_eq!(
-                        (found.as_str(), finish),
-                        (shown, Some(Finish::Stop)),
-                        "{name} {spec} {stop:?}"
-                    );
-                }
+                let (found, _, finish) = check(spec, &sampling, &[&stop], &[&[at - 1], &[at], &[at + 1]]);
+                assert_eq!((found.as_str(), finish), (shown, Some(Finish::Stop)), "{name} {spec} {stop:?}");
             }
             // One that never comes whole: what is held back at the border is shown after it.
-            let before = spelled(&tokens[..20]);
+            let before = spelled(&tokens[..12]);
             let never = format!("{}\u{0}", &before[before.len() - 9..]);
             let mut held = begin(spec, &sampling);
-            let part = go_on(&mut held, &prose(&MODEL, 96), &options(20, &[&never]));
+            let part = go_on(&mut held, &prose(&MODEL, PROMPT), &options(12, &[&never]));
             assert_eq!(part.0, before[..before.len() - 9], "{name} {spec}");
-            let (found, ..) = check(spec, &sampling, &[&never], &[18, 20, 21], 40);
+            let (found, ..) = check(spec, &sampling, &[&never], &[&[10, 12, 13]]);
             assert!(text.starts_with(&found) && found.len() >= before.len(), "{name} {spec}");
         }
     }
@@ -137,20 +131,19 @@ fn a_stop_text_is_found_across_a_border() {
 fn what_a_stop_text_cut_off_is_not_part_of_the_text() {
     for spec in SPECS {
         for (name, sampling) in samplings() {
-            let (text, tokens, _) = check(spec, &sampling, &[], &[], 40);
-            let before = MODEL.tokenizer().decode(&tokens[..20]);
-            // From one token to the middle of the third after it.
-            let stop = &text[before.len()..MODEL.tokenizer().decode(&tokens[..23]).len() - 1];
-            if text.find(stop) != Some(before.len()) {
-                continue;
-            }
+            let (text, tokens, _) = check(spec, &sampling, &[], &[]);
+            let length = |count: usize| MODEL.tokenizer().decode(&tokens[..count]).len();
+            // From one token to the middle of the third after it, where that is new to the text.
+            let stop = |at: usize| &text[length(at)..length(at + 3) - 1];
+            let at = (1..TOKENS - 3).rev().find(|&at| text.find(stop(at)) == Some(length(at))).unwrap();
+            let (before, stop) = (text[..length(at)].to_owned(), stop(at));
             let mut generation = begin(spec, &sampling);
-            let shown = go_on(&mut generation, &prose(&MODEL, 96), &options(40, &[stop]));
+            let shown = go_on(&mut generation, &prose(&MODEL, PROMPT), &options(TOKENS, &[stop]));
             assert_eq!((shown.0.as_str(), shown.2), (before.as_str(), Some(Finish::Stop)), "{name} {spec}");
-            assert_eq!(generation.tokens(), 96 + 20);
+            assert_eq!(generation.tokens(), PROMPT + at);
             if sampling == Sampling::greedy() {
                 // Without the stop text it goes on as it would have.
-                let rest = go_on(&mut generation, &[], &options(20, &[]));
+                let rest = go_on(&mut generation, &[], &options(TOKENS - at, &[]));
                 assert_eq!(before + &rest.0, text, "{name} {spec}");
             }
         }
@@ -159,7 +152,7 @@ fn what_a_stop_text_cut_off_is_not_part_of_the_text() {
 
 #[test]
 fn of_a_token_cut_in_two_the_first_part_stays() {
-    let (text, tokens, _) = check("full+f32", &Sampling::greedy(), &[], &[], 40);
+    let (text, tokens, _) = check("full+f32", &Sampling::greedy(), &[], &[]);
     let length = |tokens: &[u32]| MODEL.tokenizer().decode(tokens).len();
     // A word and what follows it, without the space before it, which is of the same token.
     let cut =
@@ -168,13 +161,13 @@ fn of_a_token_cut_in_two_the_first_part_stays() {
         let (before, stop) = cut(*at);
         text[before..].starts_with(' ') && text.find(stop) == Some(before + 1)
     };
-    let at = (1..38).find(begins).expect("some word is new to the text");
+    let at = (1..TOKENS - 2).find(begins).expect("some word is new to the text");
     let (before, stop) = cut(at);
-    let prompt = prose(&MODEL, 96);
+    let prompt = prose(&MODEL, PROMPT);
     let mut stopped = begin("full+f32", &Sampling::greedy());
-    let shown = go_on(&mut stopped, &prompt, &options(40, &[stop]));
+    let shown = go_on(&mut stopped, &prompt, &options(TOKENS, &[stop]));
     assert_eq!(shown.0, text[..=before]);
-    assert_eq!(stopped.tokens(), 96 + at + 1);
+    assert_eq!(stopped.tokens(), PROMPT + at + 1);
     // It goes on like a text that was never any other.
     let more = MODEL.tokenizer().encode("and then").unwrap();
     let said = go_on(&mut stopped, &more, &options(12, &[]));
@@ -187,26 +180,27 @@ fn of_a_token_cut_in_two_the_first_part_stays() {
 #[test]
 fn what_was_held_back_goes_when_another_text_follows() {
     let sampling = &samplings()[2].1;
-    let (_, tokens, _) = check("h2o@25%", sampling, &[], &[], 20);
-    let last = MODEL.tokenizer().decode(&tokens[18..20]);
+    let (_, tokens, _) = check("h2o@25%", sampling, &[], &[]);
+    let last = MODEL.tokenizer().decode(&tokens[TOKENS - 2..]);
     let never = format!("{last}\u{0}");
     let mut held = begin("h2o@25%", sampling);
-    go_on(&mut held, &prose(&MODEL, 96), &options(20, &[&never]));
-    assert_eq!((held.tokens(), held.cache().position()), (96 + 20, 96 + 18));
+    go_on(&mut held, &prose(&MODEL, PROMPT), &options(TOKENS, &[&never]));
+    let shown = PROMPT + TOKENS - 2;
+    assert_eq!((held.tokens(), held.cache().position()), (shown + 2, shown));
     let more = MODEL.tokenizer().encode(" and then").unwrap();
     go_on(&mut held, &more, &options(0, &[]));
-    assert_eq!((held.tokens(), held.cache().position()), (96 + 18 + more.len(), 96 + 18 + more.len()));
+    assert_eq!((held.tokens(), held.cache().position()), (shown + more.len(), shown + more.len()));
 }
 
 /// The penalty looks at the session's text even where the first part was made without one.
 #[test]
 fn a_penalty_knows_the_text_from_before_it_was_asked_for() {
     let mut first = begin("full", &Sampling::greedy());
-    let part = go_on(&mut first, &prose(&MODEL, 96), &options(12, &[]));
+    let part = go_on(&mut first, &prose(&MODEL, PROMPT), &options(12, &[]));
     let penalised = Sampling { repetition_penalty: 5.0, repetition_window: 400, ..Sampling::greedy() };
     let mut second = loaded(&saved(first), &penalised);
     let (_, tokens, _) = go_on(&mut second, &[], &options(12, &[]));
-    let known: Vec<u32> = [prose(&MODEL, 96), part.1].concat();
+    let known: Vec<u32> = [prose(&MODEL, PROMPT), part.1].concat();
     assert!(tokens.iter().all(|token| !known.contains(token)), "{known:?} {tokens:?}");
 }
 

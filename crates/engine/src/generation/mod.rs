@@ -237,7 +237,7 @@ impl Generation {
     /// The next step, with a pass over this sequence alone; `None` when it is over.
     ///
     /// # Errors
-    /// When the model fails or no token can be chosen. The text is then as it was.
+    /// When the model fails; the text is then as it was. When no token can be chosen from what it gives; it is then over.
     pub fn step(
         &mut self,
         model: &Model,
