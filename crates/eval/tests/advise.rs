@@ -22,7 +22,7 @@ fn new_cache(model: &Model, spec: &str) -> Cache {
 #[test]
 fn every_cache_named_is_one_that_runs() {
     let model = tiny_gpt2(WeightFormat::Native);
-    let full = 256 * model.cache_shape().f16_bytes_per_token();
+    let full = model.cache_shape().f16_bytes(256);
     for share in [0.15, 0.5] {
         let budget = (share * full as f64) as usize;
         let advice = ask(&model, budget, 256).unwrap();
