@@ -4,7 +4,7 @@ use crate::failure::usage;
 use anyhow::{Context, Result};
 use clap::{Args, ValueEnum, value_parser};
 use sketchkv_cache::Spec;
-use sketchkv_engine::{EMBEDDED, GenerateOptions, Source};
+use sketchkv_engine::{EMBEDDED, GenerateOptions, Generation, Source};
 use sketchkv_model::{Config, LoadOptions, Model, Sampling, WeightFormat};
 use std::{
     fs,
@@ -103,7 +103,7 @@ pub(crate) struct SamplingArguments {
     /// How many of the last tokens the penalty looks at.
     #[arg(long, default_value_t = 64)]
     repetition_window: usize,
-    /// Reproduces a run bit for bit [default: 0, or on from where the session is].
+    /// Reproduces a run bit for bit; a session's random numbers go on unless it is another [default: 0, or the session's].
     #[arg(long)]
     pub(crate) seed: Option<u64>,
     /// Most tokens to generate.
@@ -167,6 +167,13 @@ impl TextArguments {
 pub(crate) fn read_text(path: &Path) -> Result<String> {
     let bytes = fs::read(path).with_context(|| format!("cannot read {}", path.display()))?;
     String::from_utf8(bytes).map_err(|error| usage(format!("{} is not UTF-8 text: {error}", path.display())))
+}
+
+/// Begins the random numbers of a session anew if another seed than its own is asked for.
+pub(crate) fn reseed(generation: &mut Generation, asked: Option<u64>) {
+    if let Some(seed) = asked.filter(|&seed| seed != generation.sampling().seed) {
+        generation.reseed(seed);
+    }
 }
 
 /// Refuses a session whose cache is another than the one asked for.

@@ -195,23 +195,45 @@ fn a_text_in_parts_is_the_text_at_once() {
     for (i, options) in options.into_iter().enumerate() {
         let file = folder.path().join(i.to_string());
         let spec = ["full", "h2o@25%", "full+q8", "h2o@25%"][i];
-        let text = |prompt: &str, options: &[&str], more: &[&str]| {
+        let text = |prompt: &str, more: &[&str]| {
             let done = finish(run(&[prompt, "--ignore-end", "--json"]).args(options).args(more));
             assert_eq!(done.code, 0, "{}", done.stderr);
             (done.json()["text"].as_str().unwrap().to_owned(), done.json()["finish"].clone())
         };
-        let (whole, finish) = text(PROMPT, options, &["-n", "40", "--kv", spec]);
+        let (whole, finish) = text(PROMPT, &["-n", "40", "--kv", spec]);
         let session = ["--session", file.to_str().unwrap()];
-        let part = |prompt: &str, options, more: &[&str]| text(prompt, options, &[&session, more].concat());
-        let mut parts = part(PROMPT, options, &["-n", "20", "--kv", spec]);
+        let part = |prompt: &str, more: &[&str]| text(prompt, &[&session, more].concat());
+        let mut parts = part(PROMPT, &["-n", "20", "--kv", spec]);
         if parts.1 != "stop" {
-            // The seed is the session's: it is not given again.
-            let unseeded = if options[0] == "--seed" { &options[2..] } else { options };
-            let rest = part("", unseeded, &["-n", "20"]);
+            let rest = part("", &["-n", "20"]);
             parts = (parts.0 + &rest.0, rest.1);
         }
         assert_eq!(parts, (whole, finish), "{options:?}");
     }
+}
+
+#[test]
+fn a_session_has_its_seed_until_another_is_given() {
+    let folder = tempfile::tempdir().unwrap();
+    let begun = folder.path().join("begun");
+    let text = |arguments: &[&str], file: &std::path::Path| {
+        let done = finish(run(arguments).args(["-n", "16", "--ignore-end", "--json", "--session"]).arg(file));
+        assert_eq!(done.code, 0, "{}", done.stderr);
+        (done.json()["seed"].as_u64().unwrap(), done.json()["text"].as_str().unwrap().to_owned())
+    };
+    text(&[PROMPT, "--seed", "3"], &begun);
+    let on = |arguments: &[&str]| {
+        let file = folder.path().join("on");
+        fs::copy(&begun, &file).unwrap();
+        text(arguments, &file)
+    };
+    let own = on(&[""]);
+    assert_eq!(own.0, 3);
+    assert_eq!(on(&["", "--seed", "3"]), own);
+    let other = on(&["", "--seed", "4"]);
+    assert_eq!(other.0, 4);
+    assert_ne!(other.1, own.1);
+    assert_eq!(on(&["", "--seed", "4"]), other);
 }
 
 #[test]

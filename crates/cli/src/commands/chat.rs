@@ -121,7 +121,7 @@ impl Arguments {
             Some((path, Some(Session::Conversation(mut conversation)))) => {
                 let generation = conversation.generation();
                 arguments::check_session(&path, generation.cache().spec(), spec.as_ref())?;
-                self.sampling.seed.into_iter().for_each(|seed| generation.reseed(seed));
+                arguments::reseed(generation, self.sampling.seed);
                 Ok(conversation)
             }
             Some((path, Some(Session::Text(_)))) => Err(usage(format!(

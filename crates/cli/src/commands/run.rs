@@ -145,7 +145,7 @@ impl Arguments {
         match held.transpose()? {
             Some((path, Some(Session::Text(mut generation)))) => {
                 arguments::check_session(&path, generation.cache().spec(), spec.as_ref())?;
-                self.sampling.seed.into_iter().for_each(|seed| generation.reseed(seed));
+                arguments::reseed(&mut generation, self.sampling.seed);
                 Ok(generation)
             }
             Some((path, Some(Session::Conversation(_)))) => Err(usage(format!(
