@@ -1,7 +1,7 @@
 //! How much a cache of some spec takes for a model, found by filling one.
 
 use crate::{Footprint, Rng};
-use sketchkv_cache::{AttentionWorkspace, Cache, CacheError, CacheShape, LayerShape, Spec};
+use sketchkv_cache::{AttentionWorkspace, Cache, CacheError, CacheShape, LayerShape, OutputProjection, Spec};
 use sketchkv_kernels::ThreadPool;
 
 /// Tokens taken in at once, as in a prefill.
@@ -67,7 +67,11 @@ impl Filling {
         let widest = |layer: &LayerShape| layer.heads * layer.key_dim.max(layer.value_dim);
         let numbers = CHUNK * shape.layers.iter().map(widest).max().unwrap_or(0);
         let noise = (0..numbers).map(|_| random.unit() as f32 - 0.5).collect();
-        let cache = Cache::new(shape.clone(), spec, 0)?;
+        let mut shape = shape.clone();
+        // Bytes do not depend on what a model makes of values, and its weights need not be loaded to count them.
+        let blank = blank_output(&shape.layers);
+        shape.output.get_or_insert(blank);
+        let cache = Cache::new(shape, spec, 0)?;
         Ok(Filling { cache, workspace: AttentionWorkspace::new(), noise, out: vec![0.0; numbers] })
     }
 
@@ -90,6 +94,13 @@ impl Filling {
         }
         Ok(())
     }
+}
+
+/// An output projection that makes nothing of any value.
+fn blank_output(layers: &[LayerShape]) -> OutputProjection {
+    let gram = |layer: &LayerShape| layer.kv_heads * layer.value_dim * layer.value_dim;
+    let sizes: Vec<usize> = layers.iter().map(gram).collect();
+    OutputProjection::new(move || sizes.into_iter().map(|size| vec![0.0; size]).collect())
 }
 
 #[cfg(test)]
