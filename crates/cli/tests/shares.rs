@@ -55,3 +55,13 @@ fn who_keeps_to_the_cap_is_not_warned() {
         assert!(!run.stderr.contains("warning"), "{}", run.stderr);
     }
 }
+
+/// What a model makes of values is no matter for bytes: `info` counts them without loading weights.
+#[test]
+fn info_counts_caches_that_weigh_values() {
+    for spec in ["h2o+critical@25%", "snapkv+critical+ada@50%", "expected+critical+pyramid@50%"] {
+        let info = finish(sketchkv().args(["info", "-c", "256", "--kv", spec, "--json"]));
+        assert_eq!(info.code, 0, "{spec}: {}", info.stderr);
+        assert!(info.json()["kv"][0]["kv_bytes"].as_u64().unwrap() > 0);
+    }
+}
