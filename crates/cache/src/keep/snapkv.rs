@@ -5,7 +5,7 @@ use crate::method::{Call, Choice, Kind, Method, Parameter};
 use crate::state::{Reader, StateError, Writer};
 use half::f16;
 use sketchkv_kernels::attention::{add_scaled, exponentials, maximum};
-use sketchkv_kernels::half::f16_to_f32;
+use sketchkv_kernels::half::{f16_to_f32, to_f16};
 
 pub(super) static METHOD: Method = Method {
     name: "snapkv",
@@ -99,7 +99,7 @@ impl Keep for SnapKv {
         for (position, queries) in (first..).zip(step.digest.chunks_exact(self.width)) {
             let place = position % window * self.width;
             for (to, from) in self.ring[place..][..self.width].iter_mut().zip(queries) {
-                *to = f16::from_f32(*from);
+                *to = to_f16(*from);
             }
         }
     }

@@ -8,6 +8,7 @@ use sketchkv_kernels::attention::codes::{CODE_PAGE, code_page_bytes, code_scores
 use sketchkv_kernels::attention::layout::STRIP;
 use sketchkv_kernels::attention::{Strips, maximum, strip_exponentials};
 use sketchkv_kernels::cpu;
+use sketchkv_kernels::half::to_f16;
 use sketchkv_sketch::{Projection, SimHash};
 use std::mem::size_of;
 use std::ops::Range;
@@ -144,7 +145,7 @@ impl Read for TopK {
         let bytes = code_page_bytes(self.bits());
         let page = &mut self.codes[token.slot / CODE_PAGE * bytes..][..bytes];
         let factor = put_code(page, token.slot % CODE_PAGE, &projections);
-        self.factors[token.slot] = f16::from_f32(factor);
+        self.factors[token.slot] = to_f16(factor);
         if self.seen < MEAN_OF {
             self.seen += 1;
             let rate = 1.0 / self.seen as f32;
