@@ -35,14 +35,14 @@ impl Footprint {
         let kv_tokens = cache.position();
         let full = full_bytes(cache.shape(), kv_tokens).max(1);
         let percent = |bytes: usize| 100.0 * bytes as f64 / full as f64;
-        let (kv_bytes, asked_bytes) = (cache.ledger().total(), asked_bytes(cache.spec(), full));
+        let (kv_bytes, asked_bytes) = (cache.ledger().total(), cache.asked_bytes(kv_tokens));
         Footprint {
             kv_tokens,
             kv_bytes,
             kv_percent: percent(kv_bytes),
             asked_bytes,
             asked_percent: asked_bytes.map(percent),
-            floor_bytes: floor_bytes(cache.shape(), cache.spec()),
+            floor_bytes: cache.spec().evicts().then(|| cache.floor_bytes()),
         }
     }
 
@@ -85,15 +85,6 @@ impl Footprint {
 /// What an f16 cache of `tokens` tokens takes, in bytes.
 pub(crate) fn full_bytes(shape: &CacheShape, tokens: usize) -> usize {
     shape.f16_bytes(tokens)
-}
-
-/// What the cap of `spec` comes to in bytes where an f16 cache takes `full`.
-fn asked_bytes(spec: &Spec, full: usize) -> Option<usize> {
-    match spec.cap {
-        Cap::None | Cap::Tokens(_) => None,
-        Cap::Bytes(bytes) => Some(bytes),
-        Cap::Percent(percent) => Some((percent / 100.0 * full as f64) as usize),
-    }
 }
 
 /// The smallest cap in bytes that the methods of `spec` accept for a model of this `shape`; `None` without a cap.
