@@ -113,6 +113,9 @@ impl Head {
     /// Forgets the tokens before position `first`, which the layer's window has left behind.
     pub(crate) fn expire(&mut self, first: usize, expired: &mut Vec<u32>) {
         expired.clear();
+        if first == 0 {
+            return;
+        }
         let positions = self.slots.positions().iter().enumerate();
         let left = positions.filter(|(_, p)| **p != EMPTY && (**p as usize) < first);
         expired.extend(left.map(|(slot, _)| slot as u32));

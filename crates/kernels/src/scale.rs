@@ -29,10 +29,16 @@ impl Scale {
     /// |x · inverse| is |code| at most, but for rounding, where |x| is |largest| at most.
     #[inline(always)]
     pub fn new(largest: f32, code: f32) -> Scale {
-        let scale = largest / code;
-        // Not `max`, which would hide NaN.
-        let reached = if scale.abs() < f32::MIN_POSITIVE { f32::MIN_POSITIVE.copysign(scale) } else { scale };
-        if largest == 0.0 { Scale::default() } else { Scale { scale: reached, inverse: 1.0 / reached } }
+        // Two quotients that do not wait for each other: this stands in the loops of the attention kernels.
+        let (scale, inverse) = (largest / code, code / largest);
+        if largest == 0.0 {
+            Scale::default()
+        } else if scale.abs() < f32::MIN_POSITIVE {
+            // Not `max`, which would hide NaN.
+            Scale { scale: f32::MIN_POSITIVE.copysign(scale), inverse: f32::MIN_POSITIVE.recip().copysign(scale) }
+        } else {
+            Scale { scale, inverse }
+        }
     }
 
     /// [`Scale::new`] with the scale rounded to what f16 holds, and the inverse that of the rounded scale.

@@ -202,13 +202,14 @@ impl Attend<'_> {
     /// Takes out what a token of the chunk does not see: slots without a token, and what its window has left behind.
     fn hide(&self, token: usize, positions: &[u32], scores: &mut [f32]) {
         let (old, new) = scores.split_at_mut(positions.len());
-        let first = self.shape.window.map_or(0, |window| (self.position + token + 1).saturating_sub(window));
-        for (score, &position) in old.iter_mut().zip(positions) {
-            if position == EMPTY || (position as usize) < first {
-                *score = f32::NEG_INFINITY;
-            }
-        }
+        let Some(window) = self.shape.window else {
+            return hide_if(old, positions, |position| position == EMPTY);
+        };
+        let first = (self.position + token + 1).saturating_sub(window);
         new[..first.saturating_sub(self.position)].fill(f32::NEG_INFINITY);
+        // Positions are below `EMPTY`, so is the first that is seen.
+        let first = first as u32;
+        hide_if(old, positions, |position| position == EMPTY || position < first);
     }
 
     /// Sums of values: pages in the space of their codes, turned back; then the chunk and the tail.
@@ -242,5 +243,12 @@ impl Attend<'_> {
                 }
             }
         }
+    }
+}
+
+/// Takes out the scores whose slot's position is one to hide.
+fn hide_if(scores: &mut [f32], positions: &[u32], hidden: impl Fn(u32) -> bool) {
+    for (score, &position) in scores.iter_mut().zip(positions) {
+        *score = if hidden(position) { f32::NEG_INFINITY } else { *score };
     }
 }
