@@ -1,6 +1,7 @@
 //! Block formats against the arithmetic of the `gguf` Python package (`golden/make.py`).
 
-use sketchkv_kernels::{BlockFormat, Matrix, ThreadPool, WeightFormat, quantize_q8_0};
+use proptest::prelude::*;
+use sketchkv_kernels::{BlockFormat, KernelError, Matrix, ThreadPool, WeightFormat, quantize_q8_0};
 use std::path::PathBuf;
 
 fn golden(name: &str) -> Vec<u8> {
@@ -44,6 +45,7 @@ fn q8_0_encodes_as_gguf_does() {
 
 #[test]
 fn a_matrix_gives_back_the_rows_it_was_made_of() {
+    use BlockFormat::*;
     let pool = ThreadPool::new(2);
     for format in formats() {
         let (blocks, want) = (
@@ -61,14 +63,56 @@ fn a_matrix_gives_back_the_rows_it_was_made_of() {
                 let tolerance = match (target, format) {
                     (WeightFormat::F32, _) => 0.0,
                     // Rounded to 8 bits.
-                    (WeightFormat::Q8, BlockFormat::F16 | BlockFormat::BF16) => largest / 127.0 * 0.51,
-                    (_, BlockFormat::Q2_K | BlockFormat::Q3_K | BlockFormat::Q6_K) => largest / 127.0 * 0.51,
+                    (WeightFormat::Q8, F16 | BF16 | F64) => largest / 127.0 * 0.51,
+                    (_, Q2_K | Q3_K | Q6_K | IQ1_M | IQ2_XS | IQ2_S) => largest / 127.0 * 0.51,
                     // Scales folded into one f16.
-                    (_, BlockFormat::Q4_K | BlockFormat::Q5_K) => largest / 1024.0,
+                    (_, Q4_K | Q5_K | IQ1_S | IQ2_XXS | IQ3_XXS | IQ3_S | IQ4_XS) => largest / 1024.0,
                     _ => largest * f32::EPSILON,
                 };
                 for (got, want) in row.iter().zip(want) {
                     assert!((got - want).abs() <= tolerance, "{format:?} as {target:?}: {got} is not {want}");
+                }
+            }
+        }
+    }
+}
+
+#[test]
+fn scales_of_mxfp4_beyond_f16_are_rounded_as_weights_are() {
+    let pool = ThreadPool::new(1);
+    // Codes 1 and 7 are worth 1 and 12.
+    let row = |exponent: u8| {
+        let block = [[exponent].as_slice(), &[0x11; 8], &[0x77; 8]].concat();
+        let mut weights = [0.0; 32];
+        let matrix = Matrix::from_blocks(BlockFormat::MXFP4, 1, 32, &block, WeightFormat::Native, &pool);
+        matrix.map(|matrix| matrix.row(0, &mut weights)).map(|()| [weights[0], weights[8]])
+    };
+    for (exponent, power) in [(104, -24), (128, 0), (143, 15), (146, 18)] {
+        assert_eq!(row(exponent), Ok([1.0, 12.0].map(|w| w * 2.0_f32.powi(power))));
+    }
+    assert_eq!(row(102), Ok([0.0, 3.0].map(|w| w * 2.0_f32.powi(-24))));
+    assert_eq!(row(0), Ok([0.0, 0.0]));
+    assert_eq!(row(148), Ok([32.0, 127.0].map(|w| w * 32_768.0)));
+    assert_eq!(row(255), Err(KernelError::NotFinite { row: 0 }));
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(48))]
+
+    #[test]
+    fn arbitrary_bytes_are_weights_or_an_error(bytes in prop::collection::vec(any::<u8>(), 3 * 256)) {
+        let (rows, pool) = (3, ThreadPool::new(1));
+        for format in BlockFormat::ALL {
+            let bytes = &bytes[..rows * format.block_bytes()];
+            let mut weights = vec![0.0; format.block_len()];
+            format.dequantize(&bytes[..format.block_bytes()], &mut weights).unwrap();
+            for target in [WeightFormat::Native, WeightFormat::F32, WeightFormat::Q8] {
+                let Ok(matrix) = Matrix::from_blocks(format, rows, weights.len(), bytes, target, &pool) else {
+                    continue;
+                };
+                for row in 0..rows {
+                    matrix.row(row, &mut weights);
+                    prop_assert!(weights.iter().all(|w| w.is_finite()), "{format:?} as {target:?}: {weights:?}");
                 }
             }
         }

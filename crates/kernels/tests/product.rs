@@ -23,9 +23,21 @@ fn random_rows(format: BlockFormat, rows: usize, cols: usize, seed: u64) -> Vec<
             BlockFormat::F32 => block[3] = block[3] & 0x80 | 0x3e,
             BlockFormat::F16 => scale(0),
             BlockFormat::BF16 => block[1] = block[1] & 0x80 | 0x3e,
+            BlockFormat::F64 => {
+                block[7] = block[7] & 0x80 | 0x3f;
+                block[6] = block[6] & 0x1f | 0xc0;
+            }
             BlockFormat::Q2_K => [80, 82].into_iter().for_each(scale),
             BlockFormat::Q3_K => scale(108),
             BlockFormat::Q6_K => scale(208),
+            BlockFormat::TQ1_0 => scale(52),
+            BlockFormat::TQ2_0 => scale(64),
+            // A nibble of the f16 in each of four bytes.
+            BlockFormat::IQ1_M => {
+                block[53] &= 0x3f;
+                block[55] = block[55] & 0x8f | 0x20;
+            }
+            BlockFormat::MXFP4 => block[0] = 120 + block[0] % 8,
             BlockFormat::Q4_1 | BlockFormat::Q5_1 | BlockFormat::Q4_K | BlockFormat::Q5_K => {
                 [0, 2].into_iter().for_each(scale);
             }

@@ -137,11 +137,11 @@ fn tensors_that_lie_wrong() {
     });
     assert!(message.contains("unknown type 250"), "{message}");
     let message = edited(|bytes| {
-        // IQ4_NL has blocks of the size of Q4_0.
-        let at = type_of(bytes, "blk.0.attn_q.weight");
-        put(bytes, at, &20u32.to_le_bytes());
+        // I16 has the size of F16.
+        let at = type_of(bytes, "blk.0.ffn_up.weight");
+        put(bytes, at, &25u32.to_le_bytes());
     });
-    assert!(message.contains("`blk.0.attn_q.weight` is IQ4_NL, which is not supported; F32,"), "{message}");
+    assert!(message.contains("`blk.0.ffn_up.weight` is I16, which is not supported; F32,"), "{message}");
     let message = edited(|bytes| {
         let name = after(bytes, "blk.1.ffn_up.weight");
         put(bytes, name - 1, b"s");

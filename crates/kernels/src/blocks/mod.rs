@@ -1,10 +1,25 @@
 //! The block formats in which GGUF files keep weights.
 //!
-//! A block holds 32 or 256 weights of one row: small integers and the scales (and minima) that turn them into real
-//! numbers. Definitions follow ggml; `tests/golden` compares every format with the `gguf` Python package.
+//! A block holds 32 or 256 weights of one row: small integers, or indices into tables of them, and the scales (and minima)
+//! that turn them into real numbers. Definitions follow ggml; `tests/golden` compares every format with the `gguf` Python
+//! package.
+//!
+//! | file | formats |
+//! |---|---|
+//! | `legacy` | Q4_0, Q4_1, Q5_0, Q5_1, Q8_0 |
+//! | `k_quants` | Q2_K to Q6_K |
+//! | `iq`, `grids` | IQ1_S, IQ1_M, IQ2_XXS, IQ2_XS, IQ2_S, IQ3_XXS, IQ3_S |
+//! | `iq4` | IQ4_NL, IQ4_XS |
+//! | `ternary` | TQ1_0, TQ2_0 |
+//! | `fp4` | MXFP4 |
 
+mod fp4;
+mod grids;
+mod iq;
+mod iq4;
 mod k_quants;
 mod legacy;
+mod ternary;
 
 use crate::KernelError;
 use ::half::{bf16, f16};
@@ -18,6 +33,7 @@ pub enum BlockFormat {
     F32,
     F16,
     BF16,
+    F64,
     Q4_0,
     Q4_1,
     Q5_0,
@@ -28,13 +44,28 @@ pub enum BlockFormat {
     Q4_K,
     Q5_K,
     Q6_K,
+    IQ1_S,
+    IQ1_M,
+    IQ2_XXS,
+    IQ2_XS,
+    IQ2_S,
+    IQ3_XXS,
+    IQ3_S,
+    IQ4_NL,
+    IQ4_XS,
+    TQ1_0,
+    TQ2_0,
+    MXFP4,
 }
 
 impl BlockFormat {
     /// Every format.
-    pub const ALL: [BlockFormat; 13] = {
+    pub const ALL: [BlockFormat; 26] = {
         use BlockFormat::*;
-        [F32, F16, BF16, Q4_0, Q4_1, Q5_0, Q5_1, Q8_0, Q2_K, Q3_K, Q4_K, Q5_K, Q6_K]
+        [
+            F32, F16, BF16, F64, Q4_0, Q4_1, Q5_0, Q5_1, Q8_0, Q2_K, Q3_K, Q4_K, Q5_K, Q6_K, IQ1_S, IQ1_M,
+            IQ2_XXS, IQ2_XS, IQ2_S, IQ3_XXS, IQ3_S, IQ4_NL, IQ4_XS, TQ1_0, TQ2_0, MXFP4,
+        ]
     };
 
     /// The format of GGUF's tensor type number `kind`, `None` for those not supported.
@@ -42,77 +73,57 @@ impl BlockFormat {
         BlockFormat::ALL.into_iter().find(|format| format.ggml_type() == kind)
     }
 
+    /// GGUF's number, the name GGUF tools print, weights in one block, bytes of one block.
+    fn layout(self) -> (u32, &'static str, usize, usize) {
+        use BlockFormat::*;
+        match self {
+            F32 => (0, "F32", 1, 4),
+            F16 => (1, "F16", 1, 2),
+            Q4_0 => (2, "Q4_0", legacy::LEN, 18),
+            Q4_1 => (3, "Q4_1", legacy::LEN, 20),
+            Q5_0 => (6, "Q5_0", legacy::LEN, 22),
+            Q5_1 => (7, "Q5_1", legacy::LEN, 24),
+            Q8_0 => (8, "Q8_0", legacy::LEN, 34),
+            Q2_K => (10, "Q2_K", k_quants::LEN, 84),
+            Q3_K => (11, "Q3_K", k_quants::LEN, 110),
+            Q4_K => (12, "Q4_K", k_quants::LEN, 144),
+            Q5_K => (13, "Q5_K", k_quants::LEN, 176),
+            Q6_K => (14, "Q6_K", k_quants::LEN, 210),
+            IQ2_XXS => (16, "IQ2_XXS", iq::LEN, 66),
+            IQ2_XS => (17, "IQ2_XS", iq::LEN, 74),
+            IQ3_XXS => (18, "IQ3_XXS", iq::LEN, 98),
+            IQ1_S => (19, "IQ1_S", iq::LEN, 50),
+            IQ4_NL => (20, "IQ4_NL", 32, 18),
+            IQ3_S => (21, "IQ3_S", iq::LEN, 110),
+            IQ2_S => (22, "IQ2_S", iq::LEN, 82),
+            IQ4_XS => (23, "IQ4_XS", 256, 136),
+            F64 => (28, "F64", 1, 8),
+            IQ1_M => (29, "IQ1_M", iq::LEN, 56),
+            BF16 => (30, "BF16", 1, 2),
+            TQ1_0 => (34, "TQ1_0", ternary::LEN, 54),
+            TQ2_0 => (35, "TQ2_0", ternary::LEN, 66),
+            MXFP4 => (39, "MXFP4", fp4::LEN, 17),
+        }
+    }
+
     /// GGUF's number for this format.
     pub fn ggml_type(self) -> u32 {
-        match self {
-            BlockFormat::F32 => 0,
-            BlockFormat::F16 => 1,
-            BlockFormat::Q4_0 => 2,
-            BlockFormat::Q4_1 => 3,
-            BlockFormat::Q5_0 => 6,
-            BlockFormat::Q5_1 => 7,
-            BlockFormat::Q8_0 => 8,
-            BlockFormat::Q2_K => 10,
-            BlockFormat::Q3_K => 11,
-            BlockFormat::Q4_K => 12,
-            BlockFormat::Q5_K => 13,
-            BlockFormat::Q6_K => 14,
-            BlockFormat::BF16 => 30,
-        }
+        self.layout().0
     }
 
     /// The name GGUF tools print.
     pub fn name(self) -> &'static str {
-        match self {
-            BlockFormat::F32 => "F32",
-            BlockFormat::F16 => "F16",
-            BlockFormat::BF16 => "BF16",
-            BlockFormat::Q4_0 => "Q4_0",
-            BlockFormat::Q4_1 => "Q4_1",
-            BlockFormat::Q5_0 => "Q5_0",
-            BlockFormat::Q5_1 => "Q5_1",
-            BlockFormat::Q8_0 => "Q8_0",
-            BlockFormat::Q2_K => "Q2_K",
-            BlockFormat::Q3_K => "Q3_K",
-            BlockFormat::Q4_K => "Q4_K",
-            BlockFormat::Q5_K => "Q5_K",
-            BlockFormat::Q6_K => "Q6_K",
-        }
+        self.layout().1
     }
 
     /// Weights in one block.
     pub fn block_len(self) -> usize {
-        match self {
-            BlockFormat::F32 | BlockFormat::F16 | BlockFormat::BF16 => 1,
-            BlockFormat::Q4_0
-            | BlockFormat::Q4_1
-            | BlockFormat::Q5_0
-            | BlockFormat::Q5_1
-            | BlockFormat::Q8_0 => legacy::LEN,
-            BlockFormat::Q2_K
-            | BlockFormat::Q3_K
-            | BlockFormat::Q4_K
-            | BlockFormat::Q5_K
-            | BlockFormat::Q6_K => k_quants::LEN,
-        }
+        self.layout().2
     }
 
     /// Bytes of one block.
     pub fn block_bytes(self) -> usize {
-        match self {
-            BlockFormat::F32 => 4,
-            BlockFormat::F16 | BlockFormat::BF16 => 2,
-            BlockFormat::Q4_0 => 18,
-            BlockFormat::Q4_1 => 20,
-            BlockFormat::Q5_0 => 22,
-            BlockFormat::Q5_1 => 24,
-            BlockFormat::Q8_0 => 34,
-            BlockFormat::Q2_K => 84,
-            BlockFormat::Q3_K => 110,
-            BlockFormat::Q4_K => 144,
-            BlockFormat::Q5_K => 176,
-            BlockFormat::Q6_K => 210,
-        }
+        self.layout().3
     }
 
     /// Bytes of a row of `cols` weights.
@@ -148,34 +159,34 @@ impl BlockFormat {
         if bytes.len() != needed {
             return Err(KernelError::Length { what: "bytes of weights", needed, found: bytes.len() });
         }
+        use BlockFormat::*;
         match self {
-            BlockFormat::F32 => each::<4>(bytes, out, f32::from_le_bytes),
-            BlockFormat::F16 => each::<2>(bytes, out, |b| f16::from_le_bytes(b).to_f32()),
-            BlockFormat::BF16 => each::<2>(bytes, out, |b| bf16::from_le_bytes(b).to_f32()),
-            BlockFormat::Q4_0
-            | BlockFormat::Q4_1
-            | BlockFormat::Q5_0
-            | BlockFormat::Q5_1
-            | BlockFormat::Q8_0 => {
-                let blocks = bytes.chunks_exact(self.block_bytes()).zip(out.chunks_exact_mut(legacy::LEN));
-                blocks.for_each(|(block, out)| legacy::dequantize(*self, block, out));
+            F32 => each::<4>(bytes, out, f32::from_le_bytes),
+            F16 => each::<2>(bytes, out, |b| f16::from_le_bytes(b).to_f32()),
+            BF16 => each::<2>(bytes, out, |b| bf16::from_le_bytes(b).to_f32()),
+            // What is beyond f32 becomes infinite, which a matrix refuses.
+            F64 => each::<8>(bytes, out, |b| f64::from_le_bytes(b) as f32),
+            Q4_0 | Q4_1 | Q5_0 | Q5_1 | Q8_0 => self.each_block(bytes, out, legacy::dequantize),
+            Q2_K | Q3_K | Q4_K | Q5_K | Q6_K => self.each_block(bytes, out, k_quants::dequantize),
+            IQ1_S | IQ1_M | IQ2_XXS | IQ2_XS | IQ2_S | IQ3_XXS | IQ3_S => {
+                self.each_block(bytes, out, iq::dequantize);
             }
-            BlockFormat::Q2_K
-            | BlockFormat::Q3_K
-            | BlockFormat::Q4_K
-            | BlockFormat::Q5_K
-            | BlockFormat::Q6_K => {
-                let blocks = bytes.chunks_exact(self.block_bytes()).zip(out.chunks_exact_mut(k_quants::LEN));
-                blocks.for_each(|(block, out)| k_quants::dequantize(*self, block, out));
-            }
+            IQ4_NL | IQ4_XS => self.each_block(bytes, out, iq4::dequantize),
+            TQ1_0 | TQ2_0 => self.each_block(bytes, out, ternary::dequantize),
+            MXFP4 => self.each_block(bytes, out, |_, block, out| fp4::dequantize(block, out)),
         }
         Ok(())
+    }
+
+    fn each_block(self, bytes: &[u8], out: &mut [f32], decode: impl Fn(BlockFormat, &[u8], &mut [f32])) {
+        let blocks = bytes.chunks_exact(self.block_bytes()).zip(out.chunks_exact_mut(self.block_len()));
+        blocks.for_each(|(block, out)| decode(self, block, out));
     }
 
     /// Whether groups of 32 weights have one scale each, so that [`BlockFormat::codes`] describes them.
     pub(crate) fn codes_are_exact(self) -> bool {
         use BlockFormat::*;
-        matches!(self, Q4_0 | Q4_1 | Q5_0 | Q5_1 | Q8_0 | Q4_K | Q5_K)
+        !matches!(self, F32 | F16 | BF16 | F64 | Q2_K | Q3_K | Q6_K | IQ1_M | IQ2_XS | IQ2_S)
     }
 
     /// Group `group` of 32 weights of a row as unsigned codes, with what turns them into weights.
@@ -186,7 +197,15 @@ impl BlockFormat {
         assert!(self.codes_are_exact(), "{} has no groups of 32", self.name());
         let (bytes, groups) = (self.block_bytes(), self.block_len() / 32);
         let block = &row[group / groups * bytes..][..bytes];
-        if groups == 1 { legacy::codes(self, block) } else { k_quants::codes(self, block, group % groups) }
+        let group = group % groups;
+        match self {
+            BlockFormat::Q4_K | BlockFormat::Q5_K => k_quants::codes(self, block, group),
+            BlockFormat::IQ4_NL | BlockFormat::IQ4_XS => iq4::codes(self, block, group),
+            BlockFormat::TQ1_0 | BlockFormat::TQ2_0 => ternary::codes(self, block, group),
+            BlockFormat::MXFP4 => fp4::codes(block),
+            _ if groups == 1 => legacy::codes(self, block),
+            _ => iq::codes(self, block, group),
+        }
     }
 }
 
@@ -195,6 +214,14 @@ pub(crate) struct Codes {
     pub(crate) units: Units,
     pub(crate) d: f16,
     pub(crate) m: f16,
+}
+
+impl Codes {
+    /// Weight i is `d · value(i)`: codes are around 128.
+    fn signed(d: f16, value: impl Fn(usize) -> i8) -> Codes {
+        let bytes = std::array::from_fn(|i| value(i) as u8 ^ 0x80);
+        Codes { units: Units::Bytes(bytes), d, m: f16::from_f32(-128.0 * d.to_f32()) }
+    }
 }
 
 /// The unsigned integers of 32 weights.
@@ -233,8 +260,8 @@ mod tests {
         for format in BlockFormat::ALL {
             assert_eq!(BlockFormat::from_ggml_type(format.ggml_type()), Some(format));
         }
-        // Q8_1 and Q8_K exist only as activations; 4 and 5 are gone from GGUF; the rest is not ours.
-        for kind in [4, 5, 9, 15, 16, 29, 31, u32::MAX] {
+        // Q8_1 and Q8_K exist only as activations; 24 to 27 are integers; 4, 5, 31 to 33 and 36 to 38 are gone from GGUF.
+        for kind in [4, 5, 9, 15, 24, 27, 31, 33, 36, 38, u32::MAX] {
             assert_eq!(BlockFormat::from_ggml_type(kind), None);
         }
     }
@@ -255,7 +282,7 @@ mod tests {
 
     #[test]
     fn codes_say_what_dequantize_says() {
-        // Arbitrary bytes, but scales of moderate size: the high byte of every f16 is fixed.
+        // Arbitrary bytes, but scales of moderate size: the high byte of every f16 is fixed, and MXFP4's exponent.
         let mut state = 1_u32;
         let mut byte = || {
             state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
@@ -265,15 +292,18 @@ mod tests {
             let blocks = 2;
             let mut row: Vec<u8> = (0..blocks * format.block_bytes()).map(|_| byte()).collect();
             for block in row.chunks_exact_mut(format.block_bytes()) {
-                block[1] = 0x2c;
-                block[3] = 0x2c;
+                match format {
+                    BlockFormat::TQ1_0 | BlockFormat::TQ2_0 => *block.last_mut().unwrap() = 0x2c,
+                    BlockFormat::MXFP4 => block[0] = 124,
+                    _ => [1, 3].into_iter().for_each(|at| block[at] = 0x2c),
+                }
             }
             let mut weights = vec![0.0; blocks * format.block_len()];
             format.dequantize(&row, &mut weights).unwrap();
             for (group, weights) in weights.chunks_exact(32).enumerate() {
                 let codes = format.codes(&row, group);
-                // Folding a K-quant's two scales into one f16 rounds to 11 bits.
-                let folded = matches!(format, BlockFormat::Q4_K | BlockFormat::Q5_K);
+                // Folding two scales into one f16 rounds to 11 bits.
+                let folded = format.block_len() == 256;
                 for (u, w) in codes.units.bytes().iter().zip(weights) {
                     let (scaled, m) = (codes.d.to_f32() * f32::from(*u), codes.m.to_f32());
                     let tolerance = if folded { (scaled.abs() + m.abs()) / 2048.0 } else { 1e-6 };

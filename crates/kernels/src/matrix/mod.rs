@@ -14,13 +14,20 @@ use tile::{LANES, TileFormat};
 /// What weights become in memory.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum WeightFormat {
-    /// What the file has. Groups of 32 keep their codes, with scales as f16 (exact but for Q4_K and Q5_K, whose two-step
-    /// scales are folded into one f16); Q2_K, Q3_K and Q6_K, with groups of 16, are rounded to 8 bits in blocks of 32.
+    /// What the file has.
+    ///
+    /// | formats | in memory |
+    /// |---|---|
+    /// | F32, F16, BF16, Q4_0, Q4_1, Q5_0, Q5_1, Q8_0, IQ4_NL, TQ1_0, TQ2_0 | exact |
+    /// | Q4_K, Q5_K, IQ1_S, IQ2_XXS, IQ3_XXS, IQ3_S, IQ4_XS | exact but for the scales of a group of 32, folded into one f16 |
+    /// | MXFP4 | exact for scales from 2⁻²⁴ to 2¹⁸ |
+    /// | Q2_K, Q3_K, Q6_K, IQ1_M, IQ2_XS, IQ2_S | groups of 16, rounded to 8 bits in blocks of 32 |
+    /// | F64 | rounded to f32 |
     #[default]
     Native,
     /// Decoded to `f32`, products in `f32`: the exact path.
     F32,
-    /// `F32`, `F16` and `BF16` are rounded to 8 bits in blocks of 32; what is quantized already stays as in `Native`.
+    /// F32, F16, BF16 and F64 are rounded to 8 bits in blocks of 32; what is quantized already stays as in `Native`.
     Q8,
 }
 

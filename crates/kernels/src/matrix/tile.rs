@@ -31,20 +31,18 @@ pub(crate) enum TileFormat {
 }
 
 impl TileFormat {
-    /// The tile that holds weights of `format` exactly; 16-wide groups have none and become `U8`.
+    /// The tile that holds weights of `format` exactly; 16-wide groups have none and become `U8`, F64 is rounded to `F32`.
     pub(crate) fn native(format: BlockFormat) -> TileFormat {
+        use BlockFormat::*;
         match format {
-            BlockFormat::F32 => TileFormat::F32,
-            BlockFormat::F16 => TileFormat::F16,
-            BlockFormat::BF16 => TileFormat::BF16,
-            BlockFormat::Q4_0 => TileFormat::U4,
-            BlockFormat::Q4_1 | BlockFormat::Q4_K => TileFormat::U4M,
-            BlockFormat::Q5_1 | BlockFormat::Q5_K => TileFormat::U8M,
-            BlockFormat::Q5_0
-            | BlockFormat::Q8_0
-            | BlockFormat::Q2_K
-            | BlockFormat::Q3_K
-            | BlockFormat::Q6_K => TileFormat::U8,
+            F32 | F64 => TileFormat::F32,
+            F16 => TileFormat::F16,
+            BF16 => TileFormat::BF16,
+            Q4_0 | TQ1_0 | TQ2_0 => TileFormat::U4,
+            Q4_1 | Q4_K => TileFormat::U4M,
+            Q5_1 | Q5_K => TileFormat::U8M,
+            Q5_0 | Q8_0 | IQ1_S | IQ2_XXS | IQ3_XXS | IQ3_S | IQ4_NL | IQ4_XS | MXFP4 => TileFormat::U8,
+            Q2_K | Q3_K | Q6_K | IQ1_M | IQ2_XS | IQ2_S => TileFormat::U8,
         }
     }
 

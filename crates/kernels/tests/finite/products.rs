@@ -13,10 +13,7 @@ const BLOCK: usize = 32;
 /// Blocks of arbitrary codes with finite scales of all sizes.
 fn rows(format: BlockFormat, count: usize, numbers: &mut Numbers) -> Vec<u8> {
     let mut data: Vec<u8> = (0..count * format.block_bytes()).map(|_| numbers.bits() as u8).collect();
-    let two_step = matches!(
-        format,
-        BlockFormat::Q2_K | BlockFormat::Q3_K | BlockFormat::Q4_K | BlockFormat::Q5_K | BlockFormat::Q6_K
-    );
+    let two_step = format.block_len() == 256;
     for block in data.chunks_exact_mut(format.block_bytes()) {
         let places: &[usize] = match format {
             BlockFormat::F32 => {
@@ -27,14 +24,30 @@ fn rows(format: BlockFormat, count: usize, numbers: &mut Numbers) -> Vec<u8> {
                 block.copy_from_slice(&to_bf16(numbers.next()).to_le_bytes());
                 continue;
             }
+            BlockFormat::F64 => {
+                block.copy_from_slice(&f64::from(numbers.next()).to_le_bytes());
+                continue;
+            }
+            BlockFormat::MXFP4 => {
+                // Twelve times the largest scales are beyond f32.
+                block[0] %= 253;
+                continue;
+            }
+            BlockFormat::IQ1_M => {
+                // The scale is in four parts; without this bit its exponent is not the largest.
+                block[53] &= 0xbf;
+                continue;
+            }
             BlockFormat::Q2_K => &[80, 82],
             BlockFormat::Q3_K => &[108],
             BlockFormat::Q6_K => &[208],
+            BlockFormat::TQ1_0 => &[52],
+            BlockFormat::TQ2_0 => &[64],
             BlockFormat::Q4_1 | BlockFormat::Q5_1 | BlockFormat::Q4_K | BlockFormat::Q5_K => &[0, 2],
             _ => &[0],
         };
         for &at in places {
-            // Folded into one, the two scales of a K-quant must be an f16.
+            // Folded into one, two scales must be an f16.
             let scale = to_f16(numbers.next()).to_f32() / if two_step { 64.0 } else { 1.0 };
             block[at..at + 2].copy_from_slice(&f16::from_f32(scale).to_le_bytes());
         }
@@ -74,7 +87,7 @@ proptest! {
         let bytes = rows(format, outputs * cols / format.block_len(), &mut of_weights);
         let matrix = Matrix::from_blocks(format, outputs, cols, &bytes, target, &pool).unwrap().with_activations(activations);
         let integers = target != WeightFormat::F32
-            && (target == WeightFormat::Q8 || !matches!(format, BlockFormat::F32 | BlockFormat::F16 | BlockFormat::BF16));
+            && (target == WeightFormat::Q8 || !matches!(format, BlockFormat::F32 | BlockFormat::F16 | BlockFormat::BF16 | BlockFormat::F64));
         let x = of_x.vector(tokens * cols);
         for &level in Level::available() {
             let mut y = vec![f32::NAN; tokens * outputs];
