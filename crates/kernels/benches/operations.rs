@@ -4,7 +4,7 @@
 
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
 use sketchkv_kernels::half::{bf16, f16, f16_to_f32, f32_to_bf16, f32_to_f16};
-use sketchkv_kernels::ops::{self, Rope, RopeLayout};
+use sketchkv_kernels::ops::{self, RopeLayout, fill_angles};
 use std::hint::black_box;
 use std::time::Duration;
 
@@ -35,8 +35,8 @@ fn operations(c: &mut Criterion) {
     group.throughput(Throughput::Bytes(2 * 4 * FEED_FORWARD as u64));
     group.bench_function("gelu", |b| b.iter(|| ops::gelu(black_box(&mut out))));
     group.bench_function("softmax", |b| b.iter(|| ops::softmax(black_box(&mut out))));
-    let (rope, mut table, mut heads) = (Rope::new(HEAD_DIM, 1e5), Vec::new(), wave(HEADS * HEAD_DIM));
-    rope.fill([4711], &mut table);
+    let (mut table, mut heads) = (Vec::new(), wave(HEADS * HEAD_DIM));
+    fill_angles(&vec![0.1; HEAD_DIM / 2], &[4711], &mut table);
     group.throughput(Throughput::Bytes(2 * 4 * (HEADS * HEAD_DIM) as u64));
     group.bench_function("rotate", |b| {
         b.iter(|| ops::rotate(black_box(&mut heads), &table, RopeLayout::Halves))

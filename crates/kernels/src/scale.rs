@@ -35,7 +35,10 @@ impl Scale {
             Scale::default()
         } else if scale.abs() < f32::MIN_POSITIVE {
             // Not `max`, which would hide NaN.
-            Scale { scale: f32::MIN_POSITIVE.copysign(scale), inverse: f32::MIN_POSITIVE.recip().copysign(scale) }
+            Scale {
+                scale: f32::MIN_POSITIVE.copysign(scale),
+                inverse: f32::MIN_POSITIVE.recip().copysign(scale),
+            }
         } else {
             Scale { scale, inverse }
         }

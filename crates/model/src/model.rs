@@ -7,6 +7,7 @@ use crate::weights::Weights;
 use crate::{Config, ModelError, Tokenizer};
 use sketchkv_cache::{CacheShape, LayerShape, OutputProjection};
 use sketchkv_kernels::{Matrix, ThreadPool, WeightFormat};
+use std::cell::RefCell;
 use std::path::Path;
 use std::sync::Arc;
 
@@ -141,6 +142,7 @@ impl ModelFile {
                 format: options.weights,
                 norm_epsilon: config.norm_epsilon,
                 norm_offset: config.norm_offset,
+                used: RefCell::default(),
             };
             let network = Network::load(&config, &weights);
             (tokenizer.join(), network)
@@ -158,7 +160,9 @@ impl ModelFile {
         let mut shape = config.cache_shape();
         shape.output = Some(output_projection(&network, &config.layers));
         Ok(Model {
-            rotations: Rotations::new(&config.layers),
+            rotations: Rotations::new(
+                config.rotary.iter().zip(config.layers.iter().map(|layer| layer.key_dim)),
+            ),
             shape,
             config,
             tokenizer,

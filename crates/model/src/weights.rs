@@ -1,11 +1,14 @@
 //! From named tensors of a checkpoint to matrices and vectors of the shapes a network needs.
 
 use crate::ModelError;
+use crate::config::Bias;
 use crate::file::{Checkpoint, Tensor};
 use sketchkv_kernels::{Activations, Matrix, Rows, ThreadPool, WeightFormat};
 use std::borrow::Cow;
+use std::cell::RefCell;
+use std::collections::BTreeSet;
 
-/// A tensor's name in Hugging Face folders and in GGUF, without `.weight` or `.bias`; `{}` is the layer.
+/// A tensor's name in Hugging Face folders and in GGUF, without `.weight` or `.bias`; `{}` is the layer, `{e}` the expert.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Name {
     pub(crate) hub: &'static str,
@@ -30,11 +33,18 @@ pub(crate) struct Source {
     name: Name,
     rows: usize,
     order: RowOrder,
+    /// Which expert's, of how many.
+    expert: Option<(usize, usize)>,
 }
 
 impl Source {
     pub(crate) fn new(name: Name, rows: usize) -> Source {
-        Source { name, rows, order: RowOrder::Outputs }
+        Source { name, rows, order: RowOrder::Outputs, expert: None }
+    }
+
+    /// That of expert `index` of `count`: GGUF has those of a layer in one tensor.
+    pub(crate) fn expert(self, index: usize, count: usize) -> Source {
+        Source { expert: Some((index, count)), ..self }
     }
 
     pub(crate) fn order(self, order: RowOrder) -> Source {
@@ -95,27 +105,32 @@ pub(crate) struct Weights<'a> {
     pub(crate) norm_epsilon: f32,
     /// Added to the weights of every norm.
     pub(crate) norm_offset: f32,
+    /// Names of the tensors that were read.
+    pub(crate) used: RefCell<BTreeSet<String>>,
 }
 
 impl<'a> Weights<'a> {
-    /// Several tensors of `cols` inputs, stacked, with their biases; a missing bias beside others is zero.
-    pub(crate) fn linear(&self, sources: &[Source], layer: usize, cols: usize) -> Result<Linear, ModelError> {
+    /// Several tensors of `cols` inputs, stacked, with their biases.
+    pub(crate) fn linear(
+        &self,
+        sources: &[Source],
+        layer: usize,
+        cols: usize,
+        bias: Bias,
+    ) -> Result<Linear, ModelError> {
         let matrix = self.matrix(sources, layer, cols)?;
-        let mut bias = Vec::new();
-        let mut any = false;
-        for source in sources {
-            let start = bias.len();
-            match self.find(&self.name(source.name, layer, "bias")) {
-                Some(tensor) => {
-                    let values = self.decode(&tensor, &[source.rows])?;
-                    let row = |i: usize| file_row(source.order, source.rows, i);
-                    bias.extend((0..source.rows).map(|i| values[row(i)]));
-                    any = true;
-                }
-                None => bias.resize(start + source.rows, 0.0),
-            }
-        }
-        Ok(Linear { matrix, bias: any.then_some(bias) })
+        let is_there = |source: &Source| self.find(&self.name(source, layer, "bias")).is_some();
+        let has_bias = match bias {
+            Bias::Absent => false,
+            Bias::Present => true,
+            Bias::AsInFile => sources.iter().any(is_there),
+        };
+        let bias = |source: &Source| {
+            let values = self.vector(&self.name(source, layer, "bias"), source.rows)?;
+            Ok((0..source.rows).map(|i| values[file_row(source.order, source.rows, i)]).collect())
+        };
+        let biases = || sources.iter().map(bias).collect::<Result<Vec<Vec<f32>>, ModelError>>();
+        Ok(Linear { matrix, bias: if has_bias { Some(biases()?.concat()) } else { None } })
     }
 
     /// Several tensors of `cols` inputs, stacked.
@@ -123,8 +138,7 @@ impl<'a> Weights<'a> {
         let tensors = sources
             .iter()
             .map(|source| {
-                let name = self.name(source.name, layer, "weight");
-                let tensor = self.find(&name).ok_or_else(|| self.missing(&name))?;
+                let tensor = self.take(&self.name(source, layer, "weight"))?;
                 Ok((tensor, self.rows(&tensor, *source, cols)?))
             })
             .collect::<Result<Vec<_>, ModelError>>()?;
@@ -151,29 +165,38 @@ impl<'a> Weights<'a> {
         layer: usize,
         width: usize,
     ) -> Result<Norm, ModelError> {
-        let vector = |suffix| {
-            let name = self.name(name, layer, suffix);
-            let tensor = self.find(&name).ok_or_else(|| self.missing(&name))?;
-            self.decode(&tensor, &[width])
-        };
+        let vector = |suffix| self.vector(&self.name(&Source::new(name, width), layer, suffix), width);
         let mut weight = vector("weight")?;
         weight.iter_mut().for_each(|weight| *weight += self.norm_offset);
         let bias = if kind == NormKind::Layer { Some(vector("bias")?) } else { None };
         Ok(Norm { weight, bias, epsilon: self.norm_epsilon })
     }
 
-    /// Whether the checkpoint has this tensor.
-    pub(crate) fn has(&self, name: Name) -> bool {
-        self.find(&self.name(name, 0, "weight")).is_some()
+    /// Whether every tensor that changes the numbers was read.
+    ///
+    /// # Errors
+    /// When one was not.
+    pub(crate) fn check_all_used(&self, tied: bool) -> Result<(), ModelError> {
+        let used = self.used.borrow();
+        let is_left = |name: &&str| !used.contains(*name) && !is_inert(name, tied);
+        let left: Vec<&str> = self.checkpoint.entries().map(|entry| &*entry.name).filter(is_left).collect();
+        let [first, ..] = left[..] else { return Ok(()) };
+        Err(self.error(format!(
+            "{} of the file's tensors have no place in this model, as `{first}`: the file is of another architecture, \
+             or of more layers, than it says",
+            left.len()
+        )))
     }
 
     pub(crate) fn is_gguf(&self) -> bool {
         matches!(self.checkpoint, Checkpoint::Gguf(_))
     }
 
-    fn name(&self, name: Name, layer: usize, suffix: &str) -> String {
-        let pattern = if self.is_gguf() { name.gguf } else { name.hub };
-        format!("{}.{suffix}", pattern.replace("{}", &layer.to_string()))
+    fn name(&self, source: &Source, layer: usize, suffix: &str) -> String {
+        let pattern = if self.is_gguf() { source.name.gguf } else { source.name.hub };
+        let name = pattern.replace("{}", &layer.to_string());
+        let expert = source.expert.map_or(String::new(), |(index, _)| index.to_string());
+        format!("{}.{suffix}", name.replace("{e}", &expert))
     }
 
     /// The tensor of this name, or of its rest: checkpoints of a base model leave the first component out.
@@ -182,9 +205,26 @@ impl<'a> Weights<'a> {
         self.checkpoint.tensor(name).or_else(bare)
     }
 
+    /// The tensor of this name, which must be there.
+    fn take(&self, name: &str) -> Result<Tensor<'a>, ModelError> {
+        let tensor = self.find(name).ok_or_else(|| self.missing(name))?;
+        self.used.borrow_mut().insert(tensor.entry.name.clone());
+        Ok(tensor)
+    }
+
+    /// The values of the tensor of this name, which must be there.
+    fn vector(&self, name: &str, width: usize) -> Result<Vec<f32>, ModelError> {
+        self.decode(&self.take(name)?, &[width])
+    }
+
     /// The bytes of a tensor as `[output][input]` in the order the network wants.
     fn rows(&self, tensor: &Tensor<'a>, source: Source, cols: usize) -> Result<Cow<'a, [u8]>, ModelError> {
         let Source { rows, order, .. } = source;
+        if let Some((index, count)) = source.expert.filter(|_| self.is_gguf()) {
+            self.check_shape(tensor, &[count, rows, cols])?;
+            let bytes = tensor.bytes.len() / count;
+            return Ok(Cow::Borrowed(&tensor.bytes[index * bytes..][..bytes]));
+        }
         self.check_shape(tensor, &if order == RowOrder::Inputs { [cols, rows] } else { [rows, cols] })?;
         match order {
             RowOrder::Outputs => Ok(Cow::Borrowed(tensor.bytes)),
@@ -228,6 +268,16 @@ impl<'a> Weights<'a> {
     fn error(&self, reason: impl Into<String>) -> ModelError {
         ModelError::format(self.checkpoint.path(), reason)
     }
+}
+
+/// Whether a tensor may be left unread: masks and frequencies that follow from the config, which old files hold, what
+/// the config is read from, and an output projection beside an embedding that stands for it.
+fn is_inert(name: &str, tied: bool) -> bool {
+    const ENDS: [&str; 3] = ["rotary_emb.inv_freq", "attn.bias", "attn.masked_bias"];
+    const NAMES: [&str; 3] = ["rope_freqs.weight", "rope_factors_long.weight", "rope_factors_short.weight"];
+    ENDS.iter().any(|end| name.ends_with(end))
+        || NAMES.contains(&name)
+        || tied && matches!(name, "lm_head.weight" | "output.weight")
 }
 
 /// Where row `i` of what the network wants lies in the file.

@@ -4,7 +4,7 @@
 mod common;
 
 use common::*;
-use sketchkv_model::{GgufHeader, LoadOptions, Model, safetensors_entries};
+use sketchkv_model::{GgufHeader, LoadOptions, Model, ModelFile, safetensors_entries};
 use std::fs;
 use std::path::Path;
 use tempfile::TempDir;
@@ -101,7 +101,7 @@ fn metadata_of_the_wrong_kind() {
         let value = after(bytes, "general.architecture") + 12;
         put(bytes, value, b"bloom");
     });
-    assert!(message.contains("architecture `bloom` is not supported; gpt2, llama"), "{message}");
+    assert!(message.contains("architecture `bloom` is not supported; these are: gpt2, llama"), "{message}");
     let message = edited(|bytes| {
         let value = after(bytes, "llama.attention.head_count_kv") + 4;
         put(bytes, value, &3u32.to_le_bytes());
@@ -275,7 +275,12 @@ fn configs_that_cannot_be() {
     );
     assert!(replaced("gpt2", "config.json", "gelu_new", "relu").contains("activation `relu`"));
     let message = replaced("llama3", "config.json", "\"rope_type\": \"llama3\"", "\"rope_type\": \"yarn\"");
-    assert!(message.contains("rope scaling `yarn` is not supported; linear and llama3 are"), "{message}");
+    assert!(
+        message.contains("`rope_parameters.high_freq_factor` is not supported in rope scaling `yarn`"),
+        "{message}"
+    );
+    let message = replaced("llama3", "config.json", "\"rope_type\": \"llama3\"", "\"rope_type\": \"mrope\"");
+    assert!(message.contains("rope scaling `mrope` is not supported; linear, dynamic, yarn"), "{message}");
     let message = replaced("llama", "config.json", "\"hidden_size\": 64", "\"hidden_size\": 4000000000");
     assert!(message.contains("impossible"), "{message}");
 }
@@ -300,4 +305,93 @@ fn safetensors_that_lie() {
     let index = "model.safetensors.index.json";
     let message = replaced("mistral", index, "model-00002-of-00002", "../model-00002-of-00002");
     assert!(message.contains("is no file name"), "{message}");
+}
+
+/// A key of the wrong type is named, and not taken as absent.
+#[test]
+fn config_values_of_another_type() {
+    for (from, to, said) in [
+        (
+            "\"rope_theta\": 10000.0",
+            "\"rope_theta\": \"1000000.0\"",
+            "`rope_parameters.rope_theta` is \"1000000.0\", not a number",
+        ),
+        (
+            "\"rms_norm_eps\": 1e-05",
+            "\"rms_norm_eps\": \"1e-02\"",
+            "`rms_norm_eps` is \"1e-02\", not a number",
+        ),
+        ("\"hidden_act\": \"silu\"", "\"hidden_act\": 3", "`hidden_act` is 3, not text"),
+        ("\"mlp_bias\": false", "\"mlp_bias\": \"false\"", "`mlp_bias` is \"false\", not true or false"),
+        (
+            "\"num_hidden_layers\": 2",
+            "\"num_hidden_layers\": 2.5",
+            "`num_hidden_layers` is 2.5, not a whole number",
+        ),
+        (
+            "\"mlp_bias\": false",
+            "\"quantization_config\": {\"quant_method\": \"gptq\"}",
+            "weights quantized by gptq are not read",
+        ),
+    ] {
+        let message = replaced("llama", "config.json", from, to);
+        assert!(message.contains(said), "{message}");
+    }
+}
+
+/// Nothing in a file is passed over without a word.
+#[test]
+fn tensors_without_a_place() {
+    // Fewer layers than the file has.
+    let message = replaced("llama", "config.json", "\"num_hidden_layers\": 2", "\"num_hidden_layers\": 1");
+    assert!(
+        message.contains("9 of the file's tensors have no place in this model, as `model.layers.1."),
+        "{message}"
+    );
+    let message = edited(|bytes| {
+        let value = after(bytes, "llama.block_count") + 4;
+        put(bytes, value, &1u32.to_le_bytes());
+    });
+    assert!(message.contains("9 of the file's tensors have no place in this model, as `blk.1."), "{message}");
+    // Norms on q and k under an architecture without them.
+    let message = replaced("qwen3", "config.json", "\"model_type\": \"qwen3\"", "\"model_type\": \"llama\"");
+    assert!(message.contains("4 of the file's tensors have no place in this model"), "{message}");
+    // An output projection that the config promises.
+    let message =
+        replaced("qwen2", "config.json", "\"tie_word_embeddings\": true", "\"tie_word_embeddings\": false");
+    assert!(message.contains("tensor `lm_head.weight` is missing"), "{message}");
+    // The biases of Qwen2.
+    let message = spoiled("qwen2", "model.safetensors", |bytes| {
+        let text = b"model.layers.0.self_attn.k_proj.bias";
+        let at = bytes.windows(text.len()).position(|window| window == text).unwrap();
+        put(bytes, at, b"model.layers.0.self_attn.k_prox");
+    });
+    assert!(message.contains("tensor `model.layers.0.self_attn.k_proj.bias` is missing"), "{message}");
+}
+
+/// What a config says and this engine does not know is told.
+#[test]
+fn unknown_keys_are_remarks() {
+    let folder = copied("llama");
+    let path = folder.path().join("config.json");
+    let text = fs::read_to_string(&path).unwrap().replacen('{', "{\"attention_sinks\": 4,", 1);
+    fs::write(&path, text).unwrap();
+    let file = ModelFile::open(folder.path()).unwrap();
+    assert_eq!(file.config().notes, ["the file has keys that were not used: `attention_sinks`"]);
+}
+
+/// `rope_scaling` goes before `rope_parameters`, as in transformers.
+#[test]
+fn the_older_scaling_is_not_lost() {
+    let folder = copied("llama");
+    let path = folder.path().join("config.json");
+    let text = fs::read_to_string(&path).unwrap();
+    let scaled = text.replacen('{', "{\"rope_scaling\": {\"type\": \"linear\", \"factor\": 4.0},", 1);
+    fs::write(&path, scaled).unwrap();
+    let rotation = |path: &Path| {
+        let file = ModelFile::open(path).unwrap();
+        file.config().layers[0].rotation.clone().unwrap().inverse_frequencies
+    };
+    let (plain, scaled) = (rotation(&golden("llama")), rotation(folder.path()));
+    assert_eq!(plain[0], 4.0 * scaled[0]);
 }

@@ -3,34 +3,8 @@
 mod common;
 
 use common::*;
-use safetensors::SafeTensors;
 use sketchkv_model::{Architecture, Model, WeightFormat};
 use std::path::Path;
-
-/// What transformers computed.
-struct Expected {
-    bytes: Vec<u8>,
-}
-
-impl Expected {
-    fn read(path: &Path) -> Expected {
-        Expected { bytes: std::fs::read(path).unwrap() }
-    }
-
-    fn values<T>(&self, name: &str, decode: impl Fn([u8; 4]) -> T) -> Vec<T> {
-        let file = SafeTensors::deserialize(&self.bytes).unwrap();
-        let data = file.tensor(name).unwrap().data().to_vec();
-        data.chunks_exact(4).map(|b| decode([b[0], b[1], b[2], b[3]])).collect()
-    }
-
-    fn integers(&self, name: &str) -> Vec<u32> {
-        self.values(name, u32::from_le_bytes)
-    }
-
-    fn floats(&self, name: &str) -> Vec<f32> {
-        self.values(name, f32::from_le_bytes)
-    }
-}
 
 /// Asserts that the model's logits at the kept positions are the expected ones; returns all logits.
 fn check(name: &str, model: &Model, expected: &Expected) -> Vec<f32> {

@@ -14,5 +14,5 @@ pub(crate) use activation::{gelu_at, gelu_mul_at, silu_mul_at};
 
 pub(crate) use norm::{centre, inverse_root_mean_square, mean_and_inverse_deviation, scale};
 pub use norm::{layer_norm, rms_norm};
-pub use rope::{Rope, RopeLayout, rotate};
+pub use rope::{RopeLayout, fill_angles, rotate};
 pub use softmax::softmax;

@@ -9,44 +9,20 @@ pub enum RopeLayout {
     Adjacent,
 }
 
-/// Rotary position embedding: the angle of pair i at position p is p · frequency i.
-#[derive(Clone, Debug)]
-pub struct Rope {
-    frequencies: Vec<f32>,
-}
-
-impl Rope {
-    /// The usual frequencies base^(−2i / head_dim) for i below head_dim / 2.
-    pub fn new(head_dim: usize, base: f32) -> Rope {
-        let frequency = |i: usize| 1.0 / base.powf((2 * i) as f32 / head_dim as f32);
-        Rope { frequencies: (0..head_dim / 2).map(frequency).collect() }
-    }
-
-    /// Frequencies given one by one, in radians a position, for models that scale them.
-    pub fn from_frequencies(frequencies: Vec<f32>) -> Rope {
-        Rope { frequencies }
-    }
-
-    /// Values of a head that are rotated: twice the number of frequencies.
-    pub fn head_dim(&self) -> usize {
-        2 * self.frequencies.len()
-    }
-
-    /// Fills `table` with `[position][cos, sin][head_dim / 2]`, once for all layers and heads of a forward pass.
-    pub fn fill(&self, positions: impl IntoIterator<Item = usize>, table: &mut Vec<f32>) {
-        table.clear();
-        for position in positions {
-            // The product is rounded to f32 before the sine, as the models' training code does.
-            let angle = |frequency: &f32| f64::from(position as f32 * frequency);
-            table.extend(self.frequencies.iter().map(|f| angle(f).cos() as f32));
-            table.extend(self.frequencies.iter().map(|f| angle(f).sin() as f32));
-        }
+/// Appends the angles of `positions` to `table`, `[position][cos, sin][frequency]`: the angle of a pair of values at
+/// position p is p times its frequency, in radians. Once for all layers and heads of a forward pass.
+pub fn fill_angles(frequencies: &[f32], positions: &[usize], table: &mut Vec<f32>) {
+    for &position in positions {
+        // The product is rounded to f32 before the sine, as the models' training code does.
+        let angle = |frequency: &f32| f64::from(position as f32 * frequency);
+        table.extend(frequencies.iter().map(|f| angle(f).cos() as f32));
+        table.extend(frequencies.iter().map(|f| angle(f).sin() as f32));
     }
 }
 
 /// Rotates the heads of one token in place.
 ///
-/// `heads` is `[head][head_dim]`, `angles` this token's `[cos, sin][head_dim / 2]` of [`Rope::fill`].
+/// `heads` is `[head][head_dim]`, `angles` this token's `[cos, sin][head_dim / 2]` of [`fill_angles`].
 ///
 /// # Panics
 /// When `heads` is not made of whole heads.
@@ -89,10 +65,10 @@ mod tests {
     #[test]
     fn rotation_is_the_complex_product() {
         let (dim, position) = (10, 7);
-        let rope = Rope::new(dim, 100.0);
-        assert_eq!(rope.head_dim(), dim);
+        let frequency = |i: usize| 100.0_f32.powf(-2.0 * i as f32 / dim as f32);
+        let frequencies: Vec<f32> = (0..dim / 2).map(frequency).collect();
         let mut table = Vec::new();
-        rope.fill([0, position], &mut table);
+        fill_angles(&frequencies, &[0, position], &mut table);
         let angles = &table[dim..];
         let x: Vec<f32> = (0..3 * dim).map(|i| (i as f32 * 0.7).sin()).collect();
         for &level in Level::available() {
@@ -101,7 +77,7 @@ mod tests {
             rotate_adjacent(level, &mut adjacent, angles);
             for head in 0..3 {
                 for i in 0..dim / 2 {
-                    let angle = position as f32 * 100.0_f32.powf(-2.0 * i as f32 / dim as f32);
+                    let angle = position as f32 * frequency(i);
                     let check = |out: &[f32], a: usize, b: usize| {
                         let (a, b) = (head * dim + a, head * dim + b);
                         let want = x[a] * angle.cos() - x[b] * angle.sin();

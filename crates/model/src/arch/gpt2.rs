@@ -8,6 +8,7 @@
 //! ```
 
 use super::Family;
+use crate::config::Bias;
 use crate::forward::{Operations, Tensor, gelu};
 use crate::weights::{Linear, Name, Norm, NormKind, RowOrder, Source, Weights};
 use crate::{Config, ModelError};
@@ -42,7 +43,9 @@ impl Layer {
     fn load(config: &Config, weights: &Weights<'_>, layer: usize) -> Result<Layer, ModelError> {
         let &Config { hidden, feed_forward, .. } = config;
         let order = if weights.is_gguf() { RowOrder::Outputs } else { RowOrder::Inputs };
-        let linear = |name, rows, cols| weights.linear(&[Source::new(name, rows).order(order)], layer, cols);
+        let linear = |name, rows, cols| {
+            weights.linear(&[Source::new(name, rows).order(order)], layer, cols, Bias::Present)
+        };
         let norm = |name| weights.norm(NormKind::Layer, name, layer, hidden);
         Ok(Layer {
             attention_norm: norm(ATTENTION_NORM)?,

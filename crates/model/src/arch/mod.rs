@@ -1,7 +1,13 @@
-//! The networks: what all decoder-only transformers share here, the layers of each architecture in its own file.
+//! The networks: what all decoder-only transformers share here, the layers of each family in its own file, made of
+//! parts that several have.
 
+mod attention;
+mod experts;
+mod feed_forward;
+mod gemma;
 mod gpt2;
 mod llama;
+mod olmo2;
 
 use crate::forward::{Operations, Product, Tensor};
 use crate::weights::{Linear, Name, Norm, NormKind, Source, Weights};
@@ -21,6 +27,11 @@ pub(crate) trait Layer: Send + Sync {
 
     /// The matrix that multiplies the output of attention.
     fn attention_output(&self) -> &Matrix;
+
+    /// Bytes of its matrices that a token does not go through.
+    fn idle_bytes(&self) -> usize {
+        0
+    }
 }
 
 /// What an architecture's file says of it.
@@ -42,7 +53,9 @@ impl Architecture {
     fn family(self) -> &'static Family {
         match self {
             Architecture::Gpt2 => &gpt2::FAMILY,
-            Architecture::Llama | Architecture::Mistral | Architecture::Qwen2 => &llama::FAMILY,
+            Architecture::Gemma2 | Architecture::Gemma3 => &gemma::FAMILY,
+            Architecture::Olmo2 => &olmo2::FAMILY,
+            _ => &llama::FAMILY,
         }
     }
 }
@@ -76,8 +89,7 @@ impl Network {
         let &Config { hidden, vocabulary, context, embedding_scale, .. } = config;
         let family = config.architecture.family();
         let table = |name, rows| weights.matrix(&[Source::new(name, rows)], 0, hidden);
-        let has_output = !config.tied_embeddings && weights.has(family.output);
-        Ok(Network {
+        let network = Network {
             embedding: Embedding {
                 tokens: table(family.tokens, vocabulary)?,
                 positions: family.positions.map(|name| table(name, context)).transpose()?,
@@ -88,9 +100,11 @@ impl Network {
                 .collect::<Result<_, _>>()?,
             head: Head {
                 norm: weights.norm(family.final_norm.0, family.final_norm.1, 0, hidden)?,
-                output: has_output.then(|| table(family.output, vocabulary)).transpose()?,
+                output: (!config.tied_embeddings).then(|| table(family.output, vocabulary)).transpose()?,
             },
-        })
+        };
+        weights.check_all_used(config.tied_embeddings)?;
+        Ok(network)
     }
 
     /// Runs the tokens of a pass through all layers; the residual stream `[token][hidden]` that comes out.
@@ -137,6 +151,7 @@ impl Network {
     pub(crate) fn step_bytes(&self) -> usize {
         let Embedding { tokens, positions, .. } = &self.embedding;
         let tokens = if self.head.output.is_some() { tokens.bytes() } else { 0 };
-        self.bytes() - tokens - positions.as_ref().map_or(0, Matrix::bytes)
+        let idle: usize = self.layers.iter().map(|layer| layer.idle_bytes()).sum();
+        self.bytes() - tokens - positions.as_ref().map_or(0, Matrix::bytes) - idle
     }
 }

@@ -1,96 +1,334 @@
-//! A config from GGUF metadata.
+//! A config from GGUF metadata, its absent keys as llama.cpp takes them.
 
-use super::rotation::{Scaling, frequencies};
-use super::{Architecture, Config, MOST_HEAD_DIM, MOST_LAYERS, plausible};
+use super::rotation::{Rotary, Scaling, longrope_magnitude, yarn_magnitude};
+use super::{Architecture, Biases, Config, Experts, MOST_HEAD_DIM, MOST_LAYERS, plausible, unused_keys};
 use crate::ModelError;
 use crate::file::Gguf;
-use sketchkv_cache::{LayerShape, Rotation};
+use sketchkv_cache::LayerShape;
+use std::cell::RefCell;
+use std::collections::BTreeSet;
+
+/// Keys of an architecture that do not change what a model computes here.
+const INERT: &[&str] =
+    &["vocab_size", "rope.scaling.finetuned", "use_parallel_residual", "tensor_data_layout", "pooling_type"];
 
 pub(super) fn read(gguf: &Gguf) -> Result<Config, ModelError> {
     let path = gguf.path();
-    if gguf.number("split.count")?.is_some_and(|count| count > 1) {
-        let reason = "this is one part of a split GGUF: join the parts with llama-gguf-split --merge first";
-        return Err(ModelError::format(path, reason));
-    }
     let family = gguf
         .text("general.architecture")?
         .ok_or_else(|| ModelError::format(path, "metadata key `general.architecture` is missing"))?;
-    let architecture = match family {
-        "gpt2" => Architecture::Gpt2,
-        // Mistral files carry the name of the family they share with Llama.
-        "llama" if gguf.number("llama.expert_count")?.is_none_or(|n| n == 0) => Architecture::Llama,
-        "mistral" => Architecture::Mistral,
-        "qwen2" => Architecture::Qwen2,
-        other => return Err(super::unsupported(path, other)),
+    let keys = Keys { gguf, family, read: RefCell::default() };
+    let architecture = match Architecture::of_gguf(family).ok_or_else(|| super::unsupported(path, family))? {
+        // Mistral and Mixtral files carry the name of the family they share with Llama.
+        Architecture::Llama | Architecture::Mistral if keys.number("expert_count")?.unwrap_or(0) > 0 => {
+            Architecture::Mixtral
+        }
+        architecture => architecture,
     };
-    let key = |name: &str| format!("{family}.{name}");
-    let hidden = gguf.required(&key("embedding_length"))?;
-    let heads = gguf.required(&key("attention.head_count"))?;
-    let impossible = |reason: String| ModelError::format(path, reason);
-    let head_dim = match gguf.number(&key("attention.key_length"))? {
-        Some(width) => width,
-        None => hidden / heads.max(1),
-    };
-    let head_dim = plausible("head size", head_dim, MOST_HEAD_DIM).map_err(impossible)?;
-    if gguf.number(&key("attention.value_length"))?.is_some_and(|width| width != head_dim) {
-        return Err(ModelError::format(path, "keys and values of different widths are not supported"));
+    for key in INERT {
+        keys.ignore(key);
     }
-    let layer_norm = architecture == Architecture::Gpt2;
-    let epsilon =
-        if layer_norm { "attention.layer_norm_epsilon" } else { "attention.layer_norm_rms_epsilon" };
+    let mut config = config(&keys, architecture)?;
+    config.name = match gguf.text("general.name")? {
+        Some(name) => name.to_owned(),
+        None => path.file_stem().unwrap_or_default().to_string_lossy().into_owned(),
+    };
+    config.notes.extend(unused_keys(&keys.unread()));
+    Ok(config)
+}
+
+fn config(keys: &Keys<'_>, architecture: Architecture) -> Result<Config, ModelError> {
+    use Architecture::*;
+    let gguf = keys.gguf;
+    let impossible = |reason: String| ModelError::format(gguf.path(), reason);
+    let (hidden, heads) = (keys.required("embedding_length")?, keys.required("attention.head_count")?);
+    let head_dim = keys.number("attention.key_length")?.unwrap_or(hidden / heads.max(1));
+    let head_dim = plausible("head size", head_dim, MOST_HEAD_DIM).map_err(impossible)?;
+    if keys.number("attention.value_length")?.is_some_and(|width| width != head_dim) {
+        return Err(impossible("keys and values of different widths are not supported".into()));
+    }
+    let kv_heads = keys.number("attention.head_count_kv")?.unwrap_or(heads);
+    let count = plausible("layers", keys.required("block_count")?, MOST_LAYERS).map_err(impossible)?;
+    let context = keys.required("context_length")?;
     let embedding = gguf
         .tensor("token_embd.weight")
-        .ok_or_else(|| ModelError::format(path, "tensor `token_embd.weight` is missing"))?;
-    let layers = plausible("layers", gguf.required(&key("block_count"))?, MOST_LAYERS).map_err(impossible)?;
-    let layer = LayerShape {
-        window: gguf.number(&key("attention.sliding_window"))?.filter(|w| *w > 0),
-        rotation: if layer_norm { None } else { Some(rotation(gguf, &key, head_dim)?) },
-        ..LayerShape::new(heads, gguf.number(&key("attention.head_count_kv"))?.unwrap_or(heads), head_dim)
+        .ok_or_else(|| impossible("tensor `token_embd.weight` is missing".into()))?;
+    let windows = windows(keys, architecture, count)?;
+    let rotary = rotary(keys, architecture, head_dim, context, &windows)?;
+    let scale = match architecture {
+        Granite => keys.positive("attention.scale")?.unwrap_or(1.0 / (head_dim as f32).sqrt()),
+        // The 27 billion parameters of either generation scale by another width, which no key says.
+        Gemma2 if count == 46 => 1.0 / ((hidden / heads.max(1)) as f32).sqrt(),
+        Gemma3 if count == 62 => 1.0 / ((hidden / heads.max(1)) as f32).sqrt(),
+        _ => 1.0 / (head_dim as f32).sqrt(),
     };
+    let (score_softcap, logit_softcap) = match architecture {
+        Gemma2 => (
+            Some(keys.positive("attn_logit_softcapping")?.unwrap_or(50.0)),
+            Some(keys.positive("final_logit_softcapping")?.unwrap_or(30.0)),
+        ),
+        _ => (None, None),
+    };
+    let layers = windows.iter().zip(&rotary).map(|(window, rotary)| LayerShape {
+        scale,
+        softcap: score_softcap,
+        window: *window,
+        rotation: rotary.as_ref().map(Rotary::rotation),
+        ..LayerShape::new(heads, kv_heads, head_dim)
+    });
+    let epsilon = match architecture {
+        Gpt2 => "attention.layer_norm_epsilon",
+        _ => "attention.layer_norm_rms_epsilon",
+    };
+    let multiplier = |key| -> Result<f32, ModelError> {
+        if architecture == Granite { Ok(keys.positive(key)?.unwrap_or(1.0)) } else { Ok(1.0) }
+    };
+    let feed_forward = keys.number("feed_forward_length")?;
+    let experts = experts(keys, architecture, feed_forward, count)?;
+    let feed_forward = feed_forward.or(experts.as_ref().map(|experts| experts.width)).ok_or_else(|| {
+        impossible(format!("metadata key `{}.feed_forward_length` is missing", keys.family))
+    })?;
     Ok(Config {
         architecture,
-        name: match gguf.text("general.name")? {
-            Some(name) => name.to_owned(),
-            None => path.file_stem().unwrap_or_default().to_string_lossy().into_owned(),
-        },
-        layers: vec![layer; layers],
+        name: String::new(),
+        layers: layers.collect(),
         hidden,
-        feed_forward: gguf.required(&key("feed_forward_length"))?,
+        feed_forward,
+        experts,
         vocabulary: embedding.entry.shape[0],
-        context: gguf.required(&key("context_length"))?,
-        norm_epsilon: gguf.float(&key(epsilon))?.unwrap_or(1e-5),
+        context,
+        norm_epsilon: keys.positive(epsilon)?.unwrap_or(1e-5),
+        // The converter has added 1 to Gemma's.
         norm_offset: 0.0,
-        embedding_scale: 1.0,
-        logit_softcap: None,
+        embedding_scale: if architecture.is_gemma() {
+            (hidden as f32).sqrt()
+        } else {
+            multiplier("embedding_scale")?
+        },
+        residual_scale: multiplier("residual_scale")?,
+        logit_scale: 1.0 / multiplier("logit_scale")?,
+        logit_softcap,
         tied_embeddings: gguf.tensor("output.weight").is_none(),
         notes: vec![],
+        rotary,
+        biases: match architecture {
+            Gpt2 => Biases::ALL,
+            Qwen2 => Biases { qkv: super::Bias::Present, ..Biases::NONE },
+            Gemma2 | Gemma3 | Olmo2 | Mixtral | Qwen3Moe => Biases::NONE,
+            _ => Biases::AS_IN_FILE,
+        },
     })
 }
 
-fn rotation(gguf: &Gguf, key: &dyn Fn(&str) -> String, head_dim: usize) -> Result<Rotation, ModelError> {
-    let path = gguf.path();
-    let base = gguf.float(&key("rope.freq_base"))?.unwrap_or(10_000.0);
-    if gguf.number(&key("rope.dimension_count"))?.is_some_and(|d| d != head_dim) {
-        return Err(ModelError::format(path, "a rotary embedding over a part of the head is not supported"));
-    }
-    let scaling = match gguf.text(&key("rope.scaling.type"))? {
-        None => match gguf.float(&key("rope.scale_linear"))? {
-            Some(factor) if factor > 0.0 => Scaling::Linear { factor },
-            _ => Scaling::None,
-        },
-        Some("none") => Scaling::None,
-        Some("linear") => Scaling::Linear {
-            factor: gguf.float(&key("rope.scaling.factor"))?.filter(|f| *f > 0.0).unwrap_or(1.0),
-        },
-        Some(other) => return Err(super::unsupported_scaling(path, other)),
+/// The sliding window of each layer.
+fn windows(
+    keys: &Keys<'_>,
+    architecture: Architecture,
+    count: usize,
+) -> Result<Vec<Option<usize>>, ModelError> {
+    use Architecture::*;
+    let window = keys.number("attention.sliding_window")?;
+    let window = match architecture {
+        Gemma2 => window.or(Some(4096)),
+        Gpt2 | Olmo2 | Granite | SmolLm3 => None,
+        _ => window,
     };
-    let rotation = frequencies(base, head_dim, &scaling);
-    // Llama 3.1 files carry their scaling as one divisor for each frequency.
-    let Some(tensor) = gguf.tensor("rope_freqs.weight") else { return Ok(rotation) };
-    let divisors = tensor.floats().map_err(|reason| ModelError::format(path, reason))?;
-    if divisors.len() != rotation.inverse_frequencies.len() {
-        return Err(ModelError::format(path, "tensor `rope_freqs.weight` does not fit the head size"));
+    let window = window.filter(|window| *window > 0);
+    let pattern = keys.pattern("attention.sliding_window_pattern", count)?;
+    let slides = |layer: usize| match (&pattern, architecture) {
+        (Some(pattern), _) => pattern[layer],
+        (None, Gemma2) => layer.is_multiple_of(2),
+        (None, Gemma3) => !(layer + 1).is_multiple_of(6),
+        _ => true,
+    };
+    Ok((0..count).map(|layer| window.filter(|_| slides(layer))).collect())
+}
+
+fn experts(
+    keys: &Keys<'_>,
+    architecture: Architecture,
+    feed_forward: Option<usize>,
+    count: usize,
+) -> Result<Option<Experts>, ModelError> {
+    if !matches!(architecture, Architecture::Mixtral | Architecture::Qwen3Moe) {
+        return Ok(None);
     }
-    let divided = rotation.inverse_frequencies.iter().zip(&divisors).map(|(f, d)| f / d);
-    Ok(Rotation { inverse_frequencies: divided.collect() })
+    let width = keys.number("expert_feed_forward_length")?.or(feed_forward).unwrap_or(0);
+    Ok(Some(Experts {
+        count: keys.required("expert_count")?,
+        used: keys.required("expert_used_count")?,
+        width,
+        normalized: true,
+        layers: (0..count)
+            .map(|layer| keys.gguf.tensor(&format!("blk.{layer}.ffn_gate_inp.weight")).is_some())
+            .collect(),
+    }))
+}
+
+/// The rotation of each layer.
+fn rotary(
+    keys: &Keys<'_>,
+    architecture: Architecture,
+    head_dim: usize,
+    context: usize,
+    windows: &[Option<usize>],
+) -> Result<Vec<Option<Rotary>>, ModelError> {
+    use Architecture::*;
+    if architecture == Gpt2 {
+        return Ok(vec![None; windows.len()]);
+    }
+    let impossible = |reason: String| ModelError::format(keys.gguf.path(), reason);
+    let base = keys.positive("rope.freq_base")?.unwrap_or(10_000.0);
+    let local_base = keys.positive("rope.freq_base_swa")?.unwrap_or(10_000.0);
+    let dimensions = keys.number("rope.dimension_count")?.unwrap_or(head_dim);
+    if dimensions == 0 || dimensions > head_dim || !dimensions.is_multiple_of(2) {
+        return Err(impossible(format!("{dimensions} of a head's {head_dim} values cannot be rotated")));
+    }
+    let scaling = scaling(keys, dimensions, context)?;
+    let mut global = Rotary::new(base, dimensions, &scaling);
+    // Llama 3.1 files carry their scaling as one divisor for each frequency.
+    if let Some(divisors) = factors(keys, "rope_freqs.weight", dimensions)? {
+        global = global.divided_by(&divisors);
+    }
+    // Gemma 3's scaling is one of its global layers.
+    let sliding = if architecture == Gemma3 {
+        Rotary::new(local_base, dimensions, &Scaling::None)
+    } else {
+        global.clone()
+    };
+    let of_layer = |(layer, window): (usize, &Option<usize>)| match architecture {
+        // No key says so.
+        SmolLm3 if (layer + 1).is_multiple_of(4) => None,
+        _ => Some(if window.is_some() { sliding.clone() } else { global.clone() }),
+    };
+    Ok(windows.iter().enumerate().map(of_layer).collect())
+}
+
+fn scaling(keys: &Keys<'_>, dimensions: usize, context: usize) -> Result<Scaling, ModelError> {
+    let gguf = keys.gguf;
+    let original_context = keys.number("rope.scaling.original_context_length")?;
+    let magnitude = keys.positive("rope.scaling.attn_factor")?;
+    let factor = keys.float("rope.scaling.factor")?.filter(|factor| *factor != 0.0);
+    // What linear scaling was called at first.
+    let factor = factor.or(keys.float("rope.scale_linear")?.filter(|factor| *factor != 0.0));
+    let kind = keys.text("rope.scaling.type")?;
+    if let Some(short) = factors(keys, "rope_factors_short.weight", dimensions)? {
+        let long = factors(keys, "rope_factors_long.weight", dimensions)?.ok_or_else(|| {
+            ModelError::format(
+                gguf.path(),
+                "tensor `rope_factors_long.weight` is missing beside the short one",
+            )
+        })?;
+        let original_context = original_context.unwrap_or(context).max(2);
+        let stretch = context as f32 / original_context as f32;
+        let magnitude = magnitude.unwrap_or(longrope_magnitude(stretch, original_context));
+        return Ok(Scaling::Longrope { short, long, original_context, magnitude });
+    }
+    let needed = |kind: &str| {
+        factor.filter(|factor| *factor > 0.0).ok_or_else(|| {
+            let key = keys.name("rope.scaling.factor");
+            ModelError::format(gguf.path(), format!("rope scaling `{kind}` needs a positive `{key}`"))
+        })
+    };
+    match kind {
+        Some("none") => Ok(Scaling::None),
+        Some("linear") => Ok(Scaling::Linear { factor: needed("linear")? }),
+        Some("yarn") => {
+            let factor = needed("yarn")?;
+            Ok(Scaling::Yarn {
+                factor,
+                fast: keys.positive("rope.scaling.yarn_beta_fast")?.unwrap_or(32.0),
+                slow: keys.positive("rope.scaling.yarn_beta_slow")?.unwrap_or(1.0),
+                original_context: original_context.unwrap_or(context) as f32,
+                truncated: true,
+                magnitude: magnitude.unwrap_or(1.0) * yarn_magnitude(factor, 1.0),
+            })
+        }
+        None => match factor {
+            None => Ok(Scaling::None),
+            Some(_) => Ok(Scaling::Linear { factor: needed("linear")? }),
+        },
+        Some(other) => Err(super::unsupported_scaling(gguf.path(), other)),
+    }
+}
+
+/// A tensor with a number for each pair of rotated dimensions, if the file has it.
+fn factors(keys: &Keys<'_>, name: &str, dimensions: usize) -> Result<Option<Vec<f32>>, ModelError> {
+    let Some(tensor) = keys.gguf.tensor(name) else { return Ok(None) };
+    let path = keys.gguf.path();
+    let factors = tensor.floats().map_err(|reason| ModelError::format(path, reason))?;
+    if factors.len() != dimensions / 2 || factors.iter().any(|factor| !(factor.is_finite() && *factor > 0.0))
+    {
+        let reason = format!("tensor `{name}` is no list of {} positive numbers", dimensions / 2);
+        return Err(ModelError::format(path, reason));
+    }
+    Ok(Some(factors))
+}
+
+/// The metadata of the architecture, which knows what was read of it.
+struct Keys<'a> {
+    gguf: &'a Gguf,
+    family: &'a str,
+    read: RefCell<BTreeSet<String>>,
+}
+
+impl Keys<'_> {
+    fn name(&self, key: &str) -> String {
+        format!("{}.{key}", self.family)
+    }
+
+    /// Counts a key as read; its whole name.
+    fn ignore(&self, key: &str) -> String {
+        let name = self.name(key);
+        self.read.borrow_mut().insert(name.clone());
+        name
+    }
+
+    fn number(&self, key: &str) -> Result<Option<usize>, ModelError> {
+        self.gguf.number(&self.ignore(key))
+    }
+
+    fn required(&self, key: &str) -> Result<usize, ModelError> {
+        self.gguf.required(&self.ignore(key))
+    }
+
+    fn float(&self, key: &str) -> Result<Option<f32>, ModelError> {
+        self.gguf.float(&self.ignore(key))
+    }
+
+    fn positive(&self, key: &str) -> Result<Option<f32>, ModelError> {
+        match self.float(key)? {
+            Some(number) if number.is_nan() || number <= 0.0 => {
+                let reason = format!("metadata key `{}` is {number}, not positive", self.name(key));
+                Err(ModelError::format(self.gguf.path(), reason))
+            }
+            number => Ok(number),
+        }
+    }
+
+    fn text(&self, key: &str) -> Result<Option<&str>, ModelError> {
+        self.gguf.text(&self.ignore(key))
+    }
+
+    /// A flag for each layer, or the number of layers of which the last does not have it.
+    fn pattern(&self, key: &str, count: usize) -> Result<Option<Vec<bool>>, ModelError> {
+        let Some(value) = self.gguf.header().value(&self.ignore(key)) else { return Ok(None) };
+        if let Some(every) = value.unsigned().and_then(|n| usize::try_from(n).ok()) {
+            let every = every.max(1);
+            return Ok(Some((1..=count).map(|layer| !layer.is_multiple_of(every)).collect()));
+        }
+        value.flags().filter(|flags| flags.len() == count).map(|flags| Some(flags.to_vec())).ok_or_else(
+            || {
+                let reason = format!("metadata key `{}` is no list of {count} flags", self.name(key));
+                ModelError::format(self.gguf.path(), reason)
+            },
+        )
+    }
+
+    /// The keys of the architecture that were not read.
+    fn unread(&self) -> Vec<String> {
+        let (read, prefix) = (self.read.borrow(), format!("{}.", self.family));
+        let keys = self.gguf.header().metadata().keys();
+        keys.filter(|key| key.starts_with(&prefix) && !read.contains(*key)).cloned().collect()
+    }
 }

@@ -2,7 +2,10 @@
 
 mod gguf;
 mod hub;
+mod json;
 mod rotation;
+
+pub(crate) use rotation::Rotary;
 
 use crate::ModelError;
 use crate::file::Checkpoint;
@@ -10,7 +13,7 @@ use sketchkv_cache::{CacheShape, LayerShape};
 use std::fmt;
 use std::path::Path;
 
-/// The architectures this engine runs, one file each in `arch/`.
+/// The architectures this engine runs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Architecture {
     /// GPT-2: learned positions, layer norms with biases, a fused QKV projection, a GELU feed-forward.
@@ -19,18 +22,69 @@ pub enum Architecture {
     Llama,
     /// Llama with a sliding attention window.
     Mistral,
+    /// Mistral with experts in place of the feed-forward.
+    Mixtral,
     /// Llama with biases on Q, K and V.
     Qwen2,
+    /// Llama with norms on the heads of Q and K.
+    Qwen3,
+    /// Qwen3 with experts in place of the feed-forward.
+    Qwen3Moe,
+    /// Norms before and behind attention and feed-forward, softcaps, every other layer a sliding one.
+    Gemma2,
+    /// Gemma 2 with norms on the heads of Q and K in place of softcaps, five of six layers sliding.
+    Gemma3,
+    /// Llama with fused projections, and a rotation that may cover a part of the head.
+    Phi3,
+    /// Llama, every fourth layer without rotation.
+    SmolLm3,
+    /// Llama with multipliers of the embedding, the scores, the residual stream and the logits.
+    Granite,
+    /// Norms behind attention and feed-forward, and over all of Q and all of K.
+    Olmo2,
+}
+
+/// Architectures as `config.json` and GGUF call them.
+const NAMES: &[(Architecture, &str, &str)] = &[
+    (Architecture::Gpt2, "gpt2", "gpt2"),
+    (Architecture::Llama, "llama", "llama"),
+    (Architecture::Mistral, "mistral", "mistral"),
+    (Architecture::Mixtral, "mixtral", "mixtral"),
+    (Architecture::Qwen2, "qwen2", "qwen2"),
+    (Architecture::Qwen3, "qwen3", "qwen3"),
+    (Architecture::Qwen3Moe, "qwen3_moe", "qwen3moe"),
+    (Architecture::Gemma2, "gemma2", "gemma2"),
+    (Architecture::Gemma3, "gemma3_text", "gemma3"),
+    (Architecture::Phi3, "phi3", "phi3"),
+    (Architecture::SmolLm3, "smollm3", "smollm3"),
+    (Architecture::Granite, "granite", "granite"),
+    (Architecture::Olmo2, "olmo2", "olmo2"),
+];
+
+impl Architecture {
+    /// Every architecture.
+    pub fn all() -> impl Iterator<Item = Architecture> {
+        NAMES.iter().map(|(architecture, ..)| *architecture)
+    }
+
+    fn of_hub(name: &str) -> Option<Architecture> {
+        NAMES.iter().find(|(_, hub, _)| *hub == name).map(|(architecture, ..)| *architecture)
+    }
+
+    fn of_gguf(name: &str) -> Option<Architecture> {
+        NAMES.iter().find(|(.., gguf)| *gguf == name).map(|(architecture, ..)| *architecture)
+    }
+
+    pub(crate) fn is_gemma(self) -> bool {
+        matches!(self, Architecture::Gemma2 | Architecture::Gemma3)
+    }
 }
 
 impl fmt::Display for Architecture {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Architecture::Gpt2 => "gpt2",
-            Architecture::Llama => "llama",
-            Architecture::Mistral => "mistral",
-            Architecture::Qwen2 => "qwen2",
-        })
+        let name =
+            NAMES.iter().find(|(architecture, ..)| architecture == self).map_or("?", |(_, hub, _)| hub);
+        f.write_str(name)
     }
 }
 
@@ -47,6 +101,8 @@ pub struct Config {
     pub hidden: usize,
     /// Inner width of the feed-forward.
     pub feed_forward: usize,
+    /// The experts that take the place of the feed-forward in some layers.
+    pub experts: Option<Experts>,
     /// Rows of the embedding, which is the width of the logits.
     pub vocabulary: usize,
     /// The longest sequence the model was made for, in tokens.
@@ -57,12 +113,60 @@ pub struct Config {
     pub norm_offset: f32,
     /// Multiplies the embeddings of tokens.
     pub embedding_scale: f32,
+    /// Multiplies what attention and feed-forward add to the residual stream.
+    pub residual_scale: f32,
+    /// Multiplies the logits of the vocabulary.
+    pub logit_scale: f32,
     /// c in logit = c·tanh(logit / c), for the logits of the vocabulary.
     pub logit_softcap: Option<f32>,
     /// Whether the output projection is the embedding.
     pub tied_embeddings: bool,
     /// Remarks a user should see.
     pub notes: Vec<String>,
+    /// Rotations, layer by layer.
+    pub(crate) rotary: Vec<Option<Rotary>>,
+    pub(crate) biases: Biases,
+}
+
+/// Feed-forwards of which each token goes through a few, chosen by a router (arXiv 2401.04088).
+#[derive(Debug, Clone, PartialEq)]
+pub struct Experts {
+    /// How many there are in a layer.
+    pub count: usize,
+    /// How many a token goes through.
+    pub used: usize,
+    /// Inner width of each.
+    pub width: usize,
+    /// Whether the weights of those used sum to 1; else they are what the softmax over all gave them.
+    pub normalized: bool,
+    /// Whether a layer has experts.
+    pub layers: Vec<bool>,
+}
+
+/// Whether projections have biases.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Bias {
+    Absent,
+    Present,
+    /// As the file has it; all parts of a projection or none.
+    AsInFile,
+}
+
+/// Which projections have biases.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Biases {
+    pub(crate) qkv: Bias,
+    pub(crate) attention_output: Bias,
+    pub(crate) feed_forward: Bias,
+}
+
+impl Biases {
+    pub(crate) const NONE: Biases =
+        Biases { qkv: Bias::Absent, attention_output: Bias::Absent, feed_forward: Bias::Absent };
+    pub(crate) const ALL: Biases =
+        Biases { qkv: Bias::Present, attention_output: Bias::Present, feed_forward: Bias::Present };
+    pub(crate) const AS_IN_FILE: Biases =
+        Biases { qkv: Bias::AsInFile, attention_output: Bias::AsInFile, feed_forward: Bias::AsInFile };
 }
 
 /// More layers, and wider heads, than any model has: numbers above are not believed, and nothing is sized by them.
@@ -98,6 +202,11 @@ impl Config {
         if !(self.norm_epsilon > 0.0 && self.norm_epsilon < 1.0) {
             return Err(format!("a norm epsilon of {} is impossible", self.norm_epsilon));
         }
+        if let Some(Experts { count, used, width, .. }) = &self.experts {
+            plausible("experts", *count, 1 << 12)?;
+            plausible("experts a token", *used, *count)?;
+            plausible("width of an expert", *width, 1 << 22)?;
+        }
         self.layers.iter().try_for_each(check_layer)
     }
 
@@ -121,9 +230,15 @@ fn check_layer(layer: &LayerShape) -> Result<(), String> {
     if !heads.is_multiple_of(kv_heads) {
         return Err(format!("{heads} heads do not divide into {kv_heads} KV heads"));
     }
+    if !(layer.scale.is_finite() && layer.scale > 0.0) {
+        return Err(format!("an attention scale of {} is impossible", layer.scale));
+    }
     let Some(rotation) = &layer.rotation else { return Ok(()) };
     if !key_dim.is_multiple_of(2) {
         return Err(format!("a head size of {key_dim} cannot be rotated: it is odd"));
+    }
+    if 2 * rotation.inverse_frequencies.len() > key_dim {
+        return Err(format!("a rotation of more than the {key_dim} values of a head is impossible"));
     }
     if rotation.inverse_frequencies.iter().any(|f| !f.is_finite()) {
         return Err("the rotary frequencies are not finite: the file is corrupt".into());
@@ -132,12 +247,22 @@ fn check_layer(layer: &LayerShape) -> Result<(), String> {
 }
 
 fn unsupported(path: &Path, architecture: &str) -> ModelError {
-    let reason = format!(
-        "architecture `{architecture}` is not supported; gpt2, llama (SmolLM2, TinyLlama), mistral and qwen2 are"
-    );
-    ModelError::format(path, reason)
+    let known: Vec<&str> = NAMES.iter().map(|(_, hub, _)| *hub).collect();
+    ModelError::format(
+        path,
+        format!("architecture `{architecture}` is not supported; these are: {}", known.join(", ")),
+    )
 }
 
 fn unsupported_scaling(path: &Path, kind: &str) -> ModelError {
-    ModelError::format(path, format!("rope scaling `{kind}` is not supported; linear and llama3 are"))
+    ModelError::format(
+        path,
+        format!("rope scaling `{kind}` is not supported; linear, dynamic, yarn, llama3 and longrope are"),
+    )
+}
+
+/// The remark about keys that were not used.
+fn unused_keys(keys: &[String]) -> Option<String> {
+    let keys: Vec<String> = keys.iter().map(|key| format!("`{key}`")).collect();
+    (!keys.is_empty()).then(|| format!("the file has keys that were not used: {}", keys.join(", ")))
 }

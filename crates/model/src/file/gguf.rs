@@ -174,37 +174,82 @@ fn place(
 }
 
 /// A GGUF file, mapped into memory.
+/// A model in one GGUF file, or in the parts of a split one.
 #[derive(Debug)]
 pub(crate) struct Gguf {
     path: PathBuf,
+    /// The first holds the metadata of all.
+    parts: Vec<Part>,
+    /// Tensor name to (part, entry).
+    index: HashMap<String, (usize, usize)>,
+}
+
+#[derive(Debug)]
+struct Part {
     map: Mmap,
     header: GgufHeader,
-    index: HashMap<String, usize>,
+}
+
+impl Part {
+    fn open(path: &Path) -> Result<Part, ModelError> {
+        let map = map_file(path)?;
+        let header = GgufHeader::parse(&map).map_err(|reason| ModelError::format(path, reason))?;
+        Ok(Part { map, header })
+    }
+
+    fn number(&self, key: &str) -> Option<u64> {
+        self.header.value(key).and_then(Value::unsigned)
+    }
 }
 
 impl Gguf {
+    /// Opens a file; of a split model, any part stands for all of them.
     pub(crate) fn open(path: &Path) -> Result<Gguf, ModelError> {
-        let map = map_file(path)?;
-        let header = GgufHeader::parse(&map).map_err(|reason| ModelError::format(path, reason))?;
-        let index = header.tensors.iter().enumerate().map(|(i, t)| (t.name.clone(), i)).collect();
-        Ok(Gguf { path: path.to_owned(), map, header, index })
+        let part = Part::open(path)?;
+        let count = part.number("split.count").unwrap_or(1);
+        let parts = if count > 1 { open_parts(path, part, count)? } else { vec![part] };
+        let mut index = HashMap::new();
+        for (p, part) in parts.iter().enumerate() {
+            for (e, entry) in part.header.tensors.iter().enumerate() {
+                if index.insert(entry.name.clone(), (p, e)).is_some() {
+                    let reason = format!("tensor `{}` is in two parts of the split model", entry.name);
+                    return Err(ModelError::format(path, reason));
+                }
+            }
+        }
+        if let Some(expected) = parts[0].number("split.tensors.count").filter(|_| parts.len() > 1)
+            && expected != index.len() as u64
+        {
+            let reason =
+                format!("the parts hold {} tensors where {expected} belong to the model", index.len());
+            return Err(ModelError::format(path, reason));
+        }
+        Ok(Gguf { path: path.to_owned(), parts, index })
     }
 
     pub(crate) fn path(&self) -> &Path {
         &self.path
     }
 
-    pub(crate) fn map(&self) -> &Mmap {
-        &self.map
+    pub(crate) fn maps(&self) -> impl Iterator<Item = &Mmap> {
+        self.parts.iter().map(|part| &part.map)
     }
 
+    /// The header of the first part, which holds the metadata.
     pub(crate) fn header(&self) -> &GgufHeader {
-        &self.header
+        &self.parts[0].header
+    }
+
+    /// The tensors of all parts, in file order.
+    pub(crate) fn entries(&self) -> impl Iterator<Item = &TensorEntry> {
+        self.parts.iter().flat_map(|part| &part.header.tensors)
     }
 
     pub(crate) fn tensor(&self, name: &str) -> Option<Tensor<'_>> {
-        let entry = &self.header.tensors[*self.index.get(name)?];
-        Some(Tensor { entry, bytes: &self.map[entry.start..entry.end] })
+        let &(part, entry) = self.index.get(name)?;
+        let Part { map, header } = &self.parts[part];
+        let entry = &header.tensors[entry];
+        Some(Tensor { entry, bytes: &map[entry.start..entry.end] })
     }
 
     /// A count such as `llama.block_count`.
@@ -240,8 +285,40 @@ impl Gguf {
         kind: &str,
         take: impl Fn(&'a Value) -> Option<T>,
     ) -> Result<Option<T>, ModelError> {
-        let Some(value) = self.header.value(key) else { return Ok(None) };
+        let Some(value) = self.header().value(key) else { return Ok(None) };
         let wrong = || ModelError::format(&self.path, format!("metadata key `{key}` is not {kind}"));
         take(value).map(Some).ok_or_else(wrong)
     }
+}
+
+/// More parts than any split model has.
+const MOST_PARTS: u64 = 1 << 10;
+
+/// All parts of a split model, in order, of which `part` is the one at `path`.
+fn open_parts(path: &Path, part: Part, count: u64) -> Result<Vec<Part>, ModelError> {
+    let number = part.number("split.no").filter(|number| *number < count && count <= MOST_PARTS);
+    let name = path.file_name().and_then(|name| name.to_str());
+    let suffix = |number: u64| format!("-{:05}-of-{count:05}.gguf", number + 1);
+    let stem = number.zip(name).and_then(|(number, name)| name.strip_suffix(&suffix(number)));
+    let (Some(number), Some(stem)) = (number, stem) else {
+        let reason = format!(
+            "this is one of {count} parts of a split model, whose file names must end in -00001-of-{count:05}.gguf \
+             and so on, in the order of their `split.no`"
+        );
+        return Err(ModelError::format(path, reason));
+    };
+    let mut own = Some(part);
+    let open = |other: u64| match own.take_if(|_| other == number) {
+        Some(part) => Ok(part),
+        None => {
+            let path = path.with_file_name(format!("{stem}{}", suffix(other)));
+            let part = Part::open(&path)?;
+            if part.number("split.no") != Some(other) || part.number("split.count") != Some(count) {
+                let reason = "this file is a part of another split model than those beside it";
+                return Err(ModelError::format(&path, reason));
+            }
+            Ok(part)
+        }
+    };
+    (0..count).map(open).collect()
 }

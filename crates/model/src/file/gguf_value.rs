@@ -59,6 +59,11 @@ impl Value {
         if let Value::Integers(list) = self { Some(list) } else { None }
     }
 
+    /// The booleans of an array of them.
+    pub fn flags(&self) -> Option<&[bool]> {
+        if let Value::Flags(list) = self { Some(list) } else { None }
+    }
+
     /// The value as a list of floats.
     pub fn floats(&self) -> Option<&[f32]> {
         if let Value::Floats(list) = self { Some(list) } else { None }

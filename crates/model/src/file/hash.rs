@@ -14,7 +14,7 @@ const SAMPLES: usize = 256;
 pub(crate) fn content_hash(checkpoint: &Checkpoint) -> String {
     let mut hash = Sha256::new();
     match checkpoint {
-        Checkpoint::Gguf(gguf) => sample(&mut hash, gguf.map()),
+        Checkpoint::Gguf(gguf) => gguf.maps().for_each(|map| sample(&mut hash, map)),
         Checkpoint::Folder(folder) => {
             hash.update(folder.config().to_string());
             folder.weights().for_each(|bytes| sample(&mut hash, bytes));

@@ -114,7 +114,7 @@ impl Checkpoint {
 
     pub(crate) fn entries(&self) -> Box<dyn Iterator<Item = &TensorEntry> + '_> {
         match self {
-            Checkpoint::Gguf(gguf) => Box::new(gguf.header().tensors().iter()),
+            Checkpoint::Gguf(gguf) => Box::new(gguf.entries()),
             Checkpoint::Folder(folder) => Box::new(folder.entries()),
         }
     }
@@ -130,7 +130,7 @@ impl Checkpoint {
     /// Gives back the memory of a tensor that has been taken over; it can still be read, from the file.
     pub(crate) fn release(&self, tensor: &Tensor<'_>) {
         match self {
-            Checkpoint::Gguf(gguf) => release(gguf.map(), tensor.bytes),
+            Checkpoint::Gguf(gguf) => gguf.maps().for_each(|map| release(map, tensor.bytes)),
             Checkpoint::Folder(folder) => folder.maps().for_each(|map| release(map, tensor.bytes)),
         }
     }

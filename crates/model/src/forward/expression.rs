@@ -31,7 +31,6 @@ pub(crate) fn silu_gate<'a>(gate_up: &'a Tensor<'_>) -> Value<'a> {
 }
 
 /// gelu(gate) ∘ up, as [`silu_gate`].
-#[cfg_attr(not(test), expect(dead_code, reason = "Gemma's feed-forward"))]
 pub(crate) fn gelu_gate<'a>(gate_up: &'a Tensor<'_>) -> Value<'a> {
     Value::GeluGate(gate_up)
 }

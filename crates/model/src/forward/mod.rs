@@ -8,10 +8,9 @@ mod attention;
 mod expression;
 mod operations;
 mod outputs;
+mod routes;
 mod schedule;
 mod tensor;
-#[cfg(test)]
-mod tests;
 mod workspace;
 
 use crate::{Model, ModelError};
@@ -21,7 +20,7 @@ use sketchkv_cache::{Cache, Stopwatch};
 use workspace::PassMemory;
 
 pub(crate) use angles::Rotations;
-pub(crate) use expression::{Product, gelu, silu_gate};
+pub(crate) use expression::{Product, Value, gelu, gelu_gate, silu_gate};
 pub(crate) use operations::Operations;
 pub use outputs::Outputs;
 pub(crate) use tensor::Tensor;
@@ -104,14 +103,16 @@ impl Model {
         logits: &mut [f32],
         watch: &mut Stopwatch,
     ) {
-        let PassMemory { spans, faults, tokens, positions, angles, arena, products, attention } = pass;
+        let PassMemory { spans, faults, tokens, positions, angles, arena, products, routes, attention } =
+            pass;
         tokens.clear();
         positions.clear();
         for span in &*spans {
             tokens.extend_from_slice(&batch[span.sequence].tokens[span.tokens.clone()]);
             positions.extend(span.position..span.position + span.len());
         }
-        angles.fill(&self.rotations, positions);
+        let ends = spans.iter().map(|span| (span.len(), span.end));
+        angles.fill(&self.rotations, positions, ends);
         let mut ops = Operations {
             pool: &self.pool,
             layers: &self.config.layers,
@@ -121,6 +122,7 @@ impl Model {
             angles,
             arena,
             products,
+            routes,
             attention: Attention::begin(batch, spans, attention),
             watch,
         };
@@ -144,9 +146,7 @@ impl Model {
             let x = ops.select(x, spans, first);
             let out = &mut logits[wanted.start * vocabulary..wanted.end * vocabulary];
             ops.compute_into(self.network.logits(&x), out);
-            if let Some(cap) = self.config.logit_softcap {
-                ops.softcap(out, cap);
-            }
+            ops.finish_logits(out, self.config.logit_scale, self.config.logit_softcap);
         }
         ops.check_logits(logits, vocabulary);
     }

@@ -3,11 +3,13 @@
 use super::angles::{Angles, Rotations};
 use super::attention::{Attention, Fault};
 use super::expression::{Product, Term};
+use super::routes::{Route, Routes};
 use super::schedule::Span;
 use super::tensor::{Arena, Tensor};
 use crate::weights::Norm;
 use sketchkv_cache::{LayerShape, Part, Stopwatch};
 use sketchkv_kernels::{Matrix, Output, ThreadPool, ops};
+use std::mem;
 
 /// What a network's layers are computed with, over the tokens of one pass.
 pub(crate) struct Operations<'a> {
@@ -19,6 +21,7 @@ pub(crate) struct Operations<'a> {
     pub(super) angles: &'a Angles,
     pub(super) arena: &'a Arena,
     pub(super) products: &'a mut sketchkv_kernels::Workspace,
+    pub(super) routes: &'a mut Routes,
     pub(super) attention: Attention<'a>,
     pub(super) watch: &'a mut Stopwatch,
 }
@@ -71,10 +74,19 @@ impl<'a> Operations<'a> {
         self.watch.lap(Part::Products);
     }
 
+    /// x += factor · product
+    pub(crate) fn add_scaled(&mut self, x: &mut Tensor<'_>, factor: f32, product: Product<'_>) {
+        if factor == 1.0 {
+            return self.add(x, product);
+        }
+        let mut out = self.compute(product);
+        self.scale(&mut out, factor);
+        self.add(x, &out);
+    }
+
     /// The norm of every stretch of as many values as `norm` has weights: of each head of queries or keys, or of whole
     /// rows.
-    #[cfg_attr(not(test), expect(dead_code, reason = "norms on q and k (Qwen3), behind products (Gemma)"))]
-    pub(crate) fn norm(&mut self, x: Tensor<'_>, norm: &Norm) -> Tensor<'a> {
+    pub(crate) fn norm(&mut self, x: &Tensor<'_>, norm: &Norm) -> Tensor<'a> {
         let mut out = self.arena.tensor(x.rows(), x.width());
         let Norm { weight, bias, epsilon } = norm;
         let width = weight.len();
@@ -86,6 +98,39 @@ impl<'a> Operations<'a> {
             }
         }
         out
+    }
+
+    /// Which experts each token goes through: the `used` of the largest `scores`, `[token][expert]`.
+    ///
+    /// [`Operations::end_route`] takes the routes back.
+    pub(crate) fn route(&mut self, scores: Tensor<'_>, used: usize, normalized: bool) -> Routes {
+        let mut routes = mem::take(self.routes);
+        routes.choose(scores.values(), scores.width(), used, normalized);
+        routes
+    }
+
+    /// Keeps the memory of routes for the next layer.
+    pub(crate) fn end_route(&mut self, routes: Routes) {
+        *self.routes = routes;
+    }
+
+    /// The rows of `x` that belong to the tokens of `routes`.
+    pub(crate) fn gather(&mut self, x: &Tensor<'_>, routes: &[Route]) -> Tensor<'a> {
+        let width = x.width();
+        let mut out = self.arena.tensor(routes.len(), width);
+        for (route, out) in routes.iter().zip(out.values_mut().chunks_exact_mut(width)) {
+            out.copy_from_slice(&x.values()[route.token * width..][..width]);
+        }
+        out
+    }
+
+    /// x += weight · row, for each of `routes` and its row of `rows`.
+    pub(crate) fn scatter(&mut self, x: &mut Tensor<'_>, rows: &Tensor<'_>, routes: &[Route]) {
+        let width = x.width();
+        for (route, row) in routes.iter().zip(rows.values().chunks_exact(width)) {
+            let x = &mut x.values_mut()[route.token * width..][..width];
+            x.iter_mut().zip(row).for_each(|(x, y)| *x += route.weight * y);
+        }
     }
 
     /// The queries `[token][head][key_dim]`, keys `[token][kv_head][key_dim]` and values `[token][kv_head][value_dim]` of
@@ -146,9 +191,14 @@ impl<'a> Operations<'a> {
         self.run(product, Output::Store(out));
     }
 
-    /// x = cap · tanh(x / cap)
-    pub(super) fn softcap(&mut self, x: &mut [f32], cap: f32) {
-        x.iter_mut().for_each(|x| *x = cap * (*x / cap).tanh());
+    /// x = factor · x, then cap · tanh(x / cap) if there is a cap.
+    pub(super) fn finish_logits(&mut self, x: &mut [f32], factor: f32, cap: Option<f32>) {
+        if factor != 1.0 {
+            x.iter_mut().for_each(|x| *x *= factor);
+        }
+        if let Some(cap) = cap {
+            x.iter_mut().for_each(|x| *x = cap * (*x / cap).tanh());
+        }
     }
 
     /// Ends the part of sequences whose logits, `[row][vocabulary]` of the whole batch, hold NaN or infinity.

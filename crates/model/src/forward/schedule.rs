@@ -12,6 +12,8 @@ pub(super) struct Span {
     pub(super) tokens: Range<usize>,
     /// Position of the first of them.
     pub(super) position: usize,
+    /// How many tokens the sequence has at the end of the call.
+    pub(super) end: usize,
     /// Rows of the batch's logits that it gives, from its last tokens.
     pub(super) logits: Range<usize>,
 }
@@ -91,7 +93,8 @@ impl Schedule {
             // The last row is that of the last token; tokens that have no row lie before the first.
             let row = |token: usize| logits.end - (left.end - token).min(logits.len());
             let logits = row(tokens.start)..row(tokens.end);
-            spans.push(Span { sequence, position: *position + tokens.start, tokens, logits });
+            let (position, end) = (*position + tokens.start, *position + left.end);
+            spans.push(Span { sequence, position, end, tokens, logits });
         }
         !spans.is_empty()
     }
@@ -160,6 +163,7 @@ mod tests {
         let span = |sequence, tokens: Range<usize>, logits| Span {
             sequence,
             position: 100 * sequence + tokens.start,
+            end: 100 * sequence + [5, 9, 2][sequence],
             tokens,
             logits,
         };

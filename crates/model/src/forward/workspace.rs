@@ -3,6 +3,7 @@
 use super::Outputs;
 use super::angles::Angles;
 use super::attention::{AttentionMemory, Fault};
+use super::routes::Routes;
 use super::schedule::{Schedule, Span};
 use super::tensor::Arena;
 use crate::ModelError;
@@ -34,6 +35,7 @@ pub(super) struct PassMemory {
     pub(super) angles: Angles,
     pub(super) arena: Arena,
     pub(super) products: sketchkv_kernels::Workspace,
+    pub(super) routes: Routes,
     pub(super) attention: AttentionMemory,
 }
 
@@ -67,14 +69,15 @@ impl Workspace {
 
     /// Bytes held: the scratch of a pass, and the logits.
     pub fn bytes(&self) -> usize {
-        let PassMemory { spans, faults, tokens, positions, angles, arena, products, attention } = &self.pass;
+        let PassMemory { spans, faults, tokens, positions, angles, arena, products, routes, attention } =
+            &self.pass;
         let lists = spans.capacity() * size_of::<Span>()
             + faults.capacity() * size_of::<(usize, Fault)>()
             + tokens.capacity() * size_of::<u32>()
             + positions.capacity() * size_of::<usize>()
             + self.failures.capacity() * size_of::<Option<ModelError>>();
         let logits = self.logits.capacity() * size_of::<f32>();
-        let scratch = angles.bytes() + arena.bytes() + products.bytes() + attention.bytes();
+        let scratch = angles.bytes() + arena.bytes() + products.bytes() + routes.bytes() + attention.bytes();
         lists + logits + self.schedule.bytes() + scratch
     }
 }

@@ -1,6 +1,7 @@
 //! What the tests of this crate share: where models and golden files are, and how logits are compared.
 #![allow(dead_code, reason = "each test file uses some of it")]
 
+use safetensors::SafeTensors;
 use sketchkv_cache::Cache;
 use sketchkv_model::{LoadOptions, Logits, Model, ModelError, Sequence, WeightFormat, Workspace};
 use std::path::{Path, PathBuf};
@@ -104,4 +105,33 @@ pub(crate) fn largest_difference(a: &[f32], b: &[f32]) -> f32 {
 
 pub(crate) fn argmax(logits: &[f32]) -> usize {
     (0..logits.len()).max_by(|a, b| logits[*a].total_cmp(&logits[*b])).unwrap()
+}
+
+/// What transformers computed.
+pub(crate) struct Expected {
+    bytes: Vec<u8>,
+}
+
+impl Expected {
+    pub(crate) fn read(path: &Path) -> Expected {
+        Expected { bytes: std::fs::read(path).unwrap() }
+    }
+
+    fn values<T>(&self, name: &str, decode: impl Fn([u8; 4]) -> T) -> Vec<T> {
+        let file = SafeTensors::deserialize(&self.bytes).unwrap();
+        let data = file.tensor(name).unwrap().data().to_vec();
+        data.chunks_exact(4).map(|b| decode([b[0], b[1], b[2], b[3]])).collect()
+    }
+
+    pub(crate) fn has(&self, name: &str) -> bool {
+        SafeTensors::deserialize(&self.bytes).unwrap().tensor(name).is_ok()
+    }
+
+    pub(crate) fn integers(&self, name: &str) -> Vec<u32> {
+        self.values(name, u32::from_le_bytes)
+    }
+
+    pub(crate) fn floats(&self, name: &str) -> Vec<f32> {
+        self.values(name, f32::from_le_bytes)
+    }
 }
