@@ -17,7 +17,7 @@ pub(crate) struct Options {
 }
 
 /// Every preset is measured on all of them.
-const MODELS: &[&str] = &["smollm2-135m", "qwen2.5-coder-0.5b", "qwen2.5-coder-1.5b"];
+const MODELS: &[&str] = &["smollm2-135m", "gemma3-270m", "qwen2.5-coder-0.5b", "qwen2.5-coder-1.5b"];
 
 const TEXTS: [&str; 4] = ["data/persuasion.txt", "data/code.txt", "data/dialogue.txt", "data/jargon.txt"];
 

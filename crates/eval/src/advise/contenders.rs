@@ -22,7 +22,7 @@ const CAPPED: [&str; 7] = [
     "window",
     "h2o+q8",
     "h2o(recent=64)+k=kivi4+v=q4",
-    "expected+k=kivi4+v=q4h+pyramid(beta=0.75)",
+    "expected+k=q8+v=q4h+pyramid(beta=0.75)",
     "fastest",
     "balanced",
     "best-quality",
