@@ -1,0 +1,100 @@
+//! `str(value)` and `repr(value)` as Python writes them.
+
+use minijinja::Value;
+use minijinja::value::ValueKind;
+use std::fmt::Write;
+
+/// `str(value)`; nothing for an undefined value, as in Jinja.
+pub(super) fn str(value: &Value) -> String {
+    match value.kind() {
+        ValueKind::String | ValueKind::Undefined => value.to_string(),
+        _ => repr(value),
+    }
+}
+
+/// `repr(value)`.
+pub(super) fn repr(value: &Value) -> String {
+    match value.kind() {
+        ValueKind::Undefined => "Undefined".into(),
+        ValueKind::String => repr_text(value.as_str().unwrap_or_default()),
+        ValueKind::Number if !value.is_integer() => {
+            f64::try_from(value.clone()).map_or_else(|_| value.to_string(), float)
+        }
+        ValueKind::Map => bracketed("{", "}", pairs(value).map(|(k, v)| format!("{}: {}", repr(&k), repr(&v)))),
+        ValueKind::Seq | ValueKind::Iterable => repr_sequence(value),
+        _ => value.to_string(),
+    }
+}
+
+/// The entries of a map, in their order.
+pub(super) fn pairs(map: &Value) -> impl Iterator<Item = (Value, Value)> {
+    map.as_object().and_then(|object| object.try_iter_pairs()).into_iter().flatten()
+}
+
+/// `repr` of a float: the shortest digits that read back, with an exponent where it is below -4 or above 15.
+pub(super) fn float(number: f64) -> String {
+    if number.is_nan() {
+        return "nan".into();
+    }
+    if number.is_infinite() {
+        return if number > 0.0 { "inf".into() } else { "-inf".into() };
+    }
+    let scientific = format!("{number:e}");
+    let (digits, exponent) = scientific.split_once('e').unwrap_or((&scientific, "0"));
+    match exponent.parse::<i32>().unwrap_or_default() {
+        exponent @ (..-4 | 16..) => {
+            let sign = if exponent < 0 { '-' } else { '+' };
+            format!("{digits}e{sign}{:02}", exponent.abs())
+        }
+        _ => format!("{number:?}"),
+    }
+}
+
+fn repr_sequence(value: &Value) -> String {
+    let Ok(items) = value.try_iter() else { return value.to_string() };
+    let items: Vec<String> = items.map(|item| repr(&item)).collect();
+    match (value.is_tuple(), items.as_slice()) {
+        (true, [one]) => format!("({one},)"),
+        (true, _) => bracketed("(", ")", items.into_iter()),
+        (false, _) => bracketed("[", "]", items.into_iter()),
+    }
+}
+
+fn bracketed(open: &str, close: &str, items: impl Iterator<Item = String>) -> String {
+    format!("{open}{}{close}", items.collect::<Vec<_>>().join(", "))
+}
+
+fn repr_text(text: &str) -> String {
+    let quote = if text.contains('\'') && !text.contains('"') { '"' } else { '\'' };
+    let mut out = String::from(quote);
+    for c in text.chars() {
+        match c {
+            '\n' => out.push_str("\\n"),
+            '\r' => out.push_str("\\r"),
+            '\t' => out.push_str("\\t"),
+            '\\' => out.push_str("\\\\"),
+            _ if c == quote => out.extend(['\\', c]),
+            _ if is_printable(c) => out.push(c),
+            _ => push_escape(&mut out, c),
+        }
+    }
+    out.push(quote);
+    out
+}
+
+fn push_escape(out: &mut String, c: char) {
+    let code = c as u32;
+    let written = match code {
+        ..=0xff => write!(out, "\\x{code:02x}"),
+        ..=0xffff => write!(out, "\\u{code:04x}"),
+        _ => write!(out, "\\U{code:08x}"),
+    };
+    debug_assert!(written.is_ok());
+}
+
+/// `str.isprintable`. Rust's `escape_debug` goes by the same categories; the space before `c` keeps it from escaping
+/// combining marks as well.
+fn is_printable(c: char) -> bool {
+    let text: String = [' ', c].into_iter().collect();
+    c == '\'' || c == '"' || !text.escape_debug().any(|c| c == '\\')
+}
