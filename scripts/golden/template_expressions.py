@@ -72,7 +72,7 @@ CONTAINERS = printed(
     "map | dictsort", "{'b': 1, 'A': 2} | dictsort", "{'b': 1, 'A': 2} | dictsort(true)", "{'b': 1, 'a': 2} | dictsort(by='value')", "{'b': 1, 'a': 2} | dictsort(reverse=true)", "map | items | list", "map | list", "map | length", "map | first", "nope | items | list", "list | batch(2) | list", "list | batch(2, 0) | list", "list | slice(2) | list",
     "'z' in map", "1 in map", "[1, 2] == [1, 2]", "[1, 2] == (1, 2)", "{'a': 1} == {'a': 1.0}", "[1, 2] < [1, 3]", "dict(a=1, b=2)", "dict({'a': 1}, b=2)", "dict([('a', 1)])", "range(3)", "range(3) | list", "range(5, 0, -2) | list", "range(3)[1]", "range(200000)", "map.m == {'k': 'v'}", "[[1], [2]] | sum(start=[])",
     "list | string", "map | string", "n | string | length", "none | string", "true | string", "[1] ~ {'a': none}", "'a' if false", "[1 if false]", "list | map('string') | join('/')", "nope | length", "nope + 1", "nope ~ 'x'", "nope == none", "nope == nope", "none + 1", "nope | list", "none | list", "none | length", "nope | upper", "none | upper",
-    "n | upper", "n | trim", "list | trim", "list | pprint", "map.z.real is defined", "map | attr('z')", "map | attr('items') is defined", "lipsum is defined", "cycler('a', 'b').next()", "joiner(', ') is defined", "namespace(a=1).a", "namespace({'a': 1}).a", "namespace(a=1).b is defined", "text is eq 'x'", "3 is sameas 3", "text is lower", "text is callable", "dict is callable", "text is in ['a']", "'upper' is filter", "'odd' is test",
+    "n | upper", "n | trim", "list | trim", "list | pprint", "map.z.real is defined", "map | attr('z')", "map | attr('items') is defined", "cycler('a', 'b').next()", "joiner(', ') is defined", "namespace(a=1).a", "namespace({'a': 1}).a", "namespace(a=1).b is defined", "text is eq 'x'", "3 is sameas 3", "text is lower", "text is callable", "dict is callable", "text is in ['a']", "'upper' is filter", "'odd' is test",
     "map.items is defined", "text.upper is defined", "rows | map(attribute='kind') | unique | list", "rows | tojson is string", "not map.q", "map.q is none", "map.a[1:] | first", "rows | last", "[rows | first, 1] | last",
 )
 JSON = printed(
@@ -207,7 +207,6 @@ STATEMENTS = [
     "{{ 1 + }}",
     "{% endif %}",
     "{% if yes %}",
-    "{{ self is defined }}",
     "{{ range is defined }}{{ zip is defined }}{{ debug is defined }}",
 ]
 

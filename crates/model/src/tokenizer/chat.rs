@@ -112,7 +112,8 @@ fn value(from: &impl Serialize) -> Value {
 /// The message as transformers hands it on: without keys that are None, and with the reasoning under the names that
 /// templates read.
 fn normalized(message: &Value) -> Value {
-    let Some(object) = message.as_object().filter(|_| message.kind() == minijinja::value::ValueKind::Map) else {
+    let Some(object) = message.as_object().filter(|_| message.kind() == minijinja::value::ValueKind::Map)
+    else {
         return message.clone();
     };
     let given = object.try_iter_pairs().into_iter().flatten().filter(|(_, value)| !value.is_none());

@@ -3,7 +3,7 @@
 use super::strings::is_space;
 use super::{python_json, python_text};
 use minijinja::value::{Kwargs, ValueKind};
-use minijinja::{Environment, Error, ErrorKind, Value};
+use minijinja::{Environment, Error, ErrorKind, State, Value};
 
 /// Sets the environment's filters, tests and globals right.
 pub(super) fn add(environment: &mut Environment<'static>) {
@@ -13,10 +13,12 @@ pub(super) fn add(environment: &mut Environment<'static>) {
         None => python_text::str(value).into(),
     });
     environment.add_filter("trim", trim);
+    environment.add_filter("int", int);
+    environment.add_filter("float", float);
     environment.add_test("sequence", is_sequence);
     environment.add_test("iterable", |value: &Value| !value.is_none() && value.try_iter().is_ok());
-    // Jinja knows none of these.
-    for name in ["bool", "chain", "lines", "split", "zip"] {
+    // Jinja knows none of these, or makes another text of it.
+    for name in ["attr", "bool", "chain", "lines", "pprint", "split", "zip"] {
         environment.remove_filter(name);
     }
     for name in ["endingwith", "startingwith"] {
@@ -27,12 +29,37 @@ pub(super) fn add(environment: &mut Environment<'static>) {
 
 /// What has a length and items by key.
 fn is_sequence(value: &Value) -> bool {
-    matches!(value.kind(), ValueKind::Seq | ValueKind::Iterable | ValueKind::Map | ValueKind::String | ValueKind::Undefined)
+    matches!(
+        value.kind(),
+        ValueKind::Seq | ValueKind::Iterable | ValueKind::Map | ValueKind::String | ValueKind::Undefined
+    )
 }
 
 fn trim(value: &Value, characters: Option<&str>) -> String {
     let goes = |c: char| characters.map_or_else(|| is_space(c), |characters| characters.contains(c));
     python_text::str(value).trim_matches(goes).to_owned()
+}
+
+/// `int(value, default=0, base=10)`: what is no number becomes the default.
+fn int(
+    state: &State,
+    value: Value,
+    default: Option<Value>,
+    base: Option<u32>,
+    named: Kwargs,
+) -> Result<Value, Error> {
+    let default = default.or(named.get("default")?).unwrap_or_else(|| 0.into());
+    minijinja::filters::int(state, &without_spaces(value), Some(default), base, named)
+}
+
+/// `float(value, default=0.0)`: what is no number becomes the default.
+fn float(state: &State, value: Value, default: Option<Value>, named: Kwargs) -> Result<Value, Error> {
+    let default = default.or(named.get("default")?).unwrap_or_else(|| 0.0.into());
+    minijinja::filters::float(state, &without_spaces(value), Some(default), named)
+}
+
+fn without_spaces(value: Value) -> Value {
+    value.as_str().map(|text| text.trim_matches(is_space).into()).unwrap_or(value)
 }
 
 /// `tojson(x, ensure_ascii=False, indent=None, separators=None, sort_keys=False)`.
@@ -71,7 +98,7 @@ fn indentation(indent: Value) -> Result<String, Error> {
 
 fn separator_pair(given: &Value) -> Result<(String, String), Error> {
     let texts: Vec<_> = given.try_iter()?.filter_map(|text| text.as_str().map(str::to_owned)).collect();
-    <[String; 2]>::try_from(texts)
-        .map(|[item, key]| (item, key))
-        .map_err(|_| Error::new(ErrorKind::InvalidOperation, "tojson takes two separators, of items and of keys"))
+    <[String; 2]>::try_from(texts).map(|[item, key]| (item, key)).map_err(|_| {
+        Error::new(ErrorKind::InvalidOperation, "tojson takes two separators, of items and of keys")
+    })
 }

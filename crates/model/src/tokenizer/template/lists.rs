@@ -2,12 +2,25 @@
 
 use super::python_text;
 use super::strings::no_arguments;
-use minijinja::value::{Tuple, from_args};
+use minijinja::value::{Enumerator, Object, ObjectRepr, Tuple, from_args};
 use minijinja::{Error, ErrorKind, Value};
+use std::fmt;
+use std::sync::Arc;
 
 /// Methods that change a value, which transformers' sandbox refuses.
-const CHANGING: [&str; 11] =
-    ["append", "clear", "extend", "insert", "pop", "popitem", "remove", "reverse", "setdefault", "sort", "update"];
+const CHANGING: [&str; 11] = [
+    "append",
+    "clear",
+    "extend",
+    "insert",
+    "pop",
+    "popitem",
+    "remove",
+    "reverse",
+    "setdefault",
+    "sort",
+    "update",
+];
 
 /// The method `name` of a sequence; None when it is not one of those here.
 pub(super) fn list_method(list: &Value, name: &str, arguments: &[Value]) -> Result<Option<Value>, Error> {
@@ -28,8 +41,43 @@ pub(super) fn map_method(map: &Value, name: &str, arguments: &[Value]) -> Result
     refuse_changes(name)?;
     Ok(Some(match name {
         "copy" => no_arguments(arguments).map(|()| map.clone())?,
+        "items" => {
+            let entry = |(key, value)| Value::from(Tuple::from([key, value]));
+            no_arguments(arguments).map(|()| View::of("dict_items", python_text::pairs(map).map(entry)))?
+        }
+        "keys" => no_arguments(arguments)
+            .map(|()| View::of("dict_keys", python_text::pairs(map).map(|(key, _)| key)))?,
+        "values" => no_arguments(arguments)
+            .map(|()| View::of("dict_values", python_text::pairs(map).map(|(_, value)| value)))?,
         _ => return Ok(None),
     }))
+}
+
+/// What `items`, `keys` and `values` give in Python: neither a list nor JSON.
+#[derive(Debug)]
+pub(super) struct View {
+    name: &'static str,
+    items: Vec<Value>,
+}
+
+impl View {
+    fn of(name: &'static str, items: impl Iterator<Item = Value>) -> Value {
+        Value::from_object(View { name, items: items.collect() })
+    }
+}
+
+impl Object for View {
+    fn repr(self: &Arc<Self>) -> ObjectRepr {
+        ObjectRepr::Iterable
+    }
+
+    fn enumerate(self: &Arc<Self>) -> Enumerator {
+        Enumerator::Values(self.items.clone())
+    }
+
+    fn render(self: &Arc<Self>, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}({})", self.name, python_text::repr(&self.items.clone().into()))
+    }
 }
 
 fn refuse_changes(name: &str) -> Result<(), Error> {
@@ -43,6 +91,7 @@ fn refuse_changes(name: &str) -> Result<(), Error> {
 fn index(list: &Value, arguments: &[Value]) -> Result<Value, Error> {
     let (wanted, from): (&Value, Option<usize>) = from_args(arguments)?;
     let found = list.try_iter()?.enumerate().skip(from.unwrap_or(0)).find(|(_, item)| item == wanted);
-    let missing = || Error::new(ErrorKind::InvalidOperation, format!("{} is not in list", python_text::repr(wanted)));
+    let missing =
+        || Error::new(ErrorKind::InvalidOperation, format!("{} is not in list", python_text::repr(wanted)));
     found.map(|(at, _)| at.into()).ok_or_else(missing)
 }

@@ -24,7 +24,8 @@ const LONGEST: usize = 64 << 20;
 
 /// A model's chat template, with the special tokens it may name.
 pub struct ChatTemplate {
-    source: String,
+    /// The source, or why it cannot be rendered.
+    source: Result<String, String>,
     tokens: BTreeMap<String, String>,
 }
 
@@ -48,10 +49,11 @@ impl ChatTemplate {
     /// When the template refuses the conversation, is no valid template, asks for what is not supported, or takes too
     /// many steps or too much text.
     pub fn render(&self, request: &ChatRequest) -> Result<String, ModelError> {
+        let source = self.source.as_ref().map_err(|reason| ModelError::Template(reason.clone()))?;
         let clock = strftime::Clock::new(request.now()).map_err(ModelError::Template)?;
         let mut environment = environment();
         environment.add_function("strftime_now", move |format: &str| clock.format(format));
-        let template = environment.template_from_str(&self.source).map_err(failed)?;
+        let template = environment.template_from_str(source).map_err(failed)?;
         let mut text = Text::default();
         let done = template.render_captured_to(Value::from(request.variables(&self.tokens)), &mut text);
         if text.full {
@@ -161,7 +163,15 @@ mod tests {
     fn hostile_templates_end() {
         let endless = "{% for a in range(99999) %}{% for b in range(99999) %}{% endfor %}{% endfor %}";
         let long = "{% set x = 'abcdefgh' * 1000000 %}{% for i in range(100) %}{{ x }}{% endfor %}";
-        for source in [endless, long, "{{ 'a'.ljust(10000000000) }}", "{{ ('\\t' * 99999).expandtabs(99999) }}"] {
+        let deep =
+            "{% set ns = namespace(x=[]) %}{% for i in range(99999) %}{% set ns.x = [ns.x] %}{% endfor %}";
+        for print in ["{{ ns.x }}", "{{ ns.x | tojson }}", "{{ ns.x | string }}"] {
+            // Whether it ends in an error or in text is all the same.
+            let _ = render(&format!("{deep}{print}"));
+        }
+        for source in
+            [endless, long, "{{ 'a'.ljust(10000000000) }}", "{{ ('\\t' * 99999).expandtabs(99999) }}"]
+        {
             let error = render(source).unwrap_err().to_string();
             assert!(error.starts_with("the chat template "), "{error}");
         }

@@ -1,6 +1,7 @@
 //! `json.dumps`, whose output chat templates were trained with.
 
-use super::python_text;
+use super::lists::View;
+use super::python_text::{self, DEEPEST};
 use minijinja::value::ValueKind;
 use minijinja::{Error, ErrorKind, Value};
 use std::fmt::Write;
@@ -14,9 +15,6 @@ pub(super) struct Style {
     pub(super) key_separator: String,
     pub(super) sort_keys: bool,
 }
-
-/// The deepest nesting; Python's own bound is about ten times as far.
-const DEEPEST: usize = 128;
 
 /// `json.dumps(value)` in a style.
 pub(super) fn dumps(value: &Value, style: &Style) -> Result<String, Error> {
@@ -38,6 +36,9 @@ impl Writer<'_> {
         match value.kind() {
             ValueKind::String => self.text(value.as_str().unwrap_or_default()),
             ValueKind::Map => self.map(value, depth)?,
+            ValueKind::Iterable if value.downcast_object_ref::<View>().is_some() => {
+                return Err(refused(format!("{value} is not JSON serializable")));
+            }
             ValueKind::Seq | ValueKind::Iterable => self.list(value, depth)?,
             _ => self.out.push_str(&scalar(value)?),
         }
@@ -142,7 +143,9 @@ fn scalar(value: &Value) -> Result<String, Error> {
             number if number.is_infinite() => if number > 0.0 { "Infinity" } else { "-Infinity" }.into(),
             number => python_text::float(number),
         },
-        ValueKind::Undefined => return Err(refused("Object of type Undefined is not JSON serializable".into())),
+        ValueKind::Undefined => {
+            return Err(refused("Object of type Undefined is not JSON serializable".into()));
+        }
         other => return Err(refused(format!("a {other} is not JSON serializable"))),
     })
 }

@@ -1,8 +1,12 @@
 //! `str(value)` and `repr(value)` as Python writes them.
 
+use super::lists::View;
 use minijinja::Value;
 use minijinja::value::ValueKind;
 use std::fmt::Write;
+
+/// The deepest nesting that is written out.
+pub(super) const DEEPEST: usize = 128;
 
 /// `str(value)`; nothing for an undefined value, as in Jinja.
 pub(super) fn str(value: &Value) -> String {
@@ -14,14 +18,25 @@ pub(super) fn str(value: &Value) -> String {
 
 /// `repr(value)`.
 pub(super) fn repr(value: &Value) -> String {
+    nested(value, 0)
+}
+
+fn nested(value: &Value, depth: usize) -> String {
     match value.kind() {
+        // Only a hostile template nests so deep; minijinja shortens it.
+        _ if depth > DEEPEST => value.to_string(),
         ValueKind::Undefined => "Undefined".into(),
         ValueKind::String => repr_text(value.as_str().unwrap_or_default()),
         ValueKind::Number if !value.is_integer() => {
             f64::try_from(value.clone()).map_or_else(|_| value.to_string(), float)
         }
-        ValueKind::Map => bracketed("{", "}", pairs(value).map(|(k, v)| format!("{}: {}", repr(&k), repr(&v)))),
-        ValueKind::Seq | ValueKind::Iterable => repr_sequence(value),
+        ValueKind::Map => bracketed(
+            "{",
+            "}",
+            pairs(value).map(|(k, v)| format!("{}: {}", nested(&k, depth + 1), nested(&v, depth + 1))),
+        ),
+        ValueKind::Iterable if value.downcast_object_ref::<View>().is_some() => value.to_string(),
+        ValueKind::Seq | ValueKind::Iterable => repr_sequence(value, depth + 1),
         _ => value.to_string(),
     }
 }
@@ -50,9 +65,9 @@ pub(super) fn float(number: f64) -> String {
     }
 }
 
-fn repr_sequence(value: &Value) -> String {
+fn repr_sequence(value: &Value, depth: usize) -> String {
     let Ok(items) = value.try_iter() else { return value.to_string() };
-    let items: Vec<String> = items.map(|item| repr(&item)).collect();
+    let items: Vec<String> = items.map(|item| nested(&item, depth)).collect();
     match (value.is_tuple(), items.as_slice()) {
         (true, [one]) => format!("({one},)"),
         (true, _) => bracketed("(", ")", items.into_iter()),

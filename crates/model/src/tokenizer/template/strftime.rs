@@ -25,7 +25,9 @@ impl Clock {
         let config = Config::new().custom(PosixCustom::new());
         let time = BrokenDownTime::from(self.0);
         let text = time.to_string_with_config(&config, self.as_jiff_reads_it(format));
-        text.map_err(|error| Error::new(ErrorKind::InvalidOperation, format!("strftime_now('{format}'): {error}")))
+        text.map_err(|error| {
+            Error::new(ErrorKind::InvalidOperation, format!("strftime_now('{format}'): {error}"))
+        })
     }
 
     /// The format without what jiff reads otherwise than Python and glibc.
@@ -34,7 +36,9 @@ impl Clock {
         let mut rest = format;
         while let Some((plain, after)) = rest.split_once('%') {
             out.push_str(plain);
-            let spec = after.trim_start_matches(['-', '_', '0', '^', '#']).trim_start_matches(|c: char| c.is_ascii_digit());
+            let spec = after
+                .trim_start_matches(['-', '_', '0', '^', '#'])
+                .trim_start_matches(|c: char| c.is_ascii_digit());
             let flags = &after[..after.len() - spec.len()];
             let letter = spec.strip_prefix(['E', 'O']).unwrap_or(spec).chars().next();
             let length = letter.map_or(0, char::len_utf8);
@@ -43,7 +47,9 @@ impl Clock {
                 // A time without a zone has neither name nor offset.
                 Some('z' | 'Z') => {}
                 Some('f') => out.push_str(&format!("{:06}", self.0.subsec_nanosecond() / 1000)),
-                Some(known) if DIRECTIVES.contains(known) => out.extend(["%", flags, known.encode_utf8(&mut [0; 4])]),
+                Some(known) if DIRECTIVES.contains(known) => {
+                    out.extend(["%", flags, known.encode_utf8(&mut [0; 4])])
+                }
                 _ => out.push_str(&format!("%%{}", &after[..after.len() - rest.len()])),
             }
         }

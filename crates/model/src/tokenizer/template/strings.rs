@@ -7,7 +7,12 @@ use minijinja::{Error, ErrorKind, State, Value};
 const WIDEST: usize = 1 << 20;
 
 /// The method `name` of a string; None when it is not one of those here.
-pub(super) fn method(state: &State, text: &str, name: &str, arguments: &[Value]) -> Result<Option<Value>, Error> {
+pub(super) fn method(
+    state: &State,
+    text: &str,
+    name: &str,
+    arguments: &[Value],
+) -> Result<Option<Value>, Error> {
     Ok(Some(match name {
         "find" | "rfind" => search(text, name == "rfind", arguments)?.map_or(Value::from(-1), Value::from),
         "index" | "rindex" => match search(text, name == "rindex", arguments)? {
@@ -166,7 +171,11 @@ fn split_lines(text: &str, arguments: &[Value]) -> Result<Value, Error> {
     let mut lines: Vec<Value> = Vec::new();
     let mut rest = text;
     while let Some(end) = rest.find(ends) {
-        let width = if rest[end..].starts_with("\r\n") { 2 } else { rest[end..].chars().next().map_or(1, char::len_utf8) };
+        let width = if rest[end..].starts_with("\r\n") {
+            2
+        } else {
+            rest[end..].chars().next().map_or(1, char::len_utf8)
+        };
         lines.push(rest[..if keep { end + width } else { end }].into());
         rest = &rest[end + width..];
     }
@@ -190,7 +199,11 @@ fn partition(text: &str, arguments: &[Value], last: bool) -> Result<Value, Error
     Ok(Tuple::from(parts.map(Value::from)).into())
 }
 
-fn pad(text: &str, arguments: &[Value], sides: impl Fn(usize, usize) -> (usize, usize)) -> Result<Value, Error> {
+fn pad(
+    text: &str,
+    arguments: &[Value],
+    sides: impl Fn(usize, usize) -> (usize, usize),
+) -> Result<Value, Error> {
     let (width, fill): (i64, Option<char>) = from_args(arguments)?;
     let (width, missing) = missing(text, width)?;
     let (left, right) = sides(missing, width);
