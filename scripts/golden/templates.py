@@ -1,5 +1,6 @@
 """Chat templates of current models and small expressions, as transformers renders them.
 
+    pip install transformers==5.24.0 jinja2==3.1.6
     pip download --no-deps --no-binary llama-cpp-python llama-cpp-python
     python scripts/golden/templates.py llama_cpp_python-*.tar.gz
 
@@ -21,25 +22,25 @@ from template_expressions import CONTEXT, EXPRESSIONS
 
 GOLDEN = Path(__file__).resolve().parents[2] / "crates/model/tests/golden/templates"
 NOW = "2025-03-07T09:05:03"
-# Templates of models under Apache-2.0 or MIT, with the special tokens of their tokenizers.
-TEMPLATES = {
-    "Apertus-8B-Instruct": "Apache-2.0",
-    "ByteDance-Seed-OSS": "Apache-2.0",
-    "GLM-4.6": "MIT",
-    "HuggingFaceTB-SmolLM3-3B": "Apache-2.0",
-    "Mistral-Small-3.2-24B-Instruct-2506": "Apache-2.0",
-    "Qwen-Qwen2.5-7B-Instruct": "Apache-2.0",
-    "Qwen-Qwen3-0.6B": "Apache-2.0",
-    "Qwen3-Coder": "Apache-2.0",
-    "Qwen3.5-4B": "Apache-2.0",
-    "deepseek-ai-DeepSeek-R1-Distill-Qwen-32B": "MIT",
-    "deepseek-ai-DeepSeek-V3.1": "MIT",
-    "ibm-granite-granite-3.3-2B-Instruct": "Apache-2.0",
-    "ibm-granite-granite-4.0": "Apache-2.0",
-    "microsoft-Phi-3.5-mini-instruct": "MIT",
-    "mistralai-Mistral-Nemo-Instruct-2407": "Apache-2.0",
-    "openai-gpt-oss-120b": "Apache-2.0",
-}
+# Templates of models under Apache-2.0 or MIT; the golden folder's README.md says which under which.
+TEMPLATES = [
+    "Apertus-8B-Instruct",
+    "ByteDance-Seed-OSS",
+    "GLM-4.6",
+    "HuggingFaceTB-SmolLM3-3B",
+    "Mistral-Small-3.2-24B-Instruct-2506",
+    "Qwen-Qwen2.5-7B-Instruct",
+    "Qwen-Qwen3-0.6B",
+    "Qwen3-Coder",
+    "Qwen3.5-4B",
+    "deepseek-ai-DeepSeek-R1-Distill-Qwen-32B",
+    "deepseek-ai-DeepSeek-V3.1",
+    "ibm-granite-granite-3.3-2B-Instruct",
+    "ibm-granite-granite-4.0",
+    "microsoft-Phi-3.5-mini-instruct",
+    "mistralai-Mistral-Nemo-Instruct-2407",
+    "openai-gpt-oss-120b",
+]
 
 
 class Clock(datetime):

@@ -2,7 +2,7 @@
 
 use crate::ModelError;
 use minijinja::Value;
-use minijinja::value::Serde;
+use minijinja::value::{Serde, ValueKind};
 use serde::{Deserialize, Serialize, Serializer};
 use std::collections::BTreeMap;
 
@@ -63,14 +63,14 @@ impl ChatRequest {
     }
 
     /// The tools the model may call, as JSON schemas.
-    pub fn tools(mut self, tools: &impl Serialize) -> Self {
-        self.tools = Some(value(tools));
+    pub fn tools(mut self, tools: &[impl Serialize]) -> Self {
+        self.tools = Some(tools.iter().map(value).collect());
         self
     }
 
     /// Documents to answer from, for templates that know them.
-    pub fn documents(mut self, documents: &impl Serialize) -> Self {
-        self.documents = Some(value(documents));
+    pub fn documents(mut self, documents: &[impl Serialize]) -> Self {
+        self.documents = Some(documents.iter().map(value).collect());
         self
     }
 
@@ -112,8 +112,7 @@ fn value(from: &impl Serialize) -> Value {
 /// The message as transformers hands it on: without keys that are None, and with the reasoning under the names that
 /// templates read.
 fn normalized(message: &Value) -> Value {
-    let Some(object) = message.as_object().filter(|_| message.kind() == minijinja::value::ValueKind::Map)
-    else {
+    let Some(object) = message.as_object().filter(|_| message.kind() == ValueKind::Map) else {
         return message.clone();
     };
     let given = object.try_iter_pairs().into_iter().flatten().filter(|(_, value)| !value.is_none());
@@ -123,11 +122,12 @@ fn normalized(message: &Value) -> Value {
     };
     let reasoning = ["reasoning_content", "thinking", "reasoning"].iter().find_map(|name| of(&pairs, name));
     if let Some(reasoning) = reasoning {
-        if of(&pairs, "thinking").is_none() {
-            pairs.insert(0, ("thinking".into(), reasoning.clone()));
+        let thinking = of(&pairs, "thinking").unwrap_or_else(|| reasoning.clone());
+        pairs.retain(|(key, _)| key.as_str() != Some("thinking"));
+        pairs.insert(0, ("thinking".into(), thinking));
+        if of(&pairs, "reasoning_content").is_none() {
+            pairs.push(("reasoning_content".into(), reasoning));
         }
-        pairs.retain(|(key, _)| key.as_str() != Some("reasoning_content"));
-        pairs.push(("reasoning_content".into(), reasoning));
     }
     Value::from(Serde(Pairs(pairs)))
 }

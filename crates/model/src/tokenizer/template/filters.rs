@@ -8,10 +8,7 @@ use minijinja::{Environment, Error, ErrorKind, State, Value};
 /// Sets the environment's filters, tests and globals right.
 pub(super) fn add(environment: &mut Environment<'static>) {
     environment.add_filter("tojson", to_json);
-    environment.add_filter("string", |value: &Value| match value.as_str() {
-        Some(_) => value.clone(),
-        None => python_text::str(value).into(),
-    });
+    environment.add_filter("string", python_text::str);
     environment.add_filter("trim", trim);
     environment.add_filter("int", int);
     environment.add_filter("float", float);
@@ -35,9 +32,9 @@ fn is_sequence(value: &Value) -> bool {
     )
 }
 
-fn trim(value: &Value, characters: Option<&str>) -> String {
+fn trim(value: &Value, characters: Option<&str>) -> Result<String, Error> {
     let goes = |c: char| characters.map_or_else(|| is_space(c), |characters| characters.contains(c));
-    python_text::str(value).trim_matches(goes).to_owned()
+    Ok(python_text::str(value)?.trim_matches(goes).to_owned())
 }
 
 /// `int(value, default=0, base=10)`: what is no number becomes the default.

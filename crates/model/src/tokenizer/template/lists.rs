@@ -76,7 +76,8 @@ impl Object for View {
     }
 
     fn render(self: &Arc<Self>, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}({})", self.name, python_text::repr(&self.items.clone().into()))
+        let items = python_text::repr(&self.items.clone().into()).map_err(|_| fmt::Error)?;
+        write!(f, "{}({items})", self.name)
     }
 }
 
@@ -91,7 +92,6 @@ fn refuse_changes(name: &str) -> Result<(), Error> {
 fn index(list: &Value, arguments: &[Value]) -> Result<Value, Error> {
     let (wanted, from): (&Value, Option<usize>) = from_args(arguments)?;
     let found = list.try_iter()?.enumerate().skip(from.unwrap_or(0)).find(|(_, item)| item == wanted);
-    let missing =
-        || Error::new(ErrorKind::InvalidOperation, format!("{} is not in list", python_text::repr(wanted)));
+    let missing = || Error::new(ErrorKind::InvalidOperation, "the value is not in the list");
     found.map(|(at, _)| at.into()).ok_or_else(missing)
 }

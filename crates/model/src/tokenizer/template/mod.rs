@@ -100,7 +100,7 @@ fn environment() -> Environment<'static> {
     environment.set_fuel(Some(FUEL));
     environment.set_unknown_method_callback(method);
     environment.set_formatter(|out, state, value| match (state.auto_escape(), value.as_str()) {
-        (AutoEscape::None, None) => out.write_str(&python_text::str(value)).map_err(Error::from),
+        (AutoEscape::None, None) => out.write_str(&python_text::str(value)?).map_err(Error::from),
         _ => minijinja::escape_formatter(out, state, value),
     });
     environment.add_function("raise_exception", |said: String| -> Result<Value, Error> {
@@ -163,11 +163,11 @@ mod tests {
     fn hostile_templates_end() {
         let endless = "{% for a in range(99999) %}{% for b in range(99999) %}{% endfor %}{% endfor %}";
         let long = "{% set x = 'abcdefgh' * 1000000 %}{% for i in range(100) %}{{ x }}{% endfor %}";
-        let deep =
-            "{% set ns = namespace(x=[]) %}{% for i in range(99999) %}{% set ns.x = [ns.x] %}{% endfor %}";
+        let nest =
+            "{% set ns = namespace(x=[]) %}{% for i in range(1000) %}{% set ns.x = [ns.x] %}{% endfor %}";
         for print in ["{{ ns.x }}", "{{ ns.x | tojson }}", "{{ ns.x | string }}"] {
-            // Whether it ends in an error or in text is all the same.
-            let _ = render(&format!("{deep}{print}"));
+            let error = render(&format!("{nest}{print}")).unwrap_err().to_string();
+            assert!(error.contains("levels deep"), "{error}");
         }
         for source in
             [endless, long, "{{ 'a'.ljust(10000000000) }}", "{{ ('\\t' * 99999).expandtabs(99999) }}"]
@@ -175,5 +175,21 @@ mod tests {
             let error = render(source).unwrap_err().to_string();
             assert!(error.starts_with("the chat template "), "{error}");
         }
+    }
+
+    #[test]
+    fn a_request_carries_more_than_messages() {
+        let message = serde_json::json!({"role": "assistant", "content": null, "reasoning": "Hm."});
+        let request = ChatRequest::new(&[message])
+            .tools(&[serde_json::json!({"name": "f"})])
+            .documents(&["d"])
+            .argument("eos_token", &1.5)
+            .at("2025-03-07T09:05:03");
+        let source = "{{ messages }}{{ tools }}{{ documents }}{{ eos_token }}{{ strftime_now('%j') }}";
+        let text = ChatTemplate::new(source.into(), String::new(), "</s>".into()).render(&request).unwrap();
+        // Without the None, and with the reasoning by the names that templates know.
+        let message =
+            "{'thinking': 'Hm.', 'reasoning': 'Hm.', 'role': 'assistant', 'reasoning_content': 'Hm.'}";
+        assert_eq!(text, format!("[{message}][{{'name': 'f'}}]['d']1.5066"));
     }
 }

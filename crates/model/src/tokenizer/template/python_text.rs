@@ -1,44 +1,45 @@
 //! `str(value)` and `repr(value)` as Python writes them.
 
 use super::lists::View;
-use minijinja::Value;
 use minijinja::value::ValueKind;
+use minijinja::{Error, ErrorKind, Value};
 use std::fmt::Write;
 
 /// The deepest nesting that is written out.
 pub(super) const DEEPEST: usize = 128;
 
-/// `str(value)`; nothing for an undefined value, as in Jinja.
-pub(super) fn str(value: &Value) -> String {
+/// `str(value)`; nothing for an undefined value, as in Jinja. Refuses what is nested too deep.
+pub(super) fn str(value: &Value) -> Result<String, Error> {
     match value.kind() {
-        ValueKind::String | ValueKind::Undefined => value.to_string(),
+        ValueKind::String | ValueKind::Undefined => Ok(value.to_string()),
         _ => repr(value),
     }
 }
 
-/// `repr(value)`.
-pub(super) fn repr(value: &Value) -> String {
+/// `repr(value)`. Refuses what is nested too deep.
+pub(super) fn repr(value: &Value) -> Result<String, Error> {
     nested(value, 0)
 }
 
-fn nested(value: &Value, depth: usize) -> String {
-    match value.kind() {
-        // Only a hostile template nests so deep; minijinja shortens it.
-        _ if depth > DEEPEST => value.to_string(),
+fn nested(value: &Value, depth: usize) -> Result<String, Error> {
+    Ok(match value.kind() {
+        _ if depth > DEEPEST => {
+            let reason = format!("a value nested more than {DEEPEST} levels deep");
+            return Err(Error::new(ErrorKind::InvalidOperation, reason));
+        }
         ValueKind::Undefined => "Undefined".into(),
         ValueKind::String => repr_text(value.as_str().unwrap_or_default()),
         ValueKind::Number if !value.is_integer() => {
             f64::try_from(value.clone()).map_or_else(|_| value.to_string(), float)
         }
-        ValueKind::Map => bracketed(
-            "{",
-            "}",
-            pairs(value).map(|(k, v)| format!("{}: {}", nested(&k, depth + 1), nested(&v, depth + 1))),
-        ),
+        ValueKind::Map => {
+            let pair = |(k, v)| Ok(format!("{}: {}", nested(&k, depth + 1)?, nested(&v, depth + 1)?));
+            bracketed("{", "}", &pairs(value).map(pair).collect::<Result<Vec<_>, Error>>()?)
+        }
         ValueKind::Iterable if value.downcast_object_ref::<View>().is_some() => value.to_string(),
-        ValueKind::Seq | ValueKind::Iterable => repr_sequence(value, depth + 1),
+        ValueKind::Seq | ValueKind::Iterable => repr_sequence(value, depth + 1)?,
         _ => value.to_string(),
-    }
+    })
 }
 
 /// The entries of a map, in their order.
@@ -65,18 +66,18 @@ pub(super) fn float(number: f64) -> String {
     }
 }
 
-fn repr_sequence(value: &Value, depth: usize) -> String {
-    let Ok(items) = value.try_iter() else { return value.to_string() };
-    let items: Vec<String> = items.map(|item| nested(&item, depth)).collect();
-    match (value.is_tuple(), items.as_slice()) {
+fn repr_sequence(value: &Value, depth: usize) -> Result<String, Error> {
+    let Ok(items) = value.try_iter() else { return Ok(value.to_string()) };
+    let items = items.map(|item| nested(&item, depth)).collect::<Result<Vec<_>, Error>>()?;
+    Ok(match (value.is_tuple(), items.as_slice()) {
         (true, [one]) => format!("({one},)"),
-        (true, _) => bracketed("(", ")", items.into_iter()),
-        (false, _) => bracketed("[", "]", items.into_iter()),
-    }
+        (true, _) => bracketed("(", ")", &items),
+        (false, _) => bracketed("[", "]", &items),
+    })
 }
 
-fn bracketed(open: &str, close: &str, items: impl Iterator<Item = String>) -> String {
-    format!("{open}{}{close}", items.collect::<Vec<_>>().join(", "))
+fn bracketed(open: &str, close: &str, items: &[String]) -> String {
+    format!("{open}{}{close}", items.join(", "))
 }
 
 fn repr_text(text: &str) -> String {

@@ -40,9 +40,9 @@ impl Clock {
                 .trim_start_matches(['-', '_', '0', '^', '#'])
                 .trim_start_matches(|c: char| c.is_ascii_digit());
             let flags = &after[..after.len() - spec.len()];
-            let letter = spec.strip_prefix(['E', 'O']).unwrap_or(spec).chars().next();
-            let length = letter.map_or(0, char::len_utf8);
-            rest = &spec[spec.find(|c| Some(c) == letter).unwrap_or(0) + length..];
+            let mut letters = spec.strip_prefix(['E', 'O']).unwrap_or(spec).chars();
+            let letter = letters.next();
+            rest = letters.as_str();
             match letter {
                 // A time without a zone has neither name nor offset.
                 Some('z' | 'Z') => {}
