@@ -56,8 +56,8 @@ pub(super) fn map_method(map: &Value, name: &str, arguments: &[Value]) -> Result
 /// What `items`, `keys` and `values` give in Python: neither a list nor JSON.
 #[derive(Debug)]
 pub(super) struct View {
-    name: &'static str,
-    items: Vec<Value>,
+    pub(super) name: &'static str,
+    pub(super) items: Vec<Value>,
 }
 
 impl View {
@@ -76,7 +76,8 @@ impl Object for View {
     }
 
     fn render(self: &Arc<Self>, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let items = python_text::repr(&self.items.clone().into()).map_err(|_| fmt::Error)?;
+        // An error here would be a panic: what cannot be written out is left out.
+        let items = python_text::repr(&self.items.clone().into()).unwrap_or_else(|_| "...".into());
         write!(f, "{}({items})", self.name)
     }
 }

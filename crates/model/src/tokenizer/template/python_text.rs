@@ -36,7 +36,6 @@ fn nested(value: &Value, depth: usize) -> Result<String, Error> {
             let pair = |(k, v)| Ok(format!("{}: {}", nested(&k, depth + 1)?, nested(&v, depth + 1)?));
             bracketed("{", "}", &pairs(value).map(pair).collect::<Result<Vec<_>, Error>>()?)
         }
-        ValueKind::Iterable if value.downcast_object_ref::<View>().is_some() => value.to_string(),
         ValueKind::Seq | ValueKind::Iterable => repr_sequence(value, depth + 1)?,
         _ => value.to_string(),
     })
@@ -67,6 +66,9 @@ pub(super) fn float(number: f64) -> String {
 }
 
 fn repr_sequence(value: &Value, depth: usize) -> Result<String, Error> {
+    if let Some(view) = value.downcast_object_ref::<View>() {
+        return Ok(format!("{}({})", view.name, repr_sequence(&view.items.clone().into(), depth)?));
+    }
     let Ok(items) = value.try_iter() else { return Ok(value.to_string()) };
     let items = items.map(|item| nested(&item, depth)).collect::<Result<Vec<_>, Error>>()?;
     Ok(match (value.is_tuple(), items.as_slice()) {
@@ -102,7 +104,7 @@ fn push_escape(out: &mut String, c: char) {
     let code = c as u32;
     let written = match code {
         ..=0xff => write!(out, "\\x{code:02x}"),
-        ..=0xffff => write!(out, "\\u{code:04x}"),
+        0x100..=0xffff => write!(out, "\\u{code:04x}"),
         _ => write!(out, "\\U{code:08x}"),
     };
     debug_assert!(written.is_ok());
