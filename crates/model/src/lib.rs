@@ -23,4 +23,4 @@ pub use forward::{Logits, Outputs, Sequence, Workspace};
 pub use model::{LoadOptions, Model, ModelFile, TensorInfo};
 pub use sampling::{SampleError, Sampler, SamplerState, Sampling};
 pub use sketchkv_kernels::WeightFormat;
-pub use tokenizer::{ChatMessage, TextStream, Tokenizer};
+pub use tokenizer::{ChatMessage, ChatRequest, ChatTemplate, TextStream, Tokenizer};

@@ -1,17 +1,13 @@
-//! Chat templates: Jinja as transformers runs it.
+//! What a chat template is asked to render.
 
-use super::{python_json, strftime};
 use crate::ModelError;
-use minijinja::syntax::SyntaxConfig;
-use minijinja::value::{Kwargs, Serde};
-use minijinja::{Environment, Error, ErrorKind, Value, context};
-use std::time::SystemTime;
-
-/// Steps a template may take: plenty for any conversation, and an end for a hostile one.
-const FUEL: u64 = 50_000_000;
+use minijinja::Value;
+use minijinja::value::{Serde, ValueKind};
+use serde::{Deserialize, Serialize, Serializer};
+use std::collections::BTreeMap;
 
 /// One message of a conversation.
-#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ChatMessage {
     /// `system`, `user` or `assistant`.
     pub role: String,
@@ -26,100 +22,121 @@ impl ChatMessage {
     }
 }
 
-pub(super) struct ChatTemplate {
-    source: String,
-    begin: String,
-    end: String,
+/// A conversation with all that a template may ask about it, as `apply_chat_template` of transformers takes it.
+///
+/// Reads from JSON by serde, with the field names of an OpenAI-style request. Templates print tools as JSON, and the
+/// model was trained on their keys in a certain order: a request read from text keeps the order of the text, while a
+/// `serde_json::Value` sorts its keys unless that crate's feature `preserve_order` is on.
+#[derive(Debug, Clone, Default, Deserialize)]
+#[serde(default)]
+pub struct ChatRequest {
+    messages: Vec<Value>,
+    tools: Option<Value>,
+    documents: Option<Value>,
+    add_generation_prompt: bool,
+    chat_template_kwargs: BTreeMap<String, Value>,
+    #[serde(skip)]
+    now: Option<String>,
 }
 
-impl ChatTemplate {
-    pub(super) fn new(source: String, begin: String, end: String) -> Self {
-        ChatTemplate { source, begin, end }
+impl ChatRequest {
+    /// A conversation of messages: maps with at least a `role`, mostly `content`, perhaps `tool_calls`.
+    pub fn new(messages: &[impl Serialize]) -> Self {
+        ChatRequest { messages: messages.iter().map(value).collect(), ..ChatRequest::default() }
     }
 
-    pub(super) fn render(&self, messages: &[ChatMessage], answer: bool) -> Result<String, ModelError> {
-        let failed = |error: Error| {
-            let said = error.detail().map_or_else(|| error.to_string(), str::to_owned);
-            let line = error.line().map(|line| format!(" (line {line})")).unwrap_or_default();
-            ModelError::Template(format!("the chat template fails{line}: {said}"))
-        };
-        let environment = environment();
-        let template = environment.template_from_str(&self.source).map_err(failed)?;
-        let rendered = template.render(context! {
-            messages => Value::from(Serde(messages)),
-            add_generation_prompt => answer,
-            bos_token => self.begin.as_str(),
-            eos_token => self.end.as_str(),
-        });
-        rendered.map_err(failed)
+    /// Reads `{"messages": [...], "tools": [...], "documents": [...], "add_generation_prompt": true,
+    /// "chat_template_kwargs": {...}}`, all but the messages optional, other keys ignored.
+    ///
+    /// # Errors
+    ///
+    /// When the text is no such JSON.
+    pub fn from_json(text: &str) -> Result<Self, ModelError> {
+        serde_json::from_str(text)
+            .map_err(|error| ModelError::Template(format!("this is no conversation in JSON: {error}")))
+    }
+
+    /// Opens the assistant's turn at the end.
+    pub fn answer(mut self, answer: bool) -> Self {
+        self.add_generation_prompt = answer;
+        self
+    }
+
+    /// The tools the model may call, as JSON schemas.
+    pub fn tools(mut self, tools: &[impl Serialize]) -> Self {
+        self.tools = Some(tools.iter().map(value).collect());
+        self
+    }
+
+    /// Documents to answer from, for templates that know them.
+    pub fn documents(mut self, documents: &[impl Serialize]) -> Self {
+        self.documents = Some(documents.iter().map(value).collect());
+        self
+    }
+
+    /// A variable of this template, such as `enable_thinking`; it hides a special token of the same name.
+    pub fn argument(mut self, name: impl Into<String>, argument: &impl Serialize) -> Self {
+        self.chat_template_kwargs.insert(name.into(), value(argument));
+        self
+    }
+
+    /// The local date and time that the template sees, such as `2025-07-26T09:05:03`, in place of the clock's.
+    pub fn at(mut self, now: impl Into<String>) -> Self {
+        self.now = Some(now.into());
+        self
+    }
+
+    pub(super) fn now(&self) -> Option<&str> {
+        self.now.as_deref()
+    }
+
+    /// The variables a template starts with, those of `tokens` first.
+    pub(super) fn variables(&self, tokens: &BTreeMap<String, String>) -> BTreeMap<String, Value> {
+        let mut variables: BTreeMap<_, _> =
+            tokens.iter().map(|(name, text)| (name.clone(), Value::from(text.as_str()))).collect();
+        variables.extend(self.chat_template_kwargs.clone());
+        // What is not given is None, not undefined: templates tell the two apart.
+        let given = |value: &Option<Value>| value.clone().unwrap_or_else(|| Value::from(()));
+        variables.insert("messages".into(), self.messages.iter().map(normalized).collect());
+        variables.insert("tools".into(), given(&self.tools));
+        variables.insert("documents".into(), given(&self.documents));
+        variables.insert("add_generation_prompt".into(), self.add_generation_prompt.into());
+        variables
     }
 }
 
-fn environment() -> Environment<'static> {
-    let mut environment = Environment::new();
-    let syntax = SyntaxConfig::builder().trim_blocks(true).lstrip_blocks(true).build();
-    environment.set_syntax(syntax.unwrap_or_default());
-    environment.set_fuel(Some(FUEL));
-    environment.set_unknown_method_callback(minijinja_contrib::pycompat::unknown_method_callback);
-    environment.add_function("raise_exception", |said: String| -> Result<Value, Error> {
-        Err(Error::new(ErrorKind::InvalidOperation, said))
-    });
-    environment.add_function("strftime_now", |format: String| strftime::format(&format, SystemTime::now()));
-    environment.add_filter("tojson", |value: Value, options: Kwargs| -> Result<Value, Error> {
-        let indent = options.get::<Option<usize>>("indent")?;
-        // Those that change nothing for text as Rust knows it.
-        for known in ["ensure_ascii", "sort_keys", "separators"] {
-            let _: Option<Value> = options.get(known)?;
+fn value(from: &impl Serialize) -> Value {
+    Value::from(Serde(from))
+}
+
+/// The message as transformers hands it on: without keys that are None, and with the reasoning under the names that
+/// templates read.
+fn normalized(message: &Value) -> Value {
+    let Some(object) = message.as_object().filter(|_| message.kind() == ValueKind::Map) else {
+        return message.clone();
+    };
+    let given = object.try_iter_pairs().into_iter().flatten().filter(|(_, value)| !value.is_none());
+    let mut pairs: Vec<(Value, Value)> = given.collect();
+    let of = |pairs: &[(Value, Value)], name: &str| {
+        pairs.iter().find(|(key, _)| key.as_str() == Some(name)).map(|(_, value)| value.clone())
+    };
+    let reasoning = ["reasoning_content", "thinking", "reasoning"].iter().find_map(|name| of(&pairs, name));
+    if let Some(reasoning) = reasoning {
+        let thinking = of(&pairs, "thinking").unwrap_or_else(|| reasoning.clone());
+        pairs.retain(|(key, _)| key.as_str() != Some("thinking"));
+        pairs.insert(0, ("thinking".into(), thinking));
+        if of(&pairs, "reasoning_content").is_none() {
+            pairs.push(("reasoning_content".into(), reasoning));
         }
-        options.assert_all_used()?;
-        let json = python_json::to_string(&value, indent);
-        json.map(Value::from_safe_string).map_err(|e| Error::new(ErrorKind::BadSerialization, e.to_string()))
-    });
-    environment
+    }
+    Value::from(Serde(Pairs(pairs)))
 }
 
-#[cfg(test)]
-mod tests {
-    use super::*;
+/// A map with its keys in this order.
+struct Pairs(Vec<(Value, Value)>);
 
-    fn render(source: &str) -> Result<String, ModelError> {
-        let messages = [ChatMessage::new("user", " Hi \"you\" ")];
-        ChatTemplate::new(source.into(), "<s>".into(), "</s>".into()).render(&messages, true)
-    }
-
-    #[test]
-    fn templates_run_as_in_transformers() {
-        // Expected texts are what transformers' Jinja environment renders.
-        let cases = [
-            (
-                "{{ bos_token }}{% for m in messages %}[{{ m['content'].strip() }}]{% endfor %}",
-                "<s>[Hi \"you\"]",
-            ),
-            ("{%- if add_generation_prompt %}\nA\n{%- endif %}", "A"),
-            ("{% if true %}\n  B\n{% endif %}\n", "  B\n"),
-            ("{{ messages | tojson }}", r#"[{"role": "user", "content": " Hi \"you\" "}]"#),
-            (
-                "{{ {'a': [1, 2.5, none, true]} | tojson(indent=2) }}",
-                "{\n  \"a\": [\n    1,\n    2.5,\n    null,\n    true\n  ]\n}",
-            ),
-            ("{{ messages[0].role.upper() }}{{ 'a,b'.split(',')[1] }}", "USERb"),
-            (
-                "{% set ns = namespace(n=0) %}{% for i in range(5) %}{% if i == 3 %}{% break %}{% endif %}{% set ns.n = ns.n + i %}{% endfor %}{{ ns.n }}",
-                "3",
-            ),
-            ("{% if tools is defined or messages[0].tool_calls is defined %}A{% else %}B{% endif %}", "B"),
-        ];
-        for (source, expected) in cases {
-            assert_eq!(render(source).unwrap(), expected, "{source}");
-        }
-    }
-
-    #[test]
-    fn a_template_can_refuse() {
-        let error = render("{{ raise_exception('roles must alternate') }}").unwrap_err().to_string();
-        assert_eq!(error, "the chat template fails (line 1): roles must alternate");
-        let error = render("{% for %}").unwrap_err().to_string();
-        assert!(error.starts_with("the chat template fails (line 1): "), "{error}");
-        assert!(!error.contains('\n'));
+impl Serialize for Pairs {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_map(self.0.iter().map(|(key, value)| (key, value)))
     }
 }

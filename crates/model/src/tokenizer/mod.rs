@@ -4,18 +4,17 @@ mod bytes;
 mod chat;
 mod folder;
 mod gguf;
-mod python_json;
 mod spm_merges;
 mod stream;
-mod strftime;
+mod template;
 
-pub use chat::ChatMessage;
+pub use chat::{ChatMessage, ChatRequest};
 pub use stream::TextStream;
+pub use template::ChatTemplate;
 
 use crate::ModelError;
 use crate::file::Checkpoint;
 use bytes::TokenBytes;
-use chat::ChatTemplate;
 use std::collections::BTreeSet;
 use tokenizers::tokenizer::{Model as _, Normalizer as _, PreTokenizedString, PreTokenizer as _};
 
@@ -154,10 +153,15 @@ impl Tokenizer {
     ///
     /// Encode it with [`Tokenizer::encode`]: the template already writes the begin token.
     pub fn chat(&self, messages: &[ChatMessage], answer: bool) -> Result<String, ModelError> {
+        self.chat_request(&ChatRequest::new(messages).answer(answer))
+    }
+
+    /// As [`Tokenizer::chat`], with all that a template may know: tools, documents, further variables.
+    pub fn chat_request(&self, request: &ChatRequest) -> Result<String, ModelError> {
         let Some(template) = &self.template else {
             let reason = "this model has no chat template: give it plain text, or take an instruct model";
             return Err(ModelError::Template(reason.into()));
         };
-        template.render(messages, answer)
+        template.render(request)
     }
 }
