@@ -34,7 +34,7 @@ pub static PRESETS: &[Preset] = &[
     Preset {
         name: "fastest",
         spec: "full+q8+topk(k=1024)",
-        capped: "expected+k=kivi4+v=tq3+topk(k=1024)",
+        capped: "expected+k=kivi4+v=tq3",
         summary: "the most tokens a second; without a cap, every token is kept but not every one is read",
     },
     Preset {

@@ -303,4 +303,20 @@ fn models_lists_what_was_pulled() {
     assert_eq!(state("tiny-gpt2").unwrap(), "embedded");
     assert_eq!(state("gpt2").unwrap(), "known");
     assert_eq!(state("organisation/model").unwrap(), "pulled");
+    let row = models.iter().find(|model| model["name"] == "smollm2-135m").unwrap();
+    assert_eq!((row["licence"].as_str(), row["bytes"].as_u64()), (Some("Apache-2.0"), Some(98_362_432)));
+    let row = models.iter().find(|model| model["name"] == "tiny-gpt2").unwrap();
+    assert_eq!(row["context"].as_u64(), Some(1024));
+    assert!(row["f16_kv_bytes_per_token"].as_u64().unwrap() > 0);
+    // Nothing is removed when one of them is not there.
+    let remove = |names: &[&str]| {
+        finish(sketchkv().env("XDG_DATA_HOME", data.path()).args(["models", "rm"]).args(names))
+    };
+    let refused = remove(&["organisation/model", "organisation/other"]);
+    assert_eq!(refused.code, 2);
+    assert!(refused.stderr.contains("no model `organisation/other` was pulled"), "{}", refused.stderr);
+    let path = data.path().join("sketchkv/models/organisation--model");
+    assert!(path.is_dir());
+    assert_eq!(remove(&["organisation/model"]).code, 0);
+    assert!(!path.exists());
 }

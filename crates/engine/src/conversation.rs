@@ -12,6 +12,8 @@ pub struct Conversation {
     talk: Talk,
     /// Whether the last message is being answered.
     answering: bool,
+    /// Whether special tokens within what is said count as such.
+    special: bool,
 }
 
 /// What was said.
@@ -26,11 +28,17 @@ impl Conversation {
     /// A conversation without a word; what `generation` knows of another text is forgotten.
     pub fn new(mut generation: Generation) -> Self {
         generation.forget();
-        Conversation { generation, talk: Talk::default(), answering: false }
+        Conversation { generation, talk: Talk::default(), answering: false, special: false }
     }
 
     pub(crate) fn resume(generation: Generation, talk: Talk) -> Self {
-        Conversation { generation, talk, answering: false }
+        Conversation { generation, talk, answering: false, special: false }
+    }
+
+    /// Lets special tokens within what is said count as such; else they are plain text, and nobody can open a turn from
+    /// inside of another.
+    pub fn parse_special(&mut self, special: bool) {
+        self.special = special;
     }
 
     /// The generation at rest, and what was said.
@@ -90,9 +98,9 @@ impl Conversation {
         options: &GenerateOptions,
     ) -> Result<(), EngineError> {
         let tokenizer = model.tokenizer();
-        let rendered = tokenizer.chat(&self.talk.messages, true)?;
+        let rendered = tokenizer.chat(&self.shielded(model), true)?;
         let known = rendered.strip_prefix(&self.talk.transcript);
-        let fresh = tokenizer.encode(known.unwrap_or(&rendered))?;
+        let fresh = tokenizer.encode_shielded(known.unwrap_or(&rendered))?;
         let needed = known.map_or(0, |_| self.generation.tokens()) + fresh.len();
         if let Some(limit) = limit.filter(|limit| needed >= *limit) {
             return Err(EngineError::TooLong { needed, limit });
@@ -107,6 +115,17 @@ impl Conversation {
         self.generation.feed(model, &fresh, &GenerateOptions { max_tokens, ..options.clone() })?;
         self.talk.transcript = rendered;
         Ok(())
+    }
+
+    /// The messages as the template is to see them. What the model itself said is left as it was.
+    fn shielded(&self, model: &Model) -> Vec<ChatMessage> {
+        let shielded = |message: &ChatMessage| {
+            if self.special || message.role == "assistant" {
+                return message.clone();
+            }
+            ChatMessage::new(&*message.role, model.tokenizer().shield(&message.content))
+        };
+        self.talk.messages.iter().map(shielded).collect()
     }
 
     /// Takes down the answer, as far as it was shown.

@@ -1,7 +1,7 @@
 //! Models and the files they come from.
 
 use crate::arch::Network;
-use crate::file::{Checkpoint, EmbeddedFolder, Files, content_hash};
+use crate::file::{Checkpoint, EmbeddedFolder, Files, TensorEntry, content_hash};
 use crate::forward::Rotations;
 use crate::weights::Weights;
 use crate::{Config, ModelError, Tokenizer};
@@ -90,13 +90,21 @@ impl ModelFile {
 
     /// Every tensor of the file, in file order.
     pub fn tensors(&self) -> Vec<TensorInfo> {
-        let info = |entry: &crate::file::TensorEntry| TensorInfo {
-            name: entry.name.clone(),
-            shape: entry.shape.clone(),
-            format: entry.element.name.to_owned(),
-            bytes: entry.end - entry.start,
-        };
         self.checkpoint.entries().map(info).collect()
+    }
+
+    /// Tensors whose values the file holds a second time: the output projection of a model whose embedding is both,
+    /// which some converters write twice, coded differently.
+    pub fn repeated(&self) -> Option<TensorInfo> {
+        let tensors = |names: [&str; 2]| names.into_iter().find_map(|name| self.checkpoint.tensor(name));
+        let embedding = tensors(["token_embd.weight", "model.embed_tokens.weight"])?;
+        let output = tensors(["output.weight", "lm_head.weight"])?;
+        let alike = embedding.entry.shape == output.entry.shape
+            && (0..16).all(|i| {
+                let row = i * (embedding.entry.shape[0] / 16);
+                matches!((embedding.row(row), output.row(row)), (Ok(a), Ok(b)) if alike(&a, &b))
+            });
+        alike.then(|| info(output.entry))
     }
 
     /// The tokenizer of the file or folder.
@@ -118,7 +126,7 @@ impl ModelFile {
     /// When a tensor is missing, has another shape than the config says, or holds NaN or infinity; when the tokenizer
     /// does not fit the model; or when an option is out of range.
     pub fn load(self, options: &LoadOptions) -> Result<Model, ModelError> {
-        let ModelFile { checkpoint, config } = self;
+        let ModelFile { checkpoint, mut config } = self;
         if options.chunk == 0 {
             return Err(ModelError::Argument("the chunk must be at least 1 token".into()));
         }
@@ -157,6 +165,7 @@ impl ModelFile {
             )));
         }
         let network = Arc::new(network?);
+        config.notes.extend_from_slice(tokenizer.notes());
         let mut shape = config.cache_shape();
         shape.output = Some(output_projection(&network, &config.layers));
         Ok(Model {
@@ -173,6 +182,21 @@ impl ModelFile {
             beyond_context: options.beyond_context,
         })
     }
+}
+
+fn info(entry: &TensorEntry) -> TensorInfo {
+    TensorInfo {
+        name: entry.name.clone(),
+        shape: entry.shape.clone(),
+        format: entry.element.name.to_owned(),
+        bytes: entry.end - entry.start,
+    }
+}
+
+/// Whether two vectors point the same way, but for the rounding of their codes.
+fn alike(a: &[f32], b: &[f32]) -> bool {
+    let dot = |a: &[f32], b: &[f32]| a.iter().zip(b).map(|(a, b)| f64::from(*a) * f64::from(*b)).sum::<f64>();
+    dot(a, b) > 0.98 * (dot(a, a) * dot(b, b)).sqrt()
 }
 
 /// What the output projection makes of values, computed from the weights when a cache first asks.

@@ -4,7 +4,6 @@ mod common;
 
 use common::*;
 use sketchkv_model::{Architecture, Model, WeightFormat};
-use std::path::Path;
 
 /// Asserts that the model's logits at the kept positions are the expected ones; returns all logits.
 fn check(name: &str, model: &Model, expected: &Expected) -> Vec<f32> {

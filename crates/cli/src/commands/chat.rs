@@ -35,6 +35,9 @@ pub(crate) struct Arguments {
     /// What the model is told first.
     #[arg(long)]
     system: Option<String>,
+    /// Let special tokens in what is said count as such, not as plain text.
+    #[arg(long)]
+    parse_special: bool,
     #[command(flatten)]
     sampling: SamplingArguments,
 }
@@ -62,6 +65,7 @@ impl Arguments {
         let limit = self.context.limit(model.config())?;
         let interrupt = interrupt::flag()?;
         let mut conversation = self.conversation(&model, spec, session.as_mut())?;
+        conversation.parse_special(self.parse_special);
         let mut input = Input::open()?;
         let mut warned = false;
         let seen = match conversation.generation().cache().position() {

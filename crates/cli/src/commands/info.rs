@@ -59,7 +59,9 @@ impl Arguments {
         let (config, shape) = (file.config(), file.config().cache_shape());
         let tensors = file.tensors();
         let shares = by_format(&tensors);
-        let parameters: u64 = shares.values().map(|share| share.elements).sum();
+        // What the file holds twice is one matrix of the model.
+        let repeated = file.repeated().map_or(0, |tensor| tensor.shape.iter().product::<usize>() as u64);
+        let parameters = shares.values().map(|share| share.elements).sum::<u64>() - repeated;
         let bytes: u64 = shares.values().map(|share| share.bytes).sum();
         let per_token: usize = shape.layers.iter().map(|layer| layer.f16_bytes_per_token()).sum();
         let per_token = per_token as u64;

@@ -45,6 +45,9 @@ pub(crate) struct Arguments {
     /// With --chat, what the model is told first.
     #[arg(long, requires = "chat")]
     system: Option<String>,
+    /// With --chat, let special tokens in the text count as such, not as plain text.
+    #[arg(long, requires = "chat")]
+    parse_special: bool,
     /// Go on past the token that ends a text.
     #[arg(long)]
     ignore_end: bool,
@@ -71,7 +74,7 @@ impl Arguments {
         let limit = self.context.limit(model.config())?;
         let mut generation = self.generation(&model, spec, session.as_mut())?;
         let seen = generation.tokens();
-        let prompt = prompt(&model, text, seen > 0, self.chat, self.system)?;
+        let prompt = prompt(&model, text, seen > 0, self.chat.then_some(self.parse_special), self.system)?;
         if let Some(limit) = limit.filter(|limit| seen + prompt.len() >= *limit) {
             return Err(usage(format!(
                 "the prompt has {} tokens and leaves no room in a context of {limit}: shorten it, or ask for a longer \
@@ -180,19 +183,24 @@ fn generate(
     }
 }
 
-/// The tokens of `text`; what `goes_on` does not begin with the token that begins a text.
+/// The tokens of `text`; what `goes_on` does not begin with the token that begins a text. As a question if `chat`, which
+/// says whether special tokens in it count.
 fn prompt(
     model: &Model,
     text: String,
     goes_on: bool,
-    chat: bool,
+    chat: Option<bool>,
     system: Option<String>,
 ) -> Result<Vec<u32>> {
     let tokenizer = model.tokenizer();
-    let tokens = if chat {
-        let system = system.map(|content| ChatMessage::new("system", content));
-        let messages: Vec<_> = system.into_iter().chain([ChatMessage::new("user", text)]).collect();
-        tokenizer.encode(&tokenizer.chat(&messages, true)?)?
+    let tokens = if let Some(special) = chat {
+        let message = |role: &str, content: &str| {
+            let content = if special { content.into() } else { tokenizer.shield(content) };
+            ChatMessage::new(role, content)
+        };
+        let system = system.map(|content| message("system", &content));
+        let messages: Vec<_> = system.into_iter().chain([message("user", &text)]).collect();
+        tokenizer.encode_shielded(&tokenizer.chat(&messages, true)?)?
     } else if goes_on {
         return Ok(tokenizer.encode(&text)?);
     } else {

@@ -23,6 +23,16 @@ pub struct Entry {
     pub(super) sources: &'static [Source],
 }
 
+impl Entry {
+    /// Bytes of its file, where they are known before it is there.
+    pub fn bytes(&self) -> Option<u64> {
+        self.sources.iter().find_map(|source| match source {
+            Source::Wheel(wheel) => Some(wheel.bytes),
+            Source::Hub(_) => None,
+        })
+    }
+}
+
 /// The licence of a model.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Licence {

@@ -76,6 +76,22 @@ impl ModelsFolder {
         read_manifest(&self.folder(name))
     }
 
+    /// Removes the pulled model called `name`; false when there is none.
+    ///
+    /// # Errors
+    /// When its folder cannot be removed. The model counts as not pulled then.
+    pub fn remove(&self, name: &str) -> Result<bool, CatalogError> {
+        let folder = self.folder(name);
+        if self.manifest(name)?.is_none() {
+            return Ok(false);
+        }
+        // The manifest goes first: without it, what is left of a folder is no model.
+        for step in [fs::remove_file(folder.join(MANIFEST)), fs::remove_dir_all(&folder)] {
+            step.map_err(CatalogError::file("remove", &folder))?;
+        }
+        Ok(true)
+    }
+
     /// The manifests of all pulled models, by name.
     ///
     /// # Errors

@@ -58,6 +58,16 @@ impl Tensor<'_> {
         })
     }
 
+    /// Row `index` of a matrix, decoded.
+    pub(crate) fn row(&self, index: usize) -> Result<Vec<f32>, String> {
+        let &[rows, cols] = &self.entry.shape[..] else { return Err("this is no matrix".into()) };
+        let bytes = self.bytes.len() / rows;
+        let mut values = vec![0.0; cols];
+        let row = &self.bytes[index * bytes..][..bytes];
+        self.format()?.dequantize(row, &mut values).map_err(|error| error.to_string())?;
+        Ok(values)
+    }
+
     /// All values, decoded.
     pub(crate) fn floats(&self) -> Result<Vec<f32>, String> {
         let mut values = vec![0.0; self.entry.shape.iter().product()];

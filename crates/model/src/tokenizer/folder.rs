@@ -1,10 +1,11 @@
 //! The tokenizer of a Hugging Face folder.
 
 use super::Parts;
+use super::frame::frame;
 use crate::ModelError;
 use crate::file::Folder;
 use serde_json::Value;
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 pub(super) fn read(folder: &Folder) -> Result<Parts, ModelError> {
     let path = folder.path().join("tokenizer.json");
@@ -20,12 +21,39 @@ pub(super) fn read(folder: &Folder) -> Result<Parts, ModelError> {
     inner.with_truncation(None).map_err(|e| ModelError::format(&path, e.to_string()))?;
     let config = folder.json("tokenizer_config.json")?.unwrap_or_default();
     let generation = folder.json("generation_config.json")?.unwrap_or_default();
-    let [begin_text, end_text] = ["bos_token", "eos_token"].map(|key| token_text(&config[key]));
+    let mut named = BTreeMap::new();
+    for name in ["bos_token", "eos_token", "unk_token", "sep_token", "pad_token", "cls_token", "mask_token"] {
+        named.extend(token_text(&config[name]).map(|text| (name.to_owned(), text)));
+    }
+    let special = |name: &str| {
+        let text = named.get(name)?;
+        Some((inner.token_to_id(text)?, text))
+    };
+    let (begin, end) = (special("bos_token"), special("eos_token"));
+    // As transformers has it: either flag, if it is there at all, goes before what tokenizer.json adds.
+    let flag = |name: &str| config[name].as_bool();
     let mut ends = BTreeSet::new();
     ids(&generation["eos_token_id"], &mut ends);
     ids(&folder.config()["eos_token_id"], &mut ends);
-    ends.extend(inner.token_to_id(&end_text));
-    Ok(Parts { template: template(folder, &config)?, inner, ends, begin_text, end_text })
+    ends.extend(end.map(|(id, _)| id));
+    if flag("add_bos_token").or(flag("add_eos_token")).is_some() {
+        let wanted = |name: &str| flag(name).unwrap_or(false);
+        let (begin, end) =
+            (begin.filter(|_| wanted("add_bos_token")), end.filter(|_| wanted("add_eos_token")));
+        frame(&mut inner, begin, end).map_err(|reason| ModelError::format(&path, reason))?;
+    }
+    let notes = suggested(&generation).into_iter().collect();
+    Ok(Parts { template: template(folder, &config)?, inner, ends, named, notes })
+}
+
+/// The remark about what `generation_config.json` suggests, which flags decide here.
+fn suggested(generation: &Value) -> Option<String> {
+    const KEYS: [&str; 6] = ["temperature", "top_k", "top_p", "min_p", "repetition_penalty", "stop_strings"];
+    let given = KEYS.iter().filter(|key| !generation[**key].is_null());
+    let given: Vec<String> = given.map(|key| format!("{key} {}", generation[*key])).collect();
+    let list = given.join(", ");
+    (!given.is_empty())
+        .then(|| format!("generation_config.json suggests {list}: not used unless flags say so"))
 }
 
 /// One id, a list of ids, or nothing.
@@ -37,8 +65,8 @@ fn ids(value: &Value, out: &mut BTreeSet<u32>) {
 }
 
 /// A special token, written as text or as an object with its `content`.
-fn token_text(value: &Value) -> String {
-    value.as_str().or_else(|| value["content"].as_str()).unwrap_or_default().to_owned()
+fn token_text(value: &Value) -> Option<String> {
+    value.as_str().or_else(|| value["content"].as_str()).map(str::to_owned)
 }
 
 /// The template beside the tokenizer, or within its config: one, or the one called `default`.

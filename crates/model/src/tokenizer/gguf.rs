@@ -1,10 +1,11 @@
 //! A tokenizer built from GGUF metadata.
 
 use super::Parts;
+use super::frame::frame;
 use super::spm_merges::spm_merges;
 use crate::ModelError;
 use crate::file::{Gguf, Value};
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use tokenizers::models::bpe::BPE;
 use tokenizers::normalizers::unicode::NFC;
 use tokenizers::pre_tokenizers::PreTokenizerWrapper;
@@ -13,7 +14,6 @@ use tokenizers::pre_tokenizers::digits::Digits;
 use tokenizers::pre_tokenizers::metaspace::{Metaspace, PrependScheme};
 use tokenizers::pre_tokenizers::sequence::Sequence;
 use tokenizers::pre_tokenizers::split::{Split, SplitPattern};
-use tokenizers::processors::template::TemplateProcessing;
 use tokenizers::{AddedToken, SplitDelimiterBehavior, Tokenizer};
 
 /// Token types of `tokenizer.ggml.token_type`.
@@ -22,8 +22,15 @@ const CONTROL: i64 = 3;
 const USER_DEFINED: i64 = 4;
 
 /// Ends of a turn or text that files often fail to name as such.
-const KNOWN_ENDS: [&str; 6] =
-    ["<|im_end|>", "<|eot_id|>", "<|endoftext|>", "<|end_of_text|>", "<|eom_id|>", "<|end|>"];
+const KNOWN_ENDS: [&str; 7] = [
+    "<|im_end|>",
+    "<|eot_id|>",
+    "<|endoftext|>",
+    "<|end_of_text|>",
+    "<|eom_id|>",
+    "<|end|>",
+    "<end_of_turn>",
+];
 
 /// Splits of the pre-tokenizers, as their models were trained.
 const LLAMA3_SPLIT: &str = r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+";
@@ -35,8 +42,9 @@ pub(super) fn read(gguf: &Gguf) -> Result<Parts, ModelError> {
         fail("metadata key `tokenizer.ggml.tokens` is missing: this file has no tokenizer".into())
     })?;
     let kind = gguf.text("tokenizer.ggml.model")?.unwrap_or_default();
+    let mut notes = vec![];
     let (mut inner, begins) = match kind {
-        "gpt2" => byte_level(gguf, tokens)?,
+        "gpt2" => byte_level(gguf, tokens, &mut notes)?,
         "llama" => (sentence_piece(gguf, tokens)?, true),
         other => {
             return Err(fail(format!(
@@ -60,13 +68,29 @@ pub(super) fn read(gguf: &Gguf) -> Result<Parts, ModelError> {
     for name in ["eos", "eot", "eom"] {
         ends.extend(special(name)?.map(|(id, _)| id));
     }
-    let text = |token: Option<(u32, &String)>| token.map(|(_, text)| text.clone()).unwrap_or_default();
+    let mut named = BTreeMap::new();
+    // GGUF's names, one of them misspelled in the format itself, and transformers'.
+    for (name, called) in [
+        ("bos", "bos_token"),
+        ("eos", "eos_token"),
+        ("unknown", "unk_token"),
+        ("padding", "pad_token"),
+        ("seperator", "sep_token"),
+        ("cls", "cls_token"),
+        ("mask", "mask_token"),
+    ] {
+        named.extend(special(name)?.map(|(_, text)| (called.to_owned(), text.clone())));
+    }
     let template = gguf.text("tokenizer.chat_template")?.map(str::to_owned);
-    Ok(Parts { inner, ends, template, begin_text: text(begin), end_text: text(end) })
+    Ok(Parts { inner, ends, template, named, notes })
 }
 
 /// Byte-level BPE, and whether its models expect the begin token.
-fn byte_level(gguf: &Gguf, tokens: &[String]) -> Result<(Tokenizer, bool), ModelError> {
+fn byte_level(
+    gguf: &Gguf,
+    tokens: &[String],
+    notes: &mut Vec<String>,
+) -> Result<(Tokenizer, bool), ModelError> {
     let fail = |reason: String| ModelError::format(gguf.path(), reason);
     let merges = gguf.texts("tokenizer.ggml.merges")?.ok_or_else(|| {
         fail("metadata key `tokenizer.ggml.merges` is missing: the tokenizer is incomplete".into())
@@ -76,8 +100,22 @@ fn byte_level(gguf: &Gguf, tokens: &[String]) -> Result<(Tokenizer, bool), Model
         .map(|merge| merge.split_once(' ').map(|(a, b)| (a.to_owned(), b.to_owned())))
         .collect::<Option<Vec<_>>>()
         .ok_or_else(|| fail("`tokenizer.ggml.merges` holds a line that is not two tokens".into()))?;
-    let pre = gguf.text("tokenizer.ggml.pre")?.unwrap_or("gpt-2");
-    let llama3 = matches!(pre, "llama-bpe" | "llama3" | "llama-v3");
+    let pre = match gguf.text("tokenizer.ggml.pre")? {
+        Some(pre) => pre,
+        None => {
+            let family = gguf.text("general.architecture")?.unwrap_or_default();
+            let pre = usual_splitter(family).ok_or_else(|| {
+                let reason = "metadata key `tokenizer.ggml.pre` is missing, which says how text is split into words: \
+                              convert the model again";
+                fail(reason.into())
+            })?;
+            notes.push(format!(
+                "metadata key `tokenizer.ggml.pre` is missing: text is split as {family} models do, `{pre}`"
+            ));
+            pre
+        }
+    };
+    let llama3 = matches!(pre, "llama-bpe" | "llama3" | "llama-v3" | "dbrx" | "smaug-bpe");
     // Llama 3 takes a word that is a token whole, before any merge.
     let model = BPE::builder().vocab_and_merges(vocabulary(tokens), merges).ignore_merges(llama3).build();
     let mut inner =
@@ -90,13 +128,16 @@ fn byte_level(gguf: &Gguf, tokens: &[String]) -> Result<(Tokenizer, bool), Model
     };
     let words = ByteLevel::new(false, true, true);
     let splitter = match pre {
-        "gpt-2" | "gpt2" | "default" => words.into(),
-        "smollm" => sequence(Digits::new(true).into(), words),
-        "qwen2" => split(QWEN2_SPLIT)?,
+        "gpt-2" | "gpt2" | "default" | "phi-2" | "olmo" => words.into(),
+        // Digits one by one, then GPT-2's words.
+        "smollm" | "refact" | "starcoder" | "command-r" | "codeshell" => {
+            sequence(Digits::new(true).into(), words)
+        }
+        "qwen2" | "deepseek-r1-qwen" => split(QWEN2_SPLIT)?,
         _ if llama3 => split(LLAMA3_SPLIT)?,
         other => {
             return Err(fail(format!(
-                "pre-tokenizer `{other}` is not supported; gpt-2, smollm, llama-bpe and qwen2 are"
+                "pre-tokenizer `{other}` is not supported; gpt-2, smollm, refact, llama-bpe, dbrx and qwen2 are"
             )));
         }
     };
@@ -106,6 +147,15 @@ fn byte_level(gguf: &Gguf, tokens: &[String]) -> Result<(Tokenizer, bool), Model
     }
     inner.with_decoder(Some(words));
     Ok((inner, llama3))
+}
+
+/// How text is split for the models of an architecture that were all trained with one tokenizer.
+fn usual_splitter(architecture: &str) -> Option<&'static str> {
+    match architecture {
+        "gpt2" => Some("gpt-2"),
+        "qwen2" | "qwen3" | "qwen3moe" => Some("qwen2"),
+        _ => None,
+    }
 }
 
 /// SentencePiece BPE: the merges follow from the scores, bytes without a token of their own fall back to `<0x..>`.
@@ -154,33 +204,5 @@ fn add_special(gguf: &Gguf, tokens: &[String], inner: &mut Tokenizer) -> Result<
         _ => None,
     });
     inner.add_tokens(added).map_err(|e| format!("the special tokens do not fit together: {e}"))?;
-    Ok(())
-}
-
-/// Puts the begin and end tokens around a prompt.
-fn frame(
-    inner: &mut Tokenizer,
-    begin: Option<(u32, &String)>,
-    end: Option<(u32, &String)>,
-) -> Result<(), String> {
-    if begin.is_none() && end.is_none() {
-        return Ok(());
-    }
-    let special = |(_, text): (u32, &String)| serde_json::json!({"SpecialToken": {"id": text, "type_id": 0}});
-    let text = serde_json::json!({"Sequence": {"id": "A", "type_id": 0}});
-    let single: Vec<_> = begin.map(special).into_iter().chain([text]).chain(end.map(special)).collect();
-    let tokens: serde_json::Map<_, _> = begin
-        .into_iter()
-        .chain(end)
-        .map(|(id, text)| (text.clone(), serde_json::json!({"id": text, "ids": [id], "tokens": [text]})))
-        .collect();
-    let json = serde_json::json!({
-        "type": "TemplateProcessing",
-        "single": single,
-        "pair": [{"Sequence": {"id": "A", "type_id": 0}}, {"Sequence": {"id": "B", "type_id": 1}}],
-        "special_tokens": tokens,
-    });
-    let template: TemplateProcessing = serde_json::from_value(json).map_err(|e| e.to_string())?;
-    inner.with_post_processor(Some(template));
     Ok(())
 }

@@ -3,7 +3,9 @@
 mod bytes;
 mod chat;
 mod folder;
+mod frame;
 mod gguf;
+mod shield;
 mod spm_merges;
 mod stream;
 mod template;
@@ -15,7 +17,8 @@ pub use template::ChatTemplate;
 use crate::ModelError;
 use crate::file::Checkpoint;
 use bytes::TokenBytes;
-use std::collections::BTreeSet;
+use std::borrow::Cow;
+use std::collections::{BTreeMap, BTreeSet};
 use tokenizers::tokenizer::{Model as _, Normalizer as _, PreTokenizedString, PreTokenizer as _};
 
 /// Text to tokens and back, as the model was trained.
@@ -25,6 +28,7 @@ pub struct Tokenizer {
     special: BTreeSet<u32>,
     ends: BTreeSet<u32>,
     template: Option<ChatTemplate>,
+    notes: Vec<String>,
 }
 
 /// What the loaders of the two file kinds find.
@@ -32,10 +36,11 @@ struct Parts {
     inner: tokenizers::Tokenizer,
     /// Ids of tokens that end a generation.
     ends: BTreeSet<u32>,
-    /// The chat template's source, with the texts of the begin and end tokens it may name.
+    /// The chat template's source, and the special tokens it may name.
     template: Option<String>,
-    begin_text: String,
-    end_text: String,
+    named: BTreeMap<String, String>,
+    /// Remarks a user should see.
+    notes: Vec<String>,
 }
 
 impl Tokenizer {
@@ -49,12 +54,12 @@ impl Tokenizer {
     }
 
     fn from_parts(parts: Parts) -> Result<Tokenizer, String> {
-        let Parts { inner, ends, template, begin_text, end_text } = parts;
+        let Parts { inner, ends, template, named, notes } = parts;
         let bytes = TokenBytes::new(&inner)?;
         let added = inner.get_added_tokens_decoder();
         let special = added.iter().filter(|(_, token)| token.special).map(|(id, _)| *id).collect();
-        let template = template.map(|source| ChatTemplate::new(source, begin_text, end_text));
-        Ok(Tokenizer { inner, bytes, special, ends, template })
+        let template = template.map(|source| ChatTemplate::with_tokens(source, named));
+        Ok(Tokenizer { inner, bytes, special, ends, template, notes })
     }
 
     /// The tokens of `text`; special tokens written in it are parsed. Adds nothing.
@@ -78,6 +83,32 @@ impl Tokenizer {
         if let Some(normalizer) = self.inner.get_normalizer() {
             pieces.normalize(|s| normalizer.normalize(s)).map_err(|e| self.failed(e))?;
         }
+        self.finish(pieces)
+    }
+
+    /// `text` with every special token in it spelled so that [`Tokenizer::encode_shielded`] takes it as plain text.
+    ///
+    /// For what users say within a chat template, whose own special tokens count.
+    pub fn shield<'t>(&self, text: &'t str) -> Cow<'t, str> {
+        let special = self.special.iter().filter_map(|id| self.inner.id_to_token(*id));
+        shield::shield(text, special)
+    }
+
+    /// As [`Tokenizer::encode`], of a text of which [`Tokenizer::shield`] has made parts.
+    pub fn encode_shielded(&self, text: &str) -> Result<Vec<u32>, ModelError> {
+        let added = self.inner.get_added_vocabulary();
+        let mut pieces = added.extract_and_normalize(self.inner.get_normalizer(), text);
+        pieces
+            .normalize(|piece| {
+                piece.filter(|c| c != shield::MARK);
+                Ok(())
+            })
+            .map_err(|e| self.failed(e))?;
+        self.finish(pieces)
+    }
+
+    /// Splits what is no token yet into words, and words into tokens.
+    fn finish(&self, mut pieces: PreTokenizedString) -> Result<Vec<u32>, ModelError> {
         if let Some(splitter) = self.inner.get_pre_tokenizer() {
             splitter.pre_tokenize(&mut pieces).map_err(|e| self.failed(e))?;
         }
@@ -112,6 +143,11 @@ impl Tokenizer {
     /// One past the largest token id.
     pub fn vocabulary(&self) -> usize {
         self.bytes.tokens()
+    }
+
+    /// Remarks a user should see.
+    pub(crate) fn notes(&self) -> &[String] {
+        &self.notes
     }
 
     /// Tokens of the vocabulary proper, without those added for control.
@@ -151,7 +187,8 @@ impl Tokenizer {
 
     /// The prompt of a conversation by the model's chat template; `answer` opens the assistant's turn.
     ///
-    /// Encode it with [`Tokenizer::encode`]: the template already writes the begin token.
+    /// Encode it with [`Tokenizer::encode_shielded`]: the template already writes the begin token. Contents in which
+    /// special tokens are to be plain text go through [`Tokenizer::shield`] first.
     pub fn chat(&self, messages: &[ChatMessage], answer: bool) -> Result<String, ModelError> {
         self.chat_request(&ChatRequest::new(messages).answer(answer))
     }

@@ -23,17 +23,23 @@ pub(crate) fn tiny_gpt2() -> PathBuf {
 
 /// SmolLM2, or `None` (which fails in CI) when it has not been pulled.
 pub(crate) fn smollm2() -> Option<PathBuf> {
+    pulled("smollm2-135m", "SmolLM2-135M-Instruct.Q4_1.gguf", true)
+}
+
+/// A pulled model's file, or `None` when it has not been pulled, which fails in CI if the tests need it.
+pub(crate) fn pulled(name: &str, file: &str, needed: bool) -> Option<PathBuf> {
     let home = || std::env::var_os("HOME").map(PathBuf::from).unwrap_or_default();
     let data =
         || std::env::var_os("XDG_DATA_HOME").map_or_else(|| home().join(".local/share"), PathBuf::from);
     let models =
         std::env::var_os("SKETCHKV_MODELS").map_or_else(|| data().join("sketchkv/models"), PathBuf::from);
-    let path = models.join("smollm2-135m/SmolLM2-135M-Instruct.Q4_1.gguf");
+    let path = models.join(name).join(file);
     if path.is_file() {
         return Some(path);
     }
-    assert!(std::env::var("CI").as_deref() != Ok("true"), "SmolLM2 is missing at {}", path.display());
-    eprintln!("skipped: SmolLM2 is not at {}; `sketchkv pull smollm2-135m` fetches it", path.display());
+    let in_ci = std::env::var("CI").as_deref() == Ok("true");
+    assert!(!(needed && in_ci), "{name} is missing at {}", path.display());
+    eprintln!("skipped: {name} is not at {}; `sketchkv pull {name}` fetches it", path.display());
     None
 }
 
