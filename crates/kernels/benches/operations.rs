@@ -36,7 +36,7 @@ fn operations(c: &mut Criterion) {
     group.bench_function("gelu", |b| b.iter(|| ops::gelu(black_box(&mut out))));
     group.bench_function("softmax", |b| b.iter(|| ops::softmax(black_box(&mut out))));
     let (mut table, mut heads) = (Vec::new(), wave(HEADS * HEAD_DIM));
-    fill_angles(&vec![0.1; HEAD_DIM / 2], &[4711], &mut table);
+    fill_angles(&[0.1; HEAD_DIM / 2], &[4711], &mut table);
     group.throughput(Throughput::Bytes(2 * 4 * (HEADS * HEAD_DIM) as u64));
     group.bench_function("rotate", |b| {
         b.iter(|| ops::rotate(black_box(&mut heads), &table, RopeLayout::Halves))

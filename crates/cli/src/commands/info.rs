@@ -63,8 +63,11 @@ impl Arguments {
         let repeated = file.repeated().map_or(0, |tensor| tensor.shape.iter().product::<usize>() as u64);
         let parameters = shares.values().map(|share| share.elements).sum::<u64>() - repeated;
         let bytes: u64 = shares.values().map(|share| share.bytes).sum();
-        let per_token: usize = shape.layers.iter().map(|layer| layer.f16_bytes_per_token()).sum();
-        let per_token = per_token as u64;
+        // A layer with a window grows no more once that is full.
+        let growing = shape.layers.iter().filter(|layer| layer.window.is_none());
+        let per_token = growing.map(|layer| layer.f16_bytes_per_token()).sum::<usize>() as u64;
+        let window = |layer: &LayerShape| layer.window.map(|window| window * layer.f16_bytes_per_token());
+        let windows = shape.layers.iter().filter_map(window).sum::<usize>() as u64;
         let warnings: Vec<String> =
             sizes.iter().filter_map(|size| size.footprint.warning(&size.spec)).collect();
         warning::show(&warnings);
@@ -109,6 +112,7 @@ impl Arguments {
                 "weight_bytes": bytes,
                 "content_hash": file.content_hash(),
                 "f16_kv_bytes_per_token": per_token,
+                "f16_kv_window_bytes": windows,
                 "kv_tokens": tokens,
                 "kv": kv,
                 "warnings": warnings,
@@ -133,7 +137,9 @@ impl Arguments {
         }
         facts.push(("parameters", format::count(parameters)));
         facts.push(("weights", format!("{} in {} tensors", format::bytes(bytes), tensors.len())));
-        facts.push(("f16 KV", format!("{} a token", format::bytes(per_token))));
+        let within =
+            if windows == 0 { String::new() } else { format!(", {} for windows", format::bytes(windows)) };
+        facts.push(("f16 KV", format!("{} a token{within}", format::bytes(per_token))));
         for (name, value) in facts {
             output::line(format!("{name:<15} {value}"))?;
         }

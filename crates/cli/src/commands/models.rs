@@ -41,7 +41,7 @@ struct Row {
 /// What a model's file says of its context.
 struct Shape {
     context: usize,
-    /// Bytes that a token takes of a full f16 cache.
+    /// Bytes by which a token makes a full f16 cache grow.
     kv_bytes: usize,
 }
 
@@ -49,8 +49,9 @@ impl Shape {
     /// `None` where the model is not here or not one that runs.
     fn read(name: &str) -> Option<Shape> {
         let file = Source::find(name).ok()?.open().ok()?;
-        let layers = &file.config().layers;
-        let kv_bytes = layers.iter().map(|layer| layer.f16_bytes_per_token()).sum();
+        // A layer with a window grows no more once that is full.
+        let growing = file.config().layers.iter().filter(|layer| layer.window.is_none());
+        let kv_bytes = growing.map(|layer| layer.f16_bytes_per_token()).sum();
         Some(Shape { context: file.config().context, kv_bytes })
     }
 }
