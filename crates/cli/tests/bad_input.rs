@@ -227,4 +227,10 @@ fn numbers_that_are_not_finite_are_one_line_and_1() {
     assert!(error.contains("NaN or infinity in ") && error.contains("of layer 1 at position 0"), "{error}");
     assert!(error.contains("`full+q8`"), "{error}");
     assert!(!session.exists(), "nothing is kept of it");
+    fs::write(folder.path().join("chat_template.jinja"), "{{ messages[0].content }}").unwrap();
+    let mut chat = sketchkv();
+    let chat = finish(chat.args([&["chat", "--kv", "full+q8"][..], &model].concat()).write_stdin("Hello\n"));
+    assert_eq!(chat.code, 1);
+    assert!(chat.error().contains("NaN or infinity in "), "{}", chat.stderr);
+    assert!(chat.stdout.trim().is_empty(), "nothing is said: {}", chat.stdout);
 }

@@ -117,3 +117,12 @@ fn expressions_render_as_in_jinja() {
         failures.join("\n")
     );
 }
+
+/// Nothing a template does ends the program.
+#[test]
+fn lists_within_lists_end_in_an_error() {
+    let nested = "{% set ns = namespace(x=0) %}{% for i in range(90000) %}{% for j in range(90000) %}\
+                  {% set ns.x = [ns.x] %}{% endfor %}{% endfor %}";
+    let template = ChatTemplate::new(nested.into(), String::new(), String::new());
+    assert!(template.render(&ChatRequest::default()).is_err());
+}

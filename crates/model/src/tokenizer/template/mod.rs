@@ -15,9 +15,14 @@ use minijinja::value::ValueKind;
 use minijinja::{AutoEscape, Environment, Error, ErrorKind, State, Value};
 use std::collections::BTreeMap;
 use std::io::{self, Write};
+use std::thread;
 
 /// Steps a template may take: plenty for any conversation, and an end for a hostile one.
-const FUEL: u64 = 50_000_000;
+const FUEL: u64 = 2_000_000;
+
+/// Stack for a template, most of it never touched: lists within lists, as deep as the steps allow, are let go of one
+/// within the other.
+const STACK: usize = 1 << 30;
 
 /// The longest text a template may make, in bytes.
 const LONGEST: usize = 64 << 20;
@@ -49,6 +54,16 @@ impl ChatTemplate {
     /// When the template refuses the conversation, is no valid template, asks for what is not supported, or takes too
     /// many steps or too much text.
     pub fn render(&self, request: &ChatRequest) -> Result<String, ModelError> {
+        thread::scope(|scope| {
+            let thread = thread::Builder::new().stack_size(STACK).spawn_scoped(scope, || self.text(request));
+            let failed = |reason: String| ModelError::Template(reason);
+            let text =
+                thread.map_err(|error| failed(format!("no thread for the chat template: {error}")))?.join();
+            text.unwrap_or_else(|_| Err(failed("the chat template's library failed".into())))
+        })
+    }
+
+    fn text(&self, request: &ChatRequest) -> Result<String, ModelError> {
         let source = self.source.as_ref().map_err(|reason| ModelError::Template(reason.clone()))?;
         let clock = strftime::Clock::new(request.now()).map_err(ModelError::Template)?;
         let mut environment = environment();
