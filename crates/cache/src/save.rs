@@ -1,4 +1,4 @@
-//! Caches on disk: a sequence goes on bit for bit where it was left.
+//! Caches as bytes: a sequence goes on bit for bit where it was left.
 //!
 //! Layout, little-endian: the magic `SKETCHKV`, a version (u32), the CRC-32 of what follows (u32), then the spec, the
 //! shape, the seed and position, and every head: pages as they lie in memory, positions, and what the methods save.
@@ -11,8 +11,6 @@ use crate::state::{Reader, StateError, Writer};
 use crate::{Cache, CacheShape, LayerShape, Spec};
 use half::f16;
 use sketchkv_kernels::attention::layout::STRIP;
-use std::io::Write;
-use std::path::Path;
 use std::sync::Arc;
 
 const MAGIC: &[u8; 8] = b"SKETCHKV";
@@ -84,34 +82,6 @@ impl Cache {
             return Err(StateError::Corrupt("bytes follow its end".to_owned()));
         }
         Ok(cache)
-    }
-
-    /// Writes the cache to a file, which appears whole or not at all.
-    ///
-    /// # Errors
-    /// When the file cannot be written; nothing is left of it then.
-    pub fn save(&self, path: &Path) -> std::io::Result<()> {
-        let mut name = path.file_name().unwrap_or_default().to_owned();
-        name.push(format!(".{}.part", std::process::id()));
-        let part = path.with_file_name(name);
-        let write = || {
-            let mut file = std::fs::File::create(&part)?;
-            file.write_all(&self.to_bytes())?;
-            file.sync_all()?;
-            std::fs::rename(&part, path)
-        };
-        write().inspect_err(|_| {
-            let _ = std::fs::remove_file(&part);
-        })
-    }
-
-    /// Reads a cache from a file that [`Cache::save`] wrote.
-    ///
-    /// # Errors
-    /// When the file cannot be read, or does not fit; see [`Cache::from_bytes`].
-    pub fn load(path: &Path, shape: CacheShape) -> std::io::Result<Cache> {
-        let bytes = std::fs::read(path)?;
-        Cache::from_bytes(&bytes, shape).map_err(|e| std::io::Error::new(std::io::ErrorKind::InvalidData, e))
     }
 }
 

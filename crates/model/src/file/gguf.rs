@@ -173,7 +173,6 @@ fn place(
     Ok(tensors)
 }
 
-/// A GGUF file, mapped into memory.
 /// A model in one GGUF file, or in the parts of a split one.
 #[derive(Debug)]
 pub(crate) struct Gguf {
