@@ -161,10 +161,15 @@ impl Rotary {
         self.magnitude
     }
 
-    /// As a cache is told: the frequencies of long sequences, which are what caches are for.
+    /// As a cache is told, which knows one list: that of sequences beyond the original context, or of a base that has not
+    /// grown yet.
     pub(super) fn rotation(&self) -> Rotation {
+        let length = match &self.frequencies {
+            Frequencies::Dynamic { context, .. } => *context,
+            Frequencies::Fixed(_) | Frequencies::Switched { .. } => usize::MAX,
+        };
         let mut frequencies = vec![];
-        self.frequencies(usize::MAX >> 32, &mut frequencies);
+        self.frequencies(length, &mut frequencies);
         Rotation { inverse_frequencies: frequencies.into() }
     }
 }
@@ -228,5 +233,6 @@ mod tests {
         // 2 · 300 / 100 − 1 = 5, to the power 8 / 6.
         let grown = frequencies(10_000.0 * 5.0_f32.powf(8.0 / 6.0), 8, &Scaling::None, 1);
         at(300).iter().zip(grown).for_each(|(a, b)| assert!((a / b - 1.0).abs() < 1e-5));
+        assert_eq!(*Rotary::new(10_000.0, 8, &scaling).rotation().inverse_frequencies, *at(100));
     }
 }
