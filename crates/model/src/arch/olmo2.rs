@@ -47,14 +47,10 @@ impl Layer {
 impl super::Layer for Layer {
     fn forward(&self, layer: usize, x: &mut Tensor<'_>, ops: &mut Operations<'_>) {
         let attended = self.attention.of(layer, Value::from(&*x), ops);
-        let out = ops.compute(self.attention.output(&attended));
-        let out = ops.norm(&out, &self.behind_attention);
-        ops.add(x, &out);
+        ops.add_normed(x, &self.behind_attention, self.attention.output(&attended));
 
         let gate_up = self.feed_forward.gate_up(Value::from(&*x), ops);
-        let out = ops.compute(self.feed_forward.down(&gate_up));
-        let out = ops.norm(&out, &self.behind_feed_forward);
-        ops.add(x, &out);
+        ops.add_normed(x, &self.behind_feed_forward, self.feed_forward.down(&gate_up));
     }
 
     fn linears(&self) -> Vec<&Linear> {

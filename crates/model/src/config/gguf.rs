@@ -1,7 +1,9 @@
 //! A config from GGUF metadata, its absent keys as llama.cpp takes them.
 
 use super::rotation::{Rotary, Scaling, longrope_magnitude, yarn_magnitude};
-use super::{Architecture, Biases, Config, Experts, MOST_HEAD_DIM, MOST_LAYERS, plausible, unused_keys};
+use super::{
+    Architecture, Biases, Config, Experts, MOST_HEAD_DIM, MOST_LAYERS, layers, plausible, unused_keys,
+};
 use crate::ModelError;
 use crate::file::Gguf;
 use sketchkv_cache::LayerShape;
@@ -69,13 +71,7 @@ fn config(keys: &Keys<'_>, architecture: Architecture) -> Result<Config, ModelEr
         ),
         _ => (None, None),
     };
-    let layers = windows.iter().zip(&rotary).map(|(window, rotary)| LayerShape {
-        scale,
-        softcap: score_softcap,
-        window: *window,
-        rotation: rotary.as_ref().map(Rotary::rotation),
-        ..LayerShape::new(heads, kv_heads, head_dim)
-    });
+    let like = LayerShape { scale, softcap: score_softcap, ..LayerShape::new(heads, kv_heads, head_dim) };
     let epsilon = match architecture {
         Gpt2 => "attention.layer_norm_epsilon",
         _ => "attention.layer_norm_rms_epsilon",
@@ -91,7 +87,7 @@ fn config(keys: &Keys<'_>, architecture: Architecture) -> Result<Config, ModelEr
     Ok(Config {
         architecture,
         name: String::new(),
-        layers: layers.collect(),
+        layers: layers(&like, &windows, &rotary),
         hidden,
         feed_forward,
         experts,

@@ -2,7 +2,7 @@
 
 use super::json::Json;
 use super::rotation::{Rotary, Scaling, longrope_magnitude, yarn_magnitude};
-use super::{Architecture, Bias, Biases, Config, Experts, MOST_HEAD_DIM, plausible, unused_keys};
+use super::{Architecture, Bias, Biases, Config, Experts, MOST_HEAD_DIM, layers, plausible, unused_keys};
 use crate::ModelError;
 use crate::file::Folder;
 use sketchkv_cache::LayerShape;
@@ -156,13 +156,7 @@ fn rotated(json: &Json<'_>, architecture: Architecture) -> Result<Config, ModelE
     if architecture == Gemma3 && json.flag("use_bidirectional_attention")? == Some(true) {
         return Err(json.error("`use_bidirectional_attention` is not supported"));
     }
-    let layers = windows.iter().zip(&rotary).map(|(window, rotary)| LayerShape {
-        scale,
-        softcap: score_softcap,
-        window: *window,
-        rotation: rotary.as_ref().map(Rotary::rotation),
-        ..LayerShape::new(heads, kv_heads, head_dim)
-    });
+    let like = LayerShape { scale, softcap: score_softcap, ..LayerShape::new(heads, kv_heads, head_dim) };
     let multiplier = |key| -> Result<f32, ModelError> {
         if architecture == Granite { Ok(json.positive(key)?.unwrap_or(1.0)) } else { Ok(1.0) }
     };
@@ -171,7 +165,7 @@ fn rotated(json: &Json<'_>, architecture: Architecture) -> Result<Config, ModelE
     Ok(Config {
         architecture,
         name: String::new(),
-        layers: layers.collect(),
+        layers: layers(&like, &windows, &rotary),
         hidden,
         feed_forward: feed_forward.ok_or_else(|| json.missing("intermediate_size"))?,
         experts,

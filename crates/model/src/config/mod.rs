@@ -221,6 +221,16 @@ impl Config {
     }
 }
 
+/// Layers that differ from `like` in their window and their rotation alone.
+fn layers(like: &LayerShape, windows: &[Option<usize>], rotary: &[Option<Rotary>]) -> Vec<LayerShape> {
+    let layer = |(&window, rotary): (&Option<usize>, &Option<Rotary>)| LayerShape {
+        window,
+        rotation: rotary.as_ref().map(Rotary::rotation),
+        ..like.clone()
+    };
+    windows.iter().zip(rotary).map(layer).collect()
+}
+
 fn check_layer(layer: &LayerShape) -> Result<(), String> {
     let LayerShape { heads, kv_heads, key_dim, value_dim, .. } = *layer;
     plausible("heads", heads, 1 << 12)?;

@@ -84,6 +84,13 @@ impl<'a> Operations<'a> {
         self.add(x, &out);
     }
 
+    /// x += norm(product)
+    pub(crate) fn add_normed(&mut self, x: &mut Tensor<'_>, norm: &Norm, product: Product<'_>) {
+        let out = self.compute(product);
+        let out = self.norm(&out, norm);
+        self.add(x, &out);
+    }
+
     /// The norm of every stretch of as many values as `norm` has weights: of each head of queries or keys, or of whole
     /// rows.
     pub(crate) fn norm(&mut self, x: &Tensor<'_>, norm: &Norm) -> Tensor<'a> {
