@@ -5,40 +5,8 @@ mod common;
 use common::{Stream, cache, shape};
 use proptest::prelude::*;
 use sketchkv_cache::method::{Call, Choice};
-use sketchkv_cache::{Cache, CacheError, CacheShape, Cap, Registry, Spec, registry};
+use sketchkv_cache::{Cache, CacheError, CacheShape, Cap, Ledger, Registry, Spec, registry};
 use sketchkv_kernels::ThreadPool;
-use std::alloc::{GlobalAlloc, Layout, System};
-use std::cell::Cell;
-
-/// Counts what this thread has allocated and not freed.
-struct Counting;
-
-thread_local! {
-    static ALLOCATED: Cell<isize> = const { Cell::new(0) };
-}
-
-fn count(bytes: isize) {
-    let _ = ALLOCATED.try_with(|allocated| allocated.set(allocated.get() + bytes));
-}
-
-// SAFETY: forwards to the system's allocator.
-#[allow(unsafe_code)]
-unsafe impl GlobalAlloc for Counting {
-    unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
-        count(layout.size() as isize);
-        // SAFETY: the caller's.
-        unsafe { System.alloc(layout) }
-    }
-
-    unsafe fn dealloc(&self, at: *mut u8, layout: Layout) {
-        count(-(layout.size() as isize));
-        // SAFETY: the caller's.
-        unsafe { System.dealloc(at, layout) }
-    }
-}
-
-#[global_allocator]
-static ALLOCATOR: Counting = Counting;
 
 fn names(choice: Choice) -> Vec<&'static str> {
     Registry::builtin().methods().filter(|m| m.choice == choice).map(|m| m.name).collect()
@@ -131,18 +99,19 @@ fn the_ledger_is_what_the_allocator_saw() {
     for spec in each_alone() {
         // A first run, long enough to evict, brings in whatever is made once for all caches.
         stream.run(&mut cache(&shape, &spec), &pool, 0, 300, 100);
-        let before = ALLOCATED.get();
-        let mut cache = cache(&shape, &spec);
-        for (first, tokens, chunk) in [(0, 300, 100), (300, 400, 1)] {
-            stream.run(&mut cache, &pool, first, tokens, chunk);
-        }
-        let seen = (ALLOCATED.get() - before) as f64 + size_of::<Cache>() as f64;
-        let ledger = cache.ledger().total() as f64;
-        assert!(
-            (ledger / seen - 1.0).abs() < 0.01,
-            "{spec}: ledger {ledger}, allocator {seen}: {:?}",
-            cache.ledger()
-        );
+        let mut ledger = Ledger::default();
+        let mut made = None;
+        let allocated = allocation_counter::measure(|| {
+            let mut cache = cache(&shape, &spec);
+            for (first, tokens, chunk) in [(0, 300, 100), (300, 400, 1)] {
+                stream.run(&mut cache, &pool, first, tokens, chunk);
+            }
+            ledger = cache.ledger();
+            made = Some(cache);
+        });
+        let seen = allocated.bytes_current as f64 + size_of::<Cache>() as f64;
+        let off = (ledger.total() as f64 / seen - 1.0).abs();
+        assert!(off < 0.01, "{spec}: ledger {}, allocator {seen}: {ledger:?}", ledger.total());
     }
 }
 

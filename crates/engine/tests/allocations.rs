@@ -5,32 +5,6 @@ mod common;
 use common::*;
 use sketchkv_engine::{Conversation, GenerateOptions, Generation, SessionFile};
 use sketchkv_model::{LoadOptions, Sampler, Sampling, Workspace};
-use std::alloc::{GlobalAlloc, Layout, System};
-use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
-
-/// Calls of the allocator so far, by all threads.
-static CALLS: AtomicUsize = AtomicUsize::new(0);
-
-struct Counting;
-
-// SAFETY: forwards to the system's allocator.
-unsafe impl GlobalAlloc for Counting {
-    unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
-        CALLS.fetch_add(1, Relaxed);
-        // SAFETY: the caller's.
-        unsafe { System.alloc(layout) }
-    }
-
-    unsafe fn dealloc(&self, at: *mut u8, layout: Layout) {
-        // SAFETY: the caller's.
-        unsafe { System.dealloc(at, layout) }
-    }
-}
-
-#[global_allocator]
-static ALLOCATOR: Counting = Counting;
-
-/// One test: the counts are those of the whole process.
 #[test]
 fn a_step_allocates_nothing() {
     let model = load_with(&tiny_gpt2(), &LoadOptions { threads: 1, ..LoadOptions::default() });
@@ -41,11 +15,14 @@ fn a_step_allocates_nothing() {
     let mut workspace = Workspace::new();
     let mut counts = vec![];
     loop {
-        let before = CALLS.load(Relaxed);
-        if generation.step(&model, &mut workspace).unwrap().is_none() {
+        let mut done = false;
+        let asked = allocation_counter::measure(|| {
+            done = generation.step(&model, &mut workspace).unwrap().is_none();
+        });
+        if done {
             break;
         }
-        counts.push(CALLS.load(Relaxed) - before);
+        counts.push(asked.count_total);
     }
     let steps = &counts[64..];
     // The cache grows by strips of 16 tokens, and the buffers with it at the next step; the text and the sampler's memory

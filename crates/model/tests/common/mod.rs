@@ -1,4 +1,4 @@
-//! What the tests of this crate share: where models and golden files are, and how logits are compared.
+//! What the tests of this crate and of the engine share: where models and golden files are, and how logits are compared.
 #![allow(dead_code, reason = "each test file uses some of it")]
 
 use safetensors::SafeTensors;
@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 
 /// The golden files, made by `scripts/golden/model.py`.
 pub(crate) fn golden(name: &str) -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden").join(name)
+    repository("crates/model/tests/golden").join(name)
 }
 
 /// A file of the repository.
