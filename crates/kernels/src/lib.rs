@@ -27,7 +27,7 @@ mod pool;
 mod product;
 mod scale;
 
-pub use activations::{Activations, Input, Workspace};
+pub use activations::{Activations, Input, ProductWorkspace};
 pub use bandwidth::bandwidth;
 pub use blocks::{BlockFormat, quantize_q8_0};
 pub use error::KernelError;

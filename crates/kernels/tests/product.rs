@@ -3,7 +3,7 @@
 use proptest::prelude::*;
 use sketchkv_kernels::cpu::Level;
 use sketchkv_kernels::{
-    Activations, BlockFormat, Input, KernelError, Matrix, Output, Rows, ThreadPool, WeightFormat, Workspace,
+    Activations, BlockFormat, Input, KernelError, Matrix, Output, Rows, ThreadPool, WeightFormat, ProductWorkspace,
 };
 
 /// Blocks of arbitrary codes with scales of moderate size.
@@ -92,10 +92,10 @@ proptest! {
         let x = &x[1..];
         let exact = exact(&matrix, x, tokens);
         let mut reference = vec![0.0; tokens * rows];
-        matrix.product(&pool, x, tokens, &mut reference, &mut Workspace::with_level(Level::Scalar));
+        matrix.product(&pool, x, tokens, &mut reference, &mut ProductWorkspace::with_level(Level::Scalar));
         for &level in Level::available() {
             let mut y = vec![f32::NAN; tokens * rows];
-            matrix.product(&pool, x, tokens, &mut y, &mut Workspace::with_level(level));
+            matrix.product(&pool, x, tokens, &mut y, &mut ProductWorkspace::with_level(level));
             for i in 0..y.len() {
                 let (sum, size) = exact[i];
                 // Rounding of activations to 8 bits: half a step of 1/127 of the largest, 7 times the typical here. Rounded
@@ -125,7 +125,7 @@ proptest! {
         let matrix = matrix.with_activations(activations);
         let x = wave(tokens * cols, seed % 100);
         for &level in Level::available() {
-            let mut workspace = Workspace::with_level(level);
+            let mut workspace = ProductWorkspace::with_level(level);
             let mut together = vec![0.0; tokens * rows];
             matrix.product(&many, &x, tokens, &mut together, &mut workspace);
             let mut apart = vec![0.0; tokens * rows];
@@ -156,7 +156,7 @@ fn extreme_codes_do_not_overflow() {
             let x = vec![sign * 127.0; cols];
             for &level in Level::available() {
                 let mut y = vec![0.0; rows];
-                matrix.product(&pool, &x, 1, &mut y, &mut Workspace::with_level(level));
+                matrix.product(&pool, &x, 1, &mut y, &mut ProductWorkspace::with_level(level));
                 assert_eq!(y, vec![weight * sign * 127.0 * cols as f32; rows], "{format:?} at {level:?}");
             }
         }
@@ -181,7 +181,7 @@ fn nan_in_the_input_reaches_the_output() {
             let mut x = vec![1.0; 2 * cols];
             x[cols + 7] = f32::NAN;
             let mut y = vec![0.0; 6];
-            matrix.product(&pool, &x, 2, &mut y, &mut Workspace::with_level(level));
+            matrix.product(&pool, &x, 2, &mut y, &mut ProductWorkspace::with_level(level));
             assert!(y[..3].iter().all(|y| y.is_finite()), "{format:?} at {level:?}");
             assert!(y[3..].iter().all(|y| y.is_nan()), "{format:?} at {level:?}");
         }
@@ -202,7 +202,7 @@ fn stacked_rows_of_many_formats_are_the_parts_one_after_another() {
     assert_eq!(stacked.rows(), rows.iter().map(|r| r.rows).sum::<usize>());
     let x = wave(tokens * cols, 3);
     for &level in Level::available() {
-        let mut workspace = Workspace::with_level(level);
+        let mut workspace = ProductWorkspace::with_level(level);
         let mut y = vec![0.0; tokens * stacked.rows()];
         stacked.product(&pool, &x, tokens, &mut y, &mut workspace);
         let mut first = 0;
@@ -227,7 +227,7 @@ fn bias_and_residual_are_added() {
     let matrix =
         Matrix::from_blocks(BlockFormat::Q4_0, rows, cols, &bytes, WeightFormat::Native, &pool).unwrap();
     let (x, bias, residual) = (wave(tokens * cols, 1), wave(rows, 2), wave(tokens * rows, 3));
-    let mut workspace = Workspace::new();
+    let mut workspace = ProductWorkspace::new();
     let mut plain = vec![0.0; tokens * rows];
     matrix.product(&pool, &x, tokens, &mut plain, &mut workspace);
     for use_bias in [false, true] {
@@ -280,11 +280,11 @@ fn damaged_weights_are_errors() {
 fn an_empty_matrix_or_batch_is_fine() {
     let pool = ThreadPool::new(2);
     let matrix = Matrix::from_f32(0, 8, &[], WeightFormat::Q8, &pool).unwrap();
-    matrix.product(&pool, &[1.0; 8], 1, &mut [], &mut Workspace::new());
+    matrix.product(&pool, &[1.0; 8], 1, &mut [], &mut ProductWorkspace::new());
     let matrix = Matrix::from_f32(4, 0, &[], WeightFormat::Native, &pool).unwrap();
     let mut y = [1.0; 4];
-    matrix.product(&pool, &[], 1, &mut y, &mut Workspace::new());
+    matrix.product(&pool, &[], 1, &mut y, &mut ProductWorkspace::new());
     assert_eq!(y, [0.0; 4]);
     let matrix = Matrix::from_f32(4, 8, &[1.0; 32], WeightFormat::Native, &pool).unwrap();
-    matrix.product(&pool, &[], 0, &mut [], &mut Workspace::new());
+    matrix.product(&pool, &[], 0, &mut [], &mut ProductWorkspace::new());
 }

@@ -10,7 +10,7 @@ mod model;
 
 use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
 use model::{Model, Pass, matrix};
-use sketchkv_kernels::{BlockFormat, ThreadPool, Workspace, bandwidth, cpu};
+use sketchkv_kernels::{BlockFormat, ThreadPool, ProductWorkspace, bandwidth, cpu};
 use std::time::Duration;
 
 fn steps(c: &mut Criterion) {
@@ -58,7 +58,7 @@ fn formats(c: &mut Criterion) {
     ] {
         // Beyond the last-level cache.
         let matrix = matrix(format, 65536, 1024, &pool);
-        let (x, mut y, mut workspace) = (vec![0.5; 1024], vec![0.0; 65536], Workspace::new());
+        let (x, mut y, mut workspace) = (vec![0.5; 1024], vec![0.0; 65536], ProductWorkspace::new());
         group.throughput(Throughput::Bytes(matrix.bytes() as u64));
         group.bench_function(format.name(), |b| {
             b.iter(|| matrix.product(&pool, &x, 1, &mut y, &mut workspace))

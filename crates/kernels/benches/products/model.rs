@@ -1,6 +1,6 @@
 //! The products of SmolLM2-135M, without the rest of the model.
 
-use sketchkv_kernels::{BlockFormat, Input, Matrix, Output, ThreadPool, WeightFormat, Workspace};
+use sketchkv_kernels::{BlockFormat, Input, Matrix, Output, ThreadPool, WeightFormat, ProductWorkspace};
 
 const HIDDEN: usize = 576;
 const QKV: usize = 960;
@@ -25,7 +25,7 @@ pub(crate) struct Model {
 
 /// Buffers of one forward pass over some tokens.
 pub(crate) struct Pass {
-    workspace: Workspace,
+    workspace: ProductWorkspace,
     norm: Vec<f32>,
     residual: Vec<f32>,
     qkv: Vec<f32>,
@@ -94,7 +94,7 @@ impl Model {
 impl Pass {
     pub(crate) fn new(tokens: usize) -> Pass {
         Pass {
-            workspace: Workspace::new(),
+            workspace: ProductWorkspace::new(),
             norm: vec![1e-3; HIDDEN],
             residual: (0..tokens * HIDDEN).map(|i| (i as f32).sin()).collect(),
             qkv: vec![0.0; tokens * QKV],

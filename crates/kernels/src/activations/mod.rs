@@ -45,7 +45,7 @@ impl Activations {
 }
 
 /// Scratch memory of products, reused from one to the next.
-pub struct Workspace {
+pub struct ProductWorkspace {
     level: Level,
     /// `[group][block][row][32]`
     quants: AlignedBuffer<i8>,
@@ -72,13 +72,13 @@ pub(crate) struct Group<'a> {
     pub(crate) negative_sums: &'a [i32],
 }
 
-impl Default for Workspace {
+impl Default for ProductWorkspace {
     fn default() -> Self {
         Self::new()
     }
 }
 
-impl Workspace {
+impl ProductWorkspace {
     /// An empty workspace for products at the level [in use](cpu::level).
     pub fn new() -> Self {
         Self::with_level(cpu::level())
@@ -86,7 +86,7 @@ impl Workspace {
 
     /// An empty workspace for products at `level`, or the widest below it that this machine runs.
     pub fn with_level(level: Level) -> Self {
-        Workspace {
+        ProductWorkspace {
             level: level.clamp(),
             quants: AlignedBuffer::zeroed(0),
             scales: AlignedBuffer::zeroed(0),
@@ -154,7 +154,7 @@ impl Workspace {
         });
     }
 
-    /// Group `index` of what [`Workspace::quantize`] computed for `tokens` tokens.
+    /// Group `index` of what [`ProductWorkspace::quantize`] computed for `tokens` tokens.
     pub(crate) fn group(
         &self,
         index: usize,
@@ -188,7 +188,7 @@ impl Workspace {
         });
     }
 
-    /// The rows of tokens `first..last` of what [`Workspace::compute`] computed.
+    /// The rows of tokens `first..last` of what [`ProductWorkspace::compute`] computed.
     pub(crate) fn rows(&self, first: usize, last: usize, cols: usize) -> &[f32] {
         &self.rows[first * cols..last * cols]
     }
@@ -239,7 +239,7 @@ mod tests {
         let (weight, bias) = (wave(cols, 0.11), wave(cols, 0.77));
         let pool = ThreadPool::new(2);
         for &level in Level::available() {
-            let mut workspace = Workspace::with_level(level);
+            let mut workspace = ProductWorkspace::with_level(level);
             let mut check = |input: Input, expected: &dyn Fn(usize, &mut [f32])| {
                 input.check(tokens, cols);
                 workspace.compute(&pool, &input, tokens, cols);

@@ -12,7 +12,7 @@ mod scalar;
 #[cfg(target_arch = "x86_64")]
 mod x86_256;
 
-use crate::activations::{Activations, GROUP, Group, Input, Workspace};
+use crate::activations::{Activations, GROUP, Group, Input, ProductWorkspace};
 use crate::buffer::Disjoint;
 use crate::cpu::Level;
 use crate::matrix::Segment;
@@ -80,7 +80,7 @@ impl Matrix {
         x: &[f32],
         tokens: usize,
         y: &mut [f32],
-        workspace: &mut Workspace,
+        workspace: &mut ProductWorkspace,
     ) {
         self.apply(pool, Input::Plain(x), tokens, None, Output::Store(y), workspace);
     }
@@ -98,7 +98,7 @@ impl Matrix {
         tokens: usize,
         bias: Option<&[f32]>,
         output: Output,
-        workspace: &mut Workspace,
+        workspace: &mut ProductWorkspace,
     ) {
         input.check(tokens, self.cols());
         let (y, add) = match output {
@@ -132,7 +132,7 @@ struct Call<'a> {
     bias: Option<&'a [f32]>,
     y: Disjoint<'a, f32>,
     add: bool,
-    workspace: &'a Workspace,
+    workspace: &'a ProductWorkspace,
 }
 
 impl Call<'_> {

@@ -5,7 +5,7 @@ use proptest::prelude::*;
 use sketchkv_kernels::cpu::Level;
 use sketchkv_kernels::half::{bf16, f16, f32_to_bf16, f32_to_f16, to_bf16, to_f16};
 use sketchkv_kernels::{
-    Activations, BlockFormat, Input, Matrix, Output, ThreadPool, WeightFormat, Workspace, ops, quantize_q8_0,
+    Activations, BlockFormat, Input, Matrix, Output, ThreadPool, WeightFormat, ProductWorkspace, ops, quantize_q8_0,
 };
 
 const BLOCK: usize = 32;
@@ -91,7 +91,7 @@ proptest! {
         let x = of_x.vector(tokens * cols);
         for &level in Level::available() {
             let mut y = vec![f32::NAN; tokens * outputs];
-            matrix.product(&pool, &x, tokens, &mut y, &mut Workspace::with_level(level));
+            matrix.product(&pool, &x, tokens, &mut y, &mut ProductWorkspace::with_level(level));
             let mut weights = vec![f32::NAN; cols];
             for row in 0..outputs {
                 matrix.row(row, &mut weights);
@@ -120,7 +120,7 @@ proptest! {
         // 1 / root is an f32.
         let within = |root: f64| root > 1e-37;
         for &level in Level::available() {
-            let mut workspace = Workspace::with_level(level);
+            let mut workspace = ProductWorkspace::with_level(level);
             let mut run = |input: Input| {
                 let mut y = vec![f32::NAN; len];
                 one.apply(&pool, input, 1, None, Output::Store(&mut y), &mut workspace);
@@ -153,7 +153,7 @@ proptest! {
         let pool = ThreadPool::new(1);
         let (gate, up) = (of_gate.vector(len), of_up.vector(len));
         for &level in Level::available() {
-            let mut workspace = Workspace::with_level(level);
+            let mut workspace = ProductWorkspace::with_level(level);
             for i in 0..len {
                 // One column each: what overflows stays alone.
                 let one = Matrix::from_f32(1, 1, &[1.0], WeightFormat::F32, &pool).unwrap();

@@ -20,7 +20,7 @@ pub(crate) struct Operations<'a> {
     pub(super) positions: &'a [usize],
     pub(super) angles: &'a Angles,
     pub(super) arena: &'a Arena,
-    pub(super) products: &'a mut sketchkv_kernels::Workspace,
+    pub(super) products: &'a mut sketchkv_kernels::ProductWorkspace,
     pub(super) routes: &'a mut Routes,
     pub(super) attention: Attention<'a>,
     pub(super) watch: &'a mut Stopwatch,

@@ -34,7 +34,7 @@ pub(super) struct PassMemory {
     pub(super) positions: Vec<usize>,
     pub(super) angles: Angles,
     pub(super) arena: Arena,
-    pub(super) products: sketchkv_kernels::Workspace,
+    pub(super) products: sketchkv_kernels::ProductWorkspace,
     pub(super) routes: Routes,
     pub(super) attention: AttentionMemory,
 }
