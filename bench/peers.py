@@ -319,16 +319,16 @@ def token_ids(options, count):
 
 def engines_of(options, tokens):
     python = options.venv / ("Scripts" if os.name == "nt" else "bin") / "python"
-    settings = {**vars(options), "venv": str(options.venv), "sketchkv": str(options.sketchkv)}
+    settings = {**vars(options), "venv": str(options.venv), "sketchkv": str(options.sketchkv), "before": None}
     work = options.venv / "work.json"
     work.write_text(json.dumps({"options": settings, "tokens": tokens}))
     threads = {"OMP_NUM_THREADS": str(options.threads)}
-    command = [options.sketchkv, "bench", "--paced", "--model", options.gguf, "-t", options.threads]
-    command += [word for spec in options.kv for word in ("--kv", spec)]
-    command += ["-r", options.repetitions]
-    engines = []
-    # sketchkv measures every kind of test at every depth; here only generation is wanted at depth: two processes.
-    engines.append(PairedSketchkv(command, options))
+    words = ["bench", "--paced", "--model", options.gguf, "-t", options.threads]
+    words += [word for spec in options.kv for word in ("--kv", spec)]
+    words += ["-r", options.repetitions]
+    engines = [PairedSketchkv("sketchkv", [options.sketchkv, *words], options)]
+    if options.before:
+        engines.append(PairedSketchkv(BEFORE, [options.before, *words], options))
     for name, lanes, deepest in (
         ("llama.cpp", options.llama, None),
         ("transformers", ["DynamicCache"] + ([options.press] if options.press else []), options.torch_deepest),
@@ -340,17 +340,21 @@ def engines_of(options, tokens):
     return engines
 
 
+# Another build of sketchkv, which this one is measured against.
+BEFORE = "sketchkv before"
+
+
 class PairedSketchkv(Engine):
     """sketchkv runs prompts at every depth, as llama-bench does; prompts at depth 0 are a process of their own."""
 
-    def __init__(self, command, options):
+    def __init__(self, name, command, options):
         self.prompts = None
         if options.prompt:
             prompts = [*command, "-p", options.prompt, "-n", 0, "-d", 0]
-            self.prompts = Engine("sketchkv", prompts, options.kv)
+            self.prompts = Engine(name, prompts, options.kv)
             self.left = options.repetitions * len(options.kv)
         depths = ",".join(str(depth) for depth in options.depth)
-        super().__init__("sketchkv", [*command, "-p", 0, "-n", options.generate, "-d", depths], options.kv)
+        super().__init__(name, [*command, "-p", 0, "-n", options.generate, "-d", depths], options.kv)
 
     def step(self):
         if self.prompts and self.left:
@@ -364,8 +368,11 @@ class PairedSketchkv(Engine):
 
 
 def table(seconds, tokens, kv_bytes):
-    """Median speeds, and medians of the ratios to llama.cpp's fastest cache of each test."""
+    """Median speeds, and medians of the ratios to llama.cpp's fastest cache of each test, and to the other build."""
     lines = ["| work | engine | cache | KV | tokens/s | ÷ llama.cpp's best |", "|---|---|---|--:|--:|--:|"]
+    compared = any(name == BEFORE for lanes in seconds.values() for name, _ in lanes)
+    if compared:
+        lines = [lines[0] + " ÷ before |", lines[1] + "--:|"]
     for test, lanes in seconds.items():
         peers = {key: statistics.median(times) for key, times in lanes.items() if key[0] == "llama.cpp"}
         best = min(peers, key=peers.get) if peers else None
@@ -377,7 +384,12 @@ def table(seconds, tokens, kv_bytes):
             kv = kv_bytes.get(test, {}).get(key)
             kv = f"{kv / 2**20:.1f} MiB" if kv and "@" in test else ""
             mark = "**" if key == best else ""
-            lines.append(f"| {test} | {key[0]} | {mark}{key[1]}{mark} | {kv} | {rate:.1f} | {ratio} |")
+            line = f"| {test} | {key[0]} | {mark}{key[1]}{mark} | {kv} | {rate:.1f} | {ratio} |"
+            if compared:
+                other = lanes.get((BEFORE, key[1]), []) if key[0] == "sketchkv" else []
+                gains = [before / now for before, now in zip(other, times)]
+                line += f" {statistics.median(gains):.2f} |" if gains else " |"
+            lines.append(line)
     return "\n".join(lines)
 
 
@@ -487,6 +499,7 @@ def parse():
     parser.add_argument("--install", action="store_true", help="install the peers into the virtual environment")
     parser.add_argument("--venv", type=Path, default=cache / "sketchkv" / "peers", help="the virtual environment")
     parser.add_argument("--sketchkv", type=Path, default=REPOSITORY / "target" / "release" / "sketchkv")
+    parser.add_argument("--before", type=Path, help="another build of sketchkv, to be measured beside this one")
     parser.add_argument("--model", default="smollm2-135m", help="a GGUF file, or a name that sketchkv knows")
     parser.add_argument("--kv", action="append", metavar="SPEC", help="a cache of sketchkv; several times")
     parser.add_argument("--llama", type=words, default=["f16", "q8_0", "q4_0"], help="caches of llama.cpp")
@@ -521,7 +534,7 @@ def main():
     if options.profile:
         return profile(options)
     # Of the command line, what does not name a place on this machine.
-    places = ("--venv", "--sketchkv")
+    places = ("--venv", "--sketchkv", "--before")
     words = zip([None, *sys.argv[1:]], sys.argv[1:])
     words = [word for before, word in words if word not in places and before not in places]
     options.shown = [Path(word).name if os.path.isabs(word) else word for word in words]

@@ -8,7 +8,7 @@ use crate::format::Format;
 use crate::head::Head;
 use crate::page::{PAGE, PAGE_STRIPS, Page};
 use crate::state::{Reader, StateError, Writer};
-use crate::{Cache, CacheShape, LayerShape, Spec};
+use crate::{Cache, CacheShape, LayerShape, Registry, Spec};
 use half::f16;
 use sketchkv_kernels::attention::layout::STRIP;
 use std::sync::Arc;
@@ -45,6 +45,18 @@ impl Cache {
     /// # Errors
     /// When the bytes are damaged, of another version, or of a model of another shape.
     pub fn from_bytes(bytes: &[u8], shape: CacheShape) -> Result<Cache, StateError> {
+        Cache::from_bytes_with(bytes, shape, &Registry::builtin())
+    }
+
+    /// As [`Cache::from_bytes`], for a cache with methods of `registry`.
+    ///
+    /// # Errors
+    /// The same, and when the registry lacks one of its methods.
+    pub fn from_bytes_with(
+        bytes: &[u8],
+        shape: CacheShape,
+        registry: &Registry,
+    ) -> Result<Cache, StateError> {
         if bytes.len() < HEADER || &bytes[..8] != MAGIC {
             return Err(StateError::Corrupt("it does not start as one".to_owned()));
         }
@@ -62,7 +74,8 @@ impl Cache {
         let mut from = Reader::new(body);
         let text = std::str::from_utf8(from.blob()?)
             .map_err(|_| StateError::Corrupt("its spec is no text".to_owned()))?;
-        let spec: Spec = text.parse().map_err(|e| StateError::Corrupt(format!("its spec: {e}")))?;
+        let spec =
+            Spec::parse_with(text, registry).map_err(|e| StateError::Corrupt(format!("its spec: {e}")))?;
         check("layers", shape.layers.len() as u64, &mut from)?;
         for layer in &shape.layers {
             for (name, expected) in dimensions(layer) {

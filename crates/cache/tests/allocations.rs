@@ -20,7 +20,8 @@ fn a_decode_step_allocates_nothing() {
             let calls = allocation_counter::measure(|| {
                 let mut pass = cache.begin(1, &mut workspace).unwrap();
                 for layer in 0..2 {
-                    let [q, k, v] = [&stream.q, &stream.k, &stream.v].map(|all| stream.rows(&all[layer], at, 1));
+                    let [q, k, v] =
+                        [&stream.q, &stream.k, &stream.v].map(|all| stream.rows(&all[layer], at, 1));
                     pass.attend(layer, &pool, &mut workspace, q, k, v, &mut out).unwrap();
                 }
                 pass.finish(&pool, &mut workspace).unwrap();

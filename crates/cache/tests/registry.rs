@@ -4,7 +4,7 @@ use sketchkv_cache::Context;
 use sketchkv_cache::keep::Keep;
 use sketchkv_cache::method::{Call, Choice, Kind, Method, Parameter};
 use sketchkv_cache::registry::Build;
-use sketchkv_cache::{CacheError, Registry, Spec};
+use sketchkv_cache::{Cache, CacheError, CacheShape, LayerShape, Registry, Spec};
 
 #[derive(Clone)]
 struct Newest;
@@ -47,6 +47,19 @@ fn only_a_parser_that_was_told_knows_a_method_of_another_crate() {
     assert!(matches!("newest@25%".parse::<Spec>(), Err(CacheError::Spec(_))));
     let near = Spec::parse_with("newst@25%", &registry).unwrap_err().to_string();
     assert!(near.contains("near names: `newest`"), "{near}");
+}
+
+#[test]
+fn a_cache_of_another_crates_method_is_read_by_who_knows_it() {
+    static METHOD: Method = LIKE;
+    let registry = Registry::builtin().with(&METHOD, Build::Keep(build)).unwrap();
+    let spec = Spec::parse_with("newest@25%", &registry).unwrap();
+    let shape = CacheShape::uniform(1, LayerShape::new(2, 1, 64), 256);
+    let bytes = Cache::new(shape.clone(), &spec, 7).unwrap().to_bytes();
+    let read = Cache::from_bytes_with(&bytes, shape.clone(), &registry).unwrap();
+    assert_eq!(read.to_bytes(), bytes);
+    let stranger = Cache::from_bytes(&bytes, shape).err().unwrap().to_string();
+    assert!(stranger.contains("newest"), "{stranger}");
 }
 
 #[test]

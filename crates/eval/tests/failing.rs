@@ -1,8 +1,11 @@
 //! A cache that fails: the others finish, and its reason is kept.
 
 mod common;
+#[path = "../../model/tests/common/mod.rs"]
+mod of_model;
 
 use common::tiny_gpt2;
+use of_model::spoiled::spoiled;
 use sketchkv_cache::Spec;
 use sketchkv_eval::{
     CompareOptions, Comparison, EvalError, Failure, Progress, Schedule, Step,
@@ -66,6 +69,34 @@ fn a_comparison_finishes_the_others() {
     assert_eq!(serde_json::from_value::<Comparison>(json).unwrap(), comparison);
     assert!(comparison.measured().all(|row| row.kl_mean.is_finite() && row.ppl.is_finite()));
     assert!(last.total > 0 && last.done == last.total, "{} of {}", last.done, last.total);
+}
+
+#[test]
+fn a_cache_that_fails_on_the_way_does_not_stop_the_others() {
+    // Position 40 is all dimension 0, which the first layer makes a value of about 80,000 from: beyond f16.
+    let checkpoint = spoiled(&[
+        ("transformer.wpe.weight", 40 * 64..40 * 64 + 1, 1e4),
+        ("transformer.h.0.ln_1.weight", 0..1, 1.0),
+        ("transformer.h.0.attn.c_attn.weight", 128..129, 1e4),
+    ]);
+    let model = checkpoint.load(WeightFormat::F32);
+    let options = CompareOptions {
+        specs: specs(&["full", "full+f32", "full+q8"]),
+        schedule: Schedule { prefill: 16, stream: 1, timed: 4 },
+        seed: 0,
+    };
+    let text = corpus().sample(&model, 60, 1).unwrap();
+    let mut last = Last::default();
+    let comparison = compare(&model, &text, &options, &mut last).unwrap();
+    let failed: Vec<&Failure> = comparison.failed().collect();
+    assert_eq!(failed.len(), 1, "{failed:?}");
+    assert_eq!(failed[0].spec, "full");
+    assert!(failed[0].error.contains("at position 40"), "{}", failed[0].error);
+    assert_eq!(
+        comparison.measured().map(|row| row.spec.as_str()).collect::<Vec<_>>(),
+        ["full+f32", "full+q8"]
+    );
+    assert_eq!(last.done, last.total);
 }
 
 #[test]

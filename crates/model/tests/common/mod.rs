@@ -1,6 +1,8 @@
 //! What the tests of this crate and of the engine share: where models and golden files are, and how logits are compared.
 #![allow(dead_code, reason = "each test file uses some of it")]
 
+pub(crate) mod spoiled;
+
 use safetensors::SafeTensors;
 use sketchkv_cache::Cache;
 use sketchkv_model::{LoadOptions, Logits, Model, ModelError, Sequence, WeightFormat, Workspace};
