@@ -62,7 +62,7 @@ impl Cache {
         shape.check()?;
         let budget = spec.budget.build();
         let formats = new_formats(&shape, spec);
-        let layers = new_layers(&shape, spec, seed);
+        let layers = new_layers(&shape, spec, &formats, seed);
         let refine = new_refine(&shape, spec, &*layers[0][0].keep, seed)?;
         let choosing = match budget.pooled() {
             Some(floor) => Choosing::Pooled(floor),
@@ -186,7 +186,7 @@ impl Cache {
     /// Forgets every token; the next sequence runs as in a new cache.
     pub fn reset(&mut self) {
         (self.position, self.torn) = (0, false);
-        self.layers = new_layers(&self.shape, &self.spec, self.seed);
+        self.layers = new_layers(&self.shape, &self.spec, &self.common.formats, self.seed);
     }
 
     /// A second sequence that goes on from here. Pages are shared until one of the two writes to them, so the ledgers of
@@ -283,10 +283,11 @@ fn base_bytes(
 }
 
 /// Empty heads, `[layer][kv_head]`.
-fn new_layers(shape: &CacheShape, spec: &Spec, seed: u64) -> Vec<Vec<Head>> {
+fn new_layers(shape: &CacheShape, spec: &Spec, formats: &[Arc<Format>], seed: u64) -> Vec<Vec<Head>> {
     let heads = |layer: usize| {
         let heads = 0..shape.layers[layer].kv_heads;
-        heads.map(move |head| new_head(spec, &context(shape, spec, layer, head, seed))).collect()
+        let context = move |head| context(shape, spec, layer, head, seed);
+        heads.map(move |head| new_head(spec, &context(head), &formats[layer])).collect()
     };
     (0..shape.layers.len()).map(heads).collect()
 }
@@ -296,7 +297,7 @@ fn context<'a>(shape: &'a CacheShape, spec: &Spec, layer: usize, head: usize, se
     Context { values_weighed, ..Context::new(shape, layer, head, seed) }
 }
 
-fn new_head(spec: &Spec, context: &Context<'_>) -> Head {
+fn new_head(spec: &Spec, context: &Context<'_>, format: &Format) -> Head {
     let declares = |name| spec.keep.method().parameters.iter().any(|p| p.name == name);
     let sinks = if declares("sinks") { spec.keep.integer("sinks").unwrap_or(0) } else { 0 };
     // A keep that knows no recent tokens protects the newest alone.
@@ -308,7 +309,7 @@ fn new_head(spec: &Spec, context: &Context<'_>) -> Head {
         Some(_) => None,
     };
     let index = spec.read.build(context);
-    Head::new(HeadSlots::new(keep.words(), index), keep, tail, sinks, recent)
+    Head::new(HeadSlots::new(keep.words(), index, format), keep, tail, sinks, recent)
 }
 
 fn new_refine(

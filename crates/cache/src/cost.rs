@@ -15,6 +15,8 @@ pub(crate) struct HeadCost {
     strip: usize,
     /// What an open strip takes more; 0 where there are none.
     open: usize,
+    /// Strips that are open however many there are: the last, and the first where it is kept open.
+    open_strips: usize,
     /// Of a page without its strips.
     page: usize,
     /// Pages more than the strips fill: where heads compete they fill their last pages unevenly.
@@ -31,6 +33,7 @@ impl HeadCost {
             fixed: head.fixed_bytes(),
             strip,
             open: if format.opens() { open - strip } else { 0 },
+            open_strips: 1 + usize::from(format.keeps_front()),
             page: Slots::page_cost(format),
             ragged: usize::from(ragged),
             index: head.slots.index.as_ref().map(|index| index.clone_box()),
@@ -40,10 +43,8 @@ impl HeadCost {
     /// Bytes of a head with `slots` slots.
     pub(crate) fn of(&self, slots: usize) -> usize {
         let strips = slots.div_ceil(STRIP);
-        // The last strip is open where the format has open strips.
-        let open = if strips > 0 { self.open } else { 0 };
         self.fixed
-            + open
+            + strips.min(self.open_strips) * self.open
             + strips * self.strip
             + (strips.div_ceil(PAGE_STRIPS) + self.ragged) * self.page
             + self.index.as_ref().map_or(0, |index| index.bytes(strips * STRIP))

@@ -27,7 +27,7 @@ impl SideFormat {
         let open = if is_coarse(&layout) { StripLayout::new(side, Encoding::F16, dim) } else { layout };
         // A fixed sequence: the signs are part of the code, not of a run's seed.
         let mut random = SplitMix64::new(0x5165_4b56);
-        let turn = store.turn();
+        let turn = store.turn(side);
         let signed = if turn == Turn::SignedHadamard { width } else { 0 };
         let signs = (0..signed).map(|_| if random.next_u64() & 1 == 0 { 1.0 } else { -1.0 }).collect();
         SideFormat { layout, open, turn, store, signs, width, dim }
@@ -65,7 +65,19 @@ impl SideFormat {
 
     /// Whether codes share a grid over a page.
     pub(crate) fn has_grid(&self) -> bool {
-        matches!(self.layout.encoding(), Encoding::Codes(Codes { group: ScaleGroup::Channel, .. }))
+        let per_channel = |codes: Codes| codes.group == ScaleGroup::Channel;
+        match self.layout.encoding() {
+            Encoding::Codes(codes) => per_channel(codes),
+            encoding => matches!(encoding, Encoding::Graded { .. }),
+        }
+    }
+
+    /// Lines that a strip of graded keys takes; `None` where keys are not graded.
+    pub(crate) fn graded_lines(&self) -> Option<usize> {
+        match self.layout.encoding() {
+            Encoding::Graded { lines } => Some(lines.into()),
+            _ => None,
+        }
     }
 
     /// Whether codes are in another space than the vectors they stand for.
@@ -123,7 +135,10 @@ pub(crate) fn largest(x: &[f32]) -> f32 {
 
 /// Whether codes are of less than 8 bits.
 fn is_coarse(layout: &StripLayout) -> bool {
-    matches!(layout.encoding(), Encoding::Codes(Codes { bits, .. }) if bits < 8)
+    match layout.encoding() {
+        Encoding::Codes(codes) => codes.bits < 8,
+        encoding => matches!(encoding, Encoding::Graded { .. }),
+    }
 }
 
 /// Both sides.
@@ -167,6 +182,12 @@ impl Format {
     /// codes of less than 8 bits are too coarse for them; per-channel codes need many keys to choose a grid from.
     pub(crate) fn opens(&self) -> bool {
         is_coarse(&self.keys.layout) || is_coarse(&self.values.layout)
+    }
+
+    /// Whether the first strip of a head is never sealed: its tokens draw attention from all others, and their keys are like
+    /// no others', so that a grid which holds them has no room between its levels for these.
+    pub(crate) fn keeps_front(&self) -> bool {
+        self.keys.graded_lines().is_some()
     }
 
     /// Bytes of the keys and values of one sealed strip.

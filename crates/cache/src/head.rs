@@ -39,11 +39,13 @@ pub(crate) struct Trace {
     pub(crate) mass: Vec<f32>,
     /// See [`Keep::digest`].
     pub(crate) digest: Vec<f32>,
+    /// Squares of the queries, by channel, where keys are graded by them.
+    pub(crate) squares: Vec<f32>,
 }
 
 impl Trace {
     pub(crate) fn bytes(&self) -> usize {
-        (self.mass.capacity() + self.digest.capacity()) * size_of::<f32>()
+        (self.mass.capacity() + self.digest.capacity() + self.squares.capacity()) * size_of::<f32>()
     }
 
     /// The weights of the slots and of the new tokens from number `first` on.
@@ -74,6 +76,7 @@ impl Head {
             + self.keep.bytes()
             + self.tail.as_ref().map_or(0, |tail| size_of_val(&**tail) + tail.bytes())
             + self.slots.index.as_ref().map_or(0, |index| size_of_val(&**index))
+            + self.slots.grading.as_ref().map_or(0, |grading| grading.bytes())
     }
 
     /// Bytes of everything.
@@ -105,6 +108,9 @@ impl Head {
 
     /// Shows the keep what a chunk attended to.
     pub(crate) fn observe(&mut self, trace: &Trace, tokens: usize, position: usize) {
+        if let Some(grading) = &mut self.slots.grading {
+            grading.observe(&trace.squares, tokens);
+        }
         let (mass, _) = trace.masses(self.slots.len(), 0);
         let (positions, _, state) = self.slots.judged();
         self.keep.observe(&Step { mass, positions, digest: &trace.digest, tokens, position }, state);

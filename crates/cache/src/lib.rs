@@ -14,6 +14,7 @@ mod context;
 mod cost;
 mod error;
 mod format;
+mod grading;
 mod head;
 mod judgement;
 pub mod keep;

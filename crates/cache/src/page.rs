@@ -1,14 +1,17 @@
 //! Pages: up to 64 slots of one KV head, the unit of sharing and of per-channel scales.
 
 use crate::format::Format;
+use crate::grading::Grading;
 use crate::store::to_f16;
 use half::f16;
+use sketchkv_kernels::attention::graded::{Grades, decode_graded, graded_scores};
 use sketchkv_kernels::attention::layout::{Codes, Encoding, Grid, STRIP, StripLayout, nearest};
 use sketchkv_kernels::attention::{
     Queries, Stream, Strips, decode_keys, decode_values, key_scores, value_sums,
 };
 use sketchkv_kernels::cpu::Level;
 use std::ops::Range;
+use std::sync::Arc;
 
 /// Slots in a page.
 pub(crate) const PAGE: usize = 64;
@@ -18,16 +21,79 @@ pub(crate) const PAGE_STRIPS: usize = PAGE / STRIP;
 /// Keys and values of up to 64 slots.
 ///
 /// Coarse codes are not for the newest tokens: a page of such codes grows in f16, in open strips, which are sealed from
-/// the first on. The open strips are the last ones.
+/// the first on. The open strips are the last ones; where a format keeps its front, the first page's first strip is never
+/// sealed, nor counted among them.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Page {
     keys: Strips,
     values: Strips,
     strips: usize,
+    /// Whether the first strip is never sealed.
+    front: bool,
     /// How many of the strips are open.
     open: usize,
     /// `[2][dim]` scales, then zeros, of per-channel codes; empty while no strip is sealed.
     grid: Box<[f16]>,
+    /// Bits of the channels, where they are the channels' own; none while no strip is sealed.
+    grades: Option<Arc<Grades>>,
+}
+
+/// The codes of sealed keys on a grid.
+enum Channels<'a> {
+    Alike(&'a StripLayout, Codes),
+    Graded(&'a Grades),
+}
+
+impl Channels<'_> {
+    /// The largest code.
+    fn most(&self, channel: usize) -> u8 {
+        match self {
+            Channels::Alike(_, codes) => codes.max_code(),
+            Channels::Graded(grades) => ((1u32 << grades.bits(channel)) - 1) as u8,
+        }
+    }
+
+    /// What the code 0 stands for before it is scaled.
+    fn lowest(&self) -> f32 {
+        match self {
+            Channels::Alike(_, codes) => codes.level(0),
+            Channels::Graded(_) => 0.0,
+        }
+    }
+
+    fn code(&self, strip: &[u8], lane: usize, channel: usize) -> u8 {
+        match self {
+            Channels::Alike(layout, _) => layout.code(strip, lane, channel),
+            Channels::Graded(grades) => grades.code(strip, lane, channel),
+        }
+    }
+
+    fn put(&self, strip: &mut [u8], lane: usize, channel: usize, code: u8) {
+        match self {
+            Channels::Alike(layout, _) => layout.put_code(strip, lane, channel, code),
+            Channels::Graded(grades) => grades.put_code(strip, lane, channel, code),
+        }
+    }
+
+    /// The value of a code.
+    fn value(&self, code: u8, (scale, zero): (f32, f32)) -> f32 {
+        zero + scale * (f32::from(code) + self.lowest())
+    }
+
+    /// Scale and zero, as f16 will hold them, of a channel's grid from `low` to `high`.
+    fn fit(&self, channel: usize, low: f32, high: f32) -> (f32, f32) {
+        let steps = f32::from(self.most(channel));
+        if steps == 0.0 {
+            return (0.0, to_f16(low / 2.0 + high / 2.0));
+        }
+        let scale = to_f16((high - low) / steps);
+        (scale, to_f16(low - scale * self.lowest()))
+    }
+
+    fn encode(&self, channel: usize, (scale, zero): (f32, f32), x: f32) -> u8 {
+        let inverse = if scale == 0.0 { 0.0 } else { 1.0 / scale };
+        nearest(((x - zero) * inverse - self.lowest()).clamp(0.0, f32::from(self.most(channel)))) as u8
+    }
 }
 
 /// Consecutive strips of a page that are encoded alike.
@@ -56,12 +122,25 @@ impl Section<'_> {
 }
 
 impl Page {
-    /// A page of zeros, of which the last `open` strips are open.
-    pub(crate) fn new(format: &Format, strips: usize, open: usize) -> Self {
-        let mut page = Page { open, ..Page::default() };
+    /// A page without strips; of the `first` of a head the format may keep the front open.
+    pub(crate) fn empty(format: &Format, first: bool) -> Self {
+        Page { front: first && format.keeps_front(), ..Page::default() }
+    }
+
+    /// As this one, but of zeros, with `strips` strips of which the last `open` are open. `grades` are those of its sealed
+    /// strips, where the format has such.
+    pub(crate) fn zeros(
+        &self,
+        format: &Format,
+        strips: usize,
+        open: usize,
+        grades: Option<&Arc<Grades>>,
+    ) -> Self {
+        let mut page = Page { front: self.front, open, ..Page::default() };
         page.set_strips(format, strips);
-        if strips > open {
+        if page.sealed() > 0 {
             page.grid = vec![f16::ZERO; format.grid_bytes() / 2].into();
+            page.grades = grades.cloned();
         }
         page
     }
@@ -73,6 +152,16 @@ impl Page {
 
     pub(crate) fn strips(&self) -> usize {
         self.strips
+    }
+
+    /// Strips at the front that are never sealed: one or none.
+    fn front(&self) -> usize {
+        usize::from(self.front).min(self.strips)
+    }
+
+    /// Strips that are sealed.
+    pub(crate) fn sealed(&self) -> usize {
+        self.strips - self.front() - self.open
     }
 
     /// Bytes of the allocations of this page: keys, values and grid.
@@ -88,7 +177,7 @@ impl Page {
     fn set_strips(&mut self, format: &Format, strips: usize) {
         self.strips = strips;
         let bytes = |sealed: &StripLayout, open: &StripLayout| {
-            (strips - self.open) * sealed.strip_bytes() + self.open * open.strip_bytes()
+            self.sealed() * sealed.strip_bytes() + (self.front() + self.open) * open.strip_bytes()
         };
         let keys = bytes(&format.keys.layout, &format.keys.open);
         let values = bytes(&format.values.layout, &format.values.open);
@@ -98,7 +187,8 @@ impl Page {
 
     /// Adds an empty strip, open where the format has open strips.
     pub(crate) fn push_strip(&mut self, format: &Format) {
-        self.open += usize::from(format.opens());
+        let front = self.front && self.strips == 0;
+        self.open += usize::from(format.opens() && !front);
         self.set_strips(format, self.strips + 1);
     }
 
@@ -118,30 +208,29 @@ impl Page {
         (&mut self.keys, &mut self.values, &mut self.grid)
     }
 
+    /// One bit for each slot of these strips.
+    fn slots(strips: Range<usize>) -> u64 {
+        let below = |strip: usize| !u64::MAX.checked_shl((strip * STRIP) as u32).unwrap_or(0);
+        below(strips.end) & !below(strips.start)
+    }
+
     /// One bit per slot that is sealed.
     fn sealed_slots(&self) -> u64 {
-        u64::MAX.checked_shr((PAGE - (self.strips - self.open) * STRIP) as u32).unwrap_or(0)
+        Self::slots(self.front()..self.strips - self.open)
     }
 
-    fn sealed_part<'f>(&self, format: &'f Format) -> Section<'f> {
-        let (keys, values) = (&format.keys.layout, &format.values.layout);
-        Section { strips: 0..self.strips - self.open, keys, values, starts: [0, 0], sealed: true }
-    }
-
-    fn open_part<'f>(&self, format: &'f Format) -> Section<'f> {
-        let sealed = self.sealed_part(format);
-        Section {
-            strips: sealed.strips.end..self.strips,
-            keys: &format.keys.open,
-            values: &format.values.open,
-            starts: [sealed.keys(sealed.strips.clone()).end, sealed.values(sealed.strips.clone()).end],
-            sealed: false,
-        }
-    }
-
-    /// What is sealed, then what is open; either may be empty.
-    fn all_parts<'f>(&self, format: &'f Format) -> [Section<'f>; 2] {
-        [self.sealed_part(format), self.open_part(format)]
+    /// What is open at the front, what is sealed, what is open at the end; each may be empty.
+    fn all_parts<'f>(&self, format: &'f Format) -> [Section<'f>; 3] {
+        let borders = [0, self.front(), self.strips - self.open, self.strips];
+        let mut starts = [0, 0];
+        [0, 1, 2].map(|part| {
+            let (strips, sealed) = (borders[part]..borders[part + 1], part == 1);
+            let [keys, values] =
+                [&format.keys, &format.values].map(|side| if sealed { &side.layout } else { &side.open });
+            let section = Section { strips: strips.clone(), keys, values, starts, sealed };
+            starts = [section.keys(strips.clone()).end, section.values(strips).end];
+            section
+        })
     }
 
     /// The parts of some strips that are not empty, each with those of the strips that lie in it.
@@ -158,7 +247,12 @@ impl Page {
 
     /// The part that a strip lies in.
     fn part<'f>(&self, format: &'f Format, strip: usize) -> Section<'f> {
-        if strip < self.strips - self.open { self.sealed_part(format) } else { self.open_part(format) }
+        let [front, sealed, open] = self.all_parts(format);
+        match strip {
+            strip if strip < front.strips.end => front,
+            strip if strip < sealed.strips.end => sealed,
+            _ => open,
+        }
     }
 
     /// Adds to a ledger what the slots in `live` and the grid take.
@@ -196,24 +290,38 @@ impl Page {
         self.set_value(format, slot, value);
     }
 
+    /// The codes of the sealed keys of a page with a grid.
+    fn channels<'a>(layout: &'a StripLayout, grades: Option<&'a Grades>) -> Channels<'a> {
+        match (grades, layout.encoding()) {
+            (Some(grades), _) => Channels::Graded(grades),
+            (None, Encoding::Codes(codes)) => Channels::Alike(layout, codes),
+            (None, encoding) => unreachable!("{encoding:?} has no grid"),
+        }
+    }
+
     /// Encodes a key on the page's grid. A channel whose range the key leaves is widened to hold it: the other
     /// slots of that channel are decoded and encoded once more. Ranges only grow, so this happens ever more rarely.
     fn write_on_grid(&mut self, format: &Format, slot: usize, key: &[f32], live: u64) {
         let layout = &format.keys.layout;
-        let Encoding::Codes(codes) = layout.encoding() else { unreachable!("a grid belongs to codes") };
+        let grades = self.grades.clone();
+        let channels = Self::channels(layout, grades.as_deref());
         let bytes = layout.strip_bytes();
+        let front = self.part(format, slot / STRIP).starts[0] - self.front() * bytes;
+        let at = |slot: usize| front + slot / STRIP * bytes..front + (slot / STRIP + 1) * bytes;
         let live = live & self.sealed_slots() & !(1 << slot);
         for (channel, &x) in key.iter().enumerate() {
-            let (mut scale, mut zero) = self.grid_at(channel, format.keys.dim);
-            let (low, high) = range(&codes, scale, zero);
+            let mut grid = self.grid_at(channel, format.keys.dim);
+            let most = channels.most(channel);
+            let (low, high) = (channels.value(0, grid), channels.value(most, grid));
             // Half a step beyond the last level still rounds to it.
-            let empty = live == 0;
-            if empty || x < low - scale / 2.0 || x > high + scale / 2.0 {
+            let (empty, reach) = (live == 0, grid.0 / 2.0);
+            // Without bits a channel has one value, whatever comes.
+            if empty || most > 0 && (x < low - reach || x > high + reach) {
                 let others: Vec<(usize, f32)> = (0..PAGE)
                     .filter(|other| live >> other & 1 == 1)
                     .map(|other| {
-                        let strip = &self.keys[other / STRIP * bytes..][..bytes];
-                        (other, zero + scale * codes.level(layout.code(strip, other % STRIP, channel)))
+                        let code = channels.code(&self.keys[at(other)], other % STRIP, channel);
+                        (other, channels.value(code, grid))
                     })
                     .collect();
                 // A first key spans nothing by itself; the next ones widen. Beyond that, a little more room on the
@@ -225,15 +333,15 @@ impl Page {
                 } else {
                     (low, x + 0.05 * (x - low))
                 };
-                (scale, zero) = fit(&codes, low, high);
-                self.set_grid(channel, format.keys.dim, scale, zero);
+                grid = channels.fit(channel, low, high);
+                self.set_grid(channel, format.keys.dim, grid);
                 for (other, value) in others {
-                    let strip = &mut self.keys[other / STRIP * bytes..][..bytes];
-                    layout.put_code(strip, other % STRIP, channel, encode(&codes, scale, zero, value));
+                    let code = channels.encode(channel, grid, value);
+                    channels.put(&mut self.keys[at(other)], other % STRIP, channel, code);
                 }
             }
-            let strip = &mut self.keys[slot / STRIP * bytes..][..bytes];
-            layout.put_code(strip, slot % STRIP, channel, encode(&codes, scale, zero, x));
+            let code = channels.encode(channel, grid, x);
+            channels.put(&mut self.keys[at(slot)], slot % STRIP, channel, code);
         }
     }
 
@@ -241,38 +349,65 @@ impl Page {
         (self.grid[channel].to_f32(), self.grid[dim + channel].to_f32())
     }
 
-    fn set_grid(&mut self, channel: usize, dim: usize, scale: f32, zero: f32) {
+    fn set_grid(&mut self, channel: usize, dim: usize, (scale, zero): (f32, f32)) {
         self.grid[channel] = f16::from_f32(scale);
         self.grid[dim + channel] = f16::from_f32(zero);
     }
 
     /// The page with `open` open strips instead: strips are sealed, or opened again.
     ///
-    /// The grid of a first sealed strip is chosen from all slots in `live`, for the next ones will come upon it.
-    pub(crate) fn reopened(&self, format: &Format, open: usize, live: u64) -> Page {
-        let mut page = Page::new(format, self.strips, open);
+    /// The grid of a first sealed strip is chosen from all slots in `live`, for the next ones will come upon it; so are the
+    /// bits of its channels, where they are `graded`.
+    pub(crate) fn reopened(
+        &self,
+        format: &Format,
+        open: usize,
+        live: u64,
+        graded: Option<&mut Grading>,
+    ) -> Page {
         let fresh = live & self.sealed_slots() == 0;
-        if page.grid.len() == self.grid.len() && !fresh {
-            page.grid.copy_from_slice(&self.grid);
-        } else if let (false, Encoding::Codes(codes)) = (page.grid.is_empty(), format.keys.layout.encoding())
-        {
-            let mut key = vec![0.0; format.keys.dim];
-            let mut ranges = vec![(f32::INFINITY, f32::NEG_INFINITY); format.keys.dim];
-            for slot in (0..PAGE).filter(|slot| live >> slot & 1 == 1) {
-                self.key(format, slot, &mut key);
-                for ((low, high), &x) in ranges.iter_mut().zip(&key) {
-                    (*low, *high) = (low.min(x), high.max(x));
-                }
+        let page = if fresh || self.grid.is_empty() {
+            self.on_fresh_grid(format, open, live & !Self::slots(0..self.front()), graded)
+        } else {
+            let mut page = self.zeros(format, self.strips, open, self.grades.as_ref());
+            if !page.grid.is_empty() {
+                page.grid.copy_from_slice(&self.grid);
             }
-            for (channel, (low, high)) in ranges.into_iter().enumerate().filter(|(_, (l, h))| l <= h) {
-                let (scale, zero) = fit(&codes, low, high);
-                page.set_grid(channel, format.keys.dim, scale, zero);
-            }
+            page
+        };
+        self.copied_to(page, format, live, fresh)
+    }
+
+    /// An empty page as [`Page::reopened`] makes it, on a grid that holds the slots in `live`.
+    fn on_fresh_grid(&self, format: &Format, open: usize, live: u64, graded: Option<&mut Grading>) -> Page {
+        let mut page = self.zeros(format, self.strips, open, None);
+        if page.grid.is_empty() {
+            return page;
         }
+        let mut key = vec![0.0; format.keys.dim];
+        let mut spans = vec![Span::default(); format.keys.dim];
+        for slot in (0..PAGE).filter(|slot| live >> slot & 1 == 1) {
+            self.key(format, slot, &mut key);
+            spans.iter_mut().zip(&key).for_each(|(span, &x)| span.add(x));
+        }
+        page.grades = graded.map(|grading| {
+            let variances: Vec<f32> = spans.iter().map(|span| span.variance(live.count_ones())).collect();
+            grading.of_page(&variances)
+        });
+        let grades = page.grades.clone();
+        let channels = Self::channels(&format.keys.layout, grades.as_deref());
+        for (channel, span) in spans.into_iter().enumerate().filter(|(_, span)| span.low <= span.high) {
+            page.set_grid(channel, format.keys.dim, channels.fit(channel, span.low, span.high));
+        }
+        page
+    }
+
+    /// `page` with the slots of this one.
+    fn copied_to(&self, mut page: Page, format: &Format, live: u64, fresh: bool) -> Page {
         // Codes that stay as they are come first: a widened grid encodes them once more.
-        let sealed = page.strips - open;
+        let (sealed, before) = (page.strips - page.open, self.strips - self.open);
         let mut written = 0u64;
-        for strips in [0..sealed.min(self.strips - self.open), 0..self.strips] {
+        for strips in [0..sealed.min(before), 0..self.strips] {
             for slot in (strips.start * STRIP..strips.end * STRIP).filter(|slot| live >> slot & 1 == 1) {
                 if written >> slot & 1 == 0 {
                     // A fresh grid holds all: nothing will be widened.
@@ -289,7 +424,8 @@ impl Page {
     pub(crate) fn copy(&mut self, format: &Format, slot: usize, from: &Page, from_slot: usize, live: u64) {
         let (strip, from_strip) = (slot / STRIP, from_slot / STRIP);
         let (to_part, from_part) = (self.part(format, strip), from.part(format, from_strip));
-        let alike = to_part.sealed == from_part.sealed && (!to_part.sealed || self.grid == from.grid);
+        let same_grid = || self.grid == from.grid && self.grades == from.grades;
+        let alike = to_part.sealed == from_part.sealed && (!to_part.sealed || same_grid());
         if !alike {
             let (mut key, mut value) = (vec![0.0; format.keys.dim], vec![0.0; format.values.dim]);
             from.key(format, from_slot, &mut key);
@@ -317,7 +453,15 @@ impl Page {
         let strip = slot / STRIP;
         let part = self.part(format, strip);
         let bytes = &self.keys[part.keys(strip..strip + 1)];
-        self.with_grid(&part, format.keys.dim, |grid| part.keys.get(bytes, slot % STRIP, grid, out));
+        self.with_grid(&part, format.keys.dim, |grid| match (&self.grades, grid) {
+            (Some(grades), Some(grid)) => {
+                for (channel, out) in out.iter_mut().enumerate() {
+                    let code = grades.code(bytes, slot % STRIP, channel);
+                    *out = grid.zero[channel] + grid.scale[channel] * f32::from(code);
+                }
+            }
+            (_, grid) => part.keys.get(bytes, slot % STRIP, grid, out),
+        });
     }
 
     /// Decodes a value, still turned and padded, `[dim]`.
@@ -368,8 +512,9 @@ impl Page {
         for (part, within) in self.parts_of(format, strips.clone()) {
             let out = &mut out[(within.start - strips.start) * STRIP..];
             let keys = Stream { strips: &self.keys[part.keys(within)], ahead };
-            self.with_grid(&part, format.keys.dim, |grid| {
-                key_scores(level, part.keys, grid, queries, keys, out, stride);
+            self.with_grid(&part, format.keys.dim, |grid| match (&self.grades, grid) {
+                (Some(grades), Some(grid)) => graded_scores(level, grades, grid, queries, keys, out, stride),
+                (_, grid) => key_scores(level, part.keys, grid, queries, keys, out, stride),
             });
         }
     }
@@ -398,7 +543,10 @@ impl Page {
         for (part, strips) in self.parts_of(format, 0..self.strips) {
             let out = &mut out[strips.start * STRIP * format.keys.dim..strips.end * STRIP * format.keys.dim];
             let keys = &self.keys[part.keys(strips)];
-            self.with_grid(&part, format.keys.dim, |grid| decode_keys(level, part.keys, grid, keys, out));
+            self.with_grid(&part, format.keys.dim, |grid| match (&self.grades, grid) {
+                (Some(grades), Some(grid)) => decode_graded(level, grades, grid, keys, out),
+                (_, grid) => decode_keys(level, part.keys, grid, keys, out),
+            });
         }
     }
 
@@ -412,18 +560,33 @@ impl Page {
     }
 }
 
-/// The smallest and the largest value on a grid.
-fn range(codes: &Codes, scale: f32, zero: f32) -> (f32, f32) {
-    (zero + scale * codes.level(0), zero + scale * codes.level(codes.max_code()))
+/// The range of some numbers, and their sums about the first of them.
+#[derive(Clone, Copy)]
+struct Span {
+    low: f32,
+    high: f32,
+    first: Option<f32>,
+    sum: f32,
+    squares: f32,
 }
 
-/// Scale and zero, as f16 will hold them, of a grid from `low` to `high`.
-fn fit(codes: &Codes, low: f32, high: f32) -> (f32, f32) {
-    let scale = to_f16((high - low) / codes.max_code() as f32);
-    (scale, to_f16(low - scale * codes.level(0)))
+impl Default for Span {
+    fn default() -> Self {
+        Span { low: f32::INFINITY, high: f32::NEG_INFINITY, first: None, sum: 0.0, squares: 0.0 }
+    }
 }
 
-fn encode(codes: &Codes, scale: f32, zero: f32, x: f32) -> u8 {
-    let inverse = if scale == 0.0 { 0.0 } else { 1.0 / scale };
-    nearest(((x - zero) * inverse - codes.level(0)).clamp(0.0, codes.max_code() as f32)) as u8
+impl Span {
+    fn add(&mut self, x: f32) {
+        (self.low, self.high) = (self.low.min(x), self.high.max(x));
+        let off = x - *self.first.get_or_insert(x);
+        self.sum += off;
+        self.squares += off * off;
+    }
+
+    /// Of `count` numbers.
+    fn variance(&self, count: u32) -> f32 {
+        let count = count.max(1) as f32;
+        (self.squares / count - (self.sum / count).powi(2)).max(0.0)
+    }
 }

@@ -10,11 +10,12 @@ use crate::page::{PAGE, PAGE_STRIPS, Page};
 use crate::state::{Reader, StateError, Writer};
 use crate::{Cache, CacheShape, LayerShape, Registry, Spec};
 use half::f16;
+use sketchkv_kernels::attention::graded::Grades;
 use sketchkv_kernels::attention::layout::STRIP;
 use std::sync::Arc;
 
 const MAGIC: &[u8; 8] = b"SKETCHKV";
-const VERSION: u32 = 5;
+const VERSION: u32 = 6;
 const HEADER: usize = 16;
 
 impl Cache {
@@ -122,6 +123,9 @@ impl Head {
     fn save(&self, out: &mut Writer) {
         out.u64(self.evicted);
         out.u64(self.expired);
+        if let Some(grading) = &self.slots.grading {
+            grading.save(out);
+        }
         out.u64(self.slots.pages().len() as u64);
         for (page, &live) in self.slots.pages().iter().zip(self.slots.live()) {
             page.save(out);
@@ -142,10 +146,14 @@ impl Head {
     fn restore(&mut self, format: &Format, position: usize, from: &mut Reader<'_>) -> Result<(), StateError> {
         let corrupt = |what: &str| Err(StateError::Corrupt(what.to_owned()));
         let (evicted, expired) = (from.u64()?, from.u64()?);
+        if let Some(grading) = &mut self.slots.grading {
+            grading.load(from)?;
+        }
+        let grades = self.slots.grading.as_ref().map(|grading| grading.grades());
         let count = from.length(position)?;
         let (mut pages, mut live) = (vec![], vec![]);
         for index in 0..count {
-            let page = Page::restore(format, from)?;
+            let page = Page::restore(format, index == 0, grades, from)?;
             let mask = from.u64()?;
             let room = page.strips() * STRIP;
             if index + 1 < count && room != PAGE || room < PAGE && mask >> room != 0 {
@@ -193,13 +201,20 @@ impl Page {
         grid.iter().for_each(|x| out.raw(&x.to_le_bytes()));
     }
 
-    fn restore(format: &Format, from: &mut Reader<'_>) -> Result<Page, StateError> {
+    /// `grades` are the head's; `first` says whether it is its first page.
+    fn restore(
+        format: &Format,
+        first: bool,
+        grades: Option<&Arc<Grades>>,
+        from: &mut Reader<'_>,
+    ) -> Result<Page, StateError> {
         let open = from.length(PAGE_STRIPS)?;
         let strips = from.length(PAGE_STRIPS)?;
-        if open > strips || open > 0 && !format.opens() {
+        let front = usize::from(first && format.keeps_front()).min(strips);
+        if open > strips - front || open > 0 && !format.opens() {
             return Err(StateError::Corrupt("an open strip where none is kept open".to_owned()));
         }
-        let mut page = Page::new(format, strips, open);
+        let mut page = Page::empty(format, first).zeros(format, strips, open, grades);
         let (keys, values, grid) = page.parts_mut();
         keys.copy_from_slice(from.raw(keys.len())?);
         values.copy_from_slice(from.raw(values.len())?);

@@ -2,6 +2,7 @@
 
 use crate::context::{EMPTY, Neighbours};
 use crate::format::{Env, Format};
+use crate::grading::Grading;
 use crate::page::{PAGE, PAGE_STRIPS, Page};
 use crate::read::{Read, Written};
 use sketchkv_kernels::attention::layout::STRIP;
@@ -25,6 +26,8 @@ pub(crate) struct Slots {
     count: usize,
     /// The index of those who do not read everything.
     pub(crate) index: Option<Box<dyn Read>>,
+    /// How keys are graded, where they are.
+    pub(crate) grading: Option<Box<Grading>>,
 }
 
 impl Clone for Slots {
@@ -36,6 +39,7 @@ impl Clone for Slots {
             positions: self.positions.clone(),
             state: self.state.clone(),
             index: self.index.as_ref().map(|index| index.clone_box()),
+            grading: self.grading.clone(),
             ..*self
         }
     }
@@ -64,8 +68,19 @@ pub(crate) struct Newcomer<'a> {
 }
 
 impl Slots {
-    pub(crate) fn new(words: usize, index: Option<Box<dyn Read>>) -> Self {
-        Slots { pages: vec![], live: vec![], positions: vec![], state: vec![], words, count: 0, index }
+    pub(crate) fn new(words: usize, index: Option<Box<dyn Read>>, format: &Format) -> Self {
+        let keys = &format.keys;
+        let grading = keys.graded_lines().map(|lines| Box::new(Grading::new(keys.dim, lines)));
+        Slots {
+            pages: vec![],
+            live: vec![],
+            positions: vec![],
+            state: vec![],
+            words,
+            count: 0,
+            index,
+            grading,
+        }
     }
 
     /// Tokens held.
@@ -261,7 +276,7 @@ impl Slots {
         let before = self.pages.last().map_or(0, |page| page.open());
         if full {
             self.pages.reserve_exact(1);
-            self.pages.push(Arc::default());
+            self.pages.push(Arc::new(Page::empty(format, self.pages.is_empty())));
             self.live.reserve_exact(1);
             self.live.push(0);
         }
@@ -282,7 +297,9 @@ impl Slots {
                 self.move_token(env, slot, slot + STRIP);
             }
             let open = usize::from(!full);
-            self.pages[page] = Arc::new(self.pages[page].reopened(format, open, live | self.live[page]));
+            let live = live | self.live[page];
+            self.pages[page] =
+                Arc::new(self.pages[page].reopened(format, open, live, self.grading.as_deref_mut()));
         }
     }
 
@@ -291,7 +308,7 @@ impl Slots {
         if let (Some(page), Some(&live)) = (self.pages.last_mut(), self.live.last())
             && page.open() > open
         {
-            *page = Arc::new(page.reopened(format, open, live));
+            *page = Arc::new(page.reopened(format, open, live, self.grading.as_deref_mut()));
         }
     }
 
@@ -334,9 +351,10 @@ impl Slots {
         // The last strip is an open one again.
         if let (Some(page), Some(&live)) = (self.pages.last_mut(), self.live.last())
             && page.open() == 0
+            && page.sealed() > 0
             && env.format.opens()
         {
-            *page = Arc::new(page.reopened(env.format, 1, live));
+            *page = Arc::new(page.reopened(env.format, 1, live, self.grading.as_deref_mut()));
         }
     }
 

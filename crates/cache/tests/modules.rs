@@ -7,7 +7,7 @@ const LAYERS: &[&[&str]] = &[
     &["error", "ledger", "profile", "state"],
     &["method", "shape"],
     &["store"],
-    &["format"],
+    &["format", "grading"],
     &["page"],
     &["context"],
     &["means"],

@@ -3,7 +3,8 @@
 use proptest::prelude::*;
 use sketchkv_kernels::cpu::Level;
 use sketchkv_kernels::{
-    Activations, BlockFormat, Input, KernelError, Matrix, Output, Rows, ThreadPool, WeightFormat, ProductWorkspace,
+    Activations, BlockFormat, Input, KernelError, Matrix, Output, ProductWorkspace, Rows, ThreadPool,
+    WeightFormat,
 };
 
 /// Blocks of arbitrary codes with scales of moderate size.

@@ -78,8 +78,7 @@ impl Attend<'_> {
         }
         for_each_pair_mut(self.pool, &mut keys[..heads.len()], traces, |h, keys, trace| {
             self.transpose(h, keys);
-            trace.digest.clear();
-            heads[h].keep.digest(&self.queries(h), &mut trace.digest);
+            self.note(h, &heads[h], trace);
         });
         let mut count = 0;
         for (h, head) in heads.iter().enumerate() {

@@ -69,6 +69,21 @@ impl<'a> Attend<'a> {
         NewTokens::new(self.keys, self.values, place, self.tokens, self.position)
     }
 
+    /// Notes of the queries what admission will ask for.
+    fn note(&self, h: usize, head: &Head, trace: &mut Trace) {
+        let queries = self.queries(h);
+        trace.digest.clear();
+        head.keep.digest(&queries, &mut trace.digest);
+        trace.squares.clear();
+        if head.slots.grading.is_some() {
+            trace.squares.resize(self.shape.key_dim, 0.0);
+            for query in (0..queries.tokens()).flat_map(|t| queries.token(t).chunks_exact(self.shape.key_dim))
+            {
+                trace.squares.iter_mut().zip(query).for_each(|(square, q)| *square += q * q);
+            }
+        }
+    }
+
     /// Writes the attention output, `[token][head][value_dim]`, and leaves of each head what admission will ask for.
     pub(crate) fn run(
         &self,

@@ -269,8 +269,7 @@ impl Attend<'_> {
                 trace.mass[last] += share * (logit - partial.max[g]).exp();
             }
         }
-        trace.digest.clear();
-        head.keep.digest(&self.queries(h), &mut trace.digest);
+        self.note(h, head, trace);
     }
 }
 

@@ -190,14 +190,14 @@ impl Keep for Probe {
 #[test]
 fn keys_are_the_same_by_tile_by_product_and_one_by_one() {
     for d in [64, 40] {
-        for store in ["f32", "f16", "q8", "q4h", "tq3", "kivi4"] {
+        for store in ["f32", "f16", "q8", "q4h", "tq3", "kivi4", "graded"] {
             let spec: Spec = store.parse().unwrap();
             let format = Format::new(spec.keys.build(d), spec.values.build(d), (d, d));
             let env = Env { format: &format, level: cpu::level() };
             let seen = Arc::new(Mutex::new(0));
             let rounding = if store == "tq3" { 0.02 } else { 1e-5 };
             let probe = Probe { head_dim: d, rounding, seen: seen.clone() };
-            let mut head = Head::new(Slots::new(0, None), Box::new(probe), None, 0, Some(1));
+            let mut head = Head::new(Slots::new(0, None, &format), Box::new(probe), None, 0, Some(1));
             let (mut random, mut turned) = (SplitMix64::new(5), Turned::default());
             let (mut judgement, departures) = (Judgement::default(), Departures::default());
             for (position, tokens) in [(0, 90), (90, 37)] {

@@ -60,7 +60,7 @@ impl Store for Block {
         Encoding::Codes(Codes { bits: self.bits, levels, group: ScaleGroup::Block, minimum: false })
     }
 
-    fn turn(&self) -> Turn {
+    fn turn(&self, _: Side) -> Turn {
         self.turn
     }
 

@@ -2,6 +2,7 @@
 
 mod block;
 mod float;
+mod graded;
 mod kivi;
 mod turbo;
 
@@ -16,12 +17,12 @@ pub trait Store: Send + Sync {
     fn encoding(&self, side: Side) -> Encoding;
 
     /// How vectors are turned before they are encoded, if at all; queries and outputs are turned likewise.
-    fn turn(&self) -> Turn {
+    fn turn(&self, _side: Side) -> Turn {
         Turn::None
     }
 
     /// Quantizes one vector `x[dim]`: codes `[dim]`, scales `[groups]`, minima `[groups]` or empty.
-    /// Not called for plain floats and per-channel codes.
+    /// Not called for plain floats, per-channel and graded codes.
     fn quantize(&self, _x: &[f32], _codes: &mut [u8], _scales: &mut [f32], _minima: &mut [f32]) {
         unreachable!("plain floats and per-channel codes are not quantized vector by vector")
     }
@@ -55,6 +56,7 @@ pub(crate) static STORES: &[(&Method, Build)] = &[
     (&kivi::KIVI4, kivi::kivi4),
     (&kivi::KIVI3, kivi::kivi3),
     (&kivi::KIVI2, kivi::kivi2),
+    (&graded::GRADED, graded::graded),
 ];
 
 /// Rounds to the nearest f16, which is what scales and minima are stored as; finite where `x` is.

@@ -19,7 +19,7 @@ macro_rules! turbo {
         };
 
         pub(super) fn $build(_: &Call, dim: usize) -> Box<dyn Store> {
-            Box::new(Turbo { bits: $bits, table: codebook($bits, dim), root: (dim as f64).sqrt() })
+            Box::new(Turbo::new($bits, dim))
         }
     };
 }
@@ -28,11 +28,17 @@ turbo!(TQ4, tq4, 4, "tq4", "4 bits a value + 16 a vector");
 turbo!(TQ3, tq3, 3, "tq3", "3 bits a value + 16 a vector");
 turbo!(TQ2, tq2, 2, "tq2", "2 bits a value + 16 a vector");
 
-struct Turbo {
+pub(super) struct Turbo {
     bits: u32,
     table: [f32; 16],
     /// √d
     root: f64,
+}
+
+impl Turbo {
+    pub(super) fn new(bits: u32, dim: usize) -> Self {
+        Turbo { bits, table: codebook(bits, dim), root: (dim as f64).sqrt() }
+    }
 }
 
 /// Lloyd-Max levels, ascending, of √d·y for y one coordinate of a uniform unit vector of d dimensions.
@@ -74,7 +80,7 @@ impl Store for Turbo {
         Encoding::Codes(Codes { bits: self.bits, levels, group: ScaleGroup::Slot, minimum: false })
     }
 
-    fn turn(&self) -> Turn {
+    fn turn(&self, _: Side) -> Turn {
         Turn::SignedHadamard
     }
 

@@ -10,7 +10,7 @@ mod model;
 
 use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
 use model::{Model, Pass, matrix};
-use sketchkv_kernels::{BlockFormat, ThreadPool, ProductWorkspace, bandwidth, cpu};
+use sketchkv_kernels::{BlockFormat, ProductWorkspace, ThreadPool, bandwidth, cpu};
 use std::time::Duration;
 
 fn steps(c: &mut Criterion) {

@@ -1,6 +1,6 @@
 //! The products of SmolLM2-135M, without the rest of the model.
 
-use sketchkv_kernels::{BlockFormat, Input, Matrix, Output, ThreadPool, WeightFormat, ProductWorkspace};
+use sketchkv_kernels::{BlockFormat, Input, Matrix, Output, ProductWorkspace, ThreadPool, WeightFormat};
 
 const HIDDEN: usize = 576;
 const QKV: usize = 960;

@@ -55,6 +55,11 @@ impl Queries {
         self.count
     }
 
+    /// Width of each.
+    pub(super) fn dim(&self) -> usize {
+        self.dim
+    }
+
     /// The queries as given, `[count][dim]`.
     pub fn plain(&self) -> &[f32] {
         &self.plain

@@ -43,6 +43,12 @@ pub enum Encoding {
     Bf16,
     /// Small integers with scales.
     Codes(Codes),
+    /// Integers whose bits are the channel's own, on the [`Grid`] of a page (keys only). What is in a strip is known to
+    /// [`Grades`](super::graded::Grades) alone.
+    Graded {
+        /// Lines of 64 bytes a strip.
+        lines: u16,
+    },
 }
 
 /// What a code u in 0..2^bits stands for.
@@ -145,7 +151,7 @@ impl StripLayout {
     /// # Panics
     /// When `dim` is no multiple of 32 or above 512; when codes have another number of bits than 2, 3, 4 and 8; when a
     /// table is of 8 bits, or has a level beyond ±256, which is for scales to reach; when values are to have per-channel
-    /// scales, or keys minima.
+    /// scales or be graded, or keys minima; when graded keys have no bits, or more than 8 a channel.
     pub fn new(side: Side, encoding: Encoding, dim: usize) -> Self {
         assert!(
             dim.is_multiple_of(BLOCK) && (BLOCK..=MAX_DIM).contains(&dim),
@@ -166,6 +172,10 @@ impl StripLayout {
                 assert!(codes.bits <= 4, "a table has 16 levels at most, codes of {} bits more", codes.bits);
                 assert!(table.iter().all(|level| level.abs() <= 256.0), "levels beyond ±256: {table:?}");
             }
+        }
+        if let Encoding::Graded { lines } = encoding {
+            assert!(side == Side::Keys, "values have no bits by channel");
+            assert!((1..=dim / 4).contains(&usize::from(lines)), "{lines} lines for {dim} channels");
         }
         StripLayout { side, encoding, dim }
     }
@@ -204,6 +214,7 @@ impl StripLayout {
                 Encoding::F32 => 4 * d,
                 Encoding::F16 | Encoding::Bf16 => 2 * d,
                 Encoding::Codes(codes) => d * codes.bits as usize / 8,
+                Encoding::Graded { lines } => 64 / STRIP * usize::from(lines),
             }
     }
 
@@ -267,7 +278,7 @@ impl StripLayout {
                 Encoding::F32 => strip[4 * at..][..4].copy_from_slice(&x.to_le_bytes()),
                 Encoding::F16 => put_f16(strip, at, x),
                 Encoding::Bf16 => strip[2 * at..][..2].copy_from_slice(&to_bf16(x).to_le_bytes()),
-                Encoding::Codes(_) => panic!("put on a coded layout"),
+                Encoding::Codes(_) | Encoding::Graded { .. } => panic!("put on a coded layout"),
             }
         }
     }
@@ -316,7 +327,7 @@ impl StripLayout {
     /// Decodes one slot into `out`, `[dim]`. `grid` is needed for per-channel codes.
     ///
     /// # Panics
-    /// When per-channel codes come without their grid.
+    /// When per-channel codes come without their grid, or codes are graded.
     pub fn get(&self, strip: &[u8], lane: usize, grid: Option<Grid<'_>>, out: &mut [f32]) {
         let tail = &strip[self.code_bytes()..];
         for (dim, out) in out.iter_mut().enumerate() {
@@ -325,6 +336,7 @@ impl StripLayout {
                 Encoding::F32 => f32::from_le_bytes(strip[4 * at..][..4].try_into().expect("4 bytes")),
                 Encoding::F16 => get_f16(strip, at),
                 Encoding::Bf16 => bf16::from_le_bytes([strip[2 * at], strip[2 * at + 1]]).to_f32(),
+                Encoding::Graded { .. } => panic!("graded keys are read by their grades"),
                 Encoding::Codes(codes) => {
                     let level = codes.level(self.code(strip, lane, dim));
                     let groups = codes.groups(self.dim);
@@ -356,6 +368,11 @@ impl StripLayout {
                 for dim in 0..self.dim {
                     let at = |lane| width * self.element(lane, dim);
                     bytes(at(from_lane), at(to_lane), width);
+                }
+            }
+            Encoding::Graded { lines } => {
+                for line in 0..usize::from(lines) {
+                    bytes(64 * line + 4 * from_lane, 64 * line + 4 * to_lane, 4);
                 }
             }
             Encoding::Codes(codes) => {

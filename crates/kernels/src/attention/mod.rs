@@ -73,6 +73,7 @@ macro_rules! for_queries {
 pub mod codes;
 mod dense;
 mod floats;
+pub mod graded;
 mod keys;
 pub mod layout;
 mod packed;

@@ -1,3 +1,4 @@
+use super::graded::{Grades, decode_graded, graded_scores};
 use super::layout::{BLOCK, Codes, Encoding, Grid, Levels, STRIP, ScaleGroup, Side, StripLayout, nearest};
 use super::*;
 use crate::cpu::Level;
@@ -14,6 +15,25 @@ impl Random {
 
     fn vector(&mut self, n: usize) -> Vec<f32> {
         (0..n).map(|_| self.next()).collect()
+    }
+
+    /// Of some bits, whole lines of them, in channels anywhere.
+    fn grades(&mut self, dim: usize) -> Grades {
+        let mut groups: Vec<u8> = (0..dim / 4).map(|_| ((self.next() + 1.0) * 4.49) as u8).collect();
+        let mut over = groups.iter().map(|&bits| usize::from(bits)).sum::<usize>() % 8;
+        for bits in &mut groups {
+            let less = over.min(usize::from(*bits));
+            *bits -= less as u8;
+            over -= less;
+        }
+        if groups.iter().all(|&bits| bits == 0) {
+            groups.fill(1);
+        }
+        let mut places: Vec<usize> = (0..dim).collect();
+        places.sort_by_cached_key(|_| self.next().to_bits());
+        let mut bits = vec![0; dim];
+        places.iter().enumerate().for_each(|(i, &channel)| bits[channel] = groups[i / 4]);
+        Grades::new(&bits).unwrap()
     }
 }
 
@@ -113,6 +133,64 @@ proptest! {
                         let want = dot(q, &key);
                         prop_assert!((got - want).abs() < tolerance, "{encoding:?} {level:?}: {got} for {want}");
                     }
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn graded_scores_equal_the_formula(
+        seed: u64, dim in prop::sample::select(vec![32usize, 64, 96, 128, 256]), count in 1usize..6, strips in 1usize..6,
+        slack in 0usize..3,
+    ) {
+        let mut random = Random(seed);
+        let grades = random.grades(dim);
+        let (scale, zero) = (random.vector(dim), random.vector(dim));
+        let grid = Grid { scale: &scale, zero: &zero };
+        let q = random.vector(count * dim);
+        let mut queries = Queries::default();
+        queries.set(&q, dim);
+        let bytes = 64 * grades.lines();
+        let mut keys = vec![0u8; strips * bytes];
+        let mut want = vec![vec![0.0f32; dim]; strips * STRIP];
+        for (slot, key) in want.iter_mut().enumerate() {
+            for (channel, x) in key.iter_mut().enumerate() {
+                let most = (1u32 << grades.bits(channel)) - 1;
+                let code = ((random.next() + 1.0) / 2.0 * (most as f32 + 0.999)) as u8;
+                let strip = &mut keys[slot / STRIP * bytes..][..bytes];
+                grades.put_code(strip, slot % STRIP, channel, code);
+                *x = zero[channel] + scale[channel] * f32::from(code);
+            }
+        }
+        for (slot, key) in want.iter().enumerate() {
+            for (channel, x) in key.iter().enumerate() {
+                let code = grades.code(&keys[slot / STRIP * bytes..][..bytes], slot % STRIP, channel);
+                prop_assert_eq!(zero[channel] + scale[channel] * f32::from(code), *x);
+            }
+        }
+        let layout = StripLayout::new(Side::Keys, Encoding::Graded { lines: grades.lines() as u16 }, dim);
+        prop_assert_eq!(layout.strip_bytes(), bytes);
+        let mut copied = vec![0u8; bytes];
+        layout.copy(&keys[..bytes], 3, &mut copied, 11);
+        prop_assert!((0..dim).all(|channel| grades.code(&copied, 11, channel) == grades.code(&keys, 3, channel)));
+        let stride = strips * STRIP + slack;
+        for &level in Level::available() {
+            let mut out = vec![f32::NAN; count * stride];
+            graded_scores(level, &grades, grid, &queries, keys[..].into(), &mut out, stride);
+            let mut decoded = vec![f32::NAN; strips * dim * STRIP];
+            decode_graded(level, &grades, grid, &keys, &mut decoded);
+            for (s, key) in want.iter().enumerate() {
+                for (i, key) in key.iter().enumerate() {
+                    let got = decoded[(s / STRIP * dim + i) * STRIP + s % STRIP];
+                    prop_assert!((got - key).abs() < 1e-3, "{level:?}: {got} for {key}");
+                }
+                for (i, q) in q.chunks_exact(dim).enumerate() {
+                    let got = out[i * stride + s] as f64;
+                    // Queries are rounded to 1/127 of the largest of a block, with the largest code.
+                    let largest = scale.iter().enumerate().map(|(c, s)| s.abs() * (1 << grades.bits(c)) as f32);
+                    let tolerance = largest.fold(0.0, f32::max) as f64 / 254.0 * (dim as f64).sqrt() * 3.0;
+                    let want = dot(q, key);
+                    prop_assert!((got - want).abs() < tolerance, "{level:?}: {got} for {want}, {tolerance}");
                 }
             }
         }
@@ -283,6 +361,7 @@ fn strips_waste_nothing() {
                 Encoding::F32 => 32,
                 Encoding::F16 | Encoding::Bf16 => 16,
                 Encoding::Codes(codes) => codes.bits as usize,
+                Encoding::Graded { .. } => continue,
             };
             assert_eq!(layout.code_bytes() * 8, STRIP * dim * bits, "{encoding:?}");
         }

@@ -5,7 +5,8 @@ use proptest::prelude::*;
 use sketchkv_kernels::cpu::Level;
 use sketchkv_kernels::half::{bf16, f16, f32_to_bf16, f32_to_f16, to_bf16, to_f16};
 use sketchkv_kernels::{
-    Activations, BlockFormat, Input, Matrix, Output, ThreadPool, WeightFormat, ProductWorkspace, ops, quantize_q8_0,
+    Activations, BlockFormat, Input, Matrix, Output, ProductWorkspace, ThreadPool, WeightFormat, ops,
+    quantize_q8_0,
 };
 
 const BLOCK: usize = 32;

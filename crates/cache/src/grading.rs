@@ -1,0 +1,138 @@
+//! Bits by channel: how the keys of a head share them.
+//!
+//! An error e_c of a key's channel c changes a score by q_c·e_c. With b bits the square of e_c is about D(b)·σ_c², so the bits
+//! go where they lessen Σ_c E[q_c²]·σ_c²·D(b_c) most: reverse water-filling, in groups of four channels.
+
+use crate::state::{Reader, StateError, Writer};
+use sketchkv_kernels::attention::graded::{GROUP, Grades, MOST_BITS};
+use std::mem::size_of;
+use std::sync::Arc;
+
+/// Tokens after which the weight of a query has fallen to 1/e.
+const MEMORY: f32 = 1024.0;
+
+/// D(b): mean squared error of a uniform quantizer of b bits, as a share of the variance of a Gaussian.
+const DISTORTION: [f32; MOST_BITS as usize + 1] =
+    [1.0, 0.3634, 0.1188, 0.0374, 0.01154, 0.00349, 0.00104, 0.000304, 0.0000868];
+
+/// How the keys of a head are graded: equal for all until the first page is sealed, then as that page and the queries up
+/// to it ask for.
+#[derive(Clone)]
+pub(crate) struct Grading {
+    /// Second moments of the queries, by channel, up to a factor.
+    moments: Box<[f32]>,
+    grades: Arc<Grades>,
+    /// Whether pages have been made of these grades.
+    settled: bool,
+}
+
+impl Grading {
+    /// Of `dim` channels, whose keys take `lines` lines a strip.
+    pub(crate) fn new(dim: usize, lines: usize) -> Self {
+        let grades = Arc::new(shared_out(&vec![1.0; dim], lines));
+        Grading { moments: vec![0.0; dim].into(), grades, settled: false }
+    }
+
+    /// Heap bytes, and the structure's own.
+    pub(crate) fn bytes(&self) -> usize {
+        size_of::<Grading>()
+            + self.moments.len() * size_of::<f32>()
+            + 2 * size_of::<usize>()
+            + size_of::<Grades>()
+            + self.grades.bytes()
+    }
+
+    /// The grades as they are.
+    pub(crate) fn grades(&self) -> &Arc<Grades> {
+        &self.grades
+    }
+
+    /// Counts the squares of the queries of `tokens` tokens, summed by channel.
+    pub(crate) fn observe(&mut self, squares: &[f32], tokens: usize) {
+        let decay = (-(tokens as f32) / MEMORY).exp();
+        for (moment, square) in self.moments.iter_mut().zip(squares) {
+            *moment = *moment * decay + square;
+        }
+    }
+
+    /// The grades of a page, `variances` being those of its keys by channel.
+    pub(crate) fn of_page(&mut self, variances: &[f32]) -> Arc<Grades> {
+        if !self.settled {
+            self.settled = true;
+            // A channel that no query has looked at yet counts as the others do, if only a little.
+            let mean = self.moments.iter().sum::<f32>() / self.moments.len() as f32;
+            let least = if mean > 0.0 { mean * 1e-3 } else { 1.0 };
+            let weighed = |(moment, variance): (&f32, &f32)| (moment + least) * variance;
+            let weights: Vec<f32> = self.moments.iter().zip(variances).map(weighed).collect();
+            self.grades = Arc::new(shared_out(&weights, self.grades.lines()));
+        }
+        self.grades.clone()
+    }
+
+    pub(crate) fn save(&self, out: &mut Writer) {
+        out.u64(self.settled.into());
+        out.floats(&self.moments);
+        let bits: Vec<u8> = (0..self.grades.dim()).map(|channel| self.grades.bits(channel)).collect();
+        out.raw(&bits);
+    }
+
+    pub(crate) fn load(&mut self, from: &mut Reader<'_>) -> Result<(), StateError> {
+        self.settled = from.u64()? != 0;
+        self.moments = from.floats(self.moments.len())?.into();
+        let bits = from.raw(self.grades.dim())?;
+        let grades = Grades::new(bits).filter(|grades| grades.lines() == self.grades.lines());
+        self.grades =
+            Arc::new(grades.ok_or_else(|| StateError::Corrupt("its keys have impossible bits".to_owned()))?);
+        Ok(())
+    }
+}
+
+/// The grades with which Σ weight·D(bits) is least, of `lines` lines a strip.
+fn shared_out(weights: &[f32], lines: usize) -> Grades {
+    let mut order: Vec<usize> = (0..weights.len()).collect();
+    order.sort_by(|&a, &b| weights[b].total_cmp(&weights[a]));
+    // Channels that need alike are a group.
+    let groups: Vec<f64> =
+        order.chunks_exact(GROUP).map(|group| group.iter().map(|&c| f64::from(weights[c])).sum()).collect();
+    let mut bits = vec![0u8; groups.len()];
+    // The distortion is convex in the bits: always the one that lessens it most. Among equals, the one that has fewest.
+    for _ in 0..8 * lines {
+        let gain = |group: usize| match bits[group] {
+            MOST_BITS => f64::NEG_INFINITY,
+            b => {
+                let drop = DISTORTION[usize::from(b)] - DISTORTION[usize::from(b) + 1];
+                groups[group] * f64::from(drop)
+            }
+        };
+        let best = (0..groups.len())
+            .max_by(|&a, &b| gain(a).total_cmp(&gain(b)).then(bits[b].cmp(&bits[a])).then(b.cmp(&a)));
+        if let Some(best) = best {
+            bits[best] += 1;
+        }
+    }
+    let mut of_channel = vec![0; weights.len()];
+    for (place, &channel) in order.iter().enumerate() {
+        of_channel[channel] = bits[place / GROUP];
+    }
+    Grades::new(&of_channel).expect("groups of equal bits fill whole lines")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn bits_go_where_they_are_needed_and_none_is_lost() {
+        let weights: Vec<f32> = (0..64).map(|c| if c % 8 == 3 { 100.0 } else { (c % 3) as f32 }).collect();
+        for lines in 1..=16 {
+            let grades = shared_out(&weights, lines);
+            assert_eq!(grades.lines(), lines);
+            assert!((0..64).all(|c| grades.bits(3) >= grades.bits(c)), "{grades:?}");
+        }
+        let even = shared_out(&[1.0; 64], 6);
+        assert!((0..64).all(|c| even.bits(c) == 3));
+        let some = shared_out(&weights, 4);
+        let [none, little, more, most] = [0, 1, 2, 3].map(|c| some.bits(c));
+        assert!(none < little && little <= more && more < most, "{some:?}");
+    }
+}

@@ -1,0 +1,374 @@
+//! Keys whose channels have bits of their own: four channels of the same number of bits are a group, and the groups of a
+//! strip lie one after the other, those of most bits first.
+//!
+//! A code of b bits is ⌊b/2⌋ *pairs* of bits, the lowest first, and, where b is odd, a *single* bit, its highest. All pairs
+//! of a strip fill the fields of lines of 64 bytes (see [`super::layout`]), four to a line, then all singles, eight to a
+//! line: so every number of bits is unpacked by shifts and masks, and no bit is lost to padding.
+
+use super::layout::{BLOCK, Grid, MAX_DIM, STRIP, nearest};
+use super::packed::fetch_lines;
+use super::simd::{Multipliers, Simd};
+use super::strips::Stream;
+use super::{Queries, check_rows};
+use crate::Scale;
+use crate::cpu::Level;
+
+/// Channels of a group.
+pub const GROUP: usize = 4;
+/// The most bits of a channel.
+pub const MOST_BITS: u8 = 8;
+/// Bits of the channels of a group that fill a line, over all groups: a strip is whole lines.
+const LINE: usize = 8;
+
+/// How many bits each channel of some keys has, and the order in which they lie.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Grades {
+    /// `[place]`: the channel that lies there.
+    channels: Box<[u16]>,
+    /// `[channel]`: where it lies.
+    places: Box<[u16]>,
+    /// `[group]`: bits of its channels, descending.
+    bits: Box<[u8]>,
+    /// How many pairs a strip has.
+    pairs: usize,
+}
+
+impl Grades {
+    /// The bits of every channel, `[dim]`; `None` when the width is no multiple of 32 or above 512, a channel has more than
+    /// 8 bits, the channels of some number of bits are no multiple of 4, or all bits together are none or no multiple of 32.
+    pub fn new(bits: &[u8]) -> Option<Self> {
+        let dim = bits.len();
+        if !dim.is_multiple_of(BLOCK) || !(BLOCK..=MAX_DIM).contains(&dim) {
+            return None;
+        }
+        let mut channels: Vec<u16> = (0..dim as u16).collect();
+        channels.sort_by_key(|&channel| std::cmp::Reverse(bits[usize::from(channel)]));
+        let mut places = vec![0; dim];
+        for (place, &channel) in channels.iter().enumerate() {
+            places[usize::from(channel)] = place as u16;
+        }
+        let of_place = |place: usize| bits[usize::from(channels[place])];
+        let groups: Box<[u8]> = (0..dim / GROUP).map(|group| of_place(group * GROUP)).collect();
+        let alike = (0..dim).all(|place| of_place(place) == groups[place / GROUP]);
+        let total: usize = groups.iter().map(|&bits| usize::from(bits)).sum();
+        if !alike || groups[0] > MOST_BITS || total == 0 || !total.is_multiple_of(LINE) {
+            return None;
+        }
+        let pairs = groups.iter().map(|&bits| usize::from(bits / 2)).sum();
+        Some(Grades { channels: channels.into(), places: places.into(), bits: groups, pairs })
+    }
+
+    /// Number of channels.
+    pub fn dim(&self) -> usize {
+        self.channels.len()
+    }
+
+    /// Bits of a channel.
+    pub fn bits(&self, channel: usize) -> u8 {
+        self.bits[usize::from(self.places[channel]) / GROUP]
+    }
+
+    /// Lines of 64 bytes that a strip takes.
+    pub fn lines(&self) -> usize {
+        self.bits.iter().map(|&bits| usize::from(bits)).sum::<usize>() / LINE
+    }
+
+    /// Heap bytes.
+    pub fn bytes(&self) -> usize {
+        2 * (self.channels.len() + self.places.len()) + self.bits.len()
+    }
+
+    /// Where the bits of a channel lie for a lane: its byte within a line, the position of its first pair, that of its
+    /// single, and how many bits there are. Position p is line p / 8, from bit p mod 8 on.
+    fn place(&self, lane: usize, channel: usize) -> (usize, usize, usize, usize) {
+        let place = usize::from(self.places[channel]);
+        let before = &self.bits[..place / GROUP];
+        let pair: usize = before.iter().map(|&bits| usize::from(bits / 2)).sum();
+        let single: usize = before.iter().map(|&bits| usize::from(bits % 2)).sum();
+        let bits = usize::from(self.bits[place / GROUP]);
+        (GROUP * lane + place % GROUP, 2 * pair, 2 * self.pairs + single, bits)
+    }
+
+    /// The code of a channel of one slot of a strip.
+    pub fn code(&self, strip: &[u8], lane: usize, channel: usize) -> u8 {
+        let (byte, pair, single, bits) = self.place(lane, channel);
+        let field = |at: usize, mask: u8| strip[at / 8 * 64 + byte] >> (at % 8) & mask;
+        let mut code = if bits % 2 == 1 { field(single, 1) } else { 0 };
+        for pair in (pair..pair + bits / 2 * 2).step_by(2).rev() {
+            code = code << 2 | field(pair, 3);
+        }
+        code
+    }
+
+    /// Writes the code of a channel of one slot of a strip.
+    pub fn put_code(&self, strip: &mut [u8], lane: usize, channel: usize, code: u8) {
+        let (byte, pair, single, bits) = self.place(lane, channel);
+        let mut put = |at: usize, mask: u8, field: u8| {
+            let byte = &mut strip[at / 8 * 64 + byte];
+            *byte = *byte & !(mask << (at % 8)) | (field & mask) << (at % 8);
+        };
+        let mut rest = code;
+        for pair in (pair..pair + bits / 2 * 2).step_by(2) {
+            put(pair, 3, rest & 3);
+            rest >>= 2;
+        }
+        if bits % 2 == 1 {
+            put(single, 1, rest);
+        }
+    }
+}
+
+/// Walks through the groups of a strip.
+struct Cursor {
+    strip: *const u8,
+    pair: usize,
+    single: usize,
+}
+
+impl Cursor {
+    #[inline(always)]
+    fn new(strip: *const u8, grades: &Grades) -> Self {
+        Cursor { strip, pair: 0, single: 2 * grades.pairs }
+    }
+
+    #[inline(always)]
+    unsafe fn pair<S: Simd>(&mut self) -> S::B {
+        let at = self.pair;
+        self.pair += 2;
+        // SAFETY: the caller's.
+        unsafe { S::field(S::load_bytes(self.strip.add(at / 8 * 64)), (at % 8) as u32, 3) }
+    }
+
+    #[inline(always)]
+    unsafe fn single<S: Simd>(&mut self) -> S::B {
+        let at = self.single;
+        self.single += 1;
+        // SAFETY: the caller's.
+        unsafe { S::field(S::load_bytes(self.strip.add(at / 8 * 64)), (at % 8) as u32, 1) }
+    }
+
+    /// The codes of the next group, which has `bits` bits and at least one.
+    ///
+    /// # Safety
+    /// As [`Simd`]; the strip has this group.
+    #[inline(always)]
+    unsafe fn next<S: Simd>(&mut self, bits: u8) -> S::B {
+        // SAFETY: the caller's.
+        unsafe {
+            match bits {
+                1 => self.single::<S>(),
+                2 => self.pair::<S>(),
+                3 => S::join(self.pair::<S>(), self.single::<S>()),
+                4 => S::join(self.pair::<S>(), self.pair::<S>()),
+                5 => S::join(self.pair::<S>(), S::join(self.pair::<S>(), self.single::<S>())),
+                6 => S::join(self.pair::<S>(), S::join(self.pair::<S>(), self.pair::<S>())),
+                bits => {
+                    let low = self.pair::<S>();
+                    let next = self.pair::<S>();
+                    let third = self.pair::<S>();
+                    let high = if bits == 7 { self.single::<S>() } else { self.pair::<S>() };
+                    S::join(low, S::join(next, S::join(third, high)))
+                }
+            }
+        }
+    }
+}
+
+/// As many 16 bytes of queries as the widest head has.
+const WORDS: usize = MAX_DIM / 16;
+/// As many blocks.
+const BLOCKS: usize = MAX_DIM / BLOCK;
+/// The most queries that any instruction set serves at once.
+const MOST_QUERIES: usize = 4;
+
+/// Queries in the order of the places, with the scales of a grid folded into them: with codes u and their middles m,
+/// q·(z + s∘u) = q·(z + s∘m) + (q∘s)·u − (q∘s)·m, of which all but the first product is of integers.
+struct Folded {
+    packed: [[Multipliers; WORDS]; MOST_QUERIES],
+    unit: [[f32; BLOCKS]; MOST_QUERIES],
+    rest: [[i32; BLOCKS]; MOST_QUERIES],
+    constant: [f32; MOST_QUERIES],
+}
+
+impl Folded {
+    fn empty() -> Self {
+        Folded {
+            packed: [[Multipliers::default(); WORDS]; MOST_QUERIES],
+            unit: [[0.0; BLOCKS]; MOST_QUERIES],
+            rest: [[0; BLOCKS]; MOST_QUERIES],
+            constant: [0.0; MOST_QUERIES],
+        }
+    }
+
+    #[inline(always)]
+    fn set(&mut self, grades: &Grades, grid: Grid<'_>, queries: &[f32]) {
+        let dim = grades.dim();
+        let (scale, zero) = (&grid.scale[..dim], &grid.zero[..dim]);
+        let mut folded = [0.0f32; BLOCK];
+        for (g, q) in queries.chunks_exact(dim).enumerate() {
+            let mut constant = 0.0;
+            for (block, channels) in grades.channels.chunks_exact(BLOCK).enumerate() {
+                let bits = &grades.bits[block * (BLOCK / GROUP)..][..BLOCK / GROUP];
+                let mut largest = 0.0f32;
+                for (i, (folded, &channel)) in folded.iter_mut().zip(channels).enumerate() {
+                    let channel = usize::from(channel);
+                    *folded = q[channel] * scale[channel];
+                    constant += q[channel] * zero[channel] + *folded * middle(bits[i / GROUP]);
+                    largest = largest.max(folded.abs());
+                }
+                let unit = Scale::new(largest, 127.0);
+                let mut rest = 0;
+                for (word, x) in folded.as_chunks::<16>().0.iter().enumerate() {
+                    let q = x.map(|x| nearest(x * unit.inverse) as i8);
+                    for (i, &q) in q.iter().enumerate() {
+                        rest -= middle(bits[(16 * word + i) / GROUP]) as i32 * i32::from(q);
+                    }
+                    self.packed[g][block * (BLOCK / 16) + word] = Multipliers::new(q);
+                }
+                (self.unit[g][block], self.rest[g][block]) = (unit.scale, rest);
+            }
+            self.constant[g] = constant;
+        }
+    }
+}
+
+/// The code in the middle of those of so many bits.
+#[inline(always)]
+fn middle(bits: u8) -> f32 {
+    (1u32 << bits >> 1) as f32
+}
+
+/// `out[query · stride + slot] = query · key(slot)` for the slots of consecutive strips of graded keys.
+///
+/// As [`super::key_scores`], whose rounding of queries it shares.
+///
+/// # Panics
+/// When `strips` is not a whole number of strips, queries or the grid are of another width, or `out` is too short.
+pub fn graded_scores(
+    level: Level,
+    grades: &Grades,
+    grid: Grid<'_>,
+    queries: &Queries,
+    strips: Stream<'_>,
+    out: &mut [f32],
+    stride: usize,
+) {
+    let bytes = 64 * grades.lines();
+    let count = whole_strips(bytes, strips.strips);
+    assert!(queries.count() == 0 || queries.dim() == grades.dim(), "queries and keys differ in width");
+    check_rows("scores", out.len(), queries.count(), stride, count * STRIP);
+    // SAFETY: the level was detected on this CPU, and the sizes are checked above.
+    for_level!(level, |S| {
+        let mut folded = Folded::empty();
+        for first in (0..queries.count()).step_by(S::QUERIES) {
+            let (left, out) = (queries.count() - first, &mut out[first * stride..]);
+            let plain = &queries.plain()[first * grades.dim()..][..left.min(S::QUERIES) * grades.dim()];
+            S::run(
+                #[inline(always)]
+                || folded.set(grades, grid, plain),
+            );
+            for_queries!(S, left, |G| S::run(
+                #[inline(always)]
+                || scores::<S, G>(grades, &folded, strips, out, stride)
+            ))
+        }
+    });
+}
+
+#[inline(always)]
+unsafe fn scores<S: Simd, const G: usize>(
+    grades: &Grades,
+    queries: &Folded,
+    strips: Stream<'_>,
+    out: &mut [f32],
+    stride: usize,
+) {
+    let bytes = 64 * grades.lines();
+    // SAFETY: strips, queries and out are as long as `graded_scores` checked.
+    unsafe {
+        for (index, (strip, ahead)) in strips.each(bytes).enumerate() {
+            fetch_lines(ahead, bytes);
+            let mut cursor = Cursor::new(strip.as_ptr(), grades);
+            let mut sums = [S::splat(0.0); G];
+            for (sum, constant) in sums.iter_mut().zip(queries.constant) {
+                *sum = S::splat(constant);
+            }
+            for (block, groups) in grades.bits.as_chunks::<{ BLOCK / GROUP }>().0.iter().enumerate() {
+                // All that follows has no bits either.
+                if groups[0] == 0 {
+                    break;
+                }
+                let mut products = [S::zero_i(); G];
+                for (g, product) in products.iter_mut().enumerate() {
+                    *product = S::splat_i(queries.rest[g][block]);
+                }
+                for (t, &bits) in groups.iter().enumerate() {
+                    if bits == 0 {
+                        break;
+                    }
+                    let code = cursor.next::<S>(bits);
+                    for (g, product) in products.iter_mut().enumerate() {
+                        let x = queries.packed[g].get_unchecked(2 * block + t / 4);
+                        *product = S::dot4(*product, code, x, t % 4);
+                    }
+                }
+                for (g, sum) in sums.iter_mut().enumerate() {
+                    *sum = S::fma(S::to_f(products[g]), S::splat(queries.unit[g][block]), *sum);
+                }
+            }
+            for (g, sums) in sums.iter().enumerate() {
+                S::store(out.as_mut_ptr().add(g * stride + index * STRIP), *sums);
+            }
+        }
+    }
+}
+
+/// Decodes graded keys to `out`, `[strip][dim][16]`, for [`super::dense_scores`].
+///
+/// # Panics
+/// When sizes do not fit.
+pub fn decode_graded(level: Level, grades: &Grades, grid: Grid<'_>, strips: &[u8], out: &mut [f32]) {
+    let bytes = 64 * grades.lines();
+    let count = whole_strips(bytes, strips);
+    check_rows("decoded keys", out.len(), 1, 0, count * grades.dim() * STRIP);
+    assert!(grid.scale.len() >= grades.dim() && grid.zero.len() >= grades.dim(), "the grid is too narrow");
+    // SAFETY: the level was detected on this CPU, and the sizes are checked above.
+    for_level!(level, |S| S::run(
+        #[inline(always)]
+        || decode::<S>(grades, grid, strips, count, out)
+    ));
+}
+
+#[inline(always)]
+unsafe fn decode<S: Simd>(grades: &Grades, grid: Grid<'_>, strips: &[u8], count: usize, out: &mut [f32]) {
+    let (dim, bytes) = (grades.dim(), 64 * grades.lines());
+    for index in 0..count {
+        // SAFETY: strips, grid and out are as long as `decode_graded` checked; channels are below `dim`.
+        unsafe {
+            let mut cursor = Cursor::new(strips.as_ptr().add(index * bytes), grades);
+            let out = out.as_mut_ptr().add(index * dim * STRIP);
+            for (channels, &bits) in grades.channels.as_chunks::<GROUP>().0.iter().zip(&grades.bits) {
+                if bits == 0 {
+                    for &channel in channels {
+                        let zero = *grid.zero.get_unchecked(usize::from(channel));
+                        S::store(out.add(usize::from(channel) * STRIP), S::splat(zero));
+                    }
+                    continue;
+                }
+                let code = cursor.next::<S>(bits);
+                for (i, &channel) in channels.iter().enumerate() {
+                    let channel = usize::from(channel);
+                    let scale = S::splat(*grid.scale.get_unchecked(channel));
+                    let zero = S::splat(*grid.zero.get_unchecked(channel));
+                    S::store(out.add(channel * STRIP), S::fma(S::byte(code, i as u32), scale, zero));
+                }
+            }
+        }
+    }
+}
+
+/// How many strips `strips` are.
+fn whole_strips(bytes: usize, strips: &[u8]) -> usize {
+    assert!(strips.len().is_multiple_of(bytes), "{} bytes are no whole strips of {bytes}", strips.len());
+    strips.len() / bytes
+}
