@@ -1,7 +1,7 @@
 //! Pages: up to 64 slots of one KV head, the unit of sharing and of per-channel scales.
 
 use crate::format::Format;
-use crate::grading::Grading;
+use crate::grading::{Grading, best_ends, reach};
 use crate::store::to_f16;
 use half::f16;
 use sketchkv_kernels::attention::graded::{Grades, decode_graded, graded_scores};
@@ -88,6 +88,27 @@ impl Channels<'_> {
         }
         let scale = to_f16((high - low) / steps);
         (scale, to_f16(low - scale * self.lowest()))
+    }
+
+    /// How far beyond its ends a grid serves.
+    fn reach(&self, channel: usize, grid: (f32, f32)) -> f32 {
+        match self {
+            // Half a step beyond the last level still rounds to it.
+            Channels::Alike(..) => grid.0 / 2.0,
+            Channels::Graded(grades) => {
+                reach(grades.bits(channel), self.value(0, grid), self.value(self.most(channel), grid))
+            }
+        }
+    }
+
+    /// The ends of the grid for a channel of some keys.
+    fn ends(&self, channel: usize, x: &[f32]) -> (f32, f32) {
+        match self {
+            Channels::Alike(..) => {
+                x.iter().fold((f32::INFINITY, f32::NEG_INFINITY), |(low, high), &x| (low.min(x), high.max(x)))
+            }
+            Channels::Graded(grades) => best_ends(x, grades.bits(channel)),
+        }
     }
 
     fn encode(&self, channel: usize, (scale, zero): (f32, f32), x: f32) -> u8 {
@@ -313,8 +334,7 @@ impl Page {
             let mut grid = self.grid_at(channel, format.keys.dim);
             let most = channels.most(channel);
             let (low, high) = (channels.value(0, grid), channels.value(most, grid));
-            // Half a step beyond the last level still rounds to it.
-            let (empty, reach) = (live == 0, grid.0 / 2.0);
+            let (empty, reach) = (live == 0, channels.reach(channel, grid));
             // Without bits a channel has one value, whatever comes.
             if empty || most > 0 && (x < low - reach || x > high + reach) {
                 let others: Vec<(usize, f32)> = (0..PAGE)
@@ -384,20 +404,27 @@ impl Page {
         if page.grid.is_empty() {
             return page;
         }
-        let mut key = vec![0.0; format.keys.dim];
-        let mut spans = vec![Span::default(); format.keys.dim];
-        for slot in (0..PAGE).filter(|slot| live >> slot & 1 == 1) {
+        let slots: Vec<usize> = (0..PAGE).filter(|slot| live >> slot & 1 == 1).collect();
+        let dim = format.keys.dim;
+        // `[channel][slot]`
+        let mut keys = vec![0.0; dim * slots.len()];
+        let mut key = vec![0.0; dim];
+        for (at, &slot) in slots.iter().enumerate() {
             self.key(format, slot, &mut key);
-            spans.iter_mut().zip(&key).for_each(|(span, &x)| span.add(x));
+            key.iter().enumerate().for_each(|(channel, &x)| keys[channel * slots.len() + at] = x);
         }
+        let by_channel = || keys.chunks_exact(slots.len().max(1));
         page.grades = graded.map(|grading| {
-            let variances: Vec<f32> = spans.iter().map(|span| span.variance(live.count_ones())).collect();
+            let mut variances: Vec<f32> = by_channel().map(variance).collect();
+            // Of no key nothing is known.
+            variances.resize(dim, 1.0);
             grading.of_page(&variances)
         });
         let grades = page.grades.clone();
         let channels = Self::channels(&format.keys.layout, grades.as_deref());
-        for (channel, span) in spans.into_iter().enumerate().filter(|(_, span)| span.low <= span.high) {
-            page.set_grid(channel, format.keys.dim, channels.fit(channel, span.low, span.high));
+        for (channel, x) in by_channel().enumerate() {
+            let (low, high) = channels.ends(channel, x);
+            page.set_grid(channel, dim, channels.fit(channel, low, high));
         }
         page
     }
@@ -560,33 +587,9 @@ impl Page {
     }
 }
 
-/// The range of some numbers, and their sums about the first of them.
-#[derive(Clone, Copy)]
-struct Span {
-    low: f32,
-    high: f32,
-    first: Option<f32>,
-    sum: f32,
-    squares: f32,
-}
-
-impl Default for Span {
-    fn default() -> Self {
-        Span { low: f32::INFINITY, high: f32::NEG_INFINITY, first: None, sum: 0.0, squares: 0.0 }
-    }
-}
-
-impl Span {
-    fn add(&mut self, x: f32) {
-        (self.low, self.high) = (self.low.min(x), self.high.max(x));
-        let off = x - *self.first.get_or_insert(x);
-        self.sum += off;
-        self.squares += off * off;
-    }
-
-    /// Of `count` numbers.
-    fn variance(&self, count: u32) -> f32 {
-        let count = count.max(1) as f32;
-        (self.squares / count - (self.sum / count).powi(2)).max(0.0)
-    }
+/// Mean square of the distance to the mean.
+fn variance(x: &[f32]) -> f32 {
+    let count = x.len() as f32;
+    let mean = x.iter().map(|x| x / count).sum::<f32>();
+    x.iter().map(|x| (x - mean).powi(2) / count).sum()
 }
