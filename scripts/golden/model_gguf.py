@@ -134,6 +134,19 @@ def add_tokenizer(writer, tokenizer):
         writer.add_token_scores(tokenizer["scores"])
         writer.add_token_types(tokenizer["types"])
         writer.add_unk_token_id(0)
+    elif kind in ("t5", "unigram"):
+        writer.add_tokenizer_model("t5")
+        writer.add_tokenizer_pre("default")
+        writer.add_token_list(tokenizer["tokens"])
+        writer.add_token_scores(tokenizer["scores"])
+        writer.add_token_types(tokenizer["types"])
+        writer.add_unk_token_id(tokenizer["unknown"])
+        writer.add_add_space_prefix(True)
+        writer.add_remove_extra_whitespaces(tokenizer["collapse"])
+        if tokenizer["charsmap"]:
+            writer.add_precompiled_charsmap(tokenizer["charsmap"])
+        writer.add_add_bos_token(kind == "unigram")
+        writer.add_add_eos_token(kind == "t5")
     else:
         tokens = model_tokenizers.tokens_of(inner)
         special = set(model_tokenizers.SPECIAL[kind])

@@ -6,9 +6,11 @@ builds the same tokenizer from.
 
 import io
 import json
+import tempfile
 from pathlib import Path
 
 import sentencepiece
+from sentencepiece import sentencepiece_model_pb2
 from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers, processors, trainers
 
 REPOSITORY = Path(__file__).resolve().parents[2]
@@ -18,12 +20,34 @@ SPLIT = {
     r"| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+",
     "qwen2": r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}"
     r"| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+",
+    # As published in those of Qwen3.5, Mistral Nemo and GPT-4o; one after the other in those of DeepSeek.
+    "qwen35": r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?[\p{L}\p{M}]+|\p{N}"
+    r"| ?[^\s\p{L}\p{M}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+",
+    "tekken": r"[^\r\n\p{L}\p{N}]?[\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}]*[\p{Ll}\p{Lm}\p{Lo}\p{M}]+"
+    r"|[^\r\n\p{L}\p{N}]?[\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}]+[\p{Ll}\p{Lm}\p{Lo}\p{M}]*"
+    r"|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n/]*|\s*[\r\n]+|\s+(?!\S)|\s+",
+    "gpt-4o": r"[^\r\n\p{L}\p{N}]?[\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}]*[\p{Ll}\p{Lm}\p{Lo}\p{M}]+(?i:'s|'t|'re|'ve|'m|'ll|'d)?"
+    r"|[^\r\n\p{L}\p{N}]?[\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}]+[\p{Ll}\p{Lm}\p{Lo}\p{M}]*(?i:'s|'t|'re|'ve|'m|'ll|'d)?"
+    r"|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n/]*|\s*[\r\n]+|\s+(?!\S)|\s+",
+    "deepseek-llm": [
+        r"[\r\n]",
+        "\\s?[A-Za-zµÀ-ÖØ-öø-ƺƼ-ƿǄ-ʓʕ-ʯͰ-ͳͶͷͻ-ͽͿΆΈ-ΊΌΎ-ΡΣ-ϵϷ-ҁҊ-ԯԱ-ՖႠ-ჅᎠ-Ᏽᏸ-ᏽᲐ-ᲺᲽ-Ჿᴀ-ᴫᵫ-ᵷᵹ-ᶚḀ-ἕἘ-Ἕἠ-ὅὈ-Ὅὐ-ὗὙὛὝὟ-\u1f7dᾀ-ᾴᾶ-ᾼ\u1fbeῂ-ῄῆ-ῌῐ-\u1fd3ῖ-\u1fdbῠ-Ῥῲ-ῴῶ-ῼℂℇℊ-ℓℕℙ-ℝℤ\u2126ℨ\u212a-ℭℯ-ℴℹℼ-ℿⅅ-ⅉⅎↃↄⰀ-ⱻⱾ-ⳤⳫ-ⳮⳲⳳꙀ-ꙭꚀ-ꚛꜢ-ꝯꝱ-ꞇꞋ-ꞎꭰ-ꮿﬀ-ﬆﬓ-ﬗＡ-Ｚａ-ｚ\U00010400-\U0001044f\U000104b0-\U000104d3\U000104d8-\U000104fb\U00010c80-\U00010cb2\U00010cc0-\U00010cf2\U000118a0-\U000118df\U0001e900-\U0001e943]+",
+        "\\s?[!-/:-~！-／：-～‘-‟\u3000-。]+",
+        r"\s+$",
+        "[一-龥ࠀ-一가-퟿]+",
+    ],
+    "deepseek-coder": [r"[\r\n]", r"\s?\p{L}+", r"\s?\p{P}+", "[一-龥ࠀ-一가-퟿]+"],
 }
 SPECIAL = {
     "gpt-2": ["<|endoftext|>"],
     "smollm": ["<|endoftext|>", "<|im_start|>", "<|im_end|>"],
     "llama-bpe": ["<|begin_of_text|>", "<|end_of_text|>", "<|eot_id|>"],
     "qwen2": ["<|endoftext|>", "<|im_start|>", "<|im_end|>"],
+    "qwen35": ["<|endoftext|>", "<|im_start|>", "<|im_end|>"],
+    "tekken": ["<unk>", "<s>", "</s>", "[INST]", "[/INST]"],
+    "gpt-4o": ["<|endoftext|>", "<|im_end|>"],
+    "deepseek-llm": ["<｜begin▁of▁sentence｜>", "<｜end▁of▁sentence｜>"],
+    "deepseek-coder": ["<｜begin▁of▁sentence｜>", "<|EOT|>"],
 }
 # Begin and end of text, where the model has them.
 BEGIN_END = {
@@ -32,6 +56,13 @@ BEGIN_END = {
     "llama-bpe": ("<|begin_of_text|>", "<|end_of_text|>"),
     "qwen2": (None, "<|im_end|>"),
     "llama": ("<s>", "</s>"),
+    "qwen35": (None, "<|im_end|>"),
+    "tekken": ("<s>", "</s>"),
+    "gpt-4o": ("<|endoftext|>", "<|endoftext|>"),
+    "deepseek-llm": ("<｜begin▁of▁sentence｜>", "<｜end▁of▁sentence｜>"),
+    "deepseek-coder": ("<｜begin▁of▁sentence｜>", "<|EOT|>"),
+    "t5": (None, "</s>"),
+    "unigram": ("<s>", "</s>"),
 }
 
 TORTURE = [
@@ -78,22 +109,26 @@ def corpus():
     return text.splitlines(keepends=True) + [line + "\n" for line in TORTURE for _ in range(3)]
 
 
-def byte_level(kind, size):
-    """A byte-level BPE tokenizer with the splits of `kind`."""
-    tokenizer = Tokenizer(models.BPE(ignore_merges=kind == "llama-bpe"))
+def byte_level(kind, size, across=None):
+    """A byte-level BPE tokenizer with the splits of `kind`.
+
+    Where `across` is given, it is trained on these lines without any split: its merges go across the ends of words, so that
+    a word which ends elsewhere has other tokens.
+    """
+    tokenizer = Tokenizer(models.BPE(ignore_merges=kind in ("llama-bpe", "tekken")))
     words = pre_tokenizers.ByteLevel(add_prefix_space=False)
     if kind in SPLIT:
-        tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
-            [
-                pre_tokenizers.Split(Regex(SPLIT[kind]), "isolated"),
-                pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False),
-            ]
-        )
+        patterns = [SPLIT[kind]] if isinstance(SPLIT[kind], str) else SPLIT[kind]
+        steps = [pre_tokenizers.Split(Regex(pattern), "isolated") for pattern in patterns]
+        if kind.startswith("deepseek"):
+            steps.append(pre_tokenizers.Digits(individual_digits=True))
+        steps.append(pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False))
+        tokenizer.pre_tokenizer = pre_tokenizers.Sequence(steps)
     elif kind == "smollm":
         tokenizer.pre_tokenizer = pre_tokenizers.Sequence([pre_tokenizers.Digits(individual_digits=True), words])
     else:
         tokenizer.pre_tokenizer = words
-    if kind == "qwen2":
+    if kind in ("qwen2", "qwen35"):
         tokenizer.normalizer = normalizers.NFC()
     tokenizer.decoder = decoders.ByteLevel()
     trainer = trainers.BpeTrainer(
@@ -102,15 +137,25 @@ def byte_level(kind, size):
         initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
         show_progress=False,
     )
-    tokenizer.train_from_iterator(corpus(), trainer)
-    if kind == "llama-bpe":
-        add_begin(tokenizer, SPECIAL[kind][0])
+    splits = tokenizer.pre_tokenizer
+    if across:
+        tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
+    tokenizer.train_from_iterator(across or corpus(), trainer)
+    tokenizer.pre_tokenizer = splits
+    if kind in ("llama-bpe", "tekken", "deepseek-llm", "deepseek-coder"):
+        add_begin(tokenizer, BEGIN_END[kind][0])
     return tokenizer
 
 
 def add_begin(tokenizer, begin):
     tokenizer.post_processor = processors.TemplateProcessing(
         single=f"{begin} $A", special_tokens=[(begin, tokenizer.token_to_id(begin))]
+    )
+
+
+def add_end(tokenizer, end):
+    tokenizer.post_processor = processors.TemplateProcessing(
+        single=f"$A {end}", special_tokens=[(end, tokenizer.token_to_id(end))]
     )
 
 
@@ -149,6 +194,72 @@ def sentence_piece(size):
     return tokenizer, processor, tokens, scores, types
 
 
+# Characters that the unigram tokenizers replace before anything else; in T5 and XLM-R these are some thousands.
+CHARSMAP = {
+    "\t": " ", "\n": " ", "\r": " ", "\u00a0": " ", "\u2003": " ", "\u3000": " ", "\u200b": " ", "\u00ad": "", "\x07": "",
+    "\ufb01": "fi", "\u2026": "...", "\u00bd": "1\u20442", "\u2167": "VIII", "\uff0c": ",", "\uff01": "!",
+    "e\u0301": "\u00e9", "A\u030a": "\u00c5",
+}
+
+
+def sentence_piece_unigram(size, collapse):
+    """A SentencePiece unigram model: the tokenizer as transformers has it, and what GGUF holds of it.
+
+    With `collapse` it is one like T5's, which replaces characters and makes one space of several; without, one with
+    byte fallback that takes text as it is.
+    """
+    model = io.BytesIO()
+    rules = tempfile.NamedTemporaryFile("w", suffix=".tsv")
+    rules.writelines(
+        " ".join(f"{ord(c):X}" for c in old) + "\t" + " ".join(f"{ord(c):X}" for c in new) + "\n" for old, new in CHARSMAP.items()
+    )
+    rules.flush()
+    sentencepiece.SentencePieceTrainer.train(
+        sentence_iterator=iter(line.rstrip("\n") for line in corpus() if "\0" not in line),
+        model_writer=model,
+        model_type="unigram",
+        vocab_size=size,
+        byte_fallback=not collapse,
+        character_coverage=0.995,
+        remove_extra_whitespaces=collapse,
+        allow_whitespace_only_pieces=not collapse,
+        split_digits=True,
+        pad_id=0 if collapse else -1,
+        eos_id=1 if collapse else 2,
+        unk_id=2 if collapse else 0,
+        bos_id=-1 if collapse else 1,
+        num_threads=1,
+        minloglevel=2,
+        **({"normalization_rule_tsv": rules.name} if collapse else {"normalization_rule_name": "identity"}),
+    )
+    proto = sentencepiece_model_pb2.ModelProto.FromString(model.getvalue())
+    tokens = [piece.piece for piece in proto.pieces]
+    # Types of GGUF are those of SentencePiece.
+    types = [piece.type for piece in proto.pieces]
+    scores = [piece.score for piece in proto.pieces]
+    unknown = proto.trainer_spec.unk_id
+    charsmap = proto.normalizer_spec.precompiled_charsmap
+    tokenizer = Tokenizer(models.Unigram(list(zip(tokens, scores)), unknown, byte_fallback=not collapse))
+    if collapse:
+        tokenizer.normalizer = normalizers.Precompiled(charsmap)
+        spaces = pre_tokenizers.Metaspace(prepend_scheme="always", split=True)
+        tokenizer.pre_tokenizer = pre_tokenizers.Sequence([pre_tokenizers.WhitespaceSplit(), spaces])
+        tokenizer.decoder = decoders.Metaspace(prepend_scheme="always", split=True)
+    else:
+        tokenizer.pre_tokenizer = pre_tokenizers.Metaspace(prepend_scheme="first", split=False)
+        tokenizer.decoder = decoders.Sequence(
+            [decoders.Metaspace(prepend_scheme="first", split=False), decoders.ByteFallback(), decoders.Fuse()]
+        )
+    special = [token for token, kind in zip(tokens, types) if kind in (2, 3)]
+    tokenizer.add_special_tokens([AddedToken(token, normalized=False, special=True) for token in special])
+    if collapse:
+        add_end(tokenizer, "</s>")
+    else:
+        add_begin(tokenizer, "<s>")
+    metadata = {"tokens": tokens, "scores": scores, "types": types, "unknown": unknown, "charsmap": charsmap, "collapse": collapse}
+    return tokenizer, metadata
+
+
 def merges_of(tokenizer):
     merges = json.loads(tokenizer.to_str())["model"]["merges"]
     return [m if isinstance(m, str) else " ".join(m) for m in merges]
@@ -173,13 +284,13 @@ def save(tokenizer, kind, folder, template=None):
     (folder / "tokenizer_config.json").write_text(json.dumps(config, indent=1) + "\n", "utf-8")
 
 
-def expectations(folder):
+def expectations(folder, texts=TORTURE):
     """Ids that transformers gives for the torture texts, without and with the tokens it adds by itself."""
     from transformers import AutoTokenizer
 
     tokenizer = AutoTokenizer.from_pretrained(folder)
     cases = []
-    for text in TORTURE:
+    for text in texts:
         plain = tokenizer(text, add_special_tokens=False)["input_ids"]
         cases.append({"text": text, "ids": plain, "prompt": tokenizer(text)["input_ids"]})
     return cases

@@ -184,7 +184,7 @@ fn a_tokenizer_that_does_not_fit() {
         let kind = after(bytes, "tokenizer.ggml.model") + 12;
         put(bytes, kind, b"bllaa");
     });
-    assert!(message.contains("tokenizer `bllaa` is not supported"), "{message}");
+    assert!(message.contains("`tokenizer.ggml.model` is `bllaa`, which is not supported"), "{message}");
     let message = edited(|bytes| {
         let at = after(bytes, "tokenizer.ggml.eos_token_id") + 4;
         put(bytes, at, &9999u32.to_le_bytes());

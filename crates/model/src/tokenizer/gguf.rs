@@ -2,24 +2,23 @@
 
 use super::Parts;
 use super::frame::frame;
+use super::splitter::{Splitter, usual_splitter};
 use super::spm_merges::spm_merges;
+use super::unigram::unigram;
 use crate::ModelError;
 use crate::file::{Gguf, Value};
 use std::collections::{BTreeMap, BTreeSet};
 use tokenizers::models::bpe::BPE;
 use tokenizers::normalizers::unicode::NFC;
-use tokenizers::pre_tokenizers::PreTokenizerWrapper;
 use tokenizers::pre_tokenizers::byte_level::ByteLevel;
-use tokenizers::pre_tokenizers::digits::Digits;
 use tokenizers::pre_tokenizers::metaspace::{Metaspace, PrependScheme};
-use tokenizers::pre_tokenizers::sequence::Sequence;
-use tokenizers::pre_tokenizers::split::{Split, SplitPattern};
-use tokenizers::{AddedToken, SplitDelimiterBehavior, Tokenizer};
+use tokenizers::{AddedToken, Tokenizer};
 
 /// Token types of `tokenizer.ggml.token_type`.
 const UNKNOWN: i64 = 2;
 const CONTROL: i64 = 3;
 const USER_DEFINED: i64 = 4;
+pub(super) const BYTE: i64 = 6;
 
 /// Ends of a turn or text that files often fail to name as such.
 const KNOWN_ENDS: [&str; 7] = [
@@ -32,10 +31,6 @@ const KNOWN_ENDS: [&str; 7] = [
     "<end_of_turn>",
 ];
 
-/// Splits of the pre-tokenizers, as their models were trained.
-const LLAMA3_SPLIT: &str = r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+";
-const QWEN2_SPLIT: &str = r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+";
-
 pub(super) fn read(gguf: &Gguf) -> Result<Parts, ModelError> {
     let fail = |reason: String| ModelError::format(gguf.path(), reason);
     let tokens = gguf.texts("tokenizer.ggml.tokens")?.ok_or_else(|| {
@@ -43,12 +38,18 @@ pub(super) fn read(gguf: &Gguf) -> Result<Parts, ModelError> {
     })?;
     let kind = gguf.text("tokenizer.ggml.model")?.unwrap_or_default();
     let mut notes = vec![];
-    let (mut inner, begins) = match kind {
-        "gpt2" => byte_level(gguf, tokens, &mut notes)?,
-        "llama" => (sentence_piece(gguf, tokens)?, true),
+    // With each the begin and end tokens that its models expect.
+    let (mut inner, begins, is_ended) = match kind {
+        "gpt2" => {
+            let (inner, begins) = byte_level(gguf, tokens, &mut notes)?;
+            (inner, begins, false)
+        }
+        "llama" => (sentence_piece(gguf, tokens, scores(gguf, tokens)?)?, true, false),
+        "t5" => (unigram(gguf, tokens, scores(gguf, tokens)?)?, false, true),
         other => {
             return Err(fail(format!(
-                "tokenizer `{other}` is not supported; `gpt2` (byte-level BPE) and `llama` (SentencePiece) are"
+                "`tokenizer.ggml.model` is `{other}`, which is not supported; gpt2 (byte-level BPE), llama \
+                 (SentencePiece BPE) and t5 (SentencePiece unigram) are"
             )));
         }
     };
@@ -61,7 +62,7 @@ pub(super) fn read(gguf: &Gguf) -> Result<Parts, ModelError> {
     };
     let (begin, end) = (special("bos")?, special("eos")?);
     let add_begin = gguf.flag("tokenizer.ggml.add_bos_token")?.unwrap_or(begins);
-    let add_end = gguf.flag("tokenizer.ggml.add_eos_token")?.unwrap_or(false);
+    let add_end = gguf.flag("tokenizer.ggml.add_eos_token")?.unwrap_or(is_ended);
     frame(&mut inner, begin.filter(|_| add_begin), end.filter(|_| add_end)).map_err(fail)?;
     let mut ends: BTreeSet<u32> = KNOWN_ENDS.iter().filter_map(|text| inner.token_to_id(text)).collect();
     ends.retain(|id| inner.get_added_vocabulary().get_added_tokens_decoder().contains_key(id));
@@ -115,58 +116,22 @@ fn byte_level(
             pre
         }
     };
-    let llama3 = matches!(pre, "llama-bpe" | "llama3" | "llama-v3" | "dbrx" | "smaug-bpe");
-    // Llama 3 takes a word that is a token whole, before any merge.
-    let model = BPE::builder().vocab_and_merges(vocabulary(tokens), merges).ignore_merges(llama3).build();
+    let splitter = Splitter::named(pre).map_err(fail)?;
+    let model =
+        BPE::builder().vocab_and_merges(vocabulary(tokens), merges).ignore_merges(splitter.whole).build();
     let mut inner =
         Tokenizer::new(model.map_err(|e| fail(format!("the tokenizer does not fit together: {e}")))?);
-    let split = |pattern: &str| -> Result<PreTokenizerWrapper, ModelError> {
-        let pattern = SplitPattern::Regex(pattern.to_owned());
-        let split =
-            Split::new(pattern, SplitDelimiterBehavior::Isolated, false).map_err(|e| fail(e.to_string()))?;
-        Ok(sequence(split.into(), ByteLevel::new(false, true, false)))
-    };
-    let words = ByteLevel::new(false, true, true);
-    let splitter = match pre {
-        "gpt-2" | "gpt2" | "default" | "phi-2" | "olmo" => words.into(),
-        // Digits one by one, then GPT-2's words.
-        "smollm" | "refact" | "starcoder" | "command-r" | "codeshell" => {
-            sequence(Digits::new(true).into(), words)
-        }
-        "qwen2" | "deepseek-r1-qwen" => split(QWEN2_SPLIT)?,
-        _ if llama3 => split(LLAMA3_SPLIT)?,
-        other => {
-            return Err(fail(format!(
-                "pre-tokenizer `{other}` is not supported; gpt-2, smollm, refact, llama-bpe, dbrx and qwen2 are"
-            )));
-        }
-    };
-    inner.with_pre_tokenizer(Some(splitter));
-    if pre == "qwen2" {
+    inner.with_pre_tokenizer(Some(splitter.words));
+    if splitter.composes {
         inner.with_normalizer(Some(NFC)).map_err(|e| fail(e.to_string()))?;
     }
-    inner.with_decoder(Some(words));
-    Ok((inner, llama3))
-}
-
-/// How text is split for the models of an architecture that were all trained with one tokenizer.
-fn usual_splitter(architecture: &str) -> Option<&'static str> {
-    match architecture {
-        "gpt2" => Some("gpt-2"),
-        "qwen2" | "qwen3" | "qwen3moe" => Some("qwen2"),
-        _ => None,
-    }
+    inner.with_decoder(Some(ByteLevel::new(false, true, true)));
+    Ok((inner, splitter.begins))
 }
 
 /// SentencePiece BPE: the merges follow from the scores, bytes without a token of their own fall back to `<0x..>`.
-fn sentence_piece(gguf: &Gguf, tokens: &[String]) -> Result<Tokenizer, ModelError> {
+fn sentence_piece(gguf: &Gguf, tokens: &[String], scores: &[f32]) -> Result<Tokenizer, ModelError> {
     let fail = |reason: String| ModelError::format(gguf.path(), reason);
-    let scores = gguf
-        .header()
-        .value("tokenizer.ggml.scores")
-        .and_then(Value::floats)
-        .filter(|scores| scores.len() == tokens.len())
-        .ok_or_else(|| fail("`tokenizer.ggml.scores` must hold one number for each token".into()))?;
     let unknown = gguf.number("tokenizer.ggml.unknown_token_id")?.unwrap_or(0);
     let mut builder = BPE::builder()
         .vocab_and_merges(vocabulary(tokens), spm_merges(tokens, scores))
@@ -189,15 +154,23 @@ fn vocabulary(tokens: &[String]) -> ahash::AHashMap<String, u32> {
     tokens.iter().enumerate().map(|(id, token)| (token.clone(), id as u32)).collect()
 }
 
-fn sequence(first: PreTokenizerWrapper, then: ByteLevel) -> PreTokenizerWrapper {
-    PreTokenizerWrapper::Sequence(Sequence::new(vec![first, then.into()]))
+fn scores<'g>(gguf: &'g Gguf, tokens: &[String]) -> Result<&'g [f32], ModelError> {
+    let scores = gguf.header().value("tokenizer.ggml.scores").and_then(Value::floats);
+    scores.filter(|scores| scores.len() == tokens.len()).ok_or_else(|| {
+        ModelError::format(gguf.path(), "`tokenizer.ggml.scores` must hold one number for each token")
+    })
+}
+
+/// What each token is, where the file says so.
+pub(super) fn token_types<'g>(gguf: &'g Gguf, tokens: &[String]) -> Result<Option<&'g [i64]>, String> {
+    let Some(types) = gguf.header().value("tokenizer.ggml.token_type") else { return Ok(None) };
+    let types = types.integers().filter(|types| types.len() == tokens.len());
+    types.map(Some).ok_or_else(|| "`tokenizer.ggml.token_type` must hold one number for each token".into())
 }
 
 /// Control and user-defined tokens are matched whole in the text.
 fn add_special(gguf: &Gguf, tokens: &[String], inner: &mut Tokenizer) -> Result<(), String> {
-    let Some(types) = gguf.header().value("tokenizer.ggml.token_type") else { return Ok(()) };
-    let types = types.integers().filter(|types| types.len() == tokens.len());
-    let types = types.ok_or("`tokenizer.ggml.token_type` must hold one number for each token")?;
+    let Some(types) = token_types(gguf, tokens)? else { return Ok(()) };
     let added = tokens.iter().zip(types).filter_map(|(token, kind)| match *kind {
         UNKNOWN | CONTROL => Some(AddedToken::from(token.as_str(), true).normalized(false)),
         USER_DEFINED => Some(AddedToken::from(token.as_str(), false).normalized(false)),

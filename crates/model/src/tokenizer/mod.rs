@@ -6,9 +6,11 @@ mod folder;
 mod frame;
 mod gguf;
 mod shield;
+mod splitter;
 mod spm_merges;
 mod stream;
 mod template;
+mod unigram;
 
 pub use chat::{ChatMessage, ChatRequest};
 pub use stream::TextStream;
@@ -112,12 +114,32 @@ impl Tokenizer {
         if let Some(splitter) = self.inner.get_pre_tokenizer() {
             splitter.pre_tokenize(&mut pieces).map_err(|e| self.failed(e))?;
         }
-        let model = self.inner.get_model();
-        pieces.tokenize(|piece| model.tokenize(piece.get())).map_err(|e| self.failed(e))?;
+        pieces.tokenize(|piece| self.word(piece.get())).map_err(|e| self.failed(e))?;
         let encoding = pieces
             .into_encoding(None, 0, tokenizers::tokenizer::OffsetType::None)
             .map_err(|e| self.failed(e))?;
         Ok(encoding.get_ids().to_vec())
+    }
+
+    /// The tokens of a word, of which none is special: a model that knows `</s>` as a token, as unigram models do, gets it
+    /// character by character.
+    fn word(&self, word: &str) -> tokenizers::Result<Vec<tokenizers::Token>> {
+        let model = self.inner.get_model();
+        let spelled = |token: &tokenizers::Token| {
+            let text = word.get(token.offsets.0..token.offsets.1).filter(|_| self.is_special(token.id))?;
+            (model.id_to_token(token.id)? == text).then_some(text)
+        };
+        let mut tokens = Vec::new();
+        for token in model.tokenize(word)? {
+            let Some(text) = spelled(&token) else {
+                tokens.push(token);
+                continue;
+            };
+            for character in text.split_inclusive(|_| true) {
+                tokens.extend(model.tokenize(character)?);
+            }
+        }
+        Ok(tokens)
     }
 
     fn failed(&self, error: tokenizers::Error) -> ModelError {
