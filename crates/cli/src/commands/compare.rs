@@ -119,11 +119,12 @@ impl Arguments {
 
 /// The uncompressed cache, the controls, of each kind of method one that is worth a look, and the presets, at equal
 /// bytes where they evict.
-const DEFAULT_SPECS: [&str; 13] = [
+const DEFAULT_SPECS: [&str; 14] = [
     "full",
     "full+q8",
     "full+q4h",
     "full+k=kivi4+v=q4",
+    "full+graded",
     "full+topk",
     "window@25%",
     "random@25%",

@@ -5,12 +5,14 @@ use sketchkv_cache::{Cache, Cap, Spec};
 use sketchkv_model::Model;
 
 /// Caches of all tokens: those that fit the budget need no eviction.
-const UNCAPPED: [&str; 9] = [
+const UNCAPPED: [&str; 11] = [
     "full",
     "full+q8",
     "full+k=q8+v=q4h",
     "full+kivi4",
     "full+k=kivi4+v=q4h",
+    "full+graded(bits=4)",
+    "full+graded",
     "full+k=kivi4+v=q4",
     "full+q4h",
     "full+tq4",

@@ -7,7 +7,7 @@ use crate::{Rng, results::Finished};
 use sketchkv_model::Model;
 
 const KEEPS: [&str; 6] = ["window", "h2o(recent=64)", "tova(recent=32)", "expected", "snapkv", "cms"];
-const STORES: [&str; 5] = ["", "+q8", "+k=kivi4+v=q4", "+k=kivi4+v=tq3", "+tq4"];
+const STORES: [&str; 5] = ["", "+q8", "+k=kivi4+v=q4", "+graded", "+tq4"];
 const TAILS: [&str; 3] = ["", "+buckets(n=32)", "+race"];
 const BUDGETS: [&str; 4] = ["", "+pyramid(beta=0.75)", "+ada", "+critical"];
 
