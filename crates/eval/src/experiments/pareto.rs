@@ -34,7 +34,10 @@ pub(super) fn first_round(common: &Common<'_>, settings: &Settings, model: &Mode
             if chosen.len() >= CONTROLS.len() + settings.candidates {
                 break;
             }
-            chosen.extend(fitting(model, [spec]));
+            // What a preset stands for may be among the controls already.
+            let new: Vec<_> =
+                fitting(model, [spec]).into_iter().filter(|spec| !chosen.contains(spec)).collect();
+            chosen.extend(new);
         }
         jobs.extend(
             chosen.iter().map(|spec| {

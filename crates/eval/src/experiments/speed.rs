@@ -1,6 +1,6 @@
 use super::{
     Experiment, Lab, Settings,
-    compare::CONTROLS,
+    compare::{CONTROLS, distinct},
     job::{Common, Job, Work},
 };
 use crate::{
@@ -53,8 +53,9 @@ pub(super) fn jobs(common: &Common<'_>, settings: &Settings, specs: &[Spec]) -> 
         "fastest",
     ];
     let own = CONTROLS.into_iter().chain(own).map(str::to_owned);
-    let specs: Vec<Spec> =
-        if specs.is_empty() { own.filter_map(|text| text.parse().ok()).collect() } else { specs.to_vec() };
+    // Two presets may stand for one cache.
+    let own = || distinct(own.filter_map(|text| text.parse().ok()));
+    let specs: Vec<Spec> = if specs.is_empty() { own() } else { specs.to_vec() };
     let work = Work::Speed { depths: settings.depths.clone(), timed: settings.schedule.timed };
     specs.iter().map(|spec| common.job(Experiment::Speed, spec, settings.seeds[0], work.clone())).collect()
 }
