@@ -65,10 +65,10 @@ impl SideFormat {
 
     /// Whether codes share a grid over a page.
     pub(crate) fn has_grid(&self) -> bool {
-        let per_channel = |codes: Codes| codes.group == ScaleGroup::Channel;
         match self.layout.encoding() {
-            Encoding::Codes(codes) => per_channel(codes),
-            encoding => matches!(encoding, Encoding::Graded { .. }),
+            Encoding::Codes(codes) => codes.group == ScaleGroup::Channel,
+            Encoding::Graded { .. } => true,
+            Encoding::F32 | Encoding::F16 | Encoding::Bf16 => false,
         }
     }
 
@@ -137,7 +137,8 @@ pub(crate) fn largest(x: &[f32]) -> f32 {
 fn is_coarse(layout: &StripLayout) -> bool {
     match layout.encoding() {
         Encoding::Codes(codes) => codes.bits < 8,
-        encoding => matches!(encoding, Encoding::Graded { .. }),
+        Encoding::Graded { .. } => true,
+        Encoding::F32 | Encoding::F16 | Encoding::Bf16 => false,
     }
 }
 

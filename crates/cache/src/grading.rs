@@ -124,10 +124,14 @@ fn shared_out(weights: &[f32], lines: usize) -> Grades {
     Grades::new(&of_channel).expect("groups of equal bits fill whole lines")
 }
 
+/// The smallest and the largest of some numbers.
+pub(crate) fn range(x: &[f32]) -> (f32, f32) {
+    x.iter().fold((f32::INFINITY, f32::NEG_INFINITY), |(low, high), &x| (low.min(x), high.max(x)))
+}
+
 /// The ends of the grid that codes `x` in so many bits with the least squared error.
 pub(crate) fn best_ends(x: &[f32], bits: u8) -> (f32, f32) {
-    let low = x.iter().copied().fold(f32::INFINITY, f32::min);
-    let high = x.iter().copied().fold(f32::NEG_INFINITY, f32::max);
+    let (low, high) = range(x);
     if bits == 0 || usize::from(bits) > ENDS.len() {
         return (low, high);
     }

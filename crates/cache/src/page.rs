@@ -1,7 +1,7 @@
 //! Pages: up to 64 slots of one KV head, the unit of sharing and of per-channel scales.
 
 use crate::format::Format;
-use crate::grading::{Grading, best_ends, reach};
+use crate::grading::{Grading, best_ends, range, reach};
 use crate::store::to_f16;
 use half::f16;
 use sketchkv_kernels::attention::graded::{Grades, decode_graded, graded_scores};
@@ -104,9 +104,7 @@ impl Channels<'_> {
     /// The ends of the grid for a channel of some keys.
     fn ends(&self, channel: usize, x: &[f32]) -> (f32, f32) {
         match self {
-            Channels::Alike(..) => {
-                x.iter().fold((f32::INFINITY, f32::NEG_INFINITY), |(low, high), &x| (low.min(x), high.max(x)))
-            }
+            Channels::Alike(..) => range(x),
             Channels::Graded(grades) => best_ends(x, grades.bits(channel)),
         }
     }

@@ -1,11 +1,8 @@
 //! A cache that fails: the others finish, and its reason is kept.
 
 mod common;
-#[path = "../../model/tests/common/mod.rs"]
-mod of_model;
 
-use common::tiny_gpt2;
-use of_model::spoiled::spoiled;
+use common::{spoiled, tiny_gpt2};
 use sketchkv_cache::Spec;
 use sketchkv_eval::{
     CompareOptions, Comparison, EvalError, Failure, Progress, Schedule, Step,

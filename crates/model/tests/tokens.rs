@@ -17,10 +17,6 @@ struct Case {
     prompt: Vec<u32>,
 }
 
-fn tokenizer(path: &Path) -> Tokenizer {
-    ModelFile::open(path).and_then(|file| file.tokenizer()).unwrap_or_else(|error| panic!("{error}"))
-}
-
 fn check(name: &str, tokenizer: &Tokenizer, cases: &Path) {
     let cases: Vec<Case> = serde_json::from_slice(&std::fs::read(cases).unwrap()).unwrap();
     assert!(cases.len() > 30);
@@ -30,29 +26,9 @@ fn check(name: &str, tokenizer: &Tokenizer, cases: &Path) {
     }
 }
 
-/// Those that are there as a folder and as GGUF.
-const NAMES: [&str; 16] = [
-    "llama",
-    "llama3",
-    "mistral",
-    "qwen2",
-    "gpt2",
-    "tokenizers/gpt-2",
-    "tokenizers/llama-bpe",
-    "tokenizers/qwen2",
-    "tokenizers/smollm",
-    "tokenizers/qwen35",
-    "tokenizers/tekken",
-    "tokenizers/gpt-4o",
-    "tokenizers/deepseek-llm",
-    "tokenizers/deepseek-coder",
-    "tokenizers/t5",
-    "tokenizers/unigram",
-];
-
 #[test]
 fn folders_give_the_ids_of_transformers() {
-    for name in NAMES {
+    for name in TOKENIZERS {
         check(name, &tokenizer(&golden(name)), &golden(name).join("tokens.json"));
     }
     check("tiny-gpt2", &tokenizer(&tiny_gpt2()), &golden("tiny-gpt2.tokens.json"));
@@ -60,7 +36,7 @@ fn folders_give_the_ids_of_transformers() {
 
 #[test]
 fn gguf_metadata_gives_the_ids_of_transformers() {
-    for name in NAMES {
+    for name in TOKENIZERS {
         check(name, &tokenizer(&golden(&format!("{name}.gguf"))), &golden(name).join("tokens.json"));
     }
     check("k-quants", &tokenizer(&golden("k-quants.gguf")), &golden("k-quants.tokens.json"));

@@ -6,30 +6,8 @@ mod common;
 use common::*;
 use proptest::prelude::*;
 use sketchkv_model::{ModelFile, TextStream, Tokenizer};
-use std::path::Path;
 use std::sync::LazyLock;
 use std::time::Instant;
-
-/// Golden files that are there as a folder and as GGUF.
-const NAMES: [&str; 17] = [
-    "gpt2",
-    "llama",
-    "llama3",
-    "mistral",
-    "qwen2",
-    "qwen3",
-    "tokenizers/gpt-2",
-    "tokenizers/llama-bpe",
-    "tokenizers/qwen2",
-    "tokenizers/smollm",
-    "tokenizers/qwen35",
-    "tokenizers/tekken",
-    "tokenizers/gpt-4o",
-    "tokenizers/deepseek-llm",
-    "tokenizers/deepseek-coder",
-    "tokenizers/t5",
-    "tokenizers/unigram",
-];
 
 struct Pair {
     name: &'static str,
@@ -40,7 +18,8 @@ struct Pair {
     literal: tokenizers::Tokenizer,
 }
 
-static PAIRS: LazyLock<Vec<Pair>> = LazyLock::new(|| NAMES.map(pair).into());
+static PAIRS: LazyLock<Vec<Pair>> =
+    LazyLock::new(|| TOKENIZERS.into_iter().chain(["qwen3"]).map(pair).collect());
 
 fn pair(name: &'static str) -> Pair {
     let reference = || tokenizers::Tokenizer::from_file(golden(name).join("tokenizer.json")).unwrap();
@@ -48,10 +27,6 @@ fn pair(name: &'static str) -> Pair {
     literal.set_encode_special_tokens(true);
     let gguf = tokenizer(&golden(&format!("{name}.gguf")));
     Pair { name, gguf, folder: tokenizer(&golden(name)), reference: reference(), literal }
-}
-
-fn tokenizer(path: &Path) -> Tokenizer {
-    ModelFile::open(path).and_then(|file| file.tokenizer()).unwrap_or_else(|error| panic!("{error}"))
 }
 
 /// Special tokens of all of them, and what only looks like one.

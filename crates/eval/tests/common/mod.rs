@@ -1,9 +1,12 @@
-//! The embedded model, from the repository.
+//! The embedded model, and what the tests of models share.
 
-use sketchkv_model::{LoadOptions, Model, WeightFormat};
-use std::path::Path;
+#[path = "../../../model/tests/common/mod.rs"]
+mod model;
+
+#[allow(unused_imports, reason = "each test file uses some of it")]
+pub(crate) use model::spoiled::spoiled;
+use sketchkv_model::{Model, WeightFormat};
 
 pub(crate) fn tiny_gpt2(weights: WeightFormat) -> Model {
-    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../models/tiny-gpt2");
-    Model::load(&folder, &LoadOptions { weights, threads: 2, ..LoadOptions::default() }).unwrap()
+    model::load(&model::tiny_gpt2(), weights)
 }

@@ -5,6 +5,7 @@
 //! of a strip fill the fields of lines of 64 bytes (see [`super::layout`]), four to a line, then all singles, eight to a
 //! line: so every number of bits is unpacked by shifts and masks, and no bit is lost to padding.
 
+use super::keys::{LANES, MAX_BLOCKS, MAX_QUERIES};
 use super::layout::{BLOCK, Grid, MAX_DIM, STRIP, nearest};
 use super::packed::fetch_lines;
 use super::simd::{Multipliers, Simd};
@@ -174,29 +175,22 @@ impl Cursor {
     }
 }
 
-/// As many 16 bytes of queries as the widest head has.
-const WORDS: usize = MAX_DIM / 16;
-/// As many blocks.
-const BLOCKS: usize = MAX_DIM / BLOCK;
-/// The most queries that any instruction set serves at once.
-const MOST_QUERIES: usize = 4;
-
 /// Queries in the order of the places, with the scales of a grid folded into them: with codes u and their middles m,
 /// q·(z + s∘u) = q·(z + s∘m) + (q∘s)·u − (q∘s)·m, of which all but the first product is of integers.
 struct Folded {
-    packed: [[Multipliers; WORDS]; MOST_QUERIES],
-    unit: [[f32; BLOCKS]; MOST_QUERIES],
-    rest: [[i32; BLOCKS]; MOST_QUERIES],
-    constant: [f32; MOST_QUERIES],
+    packed: [[Multipliers; MAX_DIM / LANES]; MAX_QUERIES],
+    unit: [[f32; MAX_BLOCKS]; MAX_QUERIES],
+    rest: [[i32; MAX_BLOCKS]; MAX_QUERIES],
+    constant: [f32; MAX_QUERIES],
 }
 
 impl Folded {
     fn empty() -> Self {
         Folded {
-            packed: [[Multipliers::default(); WORDS]; MOST_QUERIES],
-            unit: [[0.0; BLOCKS]; MOST_QUERIES],
-            rest: [[0; BLOCKS]; MOST_QUERIES],
-            constant: [0.0; MOST_QUERIES],
+            packed: [[Multipliers::default(); MAX_DIM / LANES]; MAX_QUERIES],
+            unit: [[0.0; MAX_BLOCKS]; MAX_QUERIES],
+            rest: [[0; MAX_BLOCKS]; MAX_QUERIES],
+            constant: [0.0; MAX_QUERIES],
         }
     }
 
@@ -218,12 +212,12 @@ impl Folded {
                 }
                 let unit = Scale::new(largest, 127.0);
                 let mut rest = 0;
-                for (word, x) in folded.as_chunks::<16>().0.iter().enumerate() {
+                for (word, x) in folded.as_chunks::<LANES>().0.iter().enumerate() {
                     let q = x.map(|x| nearest(x * unit.inverse) as i8);
                     for (i, &q) in q.iter().enumerate() {
-                        rest -= middle(bits[(16 * word + i) / GROUP]) as i32 * i32::from(q);
+                        rest -= middle(bits[(LANES * word + i) / GROUP]) as i32 * i32::from(q);
                     }
-                    self.packed[g][block * (BLOCK / 16) + word] = Multipliers::new(q);
+                    self.packed[g][block * (BLOCK / LANES) + word] = Multipliers::new(q);
                 }
                 (self.unit[g][block], self.rest[g][block]) = (unit.scale, rest);
             }
@@ -308,7 +302,7 @@ unsafe fn scores<S: Simd, const G: usize>(
                     }
                     let code = cursor.next::<S>(bits);
                     for (g, product) in products.iter_mut().enumerate() {
-                        let x = queries.packed[g].get_unchecked(2 * block + t / 4);
+                        let x = queries.packed[g].get_unchecked(block * (BLOCK / LANES) + t / 4);
                         *product = S::dot4(*product, code, x, t % 4);
                     }
                 }

@@ -67,7 +67,7 @@ impl Queries {
 }
 
 /// Lanes of sums and maxima that a compiler is to keep in one register.
-const LANES: usize = 16;
+pub(super) const LANES: usize = 16;
 
 /// The largest magnitude of a block. As integers, magnitudes keep their order and put NaN above all, so that it is seen.
 #[inline(always)]
@@ -175,7 +175,7 @@ unsafe fn key_scores_of<S: Simd>(
 }
 
 /// The most queries that any instruction set serves at once.
-const MAX_QUERIES: usize = 4;
+pub(super) const MAX_QUERIES: usize = 4;
 
 /// Queries with the scales of a grid folded into them: q·(z + s∘l) = q·z + (q∘s)·l.
 struct Folded {
@@ -266,7 +266,7 @@ struct Prepared<'a> {
 }
 
 /// Blocks of the widest head.
-const MAX_BLOCKS: usize = MAX_DIM / BLOCK;
+pub(super) const MAX_BLOCKS: usize = MAX_DIM / BLOCK;
 
 #[inline(always)]
 unsafe fn code_scores<S: Simd, const G: usize, const BITS: u32, const TABLE: bool>(

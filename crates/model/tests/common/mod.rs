@@ -5,12 +5,39 @@ pub(crate) mod spoiled;
 
 use safetensors::SafeTensors;
 use sketchkv_cache::Cache;
-use sketchkv_model::{LoadOptions, Logits, Model, ModelError, Sequence, WeightFormat, Workspace};
+use sketchkv_model::{
+    LoadOptions, Logits, Model, ModelError, ModelFile, Sequence, Tokenizer, WeightFormat, Workspace,
+};
 use std::path::{Path, PathBuf};
 
 /// The golden files, made by `scripts/golden/model.py`.
 pub(crate) fn golden(name: &str) -> PathBuf {
     repository("crates/model/tests/golden").join(name)
+}
+
+/// Golden tokenizers that are there as a folder and as GGUF.
+pub(crate) const TOKENIZERS: [&str; 16] = [
+    "llama",
+    "llama3",
+    "mistral",
+    "qwen2",
+    "gpt2",
+    "tokenizers/gpt-2",
+    "tokenizers/llama-bpe",
+    "tokenizers/qwen2",
+    "tokenizers/smollm",
+    "tokenizers/qwen35",
+    "tokenizers/tekken",
+    "tokenizers/gpt-4o",
+    "tokenizers/deepseek-llm",
+    "tokenizers/deepseek-coder",
+    "tokenizers/t5",
+    "tokenizers/unigram",
+];
+
+/// The tokenizer of a folder or file.
+pub(crate) fn tokenizer(path: &Path) -> Tokenizer {
+    ModelFile::open(path).and_then(|file| file.tokenizer()).unwrap_or_else(|error| panic!("{error}"))
 }
 
 /// A file of the repository.
