@@ -4,7 +4,7 @@ use crate::format::Format;
 use crate::grading::{Grading, best_ends, range, reach};
 use crate::store::to_f16;
 use half::f16;
-use sketchkv_kernels::attention::graded::{Grades, decode_graded, graded_scores};
+use sketchkv_kernels::attention::graded::Grades;
 use sketchkv_kernels::attention::layout::{Codes, Encoding, Grid, STRIP, StripLayout, nearest};
 use sketchkv_kernels::attention::{
     Queries, Stream, Strips, decode_keys, decode_values, key_scores, value_sums,
@@ -286,7 +286,7 @@ impl Page {
         ledger.scales += self.grid_bytes();
     }
 
-    /// The grid of a part in f32: scales and zeros.
+    /// The grid of a part in f32: scales, zeros and, where they are, grades.
     fn with_grid<R>(&self, part: &Section<'_>, dim: usize, f: impl FnOnce(Option<Grid<'_>>) -> R) -> R {
         if !part.sealed || self.grid.is_empty() {
             return f(None);
@@ -294,7 +294,7 @@ impl Page {
         let mut wide = [0.0f32; 1024];
         sketchkv_kernels::half::f16_to_f32(&self.grid, &mut wide[..2 * dim]);
         let (scale, zero) = wide[..2 * dim].split_at(dim);
-        f(Some(Grid { scale, zero }))
+        f(Some(Grid { scale, zero, grades: self.grades.as_deref() }))
     }
 
     /// Writes one slot; `key` and `value` are turned and padded, `live` the other slots of this page that count.
@@ -478,15 +478,7 @@ impl Page {
         let strip = slot / STRIP;
         let part = self.part(format, strip);
         let bytes = &self.keys[part.keys(strip..strip + 1)];
-        self.with_grid(&part, format.keys.dim, |grid| match (&self.grades, grid) {
-            (Some(grades), Some(grid)) => {
-                for (channel, out) in out.iter_mut().enumerate() {
-                    let code = grades.code(bytes, slot % STRIP, channel);
-                    *out = grid.zero[channel] + grid.scale[channel] * f32::from(code);
-                }
-            }
-            (_, grid) => part.keys.get(bytes, slot % STRIP, grid, out),
-        });
+        self.with_grid(&part, format.keys.dim, |grid| part.keys.get(bytes, slot % STRIP, grid, out));
     }
 
     /// Decodes a value, still turned and padded, `[dim]`.
@@ -537,9 +529,8 @@ impl Page {
         for (part, within) in self.parts_of(format, strips.clone()) {
             let out = &mut out[(within.start - strips.start) * STRIP..];
             let keys = Stream { strips: &self.keys[part.keys(within)], ahead };
-            self.with_grid(&part, format.keys.dim, |grid| match (&self.grades, grid) {
-                (Some(grades), Some(grid)) => graded_scores(level, grades, grid, queries, keys, out, stride),
-                (_, grid) => key_scores(level, part.keys, grid, queries, keys, out, stride),
+            self.with_grid(&part, format.keys.dim, |grid| {
+                key_scores(level, part.keys, grid, queries, keys, out, stride);
             });
         }
     }
@@ -568,10 +559,7 @@ impl Page {
         for (part, strips) in self.parts_of(format, 0..self.strips) {
             let out = &mut out[strips.start * STRIP * format.keys.dim..strips.end * STRIP * format.keys.dim];
             let keys = &self.keys[part.keys(strips)];
-            self.with_grid(&part, format.keys.dim, |grid| match (&self.grades, grid) {
-                (Some(grades), Some(grid)) => decode_graded(level, grades, grid, keys, out),
-                (_, grid) => decode_keys(level, part.keys, grid, keys, out),
-            });
+            self.with_grid(&part, format.keys.dim, |grid| decode_keys(level, part.keys, grid, keys, out));
         }
     }
 

@@ -5,12 +5,12 @@
 //! of a strip fill the fields of lines of 64 bytes (see [`super::layout`]), four to a line, then all singles, eight to a
 //! line: so every number of bits is unpacked by shifts and masks, and no bit is lost to padding.
 
+use super::Queries;
 use super::keys::{LANES, MAX_BLOCKS, MAX_QUERIES};
-use super::layout::{BLOCK, Grid, MAX_DIM, STRIP, nearest};
+use super::layout::{BLOCK, Grid, MAX_DIM, STRIP, StripLayout, nearest};
 use super::packed::fetch_lines;
 use super::simd::{Multipliers, Simd};
 use super::strips::Stream;
-use super::{Queries, check_rows};
 use crate::Scale;
 use crate::cpu::Level;
 
@@ -20,6 +20,8 @@ pub const GROUP: usize = 4;
 pub const MOST_BITS: u8 = 8;
 /// Bits of the channels of a group that fill a line, over all groups: a strip is whole lines.
 const LINE: usize = 8;
+/// Bytes of a line.
+const LINE_BYTES: usize = 64;
 
 /// How many bits each channel of some keys has, and the order in which they lie.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -93,7 +95,7 @@ impl Grades {
     /// The code of a channel of one slot of a strip.
     pub fn code(&self, strip: &[u8], lane: usize, channel: usize) -> u8 {
         let (byte, pair, single, bits) = self.place(lane, channel);
-        let field = |at: usize, mask: u8| strip[at / 8 * 64 + byte] >> (at % 8) & mask;
+        let field = |at: usize, mask: u8| strip[at / 8 * LINE_BYTES + byte] >> (at % 8) & mask;
         let mut code = if bits % 2 == 1 { field(single, 1) } else { 0 };
         for pair in (pair..pair + bits / 2 * 2).step_by(2).rev() {
             code = code << 2 | field(pair, 3);
@@ -105,7 +107,7 @@ impl Grades {
     pub fn put_code(&self, strip: &mut [u8], lane: usize, channel: usize, code: u8) {
         let (byte, pair, single, bits) = self.place(lane, channel);
         let mut put = |at: usize, mask: u8, field: u8| {
-            let byte = &mut strip[at / 8 * 64 + byte];
+            let byte = &mut strip[at / 8 * LINE_BYTES + byte];
             *byte = *byte & !(mask << (at % 8)) | (field & mask) << (at % 8);
         };
         let mut rest = code;
@@ -137,7 +139,7 @@ impl Cursor {
         let at = self.pair;
         self.pair += 2;
         // SAFETY: the caller's.
-        unsafe { S::field(S::load_bytes(self.strip.add(at / 8 * 64)), (at % 8) as u32, 3) }
+        unsafe { S::field(S::load_bytes(self.strip.add(at / 8 * LINE_BYTES)), (at % 8) as u32, 3) }
     }
 
     #[inline(always)]
@@ -145,7 +147,7 @@ impl Cursor {
         let at = self.single;
         self.single += 1;
         // SAFETY: the caller's.
-        unsafe { S::field(S::load_bytes(self.strip.add(at / 8 * 64)), (at % 8) as u32, 1) }
+        unsafe { S::field(S::load_bytes(self.strip.add(at / 8 * LINE_BYTES)), (at % 8) as u32, 1) }
     }
 
     /// The codes of the next group, which has `bits` bits and at least one.
@@ -232,26 +234,40 @@ fn middle(bits: u8) -> f32 {
     (1u32 << bits >> 1) as f32
 }
 
-/// `out[query · stride + slot] = query · key(slot)` for the slots of consecutive strips of graded keys.
-///
-/// As [`super::key_scores`], whose rounding of queries it shares.
+/// The grid and the grades of graded keys.
 ///
 /// # Panics
-/// When `strips` is not a whole number of strips, queries or the grid are of another width, or `out` is too short.
-pub fn graded_scores(
+/// When they are missing, or are not of this layout.
+fn parts<'a>(layout: &StripLayout, grid: Option<Grid<'a>>) -> (Grid<'a>, &'a Grades) {
+    let grid = grid.expect("graded codes need their grid");
+    let grades = grid.grades.expect("graded codes need their grades");
+    let fits = grades.dim() == layout.dim() && LINE_BYTES * grades.lines() == layout.strip_bytes();
+    assert!(fits, "grades of {} channels in {} lines for {layout:?}", grades.dim(), grades.lines());
+    assert!(grid.scale.len() >= grades.dim() && grid.zero.len() >= grades.dim(), "the grid is too narrow");
+    (grid, grades)
+}
+
+/// Decodes one slot, as [`StripLayout::get`].
+pub(super) fn get(layout: &StripLayout, strip: &[u8], lane: usize, grid: Option<Grid<'_>>, out: &mut [f32]) {
+    let (grid, grades) = parts(layout, grid);
+    for (channel, out) in out.iter_mut().enumerate() {
+        let code = grades.code(strip, lane, channel);
+        *out = grid.zero[channel] + grid.scale[channel] * f32::from(code);
+    }
+}
+
+/// [`super::key_scores`] of graded keys, whose sizes it has checked.
+pub(super) fn scores(
     level: Level,
-    grades: &Grades,
-    grid: Grid<'_>,
+    layout: &StripLayout,
+    grid: Option<Grid<'_>>,
     queries: &Queries,
     strips: Stream<'_>,
     out: &mut [f32],
     stride: usize,
 ) {
-    let bytes = 64 * grades.lines();
-    let count = whole_strips(bytes, strips.strips);
-    assert!(queries.count() == 0 || queries.dim() == grades.dim(), "queries and keys differ in width");
-    check_rows("scores", out.len(), queries.count(), stride, count * STRIP);
-    // SAFETY: the level was detected on this CPU, and the sizes are checked above.
+    let (grid, grades) = parts(layout, grid);
+    // SAFETY: the level was detected on this CPU, and the sizes are checked.
     for_level!(level, |S| {
         let mut folded = Folded::empty();
         for first in (0..queries.count()).step_by(S::QUERIES) {
@@ -263,22 +279,22 @@ pub fn graded_scores(
             );
             for_queries!(S, left, |G| S::run(
                 #[inline(always)]
-                || scores::<S, G>(grades, &folded, strips, out, stride)
+                || scores_of::<S, G>(grades, &folded, strips, out, stride)
             ))
         }
     });
 }
 
 #[inline(always)]
-unsafe fn scores<S: Simd, const G: usize>(
+unsafe fn scores_of<S: Simd, const G: usize>(
     grades: &Grades,
     queries: &Folded,
     strips: Stream<'_>,
     out: &mut [f32],
     stride: usize,
 ) {
-    let bytes = 64 * grades.lines();
-    // SAFETY: strips, queries and out are as long as `graded_scores` checked.
+    let bytes = LINE_BYTES * grades.lines();
+    // SAFETY: strips, queries and out are as long as `key_scores` checked.
     unsafe {
         for (index, (strip, ahead)) in strips.each(bytes).enumerate() {
             fetch_lines(ahead, bytes);
@@ -317,27 +333,27 @@ unsafe fn scores<S: Simd, const G: usize>(
     }
 }
 
-/// Decodes graded keys to `out`, `[strip][dim][16]`, for [`super::dense_scores`].
-///
-/// # Panics
-/// When sizes do not fit.
-pub fn decode_graded(level: Level, grades: &Grades, grid: Grid<'_>, strips: &[u8], out: &mut [f32]) {
-    let bytes = 64 * grades.lines();
-    let count = whole_strips(bytes, strips);
-    check_rows("decoded keys", out.len(), 1, 0, count * grades.dim() * STRIP);
-    assert!(grid.scale.len() >= grades.dim() && grid.zero.len() >= grades.dim(), "the grid is too narrow");
-    // SAFETY: the level was detected on this CPU, and the sizes are checked above.
+/// [`super::decode_keys`] of graded keys, whose sizes it has checked.
+pub(super) fn decode(
+    level: Level,
+    layout: &StripLayout,
+    grid: Option<Grid<'_>>,
+    strips: &[u8],
+    out: &mut [f32],
+) {
+    let (grid, grades) = parts(layout, grid);
+    // SAFETY: the level was detected on this CPU, and the sizes are checked.
     for_level!(level, |S| S::run(
         #[inline(always)]
-        || decode::<S>(grades, grid, strips, count, out)
+        || decode_of::<S>(grades, grid, strips, out)
     ));
 }
 
 #[inline(always)]
-unsafe fn decode<S: Simd>(grades: &Grades, grid: Grid<'_>, strips: &[u8], count: usize, out: &mut [f32]) {
-    let (dim, bytes) = (grades.dim(), 64 * grades.lines());
-    for index in 0..count {
-        // SAFETY: strips, grid and out are as long as `decode_graded` checked; channels are below `dim`.
+unsafe fn decode_of<S: Simd>(grades: &Grades, grid: Grid<'_>, strips: &[u8], out: &mut [f32]) {
+    let (dim, bytes) = (grades.dim(), LINE_BYTES * grades.lines());
+    for index in 0..strips.len() / bytes {
+        // SAFETY: strips, grid and out are as long as `decode_keys` and `parts` checked; channels are below `dim`.
         unsafe {
             let mut cursor = Cursor::new(strips.as_ptr().add(index * bytes), grades);
             let out = out.as_mut_ptr().add(index * dim * STRIP);
@@ -359,10 +375,4 @@ unsafe fn decode<S: Simd>(grades: &Grades, grid: Grid<'_>, strips: &[u8], count:
             }
         }
     }
-}
-
-/// How many strips `strips` are.
-fn whole_strips(bytes: usize, strips: &[u8]) -> usize {
-    assert!(strips.len().is_multiple_of(bytes), "{} bytes are no whole strips of {bytes}", strips.len());
-    strips.len() / bytes
 }

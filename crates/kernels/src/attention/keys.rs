@@ -2,6 +2,7 @@
 
 use super::check_rows;
 use super::floats::{Float, decode_floats, for_each_float};
+use super::graded;
 use super::layout::{
     BLOCK, Codes, Encoding, Grid, Levels, MAX_DIM, STRIP, ScaleGroup, Side, StripLayout, nearest,
 };
@@ -55,11 +56,6 @@ impl Queries {
         self.count
     }
 
-    /// Width of each.
-    pub(super) fn dim(&self) -> usize {
-        self.dim
-    }
-
     /// The queries as given, `[count][dim]`.
     pub fn plain(&self) -> &[f32] {
         &self.plain
@@ -100,11 +96,11 @@ fn quantize(x: &[f32], packed: &mut [Multipliers], scale: &mut [f32], sum: &mut 
 /// `out[query · stride + slot] = query · key(slot)` for the slots of consecutive strips.
 ///
 /// Codes are multiplied as integers: the queries are rounded to int8 in blocks of 32 dimensions (relative error about
-/// 0.4 % of the largest component), and tables to 8 bits. `grid` is needed for per-channel codes.
+/// 0.4 % of the largest component), and tables to 8 bits. `grid` is needed for per-channel and graded codes.
 ///
 /// # Panics
 /// When `strips` is not a whole number of strips of keys, queries are of another width, or `out` is too short; when
-/// per-channel codes come without their grid.
+/// per-channel or graded codes come without their grid.
 pub fn key_scores(
     level: Level,
     layout: &StripLayout,
@@ -117,6 +113,9 @@ pub fn key_scores(
     let count = layout.count(Side::Keys, strips.strips);
     assert!(queries.count == 0 || queries.dim == layout.dim(), "queries and keys differ in width");
     check_rows("scores", out.len(), queries.count, stride, count * STRIP);
+    if let Encoding::Graded { .. } = layout.encoding() {
+        return graded::scores(level, layout, grid, queries, strips, out, stride);
+    }
     // SAFETY: the level was detected on this CPU, and the sizes are checked above.
     for_level!(level, |S| key_scores_of::<S>(layout, grid, queries, strips, out, stride))
 }
@@ -337,7 +336,7 @@ unsafe fn code_scores<S: Simd, const G: usize, const BITS: u32, const TABLE: boo
 /// Decodes the keys of consecutive strips to `out`, `[strip][dim][16]`, for [`super::dense_scores`].
 ///
 /// # Panics
-/// When sizes do not fit, or per-channel codes come without their grid.
+/// When sizes do not fit, or per-channel or graded codes come without their grid.
 pub fn decode_keys(
     level: Level,
     layout: &StripLayout,
@@ -347,6 +346,9 @@ pub fn decode_keys(
 ) {
     let count = layout.count(Side::Keys, strips);
     check_rows("decoded keys", out.len(), 1, 0, count * layout.dim() * STRIP);
+    if let Encoding::Graded { .. } = layout.encoding() {
+        return graded::decode(level, layout, grid, strips, out);
+    }
     // SAFETY: the level was detected on this CPU, and the sizes are checked above.
     for_level!(level, |S| decode_keys_of::<S>(layout, grid, strips, out))
 }

@@ -16,6 +16,7 @@
 //! dimensions 16c to 16c+15, with g = s·dim/16 + c.
 //! The f16 scales follow, `[scale group][slot]`, then the f16 minima where the code has them.
 
+use super::graded::{self, Grades};
 use crate::half::{bf16, f16, to_bf16, to_f16};
 
 /// Slots in a strip.
@@ -44,7 +45,7 @@ pub enum Encoding {
     /// Small integers with scales.
     Codes(Codes),
     /// Integers whose bits are the channel's own, on the [`Grid`] of a page (keys only). What is in a strip is known to
-    /// [`Grades`](super::graded::Grades) alone.
+    /// [`Grades`] alone.
     Graded {
         /// Lines of 64 bytes a strip.
         lines: u16,
@@ -117,6 +118,8 @@ pub struct Grid<'a> {
     pub scale: &'a [f32],
     /// `[dim]`.
     pub zero: &'a [f32],
+    /// Bits of each dimension, where they are its own.
+    pub grades: Option<&'a Grades>,
 }
 
 fn put_f16(bytes: &mut [u8], index: usize, x: f32) {
@@ -324,11 +327,14 @@ impl StripLayout {
         })
     }
 
-    /// Decodes one slot into `out`, `[dim]`. `grid` is needed for per-channel codes.
+    /// Decodes one slot into `out`, `[dim]`. `grid` is needed for per-channel and graded codes.
     ///
     /// # Panics
-    /// When per-channel codes come without their grid, or codes are graded.
+    /// When such codes come without their grid.
     pub fn get(&self, strip: &[u8], lane: usize, grid: Option<Grid<'_>>, out: &mut [f32]) {
+        if let Encoding::Graded { .. } = self.encoding {
+            return graded::get(self, strip, lane, grid, out);
+        }
         let tail = &strip[self.code_bytes()..];
         for (dim, out) in out.iter_mut().enumerate() {
             let at = self.element(lane, dim);
@@ -336,7 +342,7 @@ impl StripLayout {
                 Encoding::F32 => f32::from_le_bytes(strip[4 * at..][..4].try_into().expect("4 bytes")),
                 Encoding::F16 => get_f16(strip, at),
                 Encoding::Bf16 => bf16::from_le_bytes([strip[2 * at], strip[2 * at + 1]]).to_f32(),
-                Encoding::Graded { .. } => panic!("graded keys are read by their grades"),
+                Encoding::Graded { .. } => unreachable!("graded codes were read above"),
                 Encoding::Codes(codes) => {
                     let level = codes.level(self.code(strip, lane, dim));
                     let groups = codes.groups(self.dim);

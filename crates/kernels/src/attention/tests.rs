@@ -1,4 +1,4 @@
-use super::graded::{Grades, decode_graded, graded_scores};
+use super::graded::Grades;
 use super::layout::{BLOCK, Codes, Encoding, Grid, Levels, STRIP, ScaleGroup, Side, StripLayout, nearest};
 use super::*;
 use crate::cpu::Level;
@@ -103,7 +103,7 @@ proptest! {
     ) {
         let mut random = Random(seed);
         let (scale, zero) = (random.vector(dim), random.vector(dim));
-        let grid = Some(Grid { scale: &scale, zero: &zero });
+        let grid = Some(Grid { scale: &scale, zero: &zero, grades: None });
         let q = random.vector(count * dim);
         let mut queries = Queries::default();
         queries.set(&q, dim);
@@ -146,7 +146,7 @@ proptest! {
         let mut random = Random(seed);
         let grades = random.grades(dim);
         let (scale, zero) = (random.vector(dim), random.vector(dim));
-        let grid = Grid { scale: &scale, zero: &zero };
+        let grid = Some(Grid { scale: &scale, zero: &zero, grades: Some(&grades) });
         let q = random.vector(count * dim);
         let mut queries = Queries::default();
         queries.set(&q, dim);
@@ -170,15 +170,18 @@ proptest! {
         }
         let layout = StripLayout::new(Side::Keys, Encoding::Graded { lines: grades.lines() as u16 }, dim);
         prop_assert_eq!(layout.strip_bytes(), bytes);
+        for (s, key) in want.iter().enumerate() {
+            prop_assert_eq!(&slot(&layout, &keys, s, grid), key);
+        }
         let mut copied = vec![0u8; bytes];
         layout.copy(&keys[..bytes], 3, &mut copied, 11);
         prop_assert!((0..dim).all(|channel| grades.code(&copied, 11, channel) == grades.code(&keys, 3, channel)));
         let stride = strips * STRIP + slack;
         for &level in Level::available() {
             let mut out = vec![f32::NAN; count * stride];
-            graded_scores(level, &grades, grid, &queries, keys[..].into(), &mut out, stride);
+            key_scores(level, &layout, grid, &queries, keys[..].into(), &mut out, stride);
             let mut decoded = vec![f32::NAN; strips * dim * STRIP];
-            decode_graded(level, &grades, grid, &keys, &mut decoded);
+            decode_keys(level, &layout, grid, &keys, &mut decoded);
             for (s, key) in want.iter().enumerate() {
                 for (i, key) in key.iter().enumerate() {
                     let got = decoded[(s / STRIP * dim + i) * STRIP + s % STRIP];
@@ -313,7 +316,7 @@ proptest! {
         let side = if keys { Side::Keys } else { Side::Values };
         let mut random = Random(seed);
         let (scale, zero) = (random.vector(64), random.vector(64));
-        let grid = Some(Grid { scale: &scale, zero: &zero });
+        let grid = Some(Grid { scale: &scale, zero: &zero, grades: None });
         for encoding in encodings(side) {
             let layout = StripLayout::new(side, encoding, 64);
             let source = fill(&layout, 1, &mut random);

@@ -66,7 +66,7 @@ impl Page {
 
     fn grid(&self) -> Option<Grid<'_>> {
         let (scale, zero) = self.grid.split_at(self.layout.dim());
-        Some(Grid { scale, zero })
+        Some(Grid { scale, zero, grades: None })
     }
 
     fn codes(&self) -> Option<Codes> {
