@@ -33,6 +33,11 @@ impl SideFormat {
         SideFormat { layout, open, turn, store, signs, width, dim }
     }
 
+    /// The layout of strips that are sealed, or of those that are not.
+    pub(crate) fn of(&self, sealed: bool) -> &StripLayout {
+        if sealed { &self.layout } else { &self.open }
+    }
+
     /// The largest magnitude of a coordinate, in the space of the codes, that it can hold whatever the others are: scales
     /// and open strips are f16.
     pub(crate) fn largest(&self) -> f32 {

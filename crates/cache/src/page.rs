@@ -1,6 +1,6 @@
 //! Pages: up to 64 slots of one KV head, the unit of sharing and of per-channel scales.
 
-use crate::format::Format;
+use crate::format::{Format, SideFormat};
 use crate::grading::{Grading, best_ends, range, reach};
 use crate::store::to_f16;
 use half::f16;
@@ -115,31 +115,6 @@ impl Channels<'_> {
     }
 }
 
-/// Consecutive strips of a page that are encoded alike.
-struct Section<'a> {
-    strips: Range<usize>,
-    keys: &'a StripLayout,
-    values: &'a StripLayout,
-    /// Where the part begins in the page's keys and values.
-    starts: [usize; 2],
-    sealed: bool,
-}
-
-impl Section<'_> {
-    fn keys(&self, strips: Range<usize>) -> Range<usize> {
-        self.bytes(strips, self.starts[0], self.keys.strip_bytes())
-    }
-
-    fn values(&self, strips: Range<usize>) -> Range<usize> {
-        self.bytes(strips, self.starts[1], self.values.strip_bytes())
-    }
-
-    fn bytes(&self, strips: Range<usize>, start: usize, strip_bytes: usize) -> Range<usize> {
-        let at = |strip: usize| start + (strip - self.strips.start) * strip_bytes;
-        at(strips.start)..at(strips.end)
-    }
-}
-
 impl Page {
     /// A page without strips; of the `first` of a head the format may keep the front open.
     pub(crate) fn empty(format: &Format, first: bool) -> Self {
@@ -195,13 +170,8 @@ impl Page {
 
     fn set_strips(&mut self, format: &Format, strips: usize) {
         self.strips = strips;
-        let bytes = |sealed: &StripLayout, open: &StripLayout| {
-            self.sealed() * sealed.strip_bytes() + (self.front() + self.open) * open.strip_bytes()
-        };
-        let keys = bytes(&format.keys.layout, &format.keys.open);
-        let values = bytes(&format.values.layout, &format.values.open);
-        self.keys.resize(keys);
-        self.values.resize(values);
+        self.keys.resize(self.span(&format.keys, 0..strips).end);
+        self.values.resize(self.span(&format.values, 0..strips).end);
     }
 
     /// Adds an empty strip, open where the format has open strips.
@@ -235,60 +205,57 @@ impl Page {
 
     /// One bit per slot that is sealed.
     fn sealed_slots(&self) -> u64 {
-        Self::slots(self.front()..self.strips - self.open)
+        Self::slots(self.sealed_strips())
     }
 
-    /// What is open at the front, what is sealed, what is open at the end; each may be empty.
-    fn all_parts<'f>(&self, format: &'f Format) -> [Section<'f>; 3] {
-        let borders = [0, self.front(), self.strips - self.open, self.strips];
-        let mut starts = [0, 0];
-        [0, 1, 2].map(|part| {
-            let (strips, sealed) = (borders[part]..borders[part + 1], part == 1);
-            let [keys, values] =
-                [&format.keys, &format.values].map(|side| if sealed { &side.layout } else { &side.open });
-            let section = Section { strips: strips.clone(), keys, values, starts, sealed };
-            starts = [section.keys(strips.clone()).end, section.values(strips).end];
-            section
-        })
+    /// The strips that are sealed.
+    fn sealed_strips(&self) -> Range<usize> {
+        self.front()..self.strips - self.open
     }
 
-    /// The parts of some strips that are not empty, each with those of the strips that lie in it.
-    fn parts_of<'f>(
-        &self,
-        format: &'f Format,
-        strips: Range<usize>,
-    ) -> impl Iterator<Item = (Section<'f>, Range<usize>)> + use<'f> {
-        self.all_parts(format).into_iter().filter_map(move |part| {
-            let within = strips.start.max(part.strips.start)..strips.end.min(part.strips.end);
-            (!within.is_empty()).then_some((part, within))
-        })
+    /// Some strips in runs of those that are encoded alike, each with whether it is sealed.
+    fn sections(&self, strips: Range<usize>) -> impl Iterator<Item = (bool, Range<usize>)> + use<> {
+        let Range { start, end } = self.sealed_strips();
+        [(false, 0..start), (true, start..end), (false, end..self.strips)].into_iter().filter_map(
+            move |(sealed, section)| {
+                let within = strips.start.max(section.start)..strips.end.min(section.end);
+                (!within.is_empty()).then_some((sealed, within))
+            },
+        )
     }
 
-    /// The part that a strip lies in.
-    fn part<'f>(&self, format: &'f Format, strip: usize) -> Section<'f> {
-        let [front, sealed, open] = self.all_parts(format);
-        match strip {
-            strip if strip < front.strips.end => front,
-            strip if strip < sealed.strips.end => sealed,
-            _ => open,
-        }
+    /// Where some strips lie in the bytes of a side.
+    fn span(&self, side: &SideFormat, strips: Range<usize>) -> Range<usize> {
+        let Range { start, end } = self.sealed_strips();
+        let at = |strip: usize| {
+            let sealed = strip.clamp(start, end) - start;
+            sealed * side.layout.strip_bytes() + (strip - sealed) * side.open.strip_bytes()
+        };
+        at(strips.start)..at(strips.end)
+    }
+
+    /// The strip that a slot lies in: whether it is sealed, and its number as a range.
+    fn strip_of(&self, slot: usize) -> (bool, Range<usize>) {
+        let strip = slot / STRIP;
+        (self.sealed_strips().contains(&strip), strip..strip + 1)
     }
 
     /// Adds to a ledger what the slots in `live` and the grid take.
     pub(crate) fn enter(&self, format: &Format, live: u64, ledger: &mut crate::Ledger) {
-        for (part, strips) in self.parts_of(format, 0..self.strips) {
+        for (sealed, strips) in self.sections(0..self.strips) {
+            let (keys, values) = (format.keys.of(sealed), format.values.of(sealed));
             let slots = strips.start * STRIP..strips.end * STRIP;
             let live = slots.filter(|slot| live >> slot & 1 == 1).count();
-            ledger.keys += live * part.keys.code_bytes() / STRIP;
-            ledger.values += live * part.values.code_bytes() / STRIP;
-            ledger.scales += live * (part.keys.scale_bytes() + part.values.scale_bytes()) / STRIP;
+            ledger.keys += live * keys.code_bytes() / STRIP;
+            ledger.values += live * values.code_bytes() / STRIP;
+            ledger.scales += live * (keys.scale_bytes() + values.scale_bytes()) / STRIP;
         }
         ledger.scales += self.grid_bytes();
     }
 
-    /// The grid of a part in f32: scales, zeros and, where they are, grades.
-    fn with_grid<R>(&self, part: &Section<'_>, dim: usize, f: impl FnOnce(Option<Grid<'_>>) -> R) -> R {
-        if !part.sealed || self.grid.is_empty() {
+    /// The grid of strips in f32, where they are sealed on one: scales, zeros and, where they are, grades.
+    fn with_grid<R>(&self, sealed: bool, dim: usize, f: impl FnOnce(Option<Grid<'_>>) -> R) -> R {
+        if !sealed || self.grid.is_empty() {
             return f(None);
         }
         let mut wide = [0.0f32; 1024];
@@ -299,12 +266,12 @@ impl Page {
 
     /// Writes one slot; `key` and `value` are turned and padded, `live` the other slots of this page that count.
     pub(crate) fn write(&mut self, format: &Format, slot: usize, key: &[f32], value: &[f32], live: u64) {
-        let (strip, lane) = (slot / STRIP, slot % STRIP);
-        let part = self.part(format, strip);
-        if part.sealed && !self.grid.is_empty() {
+        let (sealed, strip) = self.strip_of(slot);
+        if sealed && !self.grid.is_empty() {
             self.write_on_grid(format, slot, key, live);
         } else {
-            format.keys.write(part.keys, &mut self.keys[part.keys(strip..strip + 1)], lane, key);
+            let span = self.span(&format.keys, strip);
+            format.keys.write(format.keys.of(sealed), &mut self.keys[span], slot % STRIP, key);
         }
         self.set_value(format, slot, value);
     }
@@ -324,9 +291,12 @@ impl Page {
         let layout = &format.keys.layout;
         let grades = self.grades.clone();
         let channels = Self::channels(layout, grades.as_deref());
-        let bytes = layout.strip_bytes();
-        let front = self.part(format, slot / STRIP).starts[0] - self.front() * bytes;
-        let at = |slot: usize| front + slot / STRIP * bytes..front + (slot / STRIP + 1) * bytes;
+        let sealed = self.span(&format.keys, self.sealed_strips());
+        let (front, bytes) = (self.front(), layout.strip_bytes());
+        let at = |slot: usize| {
+            let first = sealed.start + (slot / STRIP - front) * bytes;
+            first..first + bytes
+        };
         let live = live & self.sealed_slots() & !(1 << slot);
         for (channel, &x) in key.iter().enumerate() {
             let mut grid = self.grid_at(channel, format.keys.dim);
@@ -447,10 +417,9 @@ impl Page {
     /// Copies a slot from another page, bit for bit where the code allows it; `live` are the other slots of this page
     /// that count.
     pub(crate) fn copy(&mut self, format: &Format, slot: usize, from: &Page, from_slot: usize, live: u64) {
-        let (strip, from_strip) = (slot / STRIP, from_slot / STRIP);
-        let (to_part, from_part) = (self.part(format, strip), from.part(format, from_strip));
+        let ((sealed, strip), (from_sealed, from_strip)) = (self.strip_of(slot), from.strip_of(from_slot));
         let same_grid = || self.grid == from.grid && self.grades == from.grades;
-        let alike = to_part.sealed == from_part.sealed && (!to_part.sealed || same_grid());
+        let alike = sealed == from_sealed && (!sealed || same_grid());
         if !alike {
             let (mut key, mut value) = (vec![0.0; format.keys.dim], vec![0.0; format.values.dim]);
             from.key(format, from_slot, &mut key);
@@ -458,60 +427,46 @@ impl Page {
             self.write(format, slot, &key, &value, live);
             return;
         }
-        let (to, from_strips) = (strip..strip + 1, from_strip..from_strip + 1);
-        to_part.keys.copy(
-            &from.keys[from_part.keys(from_strips.clone())],
-            from_slot % STRIP,
-            &mut self.keys[to_part.keys(to.clone())],
-            slot % STRIP,
-        );
-        to_part.values.copy(
-            &from.values[from_part.values(from_strips)],
-            from_slot % STRIP,
-            &mut self.values[to_part.values(to)],
-            slot % STRIP,
-        );
+        let (lane, from_lane) = (slot % STRIP, from_slot % STRIP);
+        let copy = |side: &SideFormat, to: &mut [u8], bytes: &[u8]| {
+            side.of(sealed).copy(bytes, from_lane, to, lane);
+        };
+        let (keys, values) = (&format.keys, &format.values);
+        let (to, source) = (self.span(keys, strip.clone()), from.span(keys, from_strip.clone()));
+        copy(keys, &mut self.keys[to], &from.keys[source]);
+        let (to, source) = (self.span(values, strip), from.span(values, from_strip));
+        copy(values, &mut self.values[to], &from.values[source]);
     }
 
     /// Decodes a key, still turned and padded, `[dim]`.
     pub(crate) fn key(&self, format: &Format, slot: usize, out: &mut [f32]) {
-        let strip = slot / STRIP;
-        let part = self.part(format, strip);
-        let bytes = &self.keys[part.keys(strip..strip + 1)];
-        self.with_grid(&part, format.keys.dim, |grid| part.keys.get(bytes, slot % STRIP, grid, out));
+        let (sealed, strip) = self.strip_of(slot);
+        let (layout, strip) = (format.keys.of(sealed), &self.keys[self.span(&format.keys, strip)]);
+        self.with_grid(sealed, format.keys.dim, |grid| layout.get(strip, slot % STRIP, grid, out));
     }
 
     /// Decodes a value, still turned and padded, `[dim]`.
     pub(crate) fn value(&self, format: &Format, slot: usize, out: &mut [f32]) {
-        let strip = slot / STRIP;
-        let part = self.part(format, strip);
-        part.values.get(&self.values[part.values(strip..strip + 1)], slot % STRIP, None, out);
+        let (sealed, strip) = self.strip_of(slot);
+        let strip = &self.values[self.span(&format.values, strip)];
+        format.values.of(sealed).get(strip, slot % STRIP, None, out);
     }
 
     /// Replaces a value; `value` is turned and padded.
     pub(crate) fn set_value(&mut self, format: &Format, slot: usize, value: &[f32]) {
-        let strip = slot / STRIP;
-        let part = self.part(format, strip);
-        let bytes = &mut self.values[part.values(strip..strip + 1)];
-        format.values.write(part.values, bytes, slot % STRIP, value);
+        let (sealed, strip) = self.strip_of(slot);
+        let span = self.span(&format.values, strip);
+        format.values.write(format.values.of(sealed), &mut self.values[span], slot % STRIP, value);
     }
 
     /// The keys of some strips as they lie in memory.
     pub(crate) fn keys_of(&self, format: &Format, strips: Range<usize>) -> &[u8] {
-        let at = |strip: usize| {
-            let part = self.part(format, strip.min(self.strips - 1));
-            part.starts[0] + (strip - part.strips.start) * part.keys.strip_bytes()
-        };
-        &self.keys[at(strips.start)..at(strips.end)]
+        &self.keys[self.span(&format.keys, strips)]
     }
 
     /// The values of some strips as they lie in memory.
     pub(crate) fn values_of(&self, format: &Format, strips: Range<usize>) -> &[u8] {
-        let at = |strip: usize| {
-            let part = self.part(format, strip.min(self.strips - 1));
-            part.starts[1] + (strip - part.strips.start) * part.values.strip_bytes()
-        };
-        &self.values[at(strips.start)..at(strips.end)]
+        &self.values[self.span(&format.values, strips)]
     }
 
     /// Scores of some strips: `out[query · stride + slot]`, from the first of these strips on. `ahead` will be read next.
@@ -526,11 +481,11 @@ impl Page {
         out: &mut [f32],
         stride: usize,
     ) {
-        for (part, within) in self.parts_of(format, strips.clone()) {
+        for (sealed, within) in self.sections(strips.clone()) {
             let out = &mut out[(within.start - strips.start) * STRIP..];
-            let keys = Stream { strips: &self.keys[part.keys(within)], ahead };
-            self.with_grid(&part, format.keys.dim, |grid| {
-                key_scores(level, part.keys, grid, queries, keys, out, stride);
+            let keys = Stream { strips: self.keys_of(format, within), ahead };
+            self.with_grid(sealed, format.keys.dim, |grid| {
+                key_scores(level, format.keys.of(sealed), grid, queries, keys, out, stride);
             });
         }
     }
@@ -547,28 +502,28 @@ impl Page {
         ahead: &[u8],
         out: &mut [f32],
     ) {
-        for (part, within) in self.parts_of(format, strips.clone()) {
+        for (sealed, within) in self.sections(strips.clone()) {
             let weights = &weights[(within.start - strips.start) * STRIP..];
-            let values = Stream { strips: &self.values[part.values(within)], ahead };
-            value_sums(level, part.values, weights, stride, values, out);
+            let values = Stream { strips: self.values_of(format, within), ahead };
+            value_sums(level, format.values.of(sealed), weights, stride, values, out);
         }
     }
 
     /// All keys, `[strip][dim][16]`.
     pub(crate) fn decode_keys(&self, level: Level, format: &Format, out: &mut [f32]) {
-        for (part, strips) in self.parts_of(format, 0..self.strips) {
+        for (sealed, strips) in self.sections(0..self.strips) {
             let out = &mut out[strips.start * STRIP * format.keys.dim..strips.end * STRIP * format.keys.dim];
-            let keys = &self.keys[part.keys(strips)];
-            self.with_grid(&part, format.keys.dim, |grid| decode_keys(level, part.keys, grid, keys, out));
+            let (layout, keys) = (format.keys.of(sealed), self.keys_of(format, strips));
+            self.with_grid(sealed, format.keys.dim, |grid| decode_keys(level, layout, grid, keys, out));
         }
     }
 
     /// All values, `[slot][dim]`.
     pub(crate) fn decode_values(&self, level: Level, format: &Format, out: &mut [f32]) {
-        for (part, strips) in self.parts_of(format, 0..self.strips) {
+        for (sealed, strips) in self.sections(0..self.strips) {
             let out =
                 &mut out[strips.start * STRIP * format.values.dim..strips.end * STRIP * format.values.dim];
-            decode_values(level, part.values, &self.values[part.values(strips)], out);
+            decode_values(level, format.values.of(sealed), self.values_of(format, strips), out);
         }
     }
 }

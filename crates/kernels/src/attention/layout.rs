@@ -146,6 +146,8 @@ pub struct StripLayout {
     side: Side,
     encoding: Encoding,
     dim: usize,
+    /// What [`StripLayout::strip_bytes`] says: it is asked for again and again.
+    bytes: usize,
 }
 
 impl StripLayout {
@@ -180,7 +182,9 @@ impl StripLayout {
             assert!(side == Side::Keys, "values have no bits by channel");
             assert!((1..=dim / 4).contains(&usize::from(lines)), "{lines} lines for {dim} channels");
         }
-        StripLayout { side, encoding, dim }
+        let mut layout = StripLayout { side, encoding, dim, bytes: 0 };
+        layout.bytes = layout.code_bytes() + layout.scale_bytes();
+        layout
     }
 
     /// Keys or values.
@@ -228,7 +232,7 @@ impl StripLayout {
 
     /// Bytes of a strip.
     pub fn strip_bytes(&self) -> usize {
-        self.code_bytes() + self.scale_bytes()
+        self.bytes
     }
 
     /// Scales per slot.
