@@ -320,6 +320,7 @@ def token_ids(options, count):
 def engines_of(options, tokens):
     python = options.venv / ("Scripts" if os.name == "nt" else "bin") / "python"
     settings = {**vars(options), "venv": str(options.venv), "sketchkv": str(options.sketchkv), "before": None}
+    options.venv.mkdir(parents=True, exist_ok=True)
     work = options.venv / "work.json"
     work.write_text(json.dumps({"options": settings, "tokens": tokens}))
     threads = {"OMP_NUM_THREADS": str(options.threads)}
@@ -401,7 +402,9 @@ def versions(options):
         "    try: print(name, version(name))\n"
         "    except Exception: pass"
     )
-    found = subprocess.run([python, "-c", script], text=True, stdout=subprocess.PIPE).stdout.split("\n")
+    found = []
+    if python.exists():
+        found = subprocess.run([python, "-c", script], text=True, stdout=subprocess.PIPE).stdout.split("\n")
     own = subprocess.run([options.sketchkv, "--version"], text=True, stdout=subprocess.PIPE).stdout.strip()
     return ", ".join([own] + [line for line in found if line])
 
