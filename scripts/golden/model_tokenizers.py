@@ -160,7 +160,7 @@ def add_end(tokenizer, end):
 
 
 def sentence_piece(size):
-    """A SentencePiece BPE model with byte fallback: the tokenizer as transformers has it, tokens, scores and types."""
+    """A SentencePiece BPE model with byte fallback: the tokenizer as Llama 2 and Mistral bring it, tokens, scores, types."""
     model = io.BytesIO()
     sentencepiece.SentencePieceTrainer.train(
         sentence_iterator=iter(line.rstrip("\n") for line in corpus() if "\0" not in line),
@@ -183,12 +183,16 @@ def sentence_piece(size):
         2 if processor.is_unknown(i) else 3 if processor.is_control(i) else 6 if processor.is_byte(i) else 1
         for i in range(len(tokens))
     ]
-    from transformers import LlamaTokenizer
     from transformers.convert_slow_tokenizer import generate_merges
 
     vocabulary = {token: i for i, token in enumerate(tokens)}
     merges = generate_merges(vocabulary, dict(zip(tokens, scores)))
-    tokenizer = LlamaTokenizer(vocab=vocabulary, merges=merges)._tokenizer
+    tokenizer = Tokenizer(models.BPE(vocabulary, merges, unk_token="<unk>", fuse_unk=True, byte_fallback=True))
+    # A space before every piece of text, also one that begins with a space.
+    tokenizer.normalizer = normalizers.Sequence([normalizers.Prepend("▁"), normalizers.Replace(" ", "▁")])
+    tokenizer.decoder = decoders.Sequence(
+        [decoders.Replace("▁", " "), decoders.ByteFallback(), decoders.Fuse(), decoders.Strip(" ", 1, 0)]
+    )
     tokenizer.add_special_tokens([AddedToken(t, normalized=False, special=True) for t in ("<unk>", "<s>", "</s>")])
     add_begin(tokenizer, "<s>")
     return tokenizer, processor, tokens, scores, types

@@ -9,6 +9,7 @@ use crate::ModelError;
 use crate::file::{Gguf, Value};
 use std::collections::{BTreeMap, BTreeSet};
 use tokenizers::models::bpe::BPE;
+use tokenizers::normalizers::prepend::Prepend;
 use tokenizers::normalizers::unicode::NFC;
 use tokenizers::pre_tokenizers::byte_level::ByteLevel;
 use tokenizers::pre_tokenizers::metaspace::{Metaspace, PrependScheme};
@@ -143,10 +144,13 @@ fn sentence_piece(gguf: &Gguf, tokens: &[String], scores: &[f32]) -> Result<Toke
     let model = builder.build().map_err(|e| fail(format!("the tokenizer does not fit together: {e}")))?;
     let mut inner = Tokenizer::new(model);
     let prefix = gguf.flag("tokenizer.ggml.add_space_prefix")?.unwrap_or(true);
+    // Before every piece of text between special tokens, as llama.cpp and the tokenizer.json of these models do.
+    if prefix {
+        inner.with_normalizer(Some(Prepend::new("▁".into()))).map_err(|e| fail(e.to_string()))?;
+    }
+    inner.with_pre_tokenizer(Some(Metaspace::new('▁', PrependScheme::Never, false)));
     let scheme = if prefix { PrependScheme::First } else { PrependScheme::Never };
-    let spaces = Metaspace::new('▁', scheme, false);
-    inner.with_pre_tokenizer(Some(spaces.clone()));
-    inner.with_decoder(Some(spaces));
+    inner.with_decoder(Some(Metaspace::new('▁', scheme, false)));
     Ok(inner)
 }
 
