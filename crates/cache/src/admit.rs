@@ -94,6 +94,9 @@ pub(crate) fn admit(
     if matches!(admission.choosing, Choosing::Pooled(_)) && limit.bytes != usize::MAX {
         make_room(env, heads, tokens(0).count, limit.bytes);
     }
+    for (h, head) in heads.iter_mut().enumerate() {
+        head.coarsen(env, tokens(h).count - departures[h].tokens.len(), limit.bytes);
+    }
     for h in 0..kv_heads {
         let bytes = match admission.choosing {
             Choosing::Pooled(_) => pooled_bytes(env, heads, h, tokens(0).count, limit.bytes),

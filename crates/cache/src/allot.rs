@@ -36,7 +36,12 @@ impl LayerAllotment {
     fn limit(&self, surplus: f64) -> Limit {
         let bytes = self.cost.of(self.least) + surplus as usize / self.kv_heads;
         let slots = self.cost.slots_within(bytes).max(self.least.next_multiple_of(STRIP)).min(self.most);
-        Limit { slots, bytes: self.cost.of(slots) }
+        self.limited(slots, bytes)
+    }
+
+    /// What `slots` slots make of `bytes` bytes.
+    fn limited(&self, slots: usize, bytes: usize) -> Limit {
+        Limit { slots, bytes: bytes.clamp(self.cost.of(slots), self.cost.of_finest(slots)) }
     }
 }
 
@@ -135,9 +140,10 @@ impl Allotment {
                 if layer.most == usize::MAX || !is_open(limit) {
                     continue;
                 }
-                let use_for = (layer.bytes(layer.most) - layer.bytes(layer.least)) as f64;
+                let most = layer.kv_heads * layer.cost.of_finest(layer.most);
+                let use_for = (most - layer.bytes(layer.least)) as f64;
                 if before * (layer.share / open) >= use_for {
-                    *limit = Limit { slots: layer.most, bytes: layer.cost.of(layer.most) };
+                    *limit = layer.limited(layer.most, usize::MAX);
                     (left, shares, changed) = (left - use_for, shares - layer.share, true);
                 }
             }

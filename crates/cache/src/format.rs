@@ -7,10 +7,10 @@ use sketchkv_sketch::SplitMix64;
 
 /// One side of the slots: keys or values.
 pub(crate) struct SideFormat {
-    pub(crate) layout: StripLayout,
-    /// Of open strips: f16 in place of codes of less than 8 bits.
-    pub(crate) open: StripLayout,
-    store: Box<dyn Store>,
+    /// What sealed strips may be: of the store, then of ever coarser ones.
+    rungs: Vec<Rung>,
+    /// Of open strips: f16 where sealed ones may be codes of less than 8 bits.
+    open: StripLayout,
     turn: Turn,
     /// Signs of [`Turn::SignedHadamard`], `[width]`.
     signs: Vec<f32>,
@@ -20,29 +20,54 @@ pub(crate) struct SideFormat {
     pub(crate) dim: usize,
 }
 
+/// A store, and how strips lie in memory that it has sealed.
+struct Rung {
+    layout: StripLayout,
+    store: Box<dyn Store>,
+}
+
 impl SideFormat {
+    /// # Panics
+    /// When the coarser stores turn vectors otherwise, or keep other grids.
     fn new(store: Box<dyn Store>, side: Side, width: usize) -> Self {
         let dim = padded(width);
-        let layout = StripLayout::new(side, store.encoding(side), dim);
-        let open = if is_coarse(&layout) { StripLayout::new(side, Encoding::F16, dim) } else { layout };
+        let turn = store.turn(side);
+        let mut rungs = vec![];
+        let mut next = Some(store);
+        while let Some(store) = next {
+            assert!(store.turn(side) == turn, "a coarser store turns vectors otherwise");
+            next = store.coarser();
+            rungs.push(Rung { layout: StripLayout::new(side, store.encoding(side), dim), store });
+        }
+        rungs.shrink_to_fit();
+        let grids = |rung: &Rung| (has_grid(&rung.layout), graded_lines(&rung.layout).is_some());
+        assert!(rungs.iter().all(|rung| grids(rung) == grids(&rungs[0])), "a coarser store has another grid");
+        let coarse = rungs.iter().any(|rung| is_coarse(&rung.layout));
+        let open = if coarse { StripLayout::new(side, Encoding::F16, dim) } else { rungs[0].layout };
         // A fixed sequence: the signs are part of the code, not of a run's seed.
         let mut random = SplitMix64::new(0x5165_4b56);
-        let turn = store.turn(side);
         let signed = if turn == Turn::SignedHadamard { width } else { 0 };
         let signs = (0..signed).map(|_| if random.next_u64() & 1 == 0 { 1.0 } else { -1.0 }).collect();
-        SideFormat { layout, open, turn, store, signs, width, dim }
+        SideFormat { rungs, open, turn, signs, width, dim }
     }
 
-    /// The layout of strips that are sealed, or of those that are not.
-    pub(crate) fn of(&self, sealed: bool) -> &StripLayout {
-        if sealed { &self.layout } else { &self.open }
+    fn rung(&self, rung: usize) -> &Rung {
+        &self.rungs[rung.min(self.rungs.len() - 1)]
+    }
+
+    /// The layout of strips that are sealed on a rung, or of open ones.
+    pub(crate) fn layout(&self, sealed: Option<usize>) -> &StripLayout {
+        match sealed {
+            Some(rung) => &self.rung(rung).layout,
+            None => &self.open,
+        }
     }
 
     /// The largest magnitude of a coordinate, in the space of the codes, that it can hold whatever the others are: scales
     /// and open strips are f16.
     pub(crate) fn largest(&self) -> f32 {
         let f16 = half::f16::MAX.to_f32();
-        match self.layout.encoding() {
+        match self.open.encoding() {
             Encoding::F32 => f32::MAX,
             Encoding::Bf16 => half::bf16::MAX.to_f32(),
             Encoding::Codes(Codes { bits: 8, .. }) => 127.0 * f16,
@@ -70,19 +95,12 @@ impl SideFormat {
 
     /// Whether codes share a grid over a page.
     pub(crate) fn has_grid(&self) -> bool {
-        match self.layout.encoding() {
-            Encoding::Codes(codes) => codes.group == ScaleGroup::Channel,
-            Encoding::Graded { .. } => true,
-            Encoding::F32 | Encoding::F16 | Encoding::Bf16 => false,
-        }
+        has_grid(&self.rungs[0].layout)
     }
 
-    /// Lines that a strip of graded keys takes; `None` where keys are not graded.
-    pub(crate) fn graded_lines(&self) -> Option<usize> {
-        match self.layout.encoding() {
-            Encoding::Graded { lines } => Some(lines.into()),
-            _ => None,
-        }
+    /// Lines that a strip of graded keys takes on each rung; none where keys are not graded.
+    pub(crate) fn graded_lines(&self) -> Vec<usize> {
+        self.rungs.iter().filter_map(|rung| graded_lines(&rung.layout)).collect()
     }
 
     /// Whether codes are in another space than the vectors they stand for.
@@ -116,15 +134,17 @@ impl SideFormat {
         }
     }
 
-    /// Encodes one turned and padded vector into a lane of a strip of a layout of this side. Not for codes on a grid.
-    pub(crate) fn write(&self, layout: &StripLayout, strip: &mut [u8], lane: usize, x: &[f32]) {
+    /// Encodes one turned and padded vector into a lane of a strip that is sealed on a rung, or open. Not for codes on a grid.
+    pub(crate) fn write(&self, sealed: Option<usize>, strip: &mut [u8], lane: usize, x: &[f32]) {
+        let layout = self.layout(sealed);
         match layout.encoding() {
             Encoding::Codes(codes) => {
                 let mut u = [0u8; 512];
                 let (mut scales, mut minima) = ([0.0f32; 16], [0.0f32; 16]);
                 let groups = layout.groups();
                 let minima = &mut minima[..if codes.minimum { groups } else { 0 }];
-                self.store.quantize(x, &mut u[..x.len()], &mut scales[..groups], minima);
+                let store = &self.rung(sealed.unwrap_or(0)).store;
+                store.quantize(x, &mut u[..x.len()], &mut scales[..groups], minima);
                 layout.put_codes(strip, lane, &u[..x.len()], &scales[..groups], minima);
             }
             _ => layout.put(strip, lane, x),
@@ -136,6 +156,21 @@ impl SideFormat {
 pub(crate) fn largest(x: &[f32]) -> f32 {
     // The bits of magnitudes are in the order of the magnitudes, infinity and NaN beyond all others.
     f32::from_bits(x.iter().map(|x| x.to_bits() & 0x7fff_ffff).fold(0, u32::max))
+}
+
+fn has_grid(layout: &StripLayout) -> bool {
+    match layout.encoding() {
+        Encoding::Codes(codes) => codes.group == ScaleGroup::Channel,
+        Encoding::Graded { .. } => true,
+        Encoding::F32 | Encoding::F16 | Encoding::Bf16 => false,
+    }
+}
+
+fn graded_lines(layout: &StripLayout) -> Option<usize> {
+    match layout.encoding() {
+        Encoding::Graded { lines } => Some(lines.into()),
+        _ => None,
+    }
 }
 
 /// Whether codes are of less than 8 bits.
@@ -180,25 +215,36 @@ impl Format {
 
     /// Heap bytes of the format itself.
     pub(crate) fn bytes(&self) -> usize {
-        let side = |side: &SideFormat| side.signs.capacity() * 4 + size_of_val(&*side.store);
+        let rungs = |side: &SideFormat| {
+            let stores = side.rungs.iter().map(|rung| size_of_val(&*rung.store)).sum::<usize>();
+            side.rungs.capacity() * size_of::<Rung>() + stores
+        };
+        let side = |side: &SideFormat| side.signs.capacity() * 4 + rungs(side);
         side(&self.keys) + side(&self.values)
     }
 
     /// Whether new tokens wait in open strips before they are coded. The newest tokens draw the most attention, and
     /// codes of less than 8 bits are too coarse for them; per-channel codes need many keys to choose a grid from.
     pub(crate) fn opens(&self) -> bool {
-        is_coarse(&self.keys.layout) || is_coarse(&self.values.layout)
+        let coarse = |side: &SideFormat| side.rungs.iter().any(|rung| is_coarse(&rung.layout));
+        coarse(&self.keys) || coarse(&self.values)
+    }
+
+    /// The number of rungs: pages go down from one to the next where a cap in bytes leaves no room for all.
+    pub(crate) fn rungs(&self) -> usize {
+        self.keys.rungs.len().max(self.values.rungs.len())
     }
 
     /// Whether the first strip of a head is never sealed: its tokens draw attention from all others, and their keys are like
     /// no others', so that a grid which holds them has no room between its levels for these.
     pub(crate) fn keeps_front(&self) -> bool {
-        self.keys.graded_lines().is_some()
+        graded_lines(&self.keys.rungs[0].layout).is_some()
     }
 
-    /// Bytes of the keys and values of one sealed strip.
-    pub(crate) fn strip_bytes(&self) -> usize {
-        lines(self.keys.layout.strip_bytes()) + lines(self.values.layout.strip_bytes())
+    /// Bytes of the keys and values of one strip that is sealed on a rung.
+    pub(crate) fn strip_bytes(&self, rung: usize) -> usize {
+        let bytes = |side: &SideFormat| lines(side.layout(Some(rung)).strip_bytes());
+        bytes(&self.keys) + bytes(&self.values)
     }
 
     /// Bytes of the keys and values of one open strip.

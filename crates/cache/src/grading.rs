@@ -22,36 +22,43 @@ const ENDS: [[f32; 3]; 3] = [[0.65, 0.8, 1.0], [1.2, 1.5, 1.8], [1.7, 2.05, 2.4]
 /// How far beyond the ends of such a grid, in its lengths, a number may lie before the grid is widened.
 const REACH: [f32; 3] = [1.25, 0.5, 0.25];
 
-/// How the keys of a head are graded: equal for all until the first page is sealed, then as that page and the queries up
-/// to it ask for.
+/// How the keys of a head are graded: by what the first page that is sealed and the queries up to it ask for.
 #[derive(Clone)]
 pub(crate) struct Grading {
     /// Second moments of the queries, by channel, up to a factor.
     moments: Box<[f32]>,
-    grades: Arc<Grades>,
-    /// Whether pages have been made of these grades.
-    settled: bool,
+    /// What an error of a channel weighs: its moment times the variance of its keys. None before a page was sealed.
+    weights: Option<Box<[f32]>>,
+    rungs: Box<[Rung]>,
 }
 
+/// The grades of the pages on one rung.
+#[derive(Clone)]
+struct Rung {
+    /// Lines of a strip.
+    lines: usize,
+    /// Since they were first asked for.
+    grades: Option<Arc<Grades>>,
+}
+
+/// Rungs whose grades are held at a time.
+const HELD: usize = 2;
+
 impl Grading {
-    /// Of `dim` channels, whose keys take `lines` lines a strip.
-    pub(crate) fn new(dim: usize, lines: usize) -> Self {
-        let grades = Arc::new(shared_out(&vec![1.0; dim], lines));
-        Grading { moments: vec![0.0; dim].into(), grades, settled: false }
+    /// Of `dim` channels, whose keys take as many lines a strip on each rung.
+    pub(crate) fn new(dim: usize, lines: &[usize]) -> Self {
+        let rungs = lines.iter().map(|&lines| Rung { lines, grades: None }).collect();
+        Grading { moments: vec![0.0; dim].into(), weights: None, rungs }
     }
 
-    /// Heap bytes, and the structure's own.
+    /// Heap bytes, and the structure's own, when as many grades are held as may be.
     pub(crate) fn bytes(&self) -> usize {
+        let dim = self.moments.len();
+        let grades = 2 * size_of::<usize>() + size_of::<Grades>() + Grades::bytes(dim);
         size_of::<Grading>()
-            + self.moments.len() * size_of::<f32>()
-            + 2 * size_of::<usize>()
-            + size_of::<Grades>()
-            + self.grades.bytes()
-    }
-
-    /// The grades as they are.
-    pub(crate) fn grades(&self) -> &Arc<Grades> {
-        &self.grades
+            + 2 * dim * size_of::<f32>()
+            + size_of_val(&*self.rungs)
+            + grades * self.rungs.len().min(HELD)
     }
 
     /// Counts the squares of the queries of `tokens` tokens, summed by channel.
@@ -62,34 +69,53 @@ impl Grading {
         }
     }
 
-    /// The grades of a page, `variances` being those of its keys by channel.
-    pub(crate) fn of_page(&mut self, variances: &[f32]) -> Arc<Grades> {
-        if !self.settled {
-            self.settled = true;
+    /// The grades of a page on `rung`, `variances` being those of its keys by channel.
+    pub(crate) fn of_page(&mut self, rung: usize, variances: &[f32]) -> Arc<Grades> {
+        if self.weights.is_none() {
             // A channel that no query has looked at yet counts as the others do, if only a little.
             let mean = self.moments.iter().sum::<f32>() / self.moments.len() as f32;
             let least = if mean > 0.0 { mean * 1e-3 } else { 1.0 };
             let weighed = |(moment, variance): (&f32, &f32)| (moment + least) * variance;
-            let weights: Vec<f32> = self.moments.iter().zip(variances).map(weighed).collect();
-            self.grades = Arc::new(shared_out(&weights, self.grades.lines()));
+            self.weights = Some(self.moments.iter().zip(variances).map(weighed).collect());
+            self.rungs.iter_mut().for_each(|rung| rung.grades = None);
         }
-        self.grades.clone()
+        self.on_rung(rung)
+    }
+
+    /// The grades of the pages on `rung`. Pages go down together: those of other rungs than the last few are let go.
+    pub(crate) fn on_rung(&mut self, rung: usize) -> Arc<Grades> {
+        let Grading { moments, weights, rungs } = self;
+        let rung = rung.min(rungs.len() - 1);
+        if rungs[rung].grades.is_none() {
+            let lines = rungs[rung].lines;
+            let grades = match weights {
+                Some(weights) => shared_out(weights, lines),
+                None => shared_out(&vec![1.0; moments.len()], lines),
+            };
+            rungs[rung].grades = Some(Arc::new(grades));
+            let farthest = |rungs: &[Rung]| {
+                let held = (0..rungs.len()).filter(|&other| rungs[other].grades.is_some());
+                held.max_by_key(|other| other.abs_diff(rung))
+            };
+            while rungs.iter().filter(|rung| rung.grades.is_some()).count() > HELD {
+                let farthest = farthest(rungs).expect("some are held");
+                rungs[farthest].grades = None;
+            }
+        }
+        rungs[rung].grades.clone().expect("just made")
     }
 
     pub(crate) fn save(&self, out: &mut Writer) {
-        out.u64(self.settled.into());
         out.floats(&self.moments);
-        let bits: Vec<u8> = (0..self.grades.dim()).map(|channel| self.grades.bits(channel)).collect();
-        out.raw(&bits);
+        out.u64(self.weights.is_some().into());
+        out.floats(self.weights.as_deref().unwrap_or_default());
     }
 
     pub(crate) fn load(&mut self, from: &mut Reader<'_>) -> Result<(), StateError> {
-        self.settled = from.u64()? != 0;
         self.moments = from.floats(self.moments.len())?.into();
-        let bits = from.raw(self.grades.dim())?;
-        let grades = Grades::new(bits).filter(|grades| grades.lines() == self.grades.lines());
-        self.grades =
-            Arc::new(grades.ok_or_else(|| StateError::Corrupt("its keys have impossible bits".to_owned()))?);
+        let weighed = from.u64()? != 0;
+        let weights = from.floats(if weighed { self.moments.len() } else { 0 })?;
+        self.weights = weighed.then(|| weights.into());
         Ok(())
     }
 }

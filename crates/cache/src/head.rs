@@ -238,6 +238,13 @@ impl Head {
         self.slots.clear(slots);
     }
 
+    /// Lets pages go down to coarser stores where `tokens` more tokens have no room otherwise in `bytes`, everything of the
+    /// head included.
+    pub(crate) fn coarsen(&mut self, env: Env<'_>, tokens: usize, bytes: usize) {
+        let fixed = self.fixed_bytes();
+        self.slots.coarsen(env.format, tokens, bytes.saturating_sub(fixed));
+    }
+
     /// Puts the new tokens that stay into slots; the head grows to `bytes` at most.
     pub(crate) fn store(
         &mut self,

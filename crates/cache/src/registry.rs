@@ -20,6 +20,12 @@ pub struct Preset {
 /// original project.
 pub static PRESETS: &[Preset] = &[
     Preset {
+        name: "auto",
+        spec: "full+progressive",
+        capped: "expected+progressive",
+        summary: "takes a number of bytes and makes the most of them: bits fall as the context grows; bytes alone mean it",
+    },
+    Preset {
         name: "best-quality",
         spec: "full+q8",
         capped: "expected+graded",

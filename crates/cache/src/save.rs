@@ -5,17 +5,17 @@
 
 use crate::context::EMPTY;
 use crate::format::Format;
+use crate::grading::Grading;
 use crate::head::Head;
 use crate::page::{PAGE, PAGE_STRIPS, Page};
 use crate::state::{Reader, StateError, Writer};
 use crate::{Cache, CacheShape, LayerShape, Registry, Spec};
 use half::f16;
-use sketchkv_kernels::attention::graded::Grades;
 use sketchkv_kernels::attention::layout::STRIP;
 use std::sync::Arc;
 
 const MAGIC: &[u8; 8] = b"SKETCHKV";
-const VERSION: u32 = 6;
+const VERSION: u32 = 7;
 const HEADER: usize = 16;
 
 impl Cache {
@@ -126,6 +126,7 @@ impl Head {
         if let Some(grading) = &self.slots.grading {
             grading.save(out);
         }
+        out.u64(self.slots.rung() as u64);
         out.u64(self.slots.pages().len() as u64);
         for (page, &live) in self.slots.pages().iter().zip(self.slots.live()) {
             page.save(out);
@@ -149,11 +150,11 @@ impl Head {
         if let Some(grading) = &mut self.slots.grading {
             grading.load(from)?;
         }
-        let grades = self.slots.grading.as_ref().map(|grading| grading.grades());
+        let rung = from.length(format.rungs() - 1)?;
         let count = from.length(position)?;
         let (mut pages, mut live) = (vec![], vec![]);
         for index in 0..count {
-            let page = Page::restore(format, index == 0, grades, from)?;
+            let page = Page::restore(format, index == 0, self.slots.grading.as_deref_mut(), from)?;
             let mask = from.u64()?;
             let room = page.strips() * STRIP;
             if index + 1 < count && room != PAGE || room < PAGE && mask >> room != 0 {
@@ -178,7 +179,7 @@ impl Head {
         pages.shrink_to_fit();
         live.shrink_to_fit();
         (self.evicted, self.expired) = (evicted, expired);
-        self.slots.restore(pages, live, positions, state);
+        self.slots.restore(rung, pages, live, positions, state);
         self.keep.load(from)?;
         if let Some(tail) = &mut self.tail {
             tail.load(from)?;
@@ -193,6 +194,7 @@ impl Head {
 
 impl Page {
     fn save(&self, out: &mut Writer) {
+        out.u64(self.rung() as u64);
         out.u64(self.open() as u64);
         out.u64(self.strips() as u64);
         let (keys, values, grid) = self.parts();
@@ -201,20 +203,22 @@ impl Page {
         grid.iter().for_each(|x| out.raw(&x.to_le_bytes()));
     }
 
-    /// `grades` are the head's; `first` says whether it is its first page.
+    /// `grading` is the head's; `first` says whether it is its first page.
     fn restore(
         format: &Format,
         first: bool,
-        grades: Option<&Arc<Grades>>,
+        grading: Option<&mut Grading>,
         from: &mut Reader<'_>,
     ) -> Result<Page, StateError> {
+        let rung = from.length(format.rungs() - 1)?;
         let open = from.length(PAGE_STRIPS)?;
         let strips = from.length(PAGE_STRIPS)?;
         let front = usize::from(first && format.keeps_front()).min(strips);
         if open > strips - front || open > 0 && !format.opens() {
             return Err(StateError::Corrupt("an open strip where none is kept open".to_owned()));
         }
-        let mut page = Page::empty(format, first).zeros(format, strips, open, grades);
+        let grades = grading.map(|grading| grading.on_rung(rung));
+        let mut page = Page::empty(format, first, rung).zeros(format, strips, open, grades.as_ref());
         let (keys, values, grid) = page.parts_mut();
         keys.copy_from_slice(from.raw(keys.len())?);
         values.copy_from_slice(from.raw(values.len())?);

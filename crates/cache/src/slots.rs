@@ -9,6 +9,12 @@ use sketchkv_kernels::attention::layout::STRIP;
 use std::mem::size_of;
 use std::sync::Arc;
 
+/// Strips at the end that a head of so many strips has room to keep open: the newest tokens draw the most attention, and what
+/// they lose in codes costs more than as many bytes anywhere else.
+pub(crate) fn open_strips(strips: usize) -> usize {
+    if strips < 4 * PAGE_STRIPS { 1 } else { PAGE_STRIPS }
+}
+
 /// What an [`Arc`] allocates beside its content: two counts.
 const ARC_COUNTS: usize = 2 * size_of::<usize>();
 
@@ -28,6 +34,8 @@ pub(crate) struct Slots {
     pub(crate) index: Option<Box<dyn Read>>,
     /// How keys are graded, where they are.
     pub(crate) grading: Option<Box<Grading>>,
+    /// What the next strips are sealed on.
+    rung: usize,
 }
 
 impl Clone for Slots {
@@ -69,8 +77,8 @@ pub(crate) struct Newcomer<'a> {
 
 impl Slots {
     pub(crate) fn new(words: usize, index: Option<Box<dyn Read>>, format: &Format) -> Self {
-        let keys = &format.keys;
-        let grading = keys.graded_lines().map(|lines| Box::new(Grading::new(keys.dim, lines)));
+        let lines = format.keys.graded_lines();
+        let grading = (!lines.is_empty()).then(|| Box::new(Grading::new(format.keys.dim, &lines)));
         Slots {
             pages: vec![],
             live: vec![],
@@ -80,7 +88,13 @@ impl Slots {
             count: 0,
             index,
             grading,
+            rung: 0,
         }
+    }
+
+    /// What the next strips are sealed on.
+    pub(crate) fn rung(&self) -> usize {
+        self.rung
     }
 
     /// Tokens held.
@@ -128,12 +142,14 @@ impl Slots {
     /// Takes slots that were saved.
     pub(crate) fn restore(
         &mut self,
+        rung: usize,
         pages: Vec<Arc<Page>>,
         live: Vec<u64>,
         positions: Vec<u32>,
         state: Vec<u32>,
     ) {
         self.count = live.iter().map(|live| live.count_ones() as usize).sum();
+        self.rung = rung;
         (self.pages, self.live, self.positions, self.state) = (pages, live, positions, state);
     }
 
@@ -142,9 +158,9 @@ impl Slots {
         size_of::<u32>() * (1 + words)
     }
 
-    /// Bytes of a strip that is coded, with all that goes with its slots but an index.
-    pub(crate) fn strip_cost(format: &Format, words: usize) -> usize {
-        format.strip_bytes() + STRIP * Self::beside(words)
+    /// Bytes of a strip that is sealed on a rung, with all that goes with its slots but an index.
+    pub(crate) fn strip_cost(format: &Format, rung: usize, words: usize) -> usize {
+        format.strip_bytes(rung) + STRIP * Self::beside(words)
     }
 
     /// As [`Slots::strip_cost`] of an open strip.
@@ -276,7 +292,7 @@ impl Slots {
         let before = self.pages.last().map_or(0, |page| page.open());
         if full {
             self.pages.reserve_exact(1);
-            self.pages.push(Arc::new(Page::empty(format, self.pages.is_empty())));
+            self.pages.push(Arc::new(Page::empty(format, self.pages.is_empty(), self.rung)));
             self.live.reserve_exact(1);
             self.live.push(0);
         }
@@ -298,23 +314,84 @@ impl Slots {
             }
             let open = usize::from(!full);
             let live = live | self.live[page];
-            self.pages[page] =
-                Arc::new(self.pages[page].reopened(format, open, live, self.grading.as_deref_mut()));
+            self.reopen(format, page, open, live);
+        }
+    }
+
+    /// Seals the strips of a page, all but the last `open`; a first grid suits the slots in `live`.
+    ///
+    /// While a page grows its sealed strips are on the first rung: its grid was chosen before most of its tokens were there.
+    fn reopen(&mut self, format: &Format, page: usize, open: usize, live: u64) {
+        let (page, grading) = (&mut self.pages[page], self.grading.as_deref_mut());
+        let whole = page.strips() == PAGE_STRIPS && open == 0;
+        let rung = if whole { self.rung } else { 0 };
+        if page.sealed() == 0 && page.rung() != rung {
+            Arc::make_mut(page).set_rung(rung);
+        }
+        *page = Arc::new(page.reopened(format, open, live, grading));
+        if whole && page.rung() < rung {
+            *page = Arc::new(page.coarsened(format, rung, live, self.grading.as_deref_mut()));
         }
     }
 
     /// Seals all open strips but the last `open`.
     pub(crate) fn seal(&mut self, format: &Format, open: usize) {
-        if let (Some(page), Some(&live)) = (self.pages.last_mut(), self.live.last())
+        if let (Some(page), Some(&live)) = (self.pages.last(), self.live.last())
             && page.open() > open
         {
-            *page = Arc::new(page.reopened(format, open, live, self.grading.as_deref_mut()));
+            self.reopen(format, self.pages.len() - 1, open, live);
         }
+    }
+
+    /// Lets whole pages go down to coarser stores until `tokens` more tokens find room in `bytes`, the oldest of the finest
+    /// first: they are never more than a rung apart for long.
+    pub(crate) fn coarsen(&mut self, format: &Format, tokens: usize, bytes: usize) {
+        let last = format.rungs() - 1;
+        while self.rung < last && self.needed(format, tokens) > bytes {
+            let finer = |page: &Arc<Page>| page.sealed() > 0 && page.rung() <= self.rung;
+            let whole = |page: &&Arc<Page>| page.strips() == PAGE_STRIPS && page.open() == 0;
+            match self.pages.iter().take_while(whole).position(finer) {
+                Some(page) => {
+                    let (live, grading) = (self.live[page], self.grading.as_deref_mut());
+                    let page = &mut self.pages[page];
+                    *page = Arc::new(page.coarsened(format, page.rung() + 1, live, grading));
+                }
+                None => self.rung += 1,
+            }
+        }
+    }
+
+    /// The most bytes on the way to `tokens` tokens more.
+    fn needed(&self, format: &Format, tokens: usize) -> usize {
+        let sealed = |rung: usize| Self::strip_cost(format, rung, self.words);
+        let open_strip = Self::open_strip_cost(format, self.words);
+        let strips = (self.count + tokens).div_ceil(STRIP).max(self.len() / STRIP);
+        let new = strips - self.len() / STRIP;
+        let open = open_strips(strips);
+        // The page that grows now, as it is.
+        let (before, kept) = match self.pages.last() {
+            Some(page) if page.strips() < PAGE_STRIPS || page.open() > 0 => {
+                (page.sealed() + page.open(), page.sealed() * sealed(page.rung()) + page.open() * open_strip)
+            }
+            _ => (0, 0),
+        };
+        // All strips of the page that grows then may be there; others will be whole.
+        let growing = (strips.max(1) - 1) % PAGE_STRIPS + 1;
+        let whole = (before + new).saturating_sub(growing);
+        let pages = strips.div_ceil(PAGE_STRIPS) - self.pages.len();
+        let indexed = self.index_bytes(strips * STRIP) - self.index_bytes(self.len());
+        self.bytes() - kept
+            + whole * sealed(self.rung)
+            + open * open_strip
+            + (PAGE_STRIPS - open) * sealed(0)
+            + pages * Self::page_cost(format)
+            + indexed
     }
 
     /// Bytes by which storing `tokens` tokens may grow these slots, whatever their pages are.
     pub(crate) fn growth(&self, format: &Format, tokens: usize) -> usize {
-        let strip = Self::strip_cost(format, self.words).max(Self::open_strip_cost(format, self.words));
+        let sealed = Self::strip_cost(format, self.rung, self.words);
+        let strip = sealed.max(Self::open_strip_cost(format, self.words));
         let strips = tokens / STRIP + 1;
         let indexed = self.index_bytes(self.len() + strips * STRIP) - self.index_bytes(self.len());
         strips * strip + (strips / PAGE_STRIPS + 1) * Self::page_cost(format) + indexed
@@ -326,6 +403,9 @@ impl Slots {
             let last = self.pages.len() - 1;
             let strip = self.pages[last].strips() - 1;
             let first = last * PAGE + strip * STRIP;
+            if self.pages[last].open() == 1 && first > 0 && self.pages[(first - 1) / PAGE].sealed() > 0 {
+                self.step_back(env, first);
+            }
             for slot in first..first + STRIP {
                 if self.positions[slot] != EMPTY {
                     let to = self.free_before(first).expect("a strip's worth of slots is free");
@@ -349,12 +429,37 @@ impl Slots {
             }
         }
         // The last strip is an open one again.
-        if let (Some(page), Some(&live)) = (self.pages.last_mut(), self.live.last())
+        if let (Some(page), Some(&live)) = (self.pages.last(), self.live.last())
             && page.open() == 0
             && page.sealed() > 0
             && env.format.opens()
         {
-            *page = Arc::new(page.reopened(env.format, 1, live, self.grading.as_deref_mut()));
+            self.reopen(env.format, self.pages.len() - 1, 1, live);
+        }
+    }
+
+    /// Lets the strip before the last one, which begins at slot `first` and is the only open one, be open in its place: the newest
+    /// tokens stay as they are, older ones go into freed places.
+    fn step_back(&mut self, env: Env<'_>, first: usize) {
+        let before = first - STRIP;
+        for slot in before..first {
+            if self.positions[slot] != EMPTY
+                && let Some(free) = self.free_before(before)
+            {
+                self.move_token(env, slot, free);
+            }
+        }
+        let page = before / PAGE;
+        let open = if page == first / PAGE { 2 } else { 1 };
+        self.reopen(env.format, page, open, self.live[page]);
+        let mut newest: Vec<usize> =
+            (first..first + STRIP).filter(|&slot| self.positions[slot] != EMPTY).collect();
+        newest.sort_unstable_by_key(|&slot| std::cmp::Reverse(self.positions[slot]));
+        for slot in newest {
+            match (before..first).find(|&free| self.positions[free] == EMPTY) {
+                Some(free) => self.move_token(env, slot, free),
+                None => break,
+            }
         }
     }
 

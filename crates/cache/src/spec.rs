@@ -262,6 +262,10 @@ impl Spec {
         if text.len() > 1000 {
             return Err(CacheError::Spec(format!("a spec of {} characters; {GRAMMAR}", text.len())));
         }
+        // Bytes, or a share, alone.
+        if text.trim().starts_with(|c: char| c.is_ascii_digit()) {
+            return Spec::parse_with(&format!("auto@{}", text.trim()), registry);
+        }
         let (body, cap) = match text.trim().rsplit_once('@') {
             Some((body, _)) if body.contains('@') => {
                 return Err(CacheError::Spec(format!("`{text}`: there is more than one `@`; {GRAMMAR}")));

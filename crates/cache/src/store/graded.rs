@@ -23,14 +23,21 @@ pub(super) static GRADED: Method = Method {
 
 pub(super) fn graded(call: &Call, width: usize) -> Box<dyn Store> {
     let bits = call.real("bits");
-    // A line of 64 bytes is 32 bits a slot.
-    let lines = ((bits * width as f32 / BLOCK as f32).round() as u16).max(1);
-    Box::new(Graded { lines, values: Turbo::new(bits.round().clamp(2.0, 4.0) as u32, width) })
+    Box::new(Graded::new(bits, Turbo::new(bits.round().clamp(2.0, 4.0) as u32, width), width))
 }
 
-struct Graded {
+pub(super) struct Graded {
     lines: u16,
     values: Turbo,
+}
+
+impl Graded {
+    /// Of so many bits of a key's number.
+    pub(super) fn new(keys: f32, values: Turbo, width: usize) -> Self {
+        // A line of 64 bytes is 32 bits a slot.
+        let lines = ((keys * width as f32 / BLOCK as f32).round() as u16).max(1);
+        Graded { lines, values }
+    }
 }
 
 impl Store for Graded {

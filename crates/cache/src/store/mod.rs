@@ -4,6 +4,7 @@ mod block;
 mod float;
 mod graded;
 mod kivi;
+mod progressive;
 mod turbo;
 
 use crate::method::{Call, Method};
@@ -19,6 +20,12 @@ pub trait Store: Send + Sync {
     /// How vectors are turned before they are encoded, if at all; queries and outputs are turned likewise.
     fn turn(&self, _side: Side) -> Turn {
         Turn::None
+    }
+
+    /// What sealed pages go down to where a cap in bytes leaves no room for all of them as they are: a store that turns
+    /// vectors alike, and has a grid where this one has one.
+    fn coarser(&self) -> Option<Box<dyn Store>> {
+        None
     }
 
     /// Quantizes one vector `x[dim]`: codes `[dim]`, scales `[groups]`, minima `[groups]` or empty.
@@ -57,6 +64,7 @@ pub(crate) static STORES: &[(&Method, Build)] = &[
     (&kivi::KIVI3, kivi::kivi3),
     (&kivi::KIVI2, kivi::kivi2),
     (&graded::GRADED, graded::graded),
+    (&progressive::PROGRESSIVE, progressive::progressive),
 ];
 
 /// Rounds to the nearest f16, which is what scales and minima are stored as; finite where `x` is.

@@ -1,7 +1,7 @@
-use super::{Store, Turn};
+use super::{Store, Turn, to_f16};
 use crate::method::{Call, Choice, Method};
 use sketchkv_kernels::Scale;
-use sketchkv_kernels::attention::layout::{Codes, Encoding, Levels, ScaleGroup, Side};
+use sketchkv_kernels::attention::layout::{Codes, Encoding, Levels, ScaleGroup, Side, nearest};
 
 macro_rules! turbo {
     ($method:ident, $build:ident, $bits:literal, $name:literal, $state:literal) => {
@@ -28,16 +28,25 @@ turbo!(TQ4, tq4, 4, "tq4", "4 bits a value + 16 a vector");
 turbo!(TQ3, tq3, 3, "tq3", "3 bits a value + 16 a vector");
 turbo!(TQ2, tq2, 2, "tq2", "2 bits a value + 16 a vector");
 
+/// Codes of 2 to 4 bits, of the best codebook, or of 8 bits, evenly spaced.
 pub(super) struct Turbo {
     bits: u32,
     table: [f32; 16],
     /// √d
     root: f64,
+    /// Whether the scale is the best for the codes, in place of the vector's own: what was coded before has lost some norm.
+    fitted: bool,
 }
 
 impl Turbo {
     pub(super) fn new(bits: u32, dim: usize) -> Self {
-        Turbo { bits, table: codebook(bits, dim), root: (dim as f64).sqrt() }
+        let table = if bits == 8 { [0.0; 16] } else { codebook(bits, dim) };
+        Turbo { bits, table, root: (dim as f64).sqrt(), fitted: false }
+    }
+
+    /// The same codes, with the scale that suits them best.
+    pub(super) fn fitted(self) -> Self {
+        Turbo { fitted: true, ..self }
     }
 }
 
@@ -76,7 +85,7 @@ pub(crate) fn codebook(bits: u32, dim: usize) -> [f32; 16] {
 
 impl Store for Turbo {
     fn encoding(&self, _: Side) -> Encoding {
-        let levels = Levels::Table(self.table);
+        let levels = if self.bits == 8 { Levels::Linear { offset: 128 } } else { Levels::Table(self.table) };
         Encoding::Codes(Codes { bits: self.bits, levels, group: ScaleGroup::Slot, minimum: false })
     }
 
@@ -85,6 +94,13 @@ impl Store for Turbo {
     }
 
     fn quantize(&self, x: &[f32], codes: &mut [u8], scales: &mut [f32], _: &mut [f32]) {
+        if self.bits == 8 {
+            let largest = x.iter().fold(0.0f32, |most, x| most.max(x.abs()));
+            let Scale { scale, inverse } = Scale::in_f16(largest, 127.0);
+            scales[0] = scale;
+            codes.iter_mut().zip(x).for_each(|(code, x)| *code = (nearest(x * inverse) + 128) as u8);
+            return;
+        }
         // Squares of f32 have room in f64.
         let square: f64 = x.iter().map(|&x| f64::from(x).powi(2)).sum();
         let Scale { scale, inverse } = Scale::in_f16((square.sqrt() / self.root) as f32, 1.0);
@@ -93,6 +109,15 @@ impl Store for Turbo {
         for (code, x) in codes.iter_mut().zip(x) {
             let y = x * inverse;
             *code = levels.windows(2).filter(|pair| y > (pair[0] + pair[1]) / 2.0).count() as u8;
+        }
+        if self.fitted {
+            // The scale is taken out before products are summed: they have no room otherwise.
+            let (mut product, mut square) = (0.0f32, 0.0f32);
+            for (code, x) in codes.iter().zip(x) {
+                let level = levels[usize::from(*code)];
+                (product, square) = (product + x * inverse * level, square + level * level);
+            }
+            scales[0] = to_f16(scale * (product / square));
         }
     }
 }

@@ -76,9 +76,9 @@ impl Grades {
         self.bits.iter().map(|&bits| usize::from(bits)).sum::<usize>() / LINE
     }
 
-    /// Heap bytes.
-    pub fn bytes(&self) -> usize {
-        2 * (self.channels.len() + self.places.len()) + self.bits.len()
+    /// Heap bytes of those of `dim` channels.
+    pub fn bytes(dim: usize) -> usize {
+        2 * size_of::<u16>() * dim + dim / GROUP
     }
 
     /// Where the bits of a channel lie for a lane: its byte within a line, the position of its first pair, that of its
@@ -118,6 +118,69 @@ impl Grades {
         if bits % 2 == 1 {
             put(single, 1, rest);
         }
+    }
+}
+
+/// Some bits of the codes of a group: where they lie, as in [`Grades::place`], and where they belong in the codes.
+struct Field {
+    group: usize,
+    at: usize,
+    mask: u8,
+    shift: usize,
+}
+
+impl Grades {
+    fn fields(&self) -> impl Iterator<Item = Field> + '_ {
+        let (mut pair, mut single) = (0, 2 * self.pairs);
+        self.bits.iter().enumerate().flat_map(move |(group, &bits)| {
+            let (first, pairs) = (pair, usize::from(bits / 2));
+            pair += 2 * pairs;
+            let odd = (bits % 2 == 1).then_some(Field { group, at: single, mask: 1, shift: 2 * pairs });
+            single += usize::from(bits % 2);
+            let pairs = (0..pairs).map(move |i| Field { group, at: first + 2 * i, mask: 3, shift: 2 * i });
+            pairs.chain(odd)
+        })
+    }
+
+    /// All codes of a strip, `[channel][16]`.
+    ///
+    /// # Panics
+    /// When the strip or `codes` is of another size.
+    pub fn unpack(&self, strip: &[u8], codes: &mut [u8]) {
+        self.check_sizes(strip.len(), codes.len());
+        codes.fill(0);
+        let (lines, codes) = (strip.as_chunks::<LINE_BYTES>().0, codes.as_chunks_mut::<STRIP>().0);
+        for Field { group, at, mask, shift } in self.fields() {
+            let line = &lines[at / 8];
+            for (i, &channel) in self.channels[group * GROUP..][..GROUP].iter().enumerate() {
+                for (lane, code) in codes[usize::from(channel)].iter_mut().enumerate() {
+                    *code |= (line[GROUP * lane + i] >> (at % 8) & mask) << shift;
+                }
+            }
+        }
+    }
+
+    /// Writes all codes of a strip, `[channel][16]`, of which only the bits that a channel has count.
+    ///
+    /// # Panics
+    /// When the strip or `codes` is of another size.
+    pub fn pack(&self, codes: &[u8], strip: &mut [u8]) {
+        self.check_sizes(strip.len(), codes.len());
+        strip.fill(0);
+        let (lines, codes) = (strip.as_chunks_mut::<LINE_BYTES>().0, codes.as_chunks::<STRIP>().0);
+        for Field { group, at, mask, shift } in self.fields() {
+            let line = &mut lines[at / 8];
+            for (i, &channel) in self.channels[group * GROUP..][..GROUP].iter().enumerate() {
+                for (lane, code) in codes[usize::from(channel)].iter().enumerate() {
+                    line[GROUP * lane + i] |= (code >> shift & mask) << (at % 8);
+                }
+            }
+        }
+    }
+
+    fn check_sizes(&self, strip: usize, codes: usize) {
+        let fits = strip == LINE_BYTES * self.lines() && codes == STRIP * self.dim();
+        assert!(fits, "a strip of {strip} bytes and {codes} codes for {} channels", self.dim());
     }
 }
 
