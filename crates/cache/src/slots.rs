@@ -477,6 +477,8 @@ impl Slots {
         self.release(&slots);
         self.clear(&slots);
         self.compact(env);
+        // There may be room for finer pages again.
+        self.rung = 0;
         // What the index knows of the forgotten tokens goes too.
         if let Some(index) = &mut self.index {
             index.resize(0);

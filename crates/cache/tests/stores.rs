@@ -96,3 +96,53 @@ fn the_newest_tokens_wait_in_f16() {
         }
     }
 }
+
+/// Bytes buy bits as long as they can: pages go down, no token does, and what is lost grows with the text. Only when all
+/// pages have the fewest bits are tokens evicted. The cap holds all the while, however the tokens come.
+#[test]
+fn pages_lose_bits_before_tokens_go() {
+    const TOKENS: usize = 1536;
+    let stream = Stream::new(&Stream::real().shape, TOKENS, 31);
+    let bytes = stream.shape.f16_bytes(TOKENS);
+    let pool = ThreadPool::new(1);
+    for chunk in [1, 96, 256] {
+        let run = |cache: &mut Cache, to: usize| {
+            while cache.position() < to {
+                stream.run(cache, &pool, cache.position(), chunk, chunk);
+                let (total, cap) = (cache.ledger().total(), cache.cap_bytes().unwrap());
+                assert!(total <= cap, "{total} of {cap} bytes after {}", cache.position());
+            }
+        };
+        let mut third = cache(&stream.shape, &format!("{}B", bytes * 7 / 20));
+        assert_eq!(third.spec().preset, Some("auto"));
+        let mut losses = vec![];
+        for part in 1..=4 {
+            run(&mut third, TOKENS / 4 * part);
+            losses.push(lost(&third, &stream));
+        }
+        assert!(!third.has_evicted());
+        assert!(losses.is_sorted() && losses[0] < 1e-4 && losses[3] > 10.0 * losses[0], "{losses:?}");
+        let mut graded = cache(&stream.shape, "full+graded(bits=3)");
+        stream.run(&mut graded, &pool, 0, TOKENS, chunk);
+        assert!(losses[3] < lost(&graded, &stream), "{losses:?}");
+        let mut eighth = cache(&stream.shape, &format!("{}B", bytes / 6));
+        run(&mut eighth, TOKENS);
+        assert!(eighth.has_evicted());
+        // A fork goes down by itself.
+        let mut origin = cache(&stream.shape, &format!("{}B", bytes * 7 / 20));
+        run(&mut origin, TOKENS / 2 / 256 * 256);
+        let (before, mut fork) = (lost(&origin, &stream), origin.fork());
+        run(&mut fork, TOKENS);
+        assert!(lost(&fork, &stream) > before && lost(&origin, &stream) == before);
+        // What is new after a cut has the bits that there is room for.
+        let mut cut = cache(&stream.shape, &format!("window+progressive@{}B", bytes * 7 / 20));
+        run(&mut cut, TOKENS);
+        let all = lost(&cut, &stream);
+        cut.truncate(TOKENS / 4).unwrap();
+        run(&mut cut, TOKENS / 2);
+        assert!(lost(&cut, &stream) < all);
+        fork.reset();
+        run(&mut fork, TOKENS / 4);
+        assert_eq!(lost(&fork, &stream), losses[0], "a reset left something");
+    }
+}
