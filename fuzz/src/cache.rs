@@ -7,7 +7,7 @@ const HEADER: usize = 16;
 const TOKENS: usize = 90;
 
 /// Saved caches to begin with: every store's pages and every kind of method's state is in one of them.
-pub const CACHES: [&str; 8] = [
+pub const CACHES: [&str; 9] = [
     "full+f32",
     "full+q8+topk(k=16,bits=16)",
     "h2o(recent=8)+kivi4@40tok",
@@ -16,6 +16,7 @@ pub const CACHES: [&str; 8] = [
     "expected(recent=8)+k=tq3+v=bf16+race(bits=2)@40tok",
     "hashevict(recent=8)+merge+quest(k=16,page=16)@40tok",
     "h2o(recent=8)+graded(bits=2)@64tok",
+    "expected(recent=8)+progressive@14KiB",
 ];
 
 /// The shape they are of.

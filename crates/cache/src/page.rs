@@ -714,7 +714,8 @@ mod tests {
                 page.push_strip(&format);
             }
             // Some channels have far outliers.
-            let spread = |c: usize, x: f32| if c % 5 == 0 { x.powi(3) } else { x * (1.0 + (c % 7) as f32) };
+            let spread =
+                |c: usize, x: f32| if c.is_multiple_of(5) { x.powi(3) } else { x * (1.0 + (c % 7) as f32) };
             let key: Vec<f32> = (0..64).map(|c| spread(c, normal()) + c as f32).collect();
             let value: Vec<f32> = (0..64).map(|_| normal()).collect();
             page.write(&format, slot, &key, &value, 0);

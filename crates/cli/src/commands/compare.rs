@@ -132,8 +132,8 @@ const DEFAULT_SPECS: [&str; 14] = [
     "snapkv@25%",
     "cms@25%",
     "aggregate@25%",
-    "fastest@25%",
-    "best-quality@25%",
+    "expected@25%",
+    "auto@25%",
 ];
 
 const HEADER: [&str; 9] =

@@ -20,15 +20,8 @@ const UNCAPPED: [&str; 11] = [
 ];
 
 /// Caches that are held to the budget.
-const CAPPED: [&str; 7] = [
-    "window",
-    "h2o+q8",
-    "h2o(recent=64)+k=kivi4+v=q4",
-    "expected+k=q8+v=q4h+pyramid(beta=0.75)",
-    "fastest",
-    "balanced",
-    "best-quality",
-];
+const CAPPED: [&str; 5] =
+    ["window", "h2o+q8", "h2o(recent=64)+k=kivi4+v=q4", "expected+k=q8+v=q4h+pyramid(beta=0.75)", "auto"];
 
 /// A cache that the model accepts and that takes no more than the budget.
 pub(super) struct Contender {

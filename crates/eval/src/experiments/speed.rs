@@ -47,7 +47,7 @@ pub(super) fn jobs(common: &Common<'_>, settings: &Settings, specs: &[Spec]) -> 
         "h2o@256tok",
         "cms@256tok",
         "h2o+buckets@256tok",
-        "best-quality@256tok",
+        "expected+graded@256tok",
         "fastest@256tok",
         "topk",
         "fastest",

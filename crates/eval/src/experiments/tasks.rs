@@ -27,7 +27,7 @@ pub struct TaskMeasured {
 
 /// Caches that are tried on tasks; the uncompressed one tells what the model can do at all.
 const UNCAPPED: [&str; 2] = ["full", "full+q4h"];
-const CAPPED: [&str; 5] = ["window", "h2o", "snapkv", "expected", "best-quality"];
+const CAPPED: [&str; 5] = ["window", "h2o", "snapkv", "expected", "auto"];
 
 /// Every task over lengths, the single needle over depths too, with the question known before the text and not.
 pub(super) fn jobs(common: &Common<'_>, settings: &Settings, specs: &[Spec]) -> Vec<Job> {
