@@ -54,15 +54,12 @@ impl HeadCost {
         self.of(slots) + slots.div_ceil(STRIP) * self.finer
     }
 
-    /// Bytes of a head with `slots` slots, its whole pages on the last rung, the one that grows on the first.
+    /// Bytes of a head with `slots` slots, all on the last rung.
     pub(crate) fn of(&self, slots: usize) -> usize {
         let strips = slots.div_ceil(STRIP);
-        // Strips of the page that grows, which are sealed on the first rung where they are no longer open.
-        let open = self.open_strips(strips);
         self.fixed
-            + strips.min(self.front + open) * self.open
+            + strips.min(self.front + self.open_strips(strips)) * self.open
             + strips * self.strip
-            + strips.min(PAGE_STRIPS - open) * self.finer
             + (strips.div_ceil(PAGE_STRIPS) + self.ragged) * self.page
             + self.index.as_ref().map_or(0, |index| index.bytes(strips * STRIP))
     }

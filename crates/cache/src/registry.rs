@@ -28,19 +28,19 @@ pub static PRESETS: &[Preset] = &[
     Preset {
         name: "best-quality",
         spec: "full+q8",
-        capped: "expected+progressive",
+        capped: "expected+graded",
         summary: "the least loss at the given bytes; without a cap, none that can be seen",
     },
     Preset {
         name: "balanced",
         spec: "full+graded(bits=4)",
-        capped: "expected+progressive",
+        capped: "expected+graded",
         summary: "without a cap, a third of the bytes at next to no loss; with one, as best-quality",
     },
     Preset {
         name: "fastest",
         spec: "full+q8+topk(k=1024)",
-        capped: "expected+progressive",
+        capped: "expected+graded",
         summary: "the most tokens a second; without a cap, every token is kept but not every one is read",
     },
     Preset {

@@ -12,7 +12,7 @@ use std::sync::Arc;
 /// Strips at the end that a head of so many strips has room to keep open: the newest tokens draw the most attention, and what
 /// they lose in codes costs more than as many bytes anywhere else.
 pub(crate) fn open_strips(strips: usize) -> usize {
-    if strips < 4 * PAGE_STRIPS { 1 } else { PAGE_STRIPS }
+    if strips < 8 * PAGE_STRIPS { 1 } else { PAGE_STRIPS }
 }
 
 /// What an [`Arc`] allocates beside its content: two counts.
@@ -319,19 +319,12 @@ impl Slots {
     }
 
     /// Seals the strips of a page, all but the last `open`; a first grid suits the slots in `live`.
-    ///
-    /// While a page grows its sealed strips are on the first rung: its grid was chosen before most of its tokens were there.
     fn reopen(&mut self, format: &Format, page: usize, open: usize, live: u64) {
         let (page, grading) = (&mut self.pages[page], self.grading.as_deref_mut());
-        let whole = page.strips() == PAGE_STRIPS && open == 0;
-        let rung = if whole { self.rung } else { 0 };
-        if page.sealed() == 0 && page.rung() != rung {
-            Arc::make_mut(page).set_rung(rung);
+        if page.sealed() == 0 && page.rung() != self.rung {
+            Arc::make_mut(page).set_rung(self.rung);
         }
         *page = Arc::new(page.reopened(format, open, live, grading));
-        if whole && page.rung() < rung {
-            *page = Arc::new(page.coarsened(format, rung, live, self.grading.as_deref_mut()));
-        }
     }
 
     /// Seals all open strips but the last `open`.
@@ -343,14 +336,13 @@ impl Slots {
         }
     }
 
-    /// Lets whole pages go down to coarser stores until `tokens` more tokens find room in `bytes`, the oldest of the finest
+    /// Lets pages go down to coarser stores until `tokens` more tokens find room in `bytes`, the oldest of the finest
     /// first: they are never more than a rung apart for long.
     pub(crate) fn coarsen(&mut self, format: &Format, tokens: usize, bytes: usize) {
         let last = format.rungs() - 1;
         while self.rung < last && self.needed(format, tokens) > bytes {
             let finer = |page: &Arc<Page>| page.sealed() > 0 && page.rung() <= self.rung;
-            let whole = |page: &&Arc<Page>| page.strips() == PAGE_STRIPS && page.open() == 0;
-            match self.pages.iter().take_while(whole).position(finer) {
+            match self.pages.iter().position(finer) {
                 Some(page) => {
                     let (live, grading) = (self.live[page], self.grading.as_deref_mut());
                     let page = &mut self.pages[page];
@@ -383,7 +375,7 @@ impl Slots {
         self.bytes() - kept
             + whole * sealed(self.rung)
             + open * open_strip
-            + (PAGE_STRIPS - open) * sealed(0)
+            + (PAGE_STRIPS - open) * sealed(self.rung)
             + pages * Self::page_cost(format)
             + indexed
     }
