@@ -31,7 +31,7 @@ const FAMILIES: [&str; 23] = [
     "tova+k=kivi4+v=q4",
     "topk",
     "aggregate",
-    "expected+graded",
+    "best-quality",
     "auto",
 ];
 
