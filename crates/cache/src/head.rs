@@ -241,8 +241,11 @@ impl Head {
     /// Lets pages go down to coarser stores where `tokens` more tokens have no room otherwise in `bytes`, everything of the
     /// head included.
     pub(crate) fn coarsen(&mut self, env: Env<'_>, tokens: usize, bytes: usize) {
-        let fixed = self.fixed_bytes();
-        self.slots.coarsen(env.format, tokens, bytes.saturating_sub(fixed));
+        // Most stores have no coarser one: nothing is added up for them, in every step.
+        if env.format.rungs() > 1 {
+            let fixed = self.fixed_bytes();
+            self.slots.coarsen(env.format, tokens, bytes.saturating_sub(fixed));
+        }
     }
 
     /// Puts the new tokens that stay into slots; the head grows to `bytes` at most.

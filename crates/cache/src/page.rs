@@ -371,16 +371,13 @@ impl Page {
         live: u64,
         graded: Option<&mut Grading>,
     ) -> Page {
-        let fresh = live & self.sealed_slots() == 0;
-        let page = if fresh || self.grid.is_empty() {
+        if live & self.sealed_slots() == 0 || self.grid.is_empty() {
             return self.on_fresh_grid(format, open, live, graded);
-        } else {
-            let mut page = self.zeros(format, self.strips, open, self.grades.as_ref());
-            if !page.grid.is_empty() {
-                page.grid.copy_from_slice(&self.grid);
-            }
-            page
-        };
+        }
+        let mut page = self.zeros(format, self.strips, open, self.grades.as_ref());
+        if !page.grid.is_empty() {
+            page.grid.copy_from_slice(&self.grid);
+        }
         self.copied_to(page, format, live)
     }
 
@@ -409,7 +406,7 @@ impl Page {
         });
         let grades = page.grades.clone();
         let channels = Self::channels(format.keys.layout(Some(self.rung())), grades.as_deref());
-        // `[slot][channel]`
+        // As [`Page::code_at`] finds them.
         let mut codes = vec![0u8; if grades.is_some() { PAGE * dim } else { 0 }];
         let mut of_channel = vec![0; slots.len()];
         for (channel, x) in by_channel().enumerate() {
@@ -494,8 +491,7 @@ impl Page {
         let (mut x, mut shifted, mut anew) =
             (vec![0.0; slots.len()], vec![0; slots.len()], vec![0; slots.len()]);
         for channel in 0..dim {
-            let bits = after.bits(channel);
-            let shift = before.bits(channel).saturating_sub(bits);
+            let shift = before.bits(channel).saturating_sub(after.bits(channel));
             if shift == 0 {
                 continue;
             }
