@@ -13,7 +13,7 @@ pub(super) static PROGRESSIVE: Method = Method {
               and of a value",
     state: "as graded",
     paper: "reverse water-filling: Cover and Thomas, Elements of Information Theory, 10.3.3",
-    differs: "What a page has lost does not come back: after a truncation, or under a wider cap, new pages have more bits. \
+    differs: "What a page has lost does not come back; after a truncation new pages may have more bits. \
               Without a cap in bytes or percent all stay in 8 bits. Tokens are evicted when all pages have the fewest.",
     parameters: &[
         Parameter {
