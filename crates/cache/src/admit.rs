@@ -4,10 +4,11 @@ use crate::context::NewTokens;
 use crate::format::Env;
 use crate::head::{Head, Trace};
 use crate::judgement::{Departures, Judgement};
-use crate::plan::{Choosing, Limit, Question, Ranking, plan};
+use crate::plan::{Choosing, Limit, Question, Ranking, batch, plan, weigh};
 use crate::profile::{Part, Stopwatch};
 use crate::refine::Refine;
 use crate::slots::Turned;
+use std::mem::size_of;
 
 /// What a layer is asked to take in.
 pub(crate) struct Admission<'a> {
@@ -22,6 +23,7 @@ pub(crate) struct Admission<'a> {
     /// Keys `[token][kv_head][key_dim]` and values `[token][kv_head][value_dim]` of the chunk.
     pub(crate) keys: &'a [f32],
     pub(crate) values: &'a [f32],
+    /// How many; none where only the cap has changed.
     pub(crate) tokens: usize,
     /// Position of the first token.
     pub(crate) position: usize,
@@ -29,14 +31,18 @@ pub(crate) struct Admission<'a> {
     pub(crate) traces: &'a [Trace],
 }
 
-/// Buffers of one layer's admission.
+/// What becomes of one layer's admission from stage to stage, and its buffers.
 #[derive(Default)]
 pub(crate) struct AdmitScratch {
-    judgements: Vec<Judgement>,
-    departures: Vec<Departures>,
+    pub(crate) judgements: Vec<Judgement>,
+    pub(crate) departures: Vec<Departures>,
+    /// What each head may hold.
+    pub(crate) limits: Vec<Limit>,
     ranking: Ranking,
     expired: Vec<u32>,
     turned: Turned,
+    /// Where the time of this admission goes, while that is taken.
+    pub(crate) watch: Stopwatch,
 }
 
 impl AdmitScratch {
@@ -44,73 +50,136 @@ impl AdmitScratch {
         self.judgements.iter().map(Judgement::bytes).sum::<usize>()
             + self.departures.iter().map(Departures::bytes).sum::<usize>()
             + self.ranking.bytes()
+            + (self.limits.capacity()) * size_of::<Limit>()
             + self.expired.capacity() * size_of::<u32>()
             + self.turned.bytes()
     }
 }
 
-/// Lets the keeps see what was attended to, evicts down to the limit, and stores the chunk.
-pub(crate) fn admit(
-    admission: &Admission<'_>,
-    heads: &mut [Head],
-    scratch: &mut AdmitScratch,
-    watch: &mut Stopwatch,
-) {
-    let Admission { env, keys, values, traces, limit, .. } = *admission;
-    let kv_heads = heads.len();
-    // Of a chunk longer than the window the first tokens are out of sight already.
-    let next = admission.position + admission.tokens;
-    let first_visible = next.saturating_sub(admission.visible);
-    let skipped = first_visible.saturating_sub(admission.position).min(admission.tokens);
-    let tokens = move |h: usize| {
-        NewTokens::new(keys, values, (kv_heads, h), admission.tokens, admission.position).after(skipped)
-    };
-    let AdmitScratch { judgements, departures, ranking, expired, turned } = scratch;
-    judgements.resize_with(kv_heads, Judgement::default);
-    departures.resize_with(kv_heads, Departures::default);
-    for (h, head) in heads.iter_mut().enumerate() {
-        head.observe(&traces[h], admission.tokens, admission.position);
-        head.expire(first_visible, expired);
-        let (_, mass) = traces[h].masses(head.slots.len(), skipped);
-        head.arrive(&tokens(h), mass, &mut judgements[h]);
+impl<'a> Admission<'a> {
+    /// How many of the chunk's tokens are out of sight already: of a chunk longer than the window the first ones.
+    fn skipped(&self) -> usize {
+        let first_visible = (self.position + self.tokens).saturating_sub(self.visible);
+        first_visible.saturating_sub(self.position).min(self.tokens)
     }
-    let question = Question {
-        env,
-        choosing: admission.choosing,
-        refine: admission.refine,
-        limit,
-        layer: admission.layer,
-        skipped,
-        tokens: &tokens,
-        traces,
-    };
-    plan(&question, heads, judgements, departures, ranking);
-    watch.lap(Part::Keep);
-    for (h, head) in heads.iter_mut().enumerate() {
-        let masses = traces[h].masses(head.slots.len(), skipped);
-        head.evict(env, &tokens(h), masses, &judgements[h], &departures[h]);
+
+    /// The new tokens of a head.
+    pub(crate) fn new_tokens(&self, h: usize) -> NewTokens<'a> {
+        NewTokens::new(self.keys, self.values, (self.traces.len(), h), self.tokens, self.position)
+            .after(self.skipped())
     }
-    watch.lap(Part::Tail);
-    if matches!(admission.choosing, Choosing::Pooled(_)) && limit.bytes != usize::MAX {
-        make_room(env, heads, tokens(0).count, limit.bytes);
+
+    /// Lets the keeps see what was attended to, evicts down to the limit, and stores the chunk.
+    pub(crate) fn run(&self, heads: &mut [Head], scratch: &mut AdmitScratch, timed: bool) {
+        scratch.watch = Stopwatch::start(timed);
+        self.arrive(heads, scratch);
+        self.plan(heads, scratch);
+        self.leave(heads, scratch);
+        self.settle(heads, scratch);
     }
-    for (h, head) in heads.iter_mut().enumerate() {
-        head.coarsen(env, tokens(h).count - departures[h].tokens.len(), limit.bytes);
+
+    /// Lets the keeps see what was attended to and who comes, and forgets what a window has left behind.
+    pub(crate) fn arrive(&self, heads: &mut [Head], scratch: &mut AdmitScratch) {
+        let AdmitScratch { judgements, departures, limits, expired, .. } = scratch;
+        judgements.resize_with(heads.len(), Judgement::default);
+        departures.resize_with(heads.len(), Departures::default);
+        departures.iter_mut().for_each(Departures::clear);
+        limits.clear();
+        limits.resize(heads.len(), self.limit);
+        let skipped = self.skipped();
+        let first_visible = (self.position + self.tokens).saturating_sub(self.visible);
+        for (h, head) in heads.iter_mut().enumerate() {
+            if self.tokens > 0 {
+                head.observe(&self.traces[h], self.tokens, self.position);
+                head.expire(first_visible, expired);
+            }
+            let (_, mass) = self.traces[h].masses(head.slots.len(), skipped);
+            head.arrive(&self.new_tokens(h), mass, &mut judgements[h]);
+        }
     }
-    for h in 0..kv_heads {
-        let bytes = match admission.choosing {
-            Choosing::Pooled(_) => pooled_bytes(env, heads, h, tokens(0).count, limit.bytes),
-            Choosing::Alone | Choosing::Alike => limit.bytes,
-        };
-        heads[h].store(env, &tokens(h), &judgements[h], &departures[h], turned, bytes);
+
+    /// Chooses who goes, where the heads of a layer do so by themselves.
+    pub(crate) fn plan(&self, heads: &mut [Head], scratch: &mut AdmitScratch) {
+        let AdmitScratch { judgements, departures, ranking, .. } = scratch;
+        plan(&self.question(&|h| self.new_tokens(h)), heads, judgements, departures, ranking);
+        scratch.watch.lap(Part::Keep);
     }
-    watch.lap(Part::Store);
+
+    /// Weighs all tokens of all heads, as `excess` of each are about to go.
+    pub(crate) fn weigh(&self, heads: &mut [Head], scratch: &mut AdmitScratch, excess: usize) {
+        let AdmitScratch { judgements, ranking, .. } = scratch;
+        let tokens = |h| self.new_tokens(h);
+        let question = self.question(&tokens);
+        for (h, (head, judgement)) in heads.iter_mut().zip(judgements).enumerate() {
+            weigh(&question, h, head, judgement, excess, ranking);
+        }
+        scratch.watch.lap(Part::Keep);
+    }
+
+    /// How many tokens of a head go at a time.
+    pub(crate) fn batch(&self, head: &Head) -> usize {
+        batch(head, self.refine)
+    }
+
+    fn question<'q>(&'q self, tokens: &'q dyn Fn(usize) -> NewTokens<'q>) -> Question<'q> {
+        Question {
+            env: self.env,
+            choosing: self.choosing,
+            refine: self.refine,
+            limit: self.limit,
+            layer: self.layer,
+            skipped: self.skipped(),
+            tokens,
+            traces: self.traces,
+        }
+    }
+
+    /// Frees the slots of those who go, and makes room for those who come.
+    pub(crate) fn leave(&self, heads: &mut [Head], scratch: &mut AdmitScratch) {
+        let AdmitScratch { judgements, departures, limits, watch, .. } = scratch;
+        let skipped = self.skipped();
+        for (h, head) in heads.iter_mut().enumerate() {
+            let masses = self.traces[h].masses(head.slots.len(), skipped);
+            head.evict(self.env, &self.new_tokens(h), masses, &judgements[h], &departures[h]);
+        }
+        watch.lap(Part::Tail);
+        let arriving = self.new_tokens(0).count;
+        match self.choosing {
+            Choosing::InLayer(_) if self.limit.bytes != usize::MAX => {
+                make_room(self.env, heads, arriving, self.limit.bytes);
+            }
+            // Heads give back what they will not need themselves.
+            Choosing::InCache(_) => heads.iter_mut().zip(&*departures).for_each(|(head, departures)| {
+                let coming = arriving - departures.tokens.len();
+                head.slots.compact(self.env, head.slots.count() + coming);
+            }),
+            _ if self.tokens == 0 => heads.iter_mut().for_each(|head| head.slots.compact(self.env, 0)),
+            _ => {}
+        }
+        for (h, head) in heads.iter_mut().enumerate() {
+            head.coarsen(self.env, arriving - departures[h].tokens.len(), limits[h].bytes);
+        }
+    }
+
+    /// Stores those who stay.
+    pub(crate) fn settle(&self, heads: &mut [Head], scratch: &mut AdmitScratch) {
+        let AdmitScratch { judgements, departures, limits, turned, .. } = scratch;
+        for h in 0..heads.len() {
+            let tokens = self.new_tokens(h);
+            let bytes = match self.choosing {
+                Choosing::InLayer(_) => pooled_bytes(self.env, heads, h, tokens.count, limits[h].bytes),
+                _ => limits[h].bytes,
+            };
+            heads[h].store(self.env, &tokens, &judgements[h], &departures[h], turned, bytes);
+        }
+        scratch.watch.lap(Part::Store);
+    }
 }
 
 /// Where heads compete those that give come before those that take, so that the sum never exceeds the limit: they give
 /// whole strips back and, when it gets narrow, each keeps only one open strip, which is dearer than a sealed one.
 fn make_room(env: Env<'_>, heads: &mut [Head], tokens: usize, bytes: usize) {
-    heads.iter_mut().for_each(|head| head.slots.compact(env));
+    heads.iter_mut().for_each(|head| head.slots.compact(env, 0));
     if is_narrow(env, heads, tokens, bytes) {
         heads.iter_mut().for_each(|head| head.slots.seal(env.format, 1));
     }

@@ -1,6 +1,6 @@
 //! From a cap to what every head may hold.
 
-use crate::budget::Budget;
+use crate::budget::{Budget, Rivals};
 use crate::cost::HeadCost;
 use crate::plan::Limit;
 use crate::spec::{Cap, Spec};
@@ -9,7 +9,6 @@ use sketchkv_kernels::attention::layout::STRIP;
 
 /// How the cap is shared out.
 pub(crate) struct Allotment {
-    cap: Cap,
     layers: Vec<LayerAllotment>,
     /// Bytes of the cache that belong to no head.
     base: usize,
@@ -50,7 +49,6 @@ impl Allotment {
     /// bytes.
     pub(crate) fn new(
         shape: &CacheShape,
-        spec: &Spec,
         budget: &dyn Budget,
         base: usize,
         heads: Vec<(HeadCost, usize)>,
@@ -58,7 +56,7 @@ impl Allotment {
         let count = shape.layers.len();
         let sum: f64 = (0..count).map(|layer| budget.share(layer, count)).sum();
         // Heads that compete may each leave all but one slot of a strip empty.
-        let ragged = if budget.pooled().is_some() { STRIP - 1 } else { 0 };
+        let ragged = if matches!(budget.competition(), Some((Rivals::InLayer, _))) { STRIP - 1 } else { 0 };
         let layers = shape.layers.iter().zip(heads).enumerate().map(|(layer, (shape, (cost, least)))| {
             let most = match shape.window {
                 Some(_) => (shape.visible(usize::MAX).max(1) + ragged).next_multiple_of(STRIP),
@@ -67,7 +65,12 @@ impl Allotment {
             let (share, least) = (budget.share(layer, count) / sum, (least + ragged).min(most));
             LayerAllotment { cost, kv_heads: shape.kv_heads, share, least, most }
         });
-        Allotment { cap: spec.cap, base, layers: layers.collect() }
+        Allotment { base, layers: layers.collect() }
+    }
+
+    /// What a head of a layer costs.
+    pub(crate) fn cost(&self, layer: usize) -> &HeadCost {
+        &self.layers[layer].cost
     }
 
     /// Bytes of the cache that belong to no head.
@@ -80,9 +83,9 @@ impl Allotment {
         self.base + self.layers.iter().map(|layer| layer.bytes(layer.least)).sum::<usize>()
     }
 
-    /// The bytes that the cap asks for when `seen` tokens have been seen.
-    pub(crate) fn asked_bytes(&self, shape: &CacheShape, seen: usize) -> Option<usize> {
-        match self.cap {
+    /// The bytes that a cap asks for when `seen` tokens have been seen.
+    pub(crate) fn asked_bytes(cap: Cap, shape: &CacheShape, seen: usize) -> Option<usize> {
+        match cap {
             Cap::Bytes(cap) => Some(cap),
             Cap::Percent(percent) => Some((percent / 100.0 * shape.f16_bytes(seen) as f64) as usize),
             Cap::None | Cap::Tokens(_) => None,
@@ -90,15 +93,15 @@ impl Allotment {
     }
 
     /// The cap in bytes when `seen` tokens have been seen; at the start, a share is no less than the minimum.
-    pub(crate) fn cap_bytes(&self, shape: &CacheShape, seen: usize) -> Option<usize> {
-        self.asked_bytes(shape, seen).map(|asked| asked.max(self.minimum()))
+    pub(crate) fn cap_bytes(&self, cap: Cap, shape: &CacheShape, seen: usize) -> Option<usize> {
+        Self::asked_bytes(cap, shape, seen).map(|asked| asked.max(self.minimum()))
     }
 
     /// # Errors
     /// When the cap, in bytes or tokens, is below the minimum.
     pub(crate) fn check(&self, spec: &Spec) -> Result<(), CacheError> {
         let least = self.layers.iter().map(|layer| layer.least).max().unwrap_or(0);
-        match self.cap {
+        match spec.cap {
             Cap::Bytes(cap) if cap < self.minimum() => {
                 Err(CacheError::CapTooSmall { spec: spec.to_string(), cap, minimum: self.minimum() })
             }
@@ -111,9 +114,9 @@ impl Allotment {
 
     /// What a head of each layer may hold when `seen` tokens have been seen. In a pooled layer this is a head's equal
     /// part; the sum over the heads is what binds.
-    pub(crate) fn limits(&self, shape: &CacheShape, seen: usize, limits: &mut Vec<Limit>) {
+    pub(crate) fn limits(&self, cap: Cap, shape: &CacheShape, seen: usize, limits: &mut Vec<Limit>) {
         limits.clear();
-        match self.cap {
+        match cap {
             Cap::None => limits.extend(self.layers.iter().map(|_| Limit::NONE)),
             Cap::Tokens(tokens) => {
                 let count = self.layers.len() as f64;
@@ -122,14 +125,15 @@ impl Allotment {
                     Limit { slots: slots.max(layer.least).min(layer.most), bytes: usize::MAX }
                 }));
             }
-            Cap::Bytes(_) | Cap::Percent(_) => self.share_out(shape, seen, limits),
+            Cap::Bytes(_) | Cap::Percent(_) => {
+                self.share_out(Self::asked_bytes(cap, shape, seen).unwrap_or(0), limits);
+            }
         }
     }
 
     /// What is left when every head has its least goes to the layers by their shares; what a sliding window has no use for
     /// goes to the others.
-    fn share_out(&self, shape: &CacheShape, seen: usize, limits: &mut Vec<Limit>) {
-        let asked = self.asked_bytes(shape, seen).unwrap_or(0);
+    fn share_out(&self, asked: usize, limits: &mut Vec<Limit>) {
         let (mut left, mut shares) = (asked.saturating_sub(self.minimum()) as f64, 1.0);
         // Layers that have all they can use, so far.
         limits.extend(self.layers.iter().map(|_| Limit::NONE));

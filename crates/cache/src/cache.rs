@@ -1,6 +1,7 @@
 //! The cache of one sequence.
 
 use crate::allot::Allotment;
+use crate::budget::Rivals;
 use crate::context::Context;
 use crate::cost::HeadCost;
 use crate::format::{Env, Format};
@@ -64,17 +65,18 @@ impl Cache {
         let formats = new_formats(&shape, spec);
         let layers = new_layers(&shape, spec, &formats, seed);
         let refine = new_refine(&shape, spec, &*layers[0][0].keep, seed)?;
-        let choosing = match budget.pooled() {
-            Some(floor) => Choosing::Pooled(floor),
+        let choosing = match budget.competition() {
+            Some((Rivals::InLayer, floor)) => Choosing::InLayer(floor),
+            Some((Rivals::InCache, floor)) => Choosing::InCache(floor),
             None if layers[0][0].keep.same_in_all_heads() => Choosing::Alike,
             None => Choosing::Alone,
         };
         let costs = layers.iter().zip(&formats).map(|(heads, format)| {
-            let ragged = matches!(choosing, Choosing::Pooled(_));
+            let ragged = matches!(choosing, Choosing::InLayer(_));
             (HeadCost::new(&heads[0], format, ragged), heads[0].least_slots())
         });
         let base = base_bytes(&shape, spec, &formats, refine.as_deref());
-        let allotment = Allotment::new(&shape, spec, &*budget, base, costs.collect());
+        let allotment = Allotment::new(&shape, &*budget, base, costs.collect());
         allotment.check(spec)?;
         let common = Arc::new(Common { formats, allotment, choosing, refine });
         let spec = spec.clone();
@@ -139,13 +141,13 @@ impl Cache {
 
     /// The cap in bytes at this position, if there is one in bytes or percent; a share is no less than the floor.
     pub fn cap_bytes(&self) -> Option<usize> {
-        self.common.allotment.cap_bytes(&self.shape, self.position)
+        self.common.allotment.cap_bytes(self.spec.cap, &self.shape, self.position)
     }
 
     /// The bytes that the cap asks for when `seen` tokens have been seen, if there is one in bytes or percent: below
     /// [`Cache::floor_bytes`] a share is exceeded.
     pub fn asked_bytes(&self, seen: usize) -> Option<usize> {
-        self.common.allotment.asked_bytes(&self.shape, seen)
+        Allotment::asked_bytes(self.spec.cap, &self.shape, seen)
     }
 
     /// The fewest bytes that this composition works with on this model.
@@ -173,12 +175,12 @@ impl Cache {
         self.profile.take().map(|profile| *profile).unwrap_or_default()
     }
 
-    /// From now on, notes where the attention of single-token steps goes; costs time, and memory that no ledger counts.
+    /// From now on, notes where the attention of passes goes; costs time, and memory that no ledger counts.
     pub fn watch_attention(&mut self) {
         self.attention = Some(vec![Attention::default(); self.layers.len()]);
     }
 
-    /// Where the attention of the last single-token step went, `[layer]`; empty unless it is watched.
+    /// Where the attention of the last pass went, `[layer]`; empty unless it is watched.
     pub fn attention(&self) -> &[Attention] {
         self.attention.as_deref().unwrap_or_default()
     }

@@ -64,6 +64,11 @@ impl HeadCost {
             + self.index.as_ref().map_or(0, |index| index.bytes(strips * STRIP))
     }
 
+    /// Bytes of a slot, on the last rung.
+    pub(crate) fn of_slot(&self) -> usize {
+        self.strip.div_ceil(STRIP)
+    }
+
     /// The most slots, in whole strips, of a head of `bytes` bytes; in whole pages where the last one is to stay open.
     pub(crate) fn slots_within(&self, bytes: usize) -> usize {
         let (mut low, mut high) = (0, 1 + bytes / self.strip);

@@ -170,7 +170,10 @@ impl Head {
         limit: usize,
         mut f: impl FnMut(u32, u32, bool),
     ) {
-        let recent = self.recent.unwrap_or(limit / 4).min(limit.saturating_sub(self.sinks));
+        let recent = self
+            .recent
+            .unwrap_or((limit / 4).min(self.keep.most_recent()))
+            .min(limit.saturating_sub(self.sinks));
         let first_recent = tokens.end().saturating_sub(recent);
         let arrivals = tokens.position as u32..tokens.end() as u32;
         let all = self.slots.positions().iter().copied().chain(arrivals);

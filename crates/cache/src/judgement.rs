@@ -44,6 +44,11 @@ impl Departures {
         self.tokens.clear();
     }
 
+    /// How many go.
+    pub(crate) fn count(&self) -> usize {
+        self.slots.len() + self.tokens.len()
+    }
+
     /// Takes a candidate of a head of `slots` slots.
     pub(crate) fn push(&mut self, candidate: u32, slots: usize) {
         match candidate.checked_sub(slots as u32) {

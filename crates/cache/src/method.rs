@@ -222,6 +222,17 @@ impl Call {
         self.integer(name).unwrap_or_else(|| panic!("`{name}` of `{}` is no whole number", self.method.name))
     }
 
+    /// A number; `None` for `auto`.
+    ///
+    /// # Panics
+    /// When the method declares no such parameter.
+    pub fn optional_real(&self, name: &str) -> Option<f32> {
+        match self.value(name) {
+            Value::Real(x) => Some(x as f32),
+            _ => None,
+        }
+    }
+
     /// A number.
     ///
     /// # Panics

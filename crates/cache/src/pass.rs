@@ -1,12 +1,14 @@
 //! One forward pass of one sequence over all layers: begin, attend, finish.
 
-use crate::admit::{Admission, admit};
+use crate::admit::{Admission, AdmitScratch};
 use crate::attend::Attend;
+use crate::contest::{self, Rivals};
 use crate::format::{Env, SideFormat, largest};
 use crate::head::Trace;
+use crate::plan::Choosing;
 use crate::probe::Attention;
 use crate::profile::{Part, Profile, Stopwatch};
-use crate::workspace::Draft;
+use crate::workspace::{Draft, DraftLayer};
 use crate::{AttentionWorkspace, Cache, CacheError, LayerShape};
 use sketchkv_kernels::{ThreadPool, cpu, for_each_pair_mut};
 
@@ -103,8 +105,8 @@ impl Pass<'_> {
         let heads = &self.cache.layers[layer];
         attend.run(heads, &mut workspace.scratch, &mut draft.traces, out, &mut watch);
         at.check("attention output", out)?;
-        if let Some(all) = self.cache.attention.as_mut().filter(|_| tokens == 1) {
-            all[layer] = Attention::of_step(&attend, heads, &workspace.scratch.step);
+        if let Some(all) = &mut self.cache.attention {
+            all[layer] = Attention::of_pass(&attend, heads, &draft.traces, &workspace.scratch.step);
         }
         if let Some(profile) = &mut self.cache.profile {
             **profile += watch.stop();
@@ -119,51 +121,72 @@ impl Pass<'_> {
     /// # Errors
     /// When not all layers have attended; the cache is as it was before the pass.
     pub fn finish(self, pool: &ThreadPool, workspace: &mut AttentionWorkspace) -> Result<(), CacheError> {
-        let Pass { cache, mut draft, tokens, attended } = self;
+        let Pass { cache, draft, tokens, attended } = self;
         if attended < cache.layers.len() {
             return Err(CacheError::Argument(format!(
                 "the pass is over after {attended} of {} layers: let every layer attend",
                 cache.layers.len()
             )));
         }
-        let (position, level, timed) = (cache.position, cpu::level(), cache.profile.is_some());
-        let common = &*cache.common;
-        common.allotment.limits(&cache.shape, position + tokens, &mut workspace.limits);
-        let (limits, admissions) = (&workspace.limits, &workspace.admissions);
-        let shapes = &cache.shape.layers;
+        cache.take_in(&draft.layers, tokens, pool, workspace);
+        workspace.give_back(draft);
+        Ok(())
+    }
+}
+
+impl Cache {
+    /// Takes `tokens` tokens in as `drafts` saw them, `[layer]`; without tokens, what the cap does not allow goes.
+    pub(crate) fn take_in(
+        &mut self,
+        drafts: &[DraftLayer],
+        tokens: usize,
+        pool: &ThreadPool,
+        workspace: &mut AttentionWorkspace,
+    ) {
+        let (position, level, timed) = (self.position, cpu::level(), self.profile.is_some());
+        let common = self.common.clone();
+        common.allotment.limits(self.spec.cap, &self.shape, position + tokens, &mut workspace.limits);
+        let AttentionWorkspace { limits, admissions, order, .. } = workspace;
+        if admissions.len() < self.layers.len() {
+            admissions.resize_with(self.layers.len(), AdmitScratch::default);
+        }
+        let shapes = &self.shape.layers;
+        let admission = |layer: usize| Admission {
+            env: Env { format: &common.formats[layer], level },
+            layer,
+            choosing: common.choosing,
+            refine: common.refine.as_deref(),
+            limit: limits[layer],
+            visible: shapes[layer].visible(usize::MAX),
+            keys: &drafts[layer].keys,
+            values: &drafts[layer].values,
+            tokens,
+            position,
+            traces: &drafts[layer].traces,
+        };
         let mut watch = Stopwatch::start(timed);
-        cache.torn = true;
-        for_each_pair_mut(pool, &mut cache.layers, &mut draft.layers, |layer, heads, draft| {
-            let admission = Admission {
-                env: Env { format: &common.formats[layer], level },
-                layer,
-                choosing: common.choosing,
-                refine: common.refine.as_deref(),
-                limit: limits[layer],
-                visible: shapes[layer].visible(usize::MAX),
-                keys: &draft.keys,
-                values: &draft.values,
-                tokens,
-                position,
-                traces: &draft.traces,
-            };
-            let mut watch = Stopwatch::start(timed);
-            let mut scratch = admissions.lock().ok().and_then(|mut all| all.pop()).unwrap_or_default();
-            admit(&admission, heads, &mut scratch, &mut watch);
-            if let Ok(mut all) = admissions.lock() {
-                all.push(scratch);
+        self.torn = true;
+        let scratches = &mut admissions[..shapes.len()];
+        match common.choosing {
+            Choosing::InCache(floor) => {
+                let mut layers = Vec::with_capacity(shapes.len());
+                for (layer, (heads, scratch)) in self.layers.iter_mut().zip(&mut *scratches).enumerate() {
+                    let (admission, cost) = (admission(layer), common.allotment.cost(layer));
+                    layers.push(Rivals { admission, cost, heads, scratch });
+                }
+                contest::admit(&mut layers, floor, pool, order, timed);
             }
-            draft.times = watch.stop();
-        });
-        cache.torn = false;
-        cache.position += tokens;
-        watch.lap_shared(draft.layers.iter().map(|layer| layer.times), Part::Store);
-        if let Some(profile) = &mut cache.profile {
+            _ => for_each_pair_mut(pool, &mut self.layers, scratches, |layer, heads, scratch| {
+                admission(layer).run(heads, scratch, timed);
+            }),
+        }
+        watch.lap_shared(scratches.iter().map(|scratch| scratch.watch.stop()), Part::Store);
+        self.torn = false;
+        self.position += tokens;
+        if let Some(profile) = &mut self.profile {
             let seen: Profile = watch.stop();
             **profile += seen;
         }
-        workspace.give_back(draft);
-        Ok(())
     }
 }
 

@@ -16,8 +16,10 @@ pub(crate) enum Choosing {
     Alone,
     /// The same tokens in every head: those of least mean importance.
     Alike,
-    /// All tokens of all heads compete; each head keeps this share of an equal part.
-    Pooled(f32),
+    /// All tokens of the heads of a layer compete; each head keeps this share of an equal part.
+    InLayer(f32),
+    /// All tokens of all heads of the cache compete, but those of sliding windows; each head keeps this share of an equal part.
+    InCache(f32),
 }
 
 /// How much a head may hold.
@@ -41,16 +43,16 @@ impl Limit {
 
 /// A candidate on its way through a selection.
 #[derive(Debug, Clone, Copy)]
-struct Ranked {
-    importance: f32,
-    position: u32,
-    candidate: u32,
-    head: u32,
+pub(crate) struct Ranked {
+    pub(crate) importance: f32,
+    pub(crate) position: u32,
+    pub(crate) candidate: u32,
+    pub(crate) head: u32,
 }
 
 impl Ranked {
     /// Less important first; of equals, older first.
-    fn order(&self, other: &Self) -> Ordering {
+    pub(crate) fn order(&self, other: &Self) -> Ordering {
         let by_importance = self.importance.total_cmp(&other.importance);
         by_importance.then(self.position.cmp(&other.position)).then(self.head.cmp(&other.head))
     }
@@ -59,7 +61,7 @@ impl Ranked {
 /// Buffers of a selection.
 #[derive(Default)]
 pub(crate) struct Ranking {
-    order: Vec<Ranked>,
+    pub(crate) order: Vec<Ranked>,
     mean: Vec<f32>,
 }
 
@@ -93,11 +95,11 @@ pub(crate) fn plan(
     departures: &mut [Departures],
     ranking: &mut Ranking,
 ) {
-    departures.iter_mut().for_each(Departures::clear);
     let Question { choosing, limit, tokens, refine, .. } = *question;
-    let batch = heads[0].keep.batch().max(refine.map_or(1, |refine| refine.batch()));
+    let batch = batch(&heads[0], refine);
     match choosing {
-        Choosing::Alone => {
+        // What has a window keeps that, whatever the others do.
+        Choosing::Alone | Choosing::InCache(_) => {
             for (h, head) in heads.iter_mut().enumerate() {
                 let excess = head.excess(&tokens(h), limit.slots, batch);
                 if excess > 0 {
@@ -134,7 +136,7 @@ pub(crate) fn plan(
                 }
             }
         }
-        Choosing::Pooled(floor) => {
+        Choosing::InLayer(floor) => {
             let slots = limit.pooled_slots();
             let excess = pooled_excess(heads, tokens(0).count, slots.saturating_mul(heads.len()), batch);
             if excess > 0 {
@@ -149,8 +151,13 @@ pub(crate) fn plan(
     }
 }
 
+/// How many tokens of a head go at a time.
+pub(crate) fn batch(head: &Head, refine: Option<&dyn Refine>) -> usize {
+    head.keep.batch().max(refine.map_or(1, |refine| refine.batch()))
+}
+
 /// The keep's importance, refined where `excess` of the candidates are about to go.
-fn weigh(
+pub(crate) fn weigh(
     question: &Question<'_>,
     h: usize,
     head: &mut Head,
@@ -298,7 +305,7 @@ fn choose_pooled(
         if excess == 0 {
             break;
         }
-        let gone = departures[h].slots.len() + departures[h].tokens.len();
+        let gone = departures[h].count();
         if heads[h].slots.count() + (question.tokens)(h).count - gone > floor {
             excess -= 1;
             departures[h].push(ranked.candidate, heads[h].slots.len());

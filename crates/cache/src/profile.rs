@@ -82,7 +82,7 @@ impl AddAssign for Profile {
 }
 
 /// Cuts the time since it was started into parts. One that is off reads no clock.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone, Copy, Default)]
 pub struct Stopwatch(Option<(Profile, Instant)>);
 
 impl Stopwatch {

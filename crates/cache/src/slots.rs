@@ -389,9 +389,10 @@ impl Slots {
         strips * strip + (strips / PAGE_STRIPS + 1) * Self::page_cost(format) + indexed
     }
 
-    /// Gives back whole strips that free slots amount to, moving the tokens of the last strip into them.
-    pub(crate) fn compact(&mut self, env: Env<'_>) {
-        while self.len() - self.count >= STRIP {
+    /// Gives back whole strips that free slots beyond the `least` to be kept amount to, moving the tokens of the last strip
+    /// into others.
+    pub(crate) fn compact(&mut self, env: Env<'_>, least: usize) {
+        while self.len() >= self.count.max(least) + STRIP {
             let last = self.pages.len() - 1;
             let strip = self.pages[last].strips() - 1;
             let first = last * PAGE + strip * STRIP;
@@ -462,15 +463,20 @@ impl Slots {
         });
     }
 
+    /// New pages may be of the first store again, where there is room.
+    pub(crate) fn restart_rungs(&mut self) {
+        self.rung = 0;
+    }
+
     /// Forgets the tokens from `position` on.
     pub(crate) fn truncate(&mut self, env: Env<'_>, position: usize) {
         let gone = |&(at, _): &(usize, usize)| at >= position;
         let slots: Vec<u32> = self.in_order().into_iter().filter(gone).map(|(_, slot)| slot as u32).collect();
         self.release(&slots);
         self.clear(&slots);
-        self.compact(env);
+        self.compact(env, 0);
         // There may be room for finer pages again.
-        self.rung = 0;
+        self.restart_rungs();
         // What the index knows of the forgotten tokens goes too.
         if let Some(index) = &mut self.index {
             index.resize(0);

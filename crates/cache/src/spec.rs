@@ -286,7 +286,7 @@ impl Spec {
     }
 
     /// Refuses what contradicts itself.
-    fn check(&self) -> Result<(), CacheError> {
+    pub(crate) fn check(&self) -> Result<(), CacheError> {
         let full = self.keep.method().name == "full";
         let contradiction = if full && self.cap != Cap::None {
             format!("a cap with `full`, which evicts nothing: choose a keep, as in `h2o{}`", self.cap)

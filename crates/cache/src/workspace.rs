@@ -3,18 +3,18 @@
 use crate::admit::AdmitScratch;
 use crate::attend::Scratch;
 use crate::head::Trace;
-use crate::plan::Limit;
-use crate::profile::Profile;
+use crate::plan::{Limit, Ranked};
 use std::mem::size_of;
-use std::sync::Mutex;
 
 /// What attention needs beside a cache: grown once, used again, and shared by all sequences of a batch. Nothing in it
 /// lives beyond a pass, so it is no part of any ledger.
 #[derive(Default)]
 pub struct AttentionWorkspace {
     pub(crate) scratch: Scratch,
-    /// Of the layers that are taking tokens in just now.
-    pub(crate) admissions: Mutex<Vec<AdmitScratch>>,
+    /// Of each layer of the pass that ends.
+    pub(crate) admissions: Vec<AdmitScratch>,
+    /// Of a choice among all heads.
+    pub(crate) order: Vec<Ranked>,
     pub(crate) limits: Vec<Limit>,
     spare: Vec<Draft>,
 }
@@ -34,8 +34,6 @@ pub(crate) struct DraftLayer {
     pub(crate) values: Vec<f32>,
     /// Of each KV head.
     pub(crate) traces: Vec<Trace>,
-    /// Where the time of its admission went, while that is taken.
-    pub(crate) times: Profile,
 }
 
 impl AttentionWorkspace {
@@ -47,10 +45,9 @@ impl AttentionWorkspace {
     /// Bytes held: the scratch of attention, and the drafts of the passes that are not running. A pass of n tokens drafts
     /// 4·n bytes for every key and value number of a token over all layers.
     pub fn bytes(&self) -> usize {
-        let admissions =
-            self.admissions.lock().map_or(0, |all| all.iter().map(AdmitScratch::bytes).sum::<usize>());
         self.scratch.bytes()
-            + admissions
+            + self.admissions.iter().map(AdmitScratch::bytes).sum::<usize>()
+            + self.order.capacity() * size_of::<Ranked>()
             + self.limits.capacity() * size_of::<Limit>()
             + self.spare.iter().map(Draft::bytes).sum::<usize>()
     }

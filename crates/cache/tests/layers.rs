@@ -22,7 +22,12 @@ fn mixed() -> CacheShape {
         layers.iter().map(|layer| common::output_grams(layer.kv_heads, layer.value_dim)).collect()
     };
     let owned = layers.clone();
-    CacheShape { layers, context: 4096, output: Some(OutputProjection::new(move || grams(&owned))) }
+    CacheShape {
+        layers,
+        context: 4096,
+        output: Some(OutputProjection::new(move || grams(&owned))),
+        scorer: None,
+    }
 }
 
 /// Every layer's output equals its formula, step by step, in chunks shorter and longer than the window.

@@ -18,9 +18,9 @@ const LAYERS: &[&[&str]] = &[
     &["head"],
     &["plan"],
     &["cost", "admit", "attend"],
-    &["allot", "probe", "workspace"],
+    &["allot", "contest", "probe", "workspace"],
     &["cache"],
-    &["pass", "save"],
+    &["cap", "fit", "pass", "save"],
 ];
 
 fn rank(module: &str) -> usize {
@@ -32,7 +32,7 @@ fn rank(module: &str) -> usize {
 fn home(name: &str) -> &str {
     match name {
         "CacheError" => "error",
-        "CacheShape" | "LayerShape" | "OutputProjection" | "Rotation" => "shape",
+        "CacheShape" | "HeadScorer" | "LayerShape" | "OutputProjection" | "Rotation" | "Scorer" => "shape",
         "Ledger" => "ledger",
         "AttentionWorkspace" => "workspace",
         "Reader" | "Writer" | "StateError" => "state",

@@ -10,6 +10,7 @@ pub mod catalog;
 mod conversation;
 mod error;
 mod generation;
+pub mod scorers;
 pub mod session;
 mod source;
 

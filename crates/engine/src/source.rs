@@ -1,6 +1,7 @@
 //! From what a user calls a model to the model, loaded.
 
 use crate::catalog::{self, CatalogError, ModelsFolder, Reference};
+use crate::scorers;
 use sketchkv_model::{EmbeddedFolder, LoadOptions, Model, ModelError, ModelFile};
 use std::{
     fs,
@@ -81,9 +82,19 @@ impl Source {
     /// Loads the model, ready to run.
     ///
     /// # Errors
-    /// As [`ModelFile::open`] and [`ModelFile::load`].
+    /// As [`ModelFile::open`] and [`ModelFile::load`], and when the scorer beside it is damaged or another model's.
     pub fn load(&self, options: &LoadOptions) -> Result<Model, ModelError> {
-        self.open()?.load(options)
+        let mut model = self.open()?.load(options)?;
+        scorers::attach(&mut model, self.path())?;
+        Ok(model)
+    }
+
+    /// Where it lies, unless it is in the program.
+    pub fn path(&self) -> Option<&Path> {
+        match self {
+            Source::Embedded => None,
+            Source::Pulled(path, _) | Source::Path(path) => Some(path),
+        }
     }
 }
 

@@ -5,9 +5,9 @@ use crate::file::{Checkpoint, EmbeddedFolder, Files, TensorEntry, content_hash};
 use crate::forward::Rotations;
 use crate::weights::Weights;
 use crate::{Config, ModelError, Tokenizer};
-use sketchkv_cache::{CacheShape, LayerShape, OutputProjection};
+use sketchkv_cache::{CacheShape, LayerShape, OutputProjection, Scorer};
 use sketchkv_kernels::{Matrix, ThreadPool, WeightFormat};
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::path::Path;
 use std::sync::Arc;
 
@@ -151,9 +151,10 @@ impl ModelFile {
                 norm_epsilon: config.norm_epsilon,
                 norm_offset: config.norm_offset,
                 used: RefCell::default(),
+                fingerprint: Cell::default(),
             };
             let network = Network::load(&config, &weights);
-            (tokenizer.join(), network)
+            (tokenizer.join(), network.map(|network| (network, weights.fingerprint.get())))
         });
         let tokenizer = tokenizer
             .map_err(|_| ModelError::Tokenizer("the tokenizer library failed on this file".into()))??;
@@ -164,7 +165,8 @@ impl ModelFile {
                 config.vocabulary
             )));
         }
-        let network = Arc::new(network?);
+        let (network, fingerprint) = network?;
+        let network = Arc::new(network);
         config.notes.extend_from_slice(tokenizer.notes());
         let mut shape = config.cache_shape();
         shape.output = Some(output_projection(&network, &config.layers));
@@ -178,6 +180,7 @@ impl ModelFile {
             network,
             pool,
             origin: checkpoint.origin(),
+            fingerprint,
             chunk: options.chunk,
             beyond_context: options.beyond_context,
         })
@@ -236,6 +239,7 @@ pub struct Model {
     shape: CacheShape,
     tokenizer: Tokenizer,
     origin: Files,
+    fingerprint: u64,
     chunk: usize,
 }
 
@@ -265,6 +269,17 @@ impl Model {
 
     pub(crate) fn cache_shape_ref(&self) -> &CacheShape {
         &self.shape
+    }
+
+    /// A hash of the weights of its norms, which no quantization touches: it names the model, however its weights are
+    /// coded. Files whose norms are rounded to fewer bits have another.
+    pub fn fingerprint(&self) -> u64 {
+        self.fingerprint
+    }
+
+    /// Gives its caches what is known of its attention beforehand.
+    pub fn set_scorer(&mut self, scorer: Scorer) {
+        self.shape.scorer = Some(scorer);
     }
 
     /// The threads that run the model.

@@ -4,8 +4,9 @@ use crate::ModelError;
 use crate::config::Bias;
 use crate::file::{Checkpoint, Tensor};
 use sketchkv_kernels::{Activations, Matrix, Rows, ThreadPool, WeightFormat};
+use sketchkv_sketch::mix;
 use std::borrow::Cow;
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::collections::BTreeSet;
 
 /// A tensor's name in Hugging Face folders and in GGUF, without `.weight` or `.bias`; `{}` is the layer, `{e}` the expert.
@@ -107,6 +108,8 @@ pub(crate) struct Weights<'a> {
     pub(crate) norm_offset: f32,
     /// Names of the tensors that were read.
     pub(crate) used: RefCell<BTreeSet<String>>,
+    /// Of the weights of all norms read so far.
+    pub(crate) fingerprint: Cell<u64>,
 }
 
 impl<'a> Weights<'a> {
@@ -168,6 +171,10 @@ impl<'a> Weights<'a> {
         let vector = |suffix| self.vector(&self.name(&Source::new(name, width), layer, suffix), width);
         let mut weight = vector("weight")?;
         weight.iter_mut().for_each(|weight| *weight += self.norm_offset);
+        let mixed = weight
+            .iter()
+            .fold(self.fingerprint.get(), |hash, weight| mix(hash ^ u64::from(weight.to_bits())));
+        self.fingerprint.set(mixed);
         let bias = if kind == NormKind::Layer { Some(vector("bias")?) } else { None };
         Ok(Norm { weight, bias, epsilon: self.norm_epsilon })
     }

@@ -1,4 +1,4 @@
-use super::Budget;
+use super::{Budget, Rivals};
 use crate::method::{Call, Choice, Kind, Method, Parameter};
 
 pub(super) static METHOD: Method = Method {
@@ -30,7 +30,7 @@ impl Budget for Ada {
         1.0
     }
 
-    fn pooled(&self) -> Option<f32> {
-        Some(self.floor)
+    fn competition(&self) -> Option<(Rivals, f32)> {
+        Some((Rivals::InLayer, self.floor))
     }
 }

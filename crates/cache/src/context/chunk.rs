@@ -59,7 +59,7 @@ impl<'a> NewTokens<'a> {
         count: usize,
         position: usize,
     ) -> Self {
-        let width = |all: &[f32]| all.len() / (kv_heads * count);
+        let width = |all: &[f32]| all.len() / (kv_heads * count.max(1));
         NewTokens {
             keys,
             values,

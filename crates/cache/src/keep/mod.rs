@@ -3,6 +3,7 @@
 mod cms;
 mod countsketch;
 mod expected;
+mod foreseen;
 mod full;
 mod h2o;
 mod hashevict;
@@ -51,6 +52,17 @@ pub trait Keep: Send + Sync {
     /// matters.
     fn is_attention(&self) -> bool {
         self.feedback().is_some()
+    }
+
+    /// Whether the importance of one head says as much as the same of another; else it is taken relative to the sum over its
+    /// head where heads of several layers compete.
+    fn is_comparable(&self) -> bool {
+        false
+    }
+
+    /// The most of the newest tokens that are protected where `recent` is left to the cache.
+    fn most_recent(&self) -> usize {
+        usize::MAX
     }
 
     /// How many slots to free at a time; more than needed spares scoring at every step.
@@ -136,6 +148,7 @@ pub(crate) static KEEPS: &[(&Method, Build)] = &[
     (&keydiff::METHOD, keydiff::build),
     (&knorm::METHOD, knorm::build),
     (&expected::METHOD, expected::build),
+    (&foreseen::METHOD, foreseen::build),
     (&hashevict::METHOD, hashevict::build),
     (&cms::METHOD, cms::build),
     (&countsketch::METHOD, countsketch::build),
@@ -155,7 +168,7 @@ pub const RECENT: Parameter = Parameter {
     name: "recent",
     kind: Kind::Integer(1, 1 << 20),
     default: "auto",
-    help: "newest tokens that are never evicted; auto is a quarter of the slots",
+    help: "newest tokens that are never evicted; auto is a quarter of the slots, with foreseen at most 64",
 };
 
 /// How many slots to free at a time.

@@ -34,6 +34,10 @@ impl Keep for Tova {
     }
 
     fn importance(&mut self, candidates: &Candidates<'_>, out: &mut [f32]) {
-        out.copy_from_slice(candidates.mass);
+        // Between two tokens nothing is attended to: the oldest go.
+        match candidates.mass {
+            [] => out.fill(0.0),
+            mass => out.copy_from_slice(mass),
+        }
     }
 }

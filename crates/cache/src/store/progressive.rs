@@ -15,20 +15,12 @@ pub(super) static PROGRESSIVE: Method = Method {
     paper: "reverse water-filling: Cover and Thomas, Elements of Information Theory, 10.3.3",
     differs: "What a page has lost does not come back; after a truncation new pages may have more bits. \
               Without a cap in bytes or percent all stay in 8 bits. Tokens are evicted when all pages have the fewest.",
-    parameters: &[
-        Parameter {
-            name: "most",
-            kind: Kind::Real(2.0, 8.0),
-            default: "8",
-            help: "the most bits of a key's number, which pages begin in",
-        },
-        Parameter {
-            name: "least",
-            kind: Kind::Real(2.0, 8.0),
-            default: "3",
-            help: "the fewest bits of a key's number, before tokens are evicted",
-        },
-    ],
+    parameters: &[Parameter {
+        name: "least",
+        kind: Kind::Real(2.0, 8.0),
+        default: "3",
+        help: "the fewest bits of a key's number, before tokens are evicted",
+    }],
 };
 
 /// Bits of a key's number and of a value's, from one rung to the next.
@@ -36,10 +28,9 @@ const LADDER: [(f32, u32); 10] =
     [(8.0, 8), (6.0, 4), (5.0, 4), (4.0, 4), (4.0, 3), (3.5, 3), (3.0, 3), (2.5, 3), (2.5, 2), (2.0, 2)];
 
 pub(super) fn progressive(call: &Call, width: usize) -> Box<dyn Store> {
-    let (most, least) = (call.real("most"), call.real("least"));
-    let first = LADDER.iter().position(|(keys, _)| *keys <= most).unwrap_or(0);
+    let least = call.real("least");
     let rungs = LADDER.iter().filter(|(keys, _)| *keys >= least).count();
-    Box::new(Progressive::new(first, rungs, width))
+    Box::new(Progressive::new(0, rungs, width))
 }
 
 /// One rung, which knows the next.

@@ -17,6 +17,7 @@ mod report;
 mod results;
 mod run;
 mod tokenize;
+mod train_scorer;
 
 use anyhow::Result;
 use clap::Subcommand;
@@ -38,6 +39,7 @@ pub(crate) enum Command {
     Models(models::Arguments),
     Info(info::Arguments),
     Methods(methods::Arguments),
+    TrainScorer(train_scorer::Arguments),
     Tokenize(tokenize::Arguments),
     Completions(completions::Arguments),
     Man(man::Arguments),
@@ -63,6 +65,7 @@ impl Command {
             Command::Models(arguments) => arguments.run().map(done),
             Command::Info(arguments) => arguments.run().map(done),
             Command::Methods(arguments) => arguments.run().map(done),
+            Command::TrainScorer(arguments) => arguments.run().map(done),
             Command::Tokenize(arguments) => arguments.run().map(done),
             Command::Completions(arguments) => arguments.run().map(done),
             Command::Man(arguments) => arguments.run().map(done),

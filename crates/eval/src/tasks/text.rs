@@ -79,6 +79,20 @@ impl Corpus {
     /// # Errors
     /// When the texts together are too short for one document, or do not encode.
     pub fn sample(&self, model: &Model, context: usize, count: usize) -> Result<TextSample, EvalError> {
+        self.sample_from(model, context, count, 0)
+    }
+
+    /// As [`Corpus::sample`], without the first `skip` tokens of each text: others are measured on those.
+    ///
+    /// # Errors
+    /// As [`Corpus::sample`].
+    pub fn sample_from(
+        &self,
+        model: &Model,
+        context: usize,
+        count: usize,
+        skip: usize,
+    ) -> Result<TextSample, EvalError> {
         let tokenizer = model.tokenizer();
         let prefix = prefix(model)?;
         let body = context.saturating_sub(prefix.len()).max(2);
@@ -91,11 +105,12 @@ impl Corpus {
                 continue;
             }
             let tokens = tokenizer.encode_literal(text)?;
+            let tokens = &tokens[skip.min(tokens.len())..];
             longest = longest.max(tokens.len());
             // Of an odd number, even texts get one more plain passage, odd texts one more that comes twice.
             let plain = if self.repeats { (want + (index + 1) % 2) / 2 } else { want };
-            documents.extend(cut(&tokens, body, plain).map(|passage| [&prefix[..], passage].concat()));
-            let twice = cut(&tokens, body / 2, want - plain);
+            documents.extend(cut(tokens, body, plain).map(|passage| [&prefix[..], passage].concat()));
+            let twice = cut(tokens, body / 2, want - plain);
             documents.extend(twice.map(|passage| [&prefix[..], passage, passage].concat()));
         }
         if documents.is_empty() {

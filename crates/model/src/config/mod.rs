@@ -217,7 +217,7 @@ impl Config {
 
     /// What a [`sketchkv_cache::Cache`] must know of this model, without its weights.
     pub fn cache_shape(&self) -> CacheShape {
-        CacheShape { layers: self.layers.clone(), context: self.context, output: None }
+        CacheShape { layers: self.layers.clone(), context: self.context, output: None, scorer: None }
     }
 }
 

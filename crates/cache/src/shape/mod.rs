@@ -1,3 +1,8 @@
+mod scorer;
+
+pub(crate) use scorer::{BINS, ByDistance, Distances, bin_of};
+pub use scorer::{HeadScorer, Scorer};
+
 use crate::CacheError;
 use std::fmt;
 use std::sync::{Arc, LazyLock};
@@ -11,6 +16,8 @@ pub struct CacheShape {
     pub context: usize,
     /// What becomes of values after attention; only `critical` asks for it.
     pub output: Option<OutputProjection>,
+    /// What is known of the model's attention beforehand; only `foreseen` asks for it, and does without.
+    pub scorer: Option<Scorer>,
 }
 
 /// What the cache needs to know of one layer.
@@ -93,7 +100,7 @@ impl LayerShape {
 impl CacheShape {
     /// A model of `layers` layers alike.
     pub fn uniform(layers: usize, layer: LayerShape, context: usize) -> Self {
-        CacheShape { layers: vec![layer; layers], context, output: None }
+        CacheShape { layers: vec![layer; layers], context, output: None, scorer: None }
     }
 
     /// Bytes an uncompressed f16 cache takes for one token, over the layers that still grow when `seen` tokens have been
@@ -133,6 +140,17 @@ impl CacheShape {
 pub struct Rotation {
     /// Radians per position, one for each pair of dimensions.
     pub inverse_frequencies: Arc<[f32]>,
+}
+
+impl Rotation {
+    /// Turns a vector of a token back.
+    pub(crate) fn turn_back(&self, position: usize, x: &mut [f32]) {
+        let (low, rest) = x.split_at_mut(self.inverse_frequencies.len());
+        for ((x, y), frequency) in low.iter_mut().zip(rest).zip(&*self.inverse_frequencies) {
+            let (sin, cos) = (position as f32 * frequency).sin_cos();
+            (*x, *y) = (cos * *x + sin * *y, cos * *y - sin * *x);
+        }
+    }
 }
 
 type Compute = Box<dyn FnOnce() -> Vec<Vec<f32>> + Send>;

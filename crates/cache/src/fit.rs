@@ -1,0 +1,226 @@
+//! Fitting a scorer to the attention of a model over some documents.
+
+use crate::shape::{BINS, ByDistance, HeadScorer, bin_of};
+use crate::{Cache, CacheError, CacheShape, LayerShape, Scorer, Spec};
+use sketchkv_kernels::{ThreadPool, for_each_mut};
+
+/// Tokens of a pass: attention is seen in sums over that many queries.
+const CHUNK: usize = 64;
+/// Attention at shorter distances says little of what comes later.
+const NEAR: usize = 64;
+/// The first tokens, which a cache keeps anyway.
+const SINKS: usize = 4;
+/// Queries that must come after a token for it to count.
+const QUERIES: usize = 512;
+/// Of the mean of the diagonal, what is added to it.
+const RIDGE: f64 = 1e-3;
+/// What is added to a ratio before its logarithm is taken.
+const LEAST: f64 = 1e-3;
+
+/// Collects what fits a [`Scorer`]: features of tokens and what each drew of attention, by ridge regression in closed form.
+///
+/// Each document runs through a cache of [`ScorerFit::spec`] that is watched ([`Cache::watch_attention`]), in passes of
+/// [`ScorerFit::CHUNK`] tokens, with [`ScorerFit::observe`] after each and [`ScorerFit::learn`] after the last.
+pub struct ScorerFit {
+    shape: CacheShape,
+    /// `[layer][kv_head]`, of layers without sliding windows.
+    heads: Vec<Vec<HeadFit>>,
+    /// Tokens of the document that have been seen.
+    position: usize,
+}
+
+/// Of one KV head.
+struct HeadFit {
+    /// Sum of the products of features, `[feature][feature]`, the lower triangle.
+    normal: Vec<f64>,
+    /// Sum of the products of features and targets.
+    right: Vec<f64>,
+    /// Attention by bin of distance, and the pairs of a query and a token that it was seen on: of all documents and of this one.
+    all: Bins,
+    own: Bins,
+    /// What each token of the document drew from queries that are not near.
+    drawn: Vec<f64>,
+}
+
+#[derive(Clone)]
+struct Bins {
+    mass: [f64; BINS],
+    pairs: [f64; BINS],
+}
+
+impl Bins {
+    const NONE: Bins = Bins { mass: [0.0; BINS], pairs: [0.0; BINS] };
+
+    /// Mean attention in each bin; where nothing was seen, in inverse proportion to the distance from where something was.
+    fn means(&self) -> [f32; BINS] {
+        let seen = |bin: &usize| self.pairs[*bin] > 0.0;
+        let Some(first) = (0..BINS).find(seen) else { return [0.0; BINS] };
+        let last = (0..BINS).rev().find(seen).unwrap_or(first);
+        let mut means = [0.0; BINS];
+        for (bin, mean) in means.iter_mut().enumerate() {
+            let from = bin.clamp(first, last);
+            // Two bins an octave.
+            let away = (from as f64 - bin as f64) / 2.0;
+            let pairs = self.pairs[from].max(1.0);
+            *mean = (self.mass[from] / pairs * away.exp2()).min(1.0) as f32;
+        }
+        means
+    }
+}
+
+impl ScorerFit {
+    /// Tokens of a pass.
+    pub const CHUNK: usize = CHUNK;
+
+    /// Nothing learned yet of a model of this shape.
+    pub fn new(shape: CacheShape) -> Self {
+        let head = |layer: &LayerShape| {
+            let width = HeadScorer::width(layer);
+            HeadFit {
+                normal: vec![0.0; width * width],
+                right: vec![0.0; width],
+                all: Bins::NONE,
+                own: Bins::NONE,
+                drawn: vec![],
+            }
+        };
+        let heads = shape.layers.iter().map(|layer| {
+            let heads = if layer.window.is_some() { 0 } else { layer.kv_heads };
+            (0..heads).map(|_| head(layer)).collect()
+        });
+        ScorerFit { heads: heads.collect(), shape, position: 0 }
+    }
+
+    /// The spec of a cache that can be learned from: all tokens, exact, and what they draw.
+    ///
+    /// # Errors
+    /// Never, for less than 2^32 tokens.
+    pub fn spec(tokens: usize) -> Result<Spec, CacheError> {
+        format!("h2o(decay=1)+f32@{}tok", tokens + CHUNK).parse()
+    }
+
+    /// Takes in what the last pass over a cache saw.
+    pub fn observe(&mut self, cache: &Cache) {
+        let (first, end) = (self.position, cache.position());
+        self.position = end;
+        for (heads, attention) in self.heads.iter_mut().zip(cache.attention()) {
+            for (head, drawn) in heads.iter_mut().zip(&attention.drawn) {
+                head.drawn.resize(end, 0.0);
+                for (position, (sum, &mass)) in head.drawn.iter_mut().zip(drawn).take(first).enumerate() {
+                    let age = first - position;
+                    let bin = bin_of(age + (end - first) / 2);
+                    head.own.mass[bin] += f64::from(mass);
+                    head.own.pairs[bin] += (end - first) as f64;
+                    if age >= NEAR {
+                        *sum += f64::from(mass);
+                    }
+                }
+            }
+        }
+    }
+
+    /// Learns from the document that a cache has seen; the next one begins.
+    pub fn learn(&mut self, cache: &Cache, pool: &ThreadPool) {
+        let tokens = std::mem::take(&mut self.position);
+        let shape = &self.shape;
+        for (number, (layer, heads)) in shape.layers.iter().zip(&mut self.heads).enumerate() {
+            for_each_mut(pool, heads, |h, head| head.learn(layer, &cache.slots(number, h), tokens));
+        }
+    }
+
+    /// What was learned, of the model with this fingerprint.
+    ///
+    /// # Errors
+    /// When there were too few tokens to learn from.
+    pub fn finish(self, model: u64) -> Result<Scorer, CacheError> {
+        let solved = |head: HeadFit| {
+            let by_distance = head.all.means().to_vec();
+            let factors = solve(head.normal, head.right)?;
+            Some(HeadScorer { factors, by_distance })
+        };
+        let heads = self.heads.into_iter().map(|heads| heads.into_iter().map(solved).collect());
+        let heads: Option<Vec<Vec<HeadScorer>>> = heads.collect();
+        let too_few = || {
+            CacheError::Argument(format!(
+                "the documents are too short to learn a scorer from: take documents of {} tokens or more",
+                4 * QUERIES
+            ))
+        };
+        Scorer::new(&self.shape, model, heads.ok_or_else(too_few)?).map_err(|_| too_few())
+    }
+}
+
+impl HeadFit {
+    fn learn(&mut self, layer: &LayerShape, slots: &crate::Slots, tokens: usize) {
+        let by_distance = ByDistance::new(self.own.means());
+        let (width, mut features) = (HeadScorer::width(layer), vec![]);
+        for position in SINKS..tokens.saturating_sub(QUERIES) {
+            let key = &slots.keys[position * layer.key_dim..][..layer.key_dim];
+            let value = &slots.values[position * layer.value_dim..][..layer.value_dim];
+            features.clear();
+            HeadScorer::features(layer, key, value, position, &mut features);
+            // The first pass whose queries are not near.
+            let first = (position + NEAR).next_multiple_of(CHUNK);
+            let expected = by_distance.before(tokens - position) - by_distance.before(first - position);
+            let ratio = self.drawn[position] / expected.max(f64::MIN_POSITIVE);
+            let target = (ratio + LEAST).ln().min(20.0);
+            for (i, &x) in features.iter().enumerate() {
+                let x = f64::from(x);
+                self.right[i] += x * target;
+                let row = &mut self.normal[i * width..][..i + 1];
+                row.iter_mut().zip(&features).for_each(|(sum, y)| *sum += x * f64::from(*y));
+            }
+        }
+        for bin in 0..BINS {
+            self.all.mass[bin] += self.own.mass[bin];
+            self.all.pairs[bin] += self.own.pairs[bin];
+        }
+        self.own = Bins::NONE;
+        self.drawn.clear();
+    }
+}
+
+/// Solves (N + λ·I)·x = b for a positive definite N, of which the lower triangle is given, by Cholesky's decomposition; none
+/// where it is all zeros.
+fn solve(mut normal: Vec<f64>, mut x: Vec<f64>) -> Option<Vec<f32>> {
+    let n = x.len();
+    let ridge = (0..n).map(|i| normal[i * n + i]).sum::<f64>() / n as f64 * RIDGE;
+    (0..n).for_each(|i| normal[i * n + i] += ridge);
+    for i in 0..n {
+        let (above, row) = normal.split_at_mut(i * n);
+        for j in 0..i {
+            let other = &above[j * n..][..j + 1];
+            let dot: f64 = row[..j].iter().zip(other).map(|(a, b)| a * b).sum();
+            row[j] = (row[j] - dot) / other[j];
+        }
+        let square = row[i] - row[..i].iter().map(|a| a * a).sum::<f64>();
+        if square.is_nan() || square <= 0.0 {
+            return None;
+        }
+        row[i] = square.sqrt();
+        let dot: f64 = row[..i].iter().zip(&x).map(|(a, x)| a * x).sum();
+        x[i] = (x[i] - dot) / row[i];
+    }
+    for i in (0..n).rev() {
+        let dot: f64 = (i + 1..n).map(|j| normal[j * n + i] * x[j]).sum();
+        x[i] = (x[i] - dot) / normal[i * n + i];
+    }
+    Some(x.into_iter().map(|x| x as f32).collect())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn solves_what_has_a_solution() {
+        // N = A·Aᵀ of A = [[2, 0, 0], [1, 3, 0], [-1, 2, 1]].
+        let (n, x) = (vec![4.0, 0.0, 0.0, 2.0, 10.0, 0.0, -2.0, 5.0, 6.0], [1.0, -2.0, 3.0]);
+        let full = |i: usize, j: usize| n[i.max(j) * 3 + i.min(j)];
+        let ridge = 20.0 / 3.0 * RIDGE;
+        let right = (0..3).map(|i| (0..3).map(|j| full(i, j) * x[j]).sum::<f64>() + ridge * x[i]).collect();
+        let solved = solve(n.clone(), right).unwrap();
+        assert!(solved.iter().zip(x).all(|(a, b)| (f64::from(*a) - b).abs() < 1e-5), "{solved:?}");
+        assert_eq!(solve(vec![0.0; 9], vec![0.0; 3]), None);
+    }
+}

@@ -1,0 +1,152 @@
+//! Caps hold at every step, whatever happens to a cache, and can be changed while it is in use.
+
+mod common;
+
+use common::{Random, Stream, cache, shape};
+use sketchkv_cache::{AttentionWorkspace, Cache, CacheError, CacheShape, Cap, LayerShape};
+use sketchkv_kernels::ThreadPool;
+
+fn assert_within(cache: &Cache, what: &str) {
+    let (bytes, cap) = (cache.ledger().total(), cache.cap_bytes().expect("a cap in bytes"));
+    assert!(bytes <= cap, "{what}: {bytes} of {cap} bytes at {}: {:?}", cache.position(), cache.ledger());
+}
+
+/// One random walk of growth, truncation, forks and other caps.
+fn walk(spec: &str, steps: usize, seed: u64) {
+    const TOKENS: usize = 1500;
+    let layer = LayerShape::new(4, 2, 64);
+    let windowed = LayerShape { window: Some(64), ..layer.clone() };
+    let shape = CacheShape {
+        layers: vec![layer, windowed],
+        ..CacheShape::uniform(2, LayerShape::new(4, 2, 64), 4096)
+    };
+    let stream = Stream::new(&shape, TOKENS, seed);
+    let (pool, mut workspace) = (ThreadPool::new(1), AttentionWorkspace::new());
+    let mut random = Random::new(seed);
+    let mut below = |n: usize| (random.uniform() * n as f32) as usize;
+    let mut cache = cache(&shape, spec);
+    let mut kept = cache.fork();
+    let caps = [200, 256, 300, 450, 700].map(|kib| kib << 10);
+    let (mut at, mut changed) = (0, 0);
+    while at < steps {
+        match below(100) {
+            0 => kept = cache.fork(),
+            1 => cache = kept.fork(),
+            2 => cache.reset(),
+            3 | 4 => {
+                // Refused once tokens have gone; else the cache is shorter.
+                let position = cache.position() - below(cache.position() + 1).min(70);
+                match cache.truncate(position) {
+                    Ok(()) => assert_eq!(cache.position(), position.min(cache.position())),
+                    Err(error) => assert!(matches!(error, CacheError::Unsupported(_)), "{error}"),
+                }
+            }
+            5 | 6 => {
+                cache.set_cap(Cap::Bytes(caps[below(caps.len())]), &pool, &mut workspace).unwrap();
+                changed += 1;
+            }
+            dice => {
+                let tokens = if dice < 20 { 1 + below(90) } else { 1 };
+                if cache.position() + tokens > TOKENS {
+                    cache = kept.fork();
+                    if cache.position() + tokens > TOKENS {
+                        cache.reset();
+                    }
+                }
+                let first = cache.position();
+                stream.run(&mut cache, &pool, first, tokens, tokens);
+                at += tokens;
+            }
+        }
+        assert_within(&cache, spec);
+        assert_within(&kept, spec);
+    }
+    assert!(changed > 0, "{spec}: the cap never changed");
+}
+
+/// Steps of all walks together; `SKETCHKV_STEPS=1000000` for a release.
+fn steps() -> usize {
+    std::env::var("SKETCHKV_STEPS").map_or(40_000, |steps| steps.parse().expect("a number of steps"))
+}
+
+#[test]
+fn no_walk_exceeds_a_cap() {
+    let specs = [
+        "expected+progressive@256KiB",
+        "expected+progressive+adaptive@256KiB",
+        "h2o+graded+adaptive@300KiB",
+        "tova+q8@256KiB",
+        "snapkv+ada@450KiB",
+        "keydiff+kivi4+merge@256KiB",
+        "h2o+q4h+buckets(n=16)+topk@300KiB",
+    ];
+    for (seed, spec) in specs.into_iter().enumerate() {
+        walk(spec, steps() / specs.len(), seed as u64);
+    }
+}
+
+#[test]
+fn a_lower_cap_takes_bits_then_tokens_at_once() {
+    let shape = shape();
+    let stream = Stream::new(&shape, 1400, 3);
+    let (pool, mut workspace) = (ThreadPool::new(1), AttentionWorkspace::new());
+    let mut cache = cache(&shape, "expected+progressive@2MiB");
+    stream.run(&mut cache, &pool, 0, 1200, 100);
+    let before = cache.ledger().total();
+    // All of it fits in fewer bits.
+    cache.set_cap(Cap::Bytes(before * 2 / 3), &pool, &mut workspace).unwrap();
+    assert_within(&cache, "in fewer bits");
+    assert!(!cache.has_evicted());
+    assert!(cache.ledger().total() < before * 2 / 3);
+    // A fifth of it does not.
+    cache.set_cap(Cap::Bytes(before / 5), &pool, &mut workspace).unwrap();
+    assert_within(&cache, "with fewer tokens");
+    assert!(cache.has_evicted());
+    assert!(cache.spec().to_string().ends_with(&format!("@{}B", before / 5)), "{}", cache.spec());
+    let kept = cache.kept(0);
+    assert!(
+        cache.positions(0, 0).contains(&0) && cache.positions(0, 0).contains(&1199),
+        "sinks and the newest stay"
+    );
+    // Up, more is kept from now on.
+    cache.set_cap(Cap::Bytes(before), &pool, &mut workspace).unwrap();
+    assert_eq!(cache.kept(0), kept);
+    stream.run(&mut cache, &pool, 1200, 200, 50);
+    assert_eq!(cache.kept(0), kept.iter().map(|kept| kept + 200).collect::<Vec<_>>());
+}
+
+#[test]
+fn a_cap_that_cannot_be_is_refused_and_changes_nothing() {
+    let shape = shape();
+    let stream = Stream::new(&shape, 300, 3);
+    let (pool, mut workspace) = (ThreadPool::new(1), AttentionWorkspace::new());
+    let mut capped = cache(&shape, "h2o@600KiB");
+    stream.run(&mut capped, &pool, 0, 300, 100);
+    let (spec, kept) = (capped.spec().clone(), capped.kept(0));
+    let error = capped.set_cap(Cap::Bytes(1024), &pool, &mut workspace).unwrap_err();
+    assert!(matches!(error, CacheError::CapTooSmall { cap: 1024, .. }), "{error}");
+    assert_eq!((capped.spec(), capped.kept(0)), (&spec, kept));
+    let error = cache(&shape, "full").set_cap(Cap::Bytes(1 << 20), &pool, &mut workspace).unwrap_err();
+    assert!(error.to_string().contains("choose a keep"), "{error}");
+}
+
+#[test]
+fn heads_of_all_layers_compete() {
+    let shape = shape();
+    let mut stream = Stream::new(&shape, 600, 8);
+    // Queries of the first layer look at everything alike; those of the second at few keys.
+    stream.q[0].iter_mut().for_each(|q| *q *= 0.01);
+    stream.q[1].iter_mut().for_each(|q| *q *= 3.0);
+    let pool = ThreadPool::new(1);
+    let kept = |spec: &str| {
+        let mut cache = cache(&shape, spec);
+        stream.run(&mut cache, &pool, 0, 600, 50);
+        [0, 1].map(|layer| cache.kept(layer).iter().sum::<usize>())
+    };
+    let [flat, steep] = kept("h2o(decay=1)+adaptive@128tok");
+    assert_eq!(flat + steep, 4 * 128);
+    assert!(flat > steep + 32, "{flat} and {steep}");
+    // Nobody falls below the floor.
+    let [_, steep] = kept("h2o(decay=1,recent=8)+adaptive(floor=0.75)@128tok");
+    assert!(steep >= 2 * 96, "{steep}");
+}
