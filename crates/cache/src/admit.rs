@@ -4,6 +4,7 @@ use crate::context::NewTokens;
 use crate::format::Env;
 use crate::head::{Head, Trace};
 use crate::judgement::{Departures, Judgement};
+use crate::page::PAGE;
 use crate::plan::{Choosing, Limit, Question, Ranking, batch, plan, weigh};
 use crate::profile::{Part, Stopwatch};
 use crate::refine::Refine;
@@ -144,16 +145,21 @@ impl<'a> Admission<'a> {
         }
         watch.lap(Part::Tail);
         let arriving = self.new_tokens(0).count;
+        // A whole page of new tokens is coded better on a grid of its own than in freed places of old pages.
+        let afresh = arriving >= PAGE && self.env.format.opens();
         match self.choosing {
             Choosing::InLayer(_) if self.limit.bytes != usize::MAX => {
                 make_room(self.env, heads, arriving, self.limit.bytes);
             }
+            _ if afresh || self.tokens == 0 => {
+                heads.iter_mut().for_each(|head| head.slots.compact(self.env, 0));
+            }
             // Heads give back what they will not need themselves.
-            Choosing::InCache(_) => heads.iter_mut().zip(&*departures).for_each(|(head, departures)| {
-                let coming = arriving - departures.tokens.len();
-                head.slots.compact(self.env, head.slots.count() + coming);
-            }),
-            _ if self.tokens == 0 => heads.iter_mut().for_each(|head| head.slots.compact(self.env, 0)),
+            Choosing::InCache(_) => {
+                for (head, limit) in heads.iter_mut().zip(&*limits) {
+                    head.slots.compact(self.env, limit.slots);
+                }
+            }
             _ => {}
         }
         for (h, head) in heads.iter_mut().enumerate() {

@@ -4,9 +4,9 @@ use crate::admit::{Admission, AdmitScratch};
 use crate::context::EMPTY;
 use crate::cost::HeadCost;
 use crate::head::Head;
+use crate::page::PAGE;
 use crate::plan::Ranked;
 use crate::profile::Stopwatch;
-use sketchkv_kernels::attention::layout::STRIP;
 use sketchkv_kernels::{ThreadPool, for_each_mut};
 
 /// The heads of a layer that takes part.
@@ -30,6 +30,10 @@ impl Rivals<'_> {
     fn left(&self, h: usize) -> usize {
         self.heads[h].slots.count() + self.arriving() - self.scratch.departures[h].count()
     }
+
+    fn least(&self, h: usize, floor: f32) -> usize {
+        self.heads[h].least_slots().max((self.admission.limit.slots as f32 * floor) as usize)
+    }
 }
 
 /// Takes the tokens of a pass into all layers: those that give come before those that take, so that the sum never exceeds
@@ -44,23 +48,33 @@ pub(crate) fn admit(
     for_each_mut(pool, layers, |_, layer| {
         layer.scratch.watch = Stopwatch::start(timed);
         layer.admission.arrive(layer.heads, layer.scratch);
-        // What has a window keeps that, whatever the others do.
-        if !layer.competes() {
+        if layer.competes() {
+            for h in 0..layer.heads.len() {
+                layer.scratch.limits[h].slots = layer.heads[h].slots.len().max(layer.left(h));
+            }
+        } else {
+            // What has a window keeps that, whatever the others do.
             layer.admission.plan(layer.heads, layer.scratch);
         }
     });
-    let heads: usize = competing(layers).map(|layer| layer.heads.len()).sum();
-    let excess = excess(layers);
-    if excess > 0 {
+    let over = over(layers);
+    if over > 0 {
+        let heads: usize = competing(layers).map(|layer| layer.heads.len()).sum();
+        let sum = |of: &dyn Fn(&Rivals<'_>, &Head) -> usize| -> usize {
+            competing(layers).flat_map(|layer| layer.heads.iter().map(|head| of(layer, head))).sum()
+        };
+        let batch =
+            sum(&|layer, head| layer.admission.batch(head)).min(sum(&|_, head| head.slots.count()) / 4);
+        let excess = over.max(batch);
         let equal = excess.div_ceil(heads);
         for_each_mut(pool, layers, |_, layer| {
             if layer.competes() {
                 layer.admission.weigh(layer.heads, layer.scratch, equal);
             }
         });
-        choose(layers, excess, floor, order);
+        choose(layers, excess, (excess - over) / heads, floor, order);
     }
-    set_limits(layers);
+    set_bytes(layers);
     for_each_mut(pool, layers, |_, layer| layer.admission.leave(layer.heads, layer.scratch));
     for_each_mut(pool, layers, |_, layer| layer.admission.settle(layer.heads, layer.scratch));
 }
@@ -70,23 +84,16 @@ fn competing<'l, 'a>(layers: &'l [Rivals<'a>]) -> impl Iterator<Item = &'l Rival
     layers.iter().filter(|layer| layer.competes())
 }
 
-/// How many tokens of all heads together must go, about; some for each head when any must.
-fn excess(layers: &[Rivals<'_>]) -> usize {
-    let sum = |of: &dyn Fn(&Rivals<'_>, &Head) -> usize| {
-        let heads = competing(layers).flat_map(|layer| layer.heads.iter().map(|head| of(layer, head)));
-        heads.fold(0, usize::saturating_add)
-    };
-    let held = sum(&|_, head| head.slots.count());
-    let over = match bytes(layers) {
+/// How many tokens of all heads together are too many, about.
+fn over(layers: &[Rivals<'_>]) -> usize {
+    match bytes(layers) {
         usize::MAX => {
-            let slots = sum(&|layer, _| layer.admission.limit.slots);
-            (held + sum(&|layer, _| layer.arriving())).saturating_sub(slots)
+            let left = |layer: &Rivals<'_>| (0..layer.heads.len()).map(|h| layer.left(h)).sum::<usize>();
+            let slots = |layer: &Rivals<'_>| layer.admission.limit.slots.saturating_mul(layer.heads.len());
+            let slots = competing(layers).map(slots).fold(0, usize::saturating_add);
+            competing(layers).map(left).sum::<usize>().saturating_sub(slots)
         }
         bytes => needed(layers).saturating_sub(bytes).div_ceil(slot_cost(layers)),
-    };
-    match over {
-        0 => 0,
-        over => over.max(sum(&|layer, head| layer.admission.batch(head)).min(held / 4)),
     }
 }
 
@@ -96,14 +103,16 @@ fn slot_cost(layers: &[Rivals<'_>]) -> usize {
 }
 
 /// Chooses the `excess` least important of all heads, more where they do not fit then; each head keeps `floor` of an equal
-/// part.
-fn choose(layers: &mut [Rivals<'_>], mut excess: usize, floor: f32, order: &mut Vec<Ranked>) {
+/// part. Sets the slots of each head: those of the tokens that are left and of `room` to come, in whole pages, so that the
+/// last page, with the newest tokens, stays open.
+fn choose(layers: &mut [Rivals<'_>], mut excess: usize, room: usize, floor: f32, order: &mut Vec<Ranked>) {
     rank(layers, order);
     let bytes = bytes(layers);
+    let heads: usize = competing(layers).map(|layer| layer.heads.len()).sum();
     // Those who go are among the first; few heads are down at their floor.
     let mut sorted = 0;
     loop {
-        let wanted = (excess + excess / 4 + STRIP).min(order.len());
+        let wanted = (excess + excess / 4 + PAGE * heads).min(order.len());
         if wanted > sorted {
             if wanted < order.len() {
                 order.select_nth_unstable_by(wanted, Ranked::order);
@@ -111,14 +120,14 @@ fn choose(layers: &mut [Rivals<'_>], mut excess: usize, floor: f32, order: &mut 
             order[..wanted].sort_unstable_by(Ranked::order);
             sorted = wanted;
         }
-        let chosen = pick(layers, &order[..sorted], excess, floor);
-        if chosen < excess && sorted < order.len() {
+        let missing = pick(layers, &order[..sorted], excess, room, floor);
+        if missing > 0 && sorted < order.len() {
             order.sort_unstable_by(Ranked::order);
             sorted = order.len();
             continue;
         }
         let over = needed(layers).saturating_sub(bytes);
-        if over == 0 || chosen < excess {
+        if over == 0 || missing > 0 {
             break;
         }
         excess += over.div_ceil(slot_cost(layers));
@@ -131,18 +140,17 @@ fn choose(layers: &mut [Rivals<'_>], mut excess: usize, floor: f32, order: &mut 
 }
 
 /// Sets what each head may hold: what its slots need, and of what is left over a share by its slots.
-fn set_limits(layers: &mut [Rivals<'_>]) {
+fn set_bytes(layers: &mut [Rivals<'_>]) {
     let (bytes, needed) = (bytes(layers), needed(layers));
     if bytes == usize::MAX {
         return;
     }
-    let left = |layer: &Rivals<'_>| (0..layer.heads.len()).map(|h| layer.left(h)).sum::<usize>();
-    let slots: usize = competing(layers).map(left).sum();
+    let slots = |layer: &Rivals<'_>| layer.scratch.limits.iter().map(|limit| limit.slots).sum::<usize>();
+    let slots: usize = competing(layers).map(slots).sum();
     let over = bytes.saturating_sub(needed) as f64 / slots.max(1) as f64;
     for layer in layers.iter_mut().filter(|layer| layer.competes()) {
-        for h in 0..layer.heads.len() {
-            let left = layer.left(h);
-            layer.scratch.limits[h].bytes = layer.cost.of(left) + (over * left as f64) as usize;
+        for limit in &mut layer.scratch.limits {
+            limit.bytes = layer.cost.of(limit.slots) + (over * limit.slots as f64) as usize;
         }
     }
 }
@@ -153,9 +161,11 @@ fn bytes(layers: &[Rivals<'_>]) -> usize {
     competing(layers).map(of).fold(0, usize::saturating_add)
 }
 
-/// What they need for the tokens that are left.
+/// What they need for their slots.
 fn needed(layers: &[Rivals<'_>]) -> usize {
-    let of = |layer: &Rivals<'_>| (0..layer.heads.len()).map(|h| layer.cost.of(layer.left(h))).sum::<usize>();
+    let of = |layer: &Rivals<'_>| {
+        layer.scratch.limits.iter().map(|limit| layer.cost.of(limit.slots)).sum::<usize>()
+    };
     competing(layers).map(of).sum()
 }
 
@@ -187,30 +197,52 @@ fn rank(layers: &[Rivals<'_>], order: &mut Vec<Ranked>) {
     }
 }
 
-/// Lets the first `excess` go whose heads are not at their floor; returns how many that were.
-fn pick(layers: &mut [Rivals<'_>], order: &[Ranked], excess: usize, floor: f32) -> usize {
+/// Lets the first `excess` go whose heads are not at their floor, and as many more as whole pages ask for; returns how many are
+/// missing from `order`.
+fn pick(layers: &mut [Rivals<'_>], order: &[Ranked], excess: usize, room: usize, floor: f32) -> usize {
+    /// A head on its way.
+    struct Place {
+        layer: usize,
+        head: usize,
+        slots: usize,
+        /// Tokens it has, those who come included, and the fewest it may have.
+        tokens: usize,
+        least: usize,
+        goes: usize,
+    }
     let mut places = vec![];
-    for (number, layer) in layers.iter_mut().enumerate().filter(|(_, layer)| layer.competes()) {
-        let Rivals { admission, heads, scratch, .. } = layer;
-        let floor = (admission.limit.slots as f32 * floor) as usize;
-        let arriving = admission.new_tokens(0).count;
-        for (h, head) in heads.iter().enumerate() {
-            scratch.departures[h].clear();
-            let most = (head.slots.count() + arriving).saturating_sub(floor.max(head.least_slots()));
-            places.push((number, h, head.slots.len(), most));
+    for (layer, rivals) in layers.iter_mut().enumerate().filter(|(_, layer)| layer.competes()) {
+        for head in 0..rivals.heads.len() {
+            rivals.scratch.departures[head].clear();
+            let (tokens, least) = (rivals.left(head), rivals.least(head, floor));
+            let slots = rivals.heads[head].slots.len();
+            places.push(Place { layer, head, slots, tokens, least, goes: 0 });
         }
     }
-    let mut chosen = 0;
+    let mut missing = excess;
     for ranked in order {
-        if chosen == excess {
+        if missing == 0 {
             break;
         }
-        let (layer, h, slots, most) = &mut places[ranked.head as usize];
-        if *most > 0 {
-            *most -= 1;
-            chosen += 1;
-            layers[*layer].scratch.departures[*h].push(ranked.candidate, *slots);
+        let place = &mut places[ranked.head as usize];
+        if place.tokens - place.goes > place.least {
+            place.goes += 1;
+            missing -= 1;
         }
     }
-    chosen
+    let capped = bytes(layers) != usize::MAX;
+    for place in &mut places {
+        let left = place.tokens - place.goes;
+        let slots = if capped { layers[place.layer].cost.whole(left + room, place.least) } else { left };
+        layers[place.layer].scratch.limits[place.head].slots = slots;
+        place.goes = place.tokens - left.min(slots);
+    }
+    for ranked in order {
+        let Place { layer, head, slots, goes, .. } = &mut places[ranked.head as usize];
+        if *goes > 0 {
+            *goes -= 1;
+            layers[*layer].scratch.departures[*head].push(ranked.candidate, *slots);
+        }
+    }
+    missing + places.iter().map(|place| place.goes).sum::<usize>()
 }

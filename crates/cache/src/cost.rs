@@ -2,7 +2,7 @@
 
 use crate::format::Format;
 use crate::head::Head;
-use crate::page::PAGE_STRIPS;
+use crate::page::{PAGE, PAGE_STRIPS};
 use crate::read::Read;
 use crate::slots::{Slots, open_strips};
 use sketchkv_kernels::attention::layout::STRIP;
@@ -11,12 +11,10 @@ use sketchkv_kernels::attention::layout::STRIP;
 pub(crate) struct HeadCost {
     /// What does not grow with the slots.
     fixed: usize,
-    /// Of a sealed strip, on the last rung.
-    strip: usize,
-    /// What a strip takes more on the first rung.
-    finer: usize,
-    /// What an open strip takes more; 0 where there are none.
-    open: usize,
+    /// Of a sealed strip, on each rung.
+    strips: Box<[usize]>,
+    /// Of an open strip; none where there are none.
+    open: Option<usize>,
     /// Strips at the front that are open however many there are.
     front: usize,
     /// Of a page without its strips.
@@ -30,13 +28,10 @@ impl HeadCost {
     /// Of heads like `head`; `ragged` where the heads of a layer compete.
     pub(crate) fn new(head: &Head, format: &Format, ragged: bool) -> Self {
         let words = head.keep.words();
-        let [first, strip] = [0, format.rungs() - 1].map(|rung| Slots::strip_cost(format, rung, words));
-        let open = Slots::open_strip_cost(format, words);
         HeadCost {
             fixed: head.fixed_bytes(),
-            strip,
-            finer: first - strip,
-            open: if format.opens() { open - strip } else { 0 },
+            strips: (0..format.rungs()).map(|rung| Slots::strip_cost(format, rung, words)).collect(),
+            open: format.opens().then(|| Slots::open_strip_cost(format, words)),
             front: usize::from(format.keeps_front()),
             page: Slots::page_cost(format),
             ragged: usize::from(ragged),
@@ -49,34 +44,66 @@ impl HeadCost {
         if self.ragged > 0 { 1 } else { open_strips(strips) }
     }
 
+    /// How many rungs there are.
+    pub(crate) fn rungs(&self) -> usize {
+        self.strips.len()
+    }
+
     /// The bytes that a head with `slots` slots has a use for: all its pages are on the first rung.
     pub(crate) fn of_finest(&self, slots: usize) -> usize {
-        self.of(slots) + slots.div_ceil(STRIP) * self.finer
+        self.of(slots) + slots.div_ceil(STRIP) * (self.strips[0] - self.last_strip())
     }
 
     /// Bytes of a head with `slots` slots, all on the last rung.
     pub(crate) fn of(&self, slots: usize) -> usize {
-        let strips = slots.div_ceil(STRIP);
+        self.on(self.rungs() - 1, slots)
+    }
+
+    /// Bytes of a head with `slots` slots, all on this rung.
+    pub(crate) fn on(&self, rung: usize, slots: usize) -> usize {
+        let (strips, strip) = (slots.div_ceil(STRIP), self.strips[rung]);
+        let open = strips.min(self.front + self.open_strips(strips));
+        let more = self.open.map_or(0, |bytes| bytes.saturating_sub(strip));
         self.fixed
-            + strips.min(self.front + self.open_strips(strips)) * self.open
-            + strips * self.strip
+            + open * more
+            + strips * strip
             + (strips.div_ceil(PAGE_STRIPS) + self.ragged) * self.page
             + self.index.as_ref().map_or(0, |index| index.bytes(strips * STRIP))
     }
 
+    fn last_strip(&self) -> usize {
+        self.strips[self.rungs() - 1]
+    }
+
     /// Bytes of a slot, on the last rung.
     pub(crate) fn of_slot(&self) -> usize {
-        self.strip.div_ceil(STRIP)
+        self.last_strip().div_ceil(STRIP)
+    }
+
+    /// How many of `slots` slots, the newest, are open.
+    pub(crate) fn open_slots(&self, slots: usize) -> usize {
+        let strips = slots.div_ceil(STRIP);
+        if self.open.is_some() { (strips.min(self.open_strips(strips)) * STRIP).min(slots) } else { 0 }
+    }
+
+    /// About so many slots, but no fewer than `least`: in whole pages where the last one is to stay open, else in whole strips.
+    pub(crate) fn whole(&self, slots: usize, least: usize) -> usize {
+        let strips = slots.div_ceil(STRIP);
+        if self.open.is_none() || self.open_strips(strips) < PAGE_STRIPS {
+            return strips * STRIP;
+        }
+        let nearest = (slots + PAGE / 2) / PAGE * PAGE;
+        if nearest < least { nearest + PAGE } else { nearest }
     }
 
     /// The most slots, in whole strips, of a head of `bytes` bytes; in whole pages where the last one is to stay open.
     pub(crate) fn slots_within(&self, bytes: usize) -> usize {
-        let (mut low, mut high) = (0, 1 + bytes / self.strip);
+        let (mut low, mut high) = (0, 1 + bytes / self.last_strip());
         while low < high {
             let middle = (low + high).div_ceil(2);
             if self.of(middle * STRIP) <= bytes { low = middle } else { high = middle - 1 }
         }
-        let whole = if self.open > 0 && self.open_strips(low) == PAGE_STRIPS { PAGE_STRIPS } else { 1 };
+        let whole = if self.open.is_some() && self.open_strips(low) == PAGE_STRIPS { PAGE_STRIPS } else { 1 };
         low / whole * whole * STRIP
     }
 }

@@ -63,6 +63,11 @@ impl SideFormat {
         }
     }
 
+    /// Bits of a number on a rung, without scales.
+    pub(crate) fn bits(&self, rung: usize) -> f64 {
+        self.layout(Some(rung)).code_bytes() as f64 * 8.0 / (STRIP * self.dim) as f64
+    }
+
     /// The largest magnitude of a coordinate, in the space of the codes, that it can hold whatever the others are: scales
     /// and open strips are f16.
     pub(crate) fn largest(&self) -> f32 {

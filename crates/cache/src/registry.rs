@@ -22,25 +22,25 @@ pub static PRESETS: &[Preset] = &[
     Preset {
         name: "auto",
         spec: "full+progressive",
-        capped: "expected+progressive",
+        capped: "foreseen+progressive+adaptive",
         summary: "takes a number of bytes and makes the most of them: bits fall as the context grows; bytes alone mean it",
     },
     Preset {
         name: "best-quality",
         spec: "full+q8",
-        capped: "expected+graded",
+        capped: "foreseen+graded+adaptive",
         summary: "the least loss at the given bytes; without a cap, none that can be seen",
     },
     Preset {
         name: "balanced",
         spec: "full+graded(bits=4)",
-        capped: "expected+graded",
+        capped: "foreseen+graded+adaptive",
         summary: "without a cap, a third of the bytes at next to no loss; with one, as best-quality",
     },
     Preset {
         name: "fastest",
         spec: "full+q8+topk(k=1024)",
-        capped: "expected+graded",
+        capped: "foreseen+graded+adaptive",
         summary: "the most tokens a second; without a cap, every token is kept but not every one is read",
     },
     Preset {

@@ -20,7 +20,7 @@ const LAYERS: &[&[&str]] = &[
     &["cost", "admit", "attend"],
     &["allot", "contest", "probe", "workspace"],
     &["cache"],
-    &["cap", "fit", "pass", "save"],
+    &["cap", "fit", "forecast", "pass", "save"],
 ];
 
 fn rank(module: &str) -> usize {

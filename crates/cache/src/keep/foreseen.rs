@@ -28,7 +28,7 @@ pub(super) static METHOD: Method = Method {
             kind: Kind::Real(0.001, 1000.0),
             default: "auto",
             help: "how much what is known of a token beforehand counts beside what it draws, in shares of what the mean \
-                   token draws between the ages of 64 and 4,096; auto is 0.3 with a scorer, 0.03 without",
+                   token draws between the ages of 64 and 4,096; auto is 1 with a scorer, 0.1 without",
         },
         Parameter {
             name: "stride",
@@ -60,7 +60,7 @@ pub(super) fn build(call: &Call, context: &Context<'_>) -> Box<dyn Keep> {
     };
     Box::new(Foreseen {
         horizon: call.count("horizon"),
-        trust: call.optional_real("trust").unwrap_or(if known.is_some() { 0.3 } else { 0.03 }),
+        trust: call.optional_real("trust").unwrap_or(if known.is_some() { 1.0 } else { 0.1 }),
         stride: call.count("stride"),
         interval: call.count("interval"),
         weighs_values: !context.values_weighed,

@@ -7,6 +7,7 @@ mod compare;
 mod completions;
 mod distortion;
 mod experiment;
+mod explain;
 mod info;
 mod man;
 mod methods;
@@ -38,6 +39,7 @@ pub(crate) enum Command {
     Pull(pull::Arguments),
     Models(models::Arguments),
     Info(info::Arguments),
+    Explain(explain::Arguments),
     Methods(methods::Arguments),
     TrainScorer(train_scorer::Arguments),
     Tokenize(tokenize::Arguments),
@@ -63,6 +65,7 @@ impl Command {
             Command::Chat(arguments) => arguments.run().map(done),
             Command::Pull(arguments) => arguments.run().map(done),
             Command::Models(arguments) => arguments.run().map(done),
+            Command::Explain(arguments) => arguments.run().map(done),
             Command::Info(arguments) => arguments.run().map(done),
             Command::Methods(arguments) => arguments.run().map(done),
             Command::TrainScorer(arguments) => arguments.run().map(done),

@@ -1,0 +1,57 @@
+//! What a cap means, counted before a text is there.
+
+use crate::Cache;
+
+/// What a cache will hold when so many tokens have been seen, in the mean over the layers without sliding windows.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Forecast {
+    /// Tokens seen.
+    pub tokens: usize,
+    /// Tokens in slots of a head.
+    pub kept: f64,
+    /// Of those, the newest that are held in f16, where others are codes.
+    pub exact: f64,
+    /// Bits of a number of the other tokens' keys, scales not counted.
+    pub key_bits: f64,
+    /// Bits of a number of the other tokens' values, scales not counted.
+    pub value_bits: f64,
+    /// The most bytes that all of it takes.
+    pub bytes: usize,
+}
+
+impl Cache {
+    /// What a cache of this spec and shape will hold after `tokens` tokens: how many are kept, and in how many bits. Reckoned as
+    /// if all heads of a layer had equal parts, and all pages were on one rung.
+    pub fn forecast(&self, tokens: usize) -> Forecast {
+        let (common, layers) = (&*self.common, &self.shape.layers);
+        let mut limits = vec![];
+        common.allotment.limits(self.spec.cap, &self.shape, tokens, &mut limits);
+        let mut sum = Forecast {
+            tokens,
+            kept: 0.0,
+            exact: 0.0,
+            key_bits: 0.0,
+            value_bits: 0.0,
+            bytes: common.allotment.base(),
+        };
+        let all_slide = layers.iter().all(|layer| layer.window.is_some());
+        let counted = layers.iter().filter(|layer| all_slide || layer.window.is_none()).count() as f64;
+        for (number, (layer, limit)) in layers.iter().zip(&limits).enumerate() {
+            let (cost, format) = (common.allotment.cost(number), &common.formats[number]);
+            let slots = layer.visible(tokens).min(limit.slots);
+            let last = cost.rungs() - 1;
+            let rung = (0..last).find(|&rung| cost.on(rung, slots) <= limit.bytes).unwrap_or(last);
+            sum.bytes += layer.kv_heads * cost.on(rung, slots);
+            if all_slide || layer.window.is_none() {
+                sum.kept += slots as f64 / counted;
+                sum.exact += cost.open_slots(slots) as f64 / counted;
+                sum.key_bits += format.keys.bits(rung) / counted;
+                sum.value_bits += format.values.bits(rung) / counted;
+            }
+        }
+        sum.bytes = sum
+            .bytes
+            .min(self.common.allotment.cap_bytes(self.spec.cap, &self.shape, tokens).unwrap_or(usize::MAX));
+        sum
+    }
+}
