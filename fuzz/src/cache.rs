@@ -7,7 +7,7 @@ const HEADER: usize = 16;
 const TOKENS: usize = 90;
 
 /// Saved caches to begin with: every store's pages and every kind of method's state is in one of them.
-pub const CACHES: [&str; 9] = [
+pub const CACHES: [&str; 10] = [
     "full+f32",
     "full+q8+topk(k=16,bits=16)",
     "h2o(recent=8)+kivi4@40tok",
@@ -17,6 +17,7 @@ pub const CACHES: [&str; 9] = [
     "hashevict(recent=8)+merge+quest(k=16,page=16)@40tok",
     "h2o(recent=8)+graded(bits=2)@64tok",
     "expected(recent=8)+progressive@14KiB",
+    "foreseen(recent=8)+k=tq3+v=bf16+adaptive@14KiB",
 ];
 
 /// The shape they are of.

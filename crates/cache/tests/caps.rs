@@ -150,3 +150,24 @@ fn heads_of_all_layers_compete() {
     let [_, steep] = kept("h2o(decay=1,recent=8)+adaptive(floor=0.75)@128tok");
     assert!(steep >= 2 * 96, "{steep}");
 }
+
+#[test]
+fn a_forecast_is_what_comes() {
+    let shape = shape();
+    let stream = Stream::new(&shape, 1400, 3);
+    for spec in
+        ["full", "full+graded", "window@200KiB", "expected+progressive@350KiB", "h2o+q8@256tok", "h2o@25%"]
+    {
+        let mut cache = cache(&shape, spec);
+        let foreseen = cache.forecast(1400);
+        stream.run(&mut cache, &ThreadPool::new(1), 0, 1400, 100);
+        let (kept, bytes) = (cache.kept(0)[0] as f64, cache.ledger().total() as f64);
+        assert!((kept - foreseen.kept).abs() <= 64.0, "{spec}: {kept} are kept, foreseen were {foreseen:?}");
+        let off = foreseen.bytes as f64 / bytes - 1.0;
+        assert!(off > -0.02 && off < 0.1, "{spec}: {bytes} bytes, foreseen were {foreseen:?}");
+    }
+    let many = cache(&shape, "full+progressive").forecast(1400);
+    assert_eq!((many.key_bits, many.value_bits, many.exact), (8.0, 8.0, 64.0));
+    let few = cache(&shape, "expected+progressive@350KiB").forecast(1400);
+    assert!(few.key_bits < 5.0 && few.key_bits >= 3.0, "{few:?}");
+}

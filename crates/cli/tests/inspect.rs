@@ -126,3 +126,26 @@ fn a_manual_page_for_every_command() {
     assert!(page.contains(".TH") && page.contains("temperature"), "{page}");
     assert!(stdout(&["man"]).contains("sketchkv"));
 }
+
+#[test]
+fn explain_counts_what_a_cap_means() {
+    let explained = json(&["explain", "best-quality@500KiB"]);
+    let row = &explained["rows"][0];
+    let number = |name: &str| row[name].as_f64().unwrap();
+    assert_eq!((row["tokens"].as_u64(), number("key_bits"), number("value_bits")), (Some(1024), 3.0, 3.0));
+    assert!(number("kept") > 256.0 && number("kept") < 1024.0, "{row}");
+    assert!(number("kv_bytes") <= (500 << 10) as f64 && number("kv_bytes") > (400 << 10) as f64, "{row}");
+    // As many as `info` finds by filling a cache.
+    let explained = json(&["explain", "full+q8", "-c", "640"]);
+    let info = json(&["info", "--kv", "full+q8", "--context", "640"]);
+    let (counted, filled) = (&explained["rows"][0]["kv_bytes"], &info["kv"][0]["kv_bytes"]);
+    let off = counted.as_f64().unwrap() / filled.as_f64().unwrap() - 1.0;
+    assert!(off.abs() < 0.02, "{counted} counted, {filled} filled");
+    let text = stdout(&["explain", "64MiB"]);
+    assert!(text.contains("progressive") && text.contains("1,024"), "{text}");
+    // A share below the floor is said to be.
+    let done = finish(sketchkv().args(["explain", "h2o@1%"]));
+    assert!(done.code == 0 && done.stderr.contains("floor"), "{}", done.stderr);
+    let failed = finish(sketchkv().args(["explain", "h2o@1KiB"]));
+    assert_eq!(failed.code, 1, "{}", failed.stderr);
+}

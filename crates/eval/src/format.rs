@@ -1,6 +1,7 @@
 //! Numbers as people read them, the same in every table, message and page.
 
 use crate::Footprint;
+use sketchkv_cache::Forecast;
 
 /// Bytes with a binary unit: `512 B`, `1.5 KiB`, `98.4 MiB`; without decimals where it is a whole number of them.
 pub fn bytes(bytes: u64) -> String {
@@ -67,6 +68,24 @@ pub fn change(change: f64) -> String {
 pub fn asked(footprint: &Footprint) -> String {
     let Some(asked) = footprint.asked_percent else { return "-".to_owned() };
     format!("{}%{}", trimmed(asked), if footprint.missed() { " missed" } else { "" })
+}
+
+/// What a cap will mean: `at 4,096 tokens a head keeps 1,664, the newest 64 in f16, others in 3 / 3 bits (keys / values); 5.9 MiB`.
+pub fn forecast(forecast: &Forecast) -> String {
+    let whole = |tokens: f64| count(tokens.round() as u64);
+    let exact = if forecast.exact > 0.0 {
+        format!("the newest {} in f16, others", whole(forecast.exact))
+    } else {
+        "all".to_owned()
+    };
+    format!(
+        "at {} tokens a head keeps {}, {exact} in {} / {} bits (keys / values); {}",
+        count(forecast.tokens as u64),
+        whole(forecast.kept),
+        trimmed(forecast.key_bits),
+        trimmed(forecast.value_bits),
+        bytes(forecast.bytes as u64)
+    )
 }
 
 /// A field of comma-separated values (RFC 4180).

@@ -91,6 +91,14 @@ impl Arguments {
             hold: session.is_some(),
             ..asked
         };
+        if !self.json && generation.cache().spec().evicts() {
+            let end = limit.unwrap_or(model.config().context);
+            eprintln!(
+                "{}: {}",
+                generation.cache().spec(),
+                format::forecast(&generation.cache().forecast(end))
+            );
+        }
         generation.feed(&model, &prompt, &options)?;
         let generated = generate(&model, &mut generation, &*interrupt::flag()?, self.json)?;
         if let Some(session) = &mut session {
