@@ -42,6 +42,13 @@ pub(crate) fn sketchkv<S: AsRef<OsStr>>(arguments: impl IntoIterator<Item = S>) 
     command
 }
 
+/// The `sketchkv` command, optimised: for what takes long.
+pub(crate) fn optimised<S: AsRef<OsStr>>(arguments: impl IntoIterator<Item = S>) -> Command {
+    let mut command = cargo(["run", "--quiet", "--release", "--locked", "--package", "sketchkv", "--"]);
+    command.args(arguments);
+    command
+}
+
 /// Runs a command to its end; anything but success is an error that names it.
 pub(crate) fn run(command: &mut Command) -> Result<()> {
     let status = command.status().with_context(|| format!("cannot start {}", line(command)))?;

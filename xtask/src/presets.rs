@@ -1,6 +1,6 @@
 //! What presets cost on real models: a release check, and a short part of it in every test run.
 
-use crate::command::{self, cargo, output, sketchkv};
+use crate::command::{self, optimised, output, sketchkv};
 use anyhow::{Context, Result, bail};
 use clap::Args;
 use serde_json::Value;
@@ -17,9 +17,12 @@ pub(crate) struct Options {
 }
 
 /// Every preset is measured on all of them.
-const MODELS: &[&str] = &["smollm2-135m", "gemma3-270m", "qwen2.5-coder-0.5b", "qwen2.5-coder-1.5b"];
+pub(crate) const MODELS: &[&str] =
+    &["smollm2-135m", "gemma3-270m", "qwen2.5-coder-0.5b", "qwen2.5-coder-1.5b"];
 
-const TEXTS: [&str; 4] = ["data/persuasion.txt", "data/code.txt", "data/dialogue.txt", "data/jargon.txt"];
+/// Kinds of text.
+pub(crate) const TEXTS: [&str; 4] =
+    ["data/persuasion.txt", "data/code.txt", "data/dialogue.txt", "data/jargon.txt"];
 
 /// A preset, alone and at a share, and the mean KL that it may cost in nats.
 const LIMITS: &[(&str, f64)] = &[
@@ -48,8 +51,7 @@ pub(crate) fn run(options: &Options) -> Result<()> {
         doors(model)?;
         for text in &TEXTS[..options.texts.into()] {
             let mut compare =
-                cargo(["run", "--quiet", "--release", "--locked", "--package", "sketchkv", "--"]);
-            compare.args(["compare", "--json", "-c", "4096", "--documents", "1", "--prefill", "2560"]);
+                optimised(["compare", "--json", "-c", "4096", "--documents", "1", "--prefill", "2560"]);
             compare.args(["--stream", "256", "--model", model, "--text", text]);
             missed.extend(check(&mut compare, &format!("{model}, {text}"), LIMITS)?);
         }
@@ -69,13 +71,7 @@ fn doors(model: &str) -> Result<()> {
     if model != "gemma3-270m" {
         commands.push(vec!["run", "--model", model, "-n", "8", "--chat", "Hello"]);
     }
-    let mut optimised = ["run", "--quiet", "--release", "--locked", "--package", "sketchkv", "--"].to_vec();
-    for words in commands {
-        optimised.truncate(7);
-        optimised.extend(words);
-        command::run(&mut cargo(&optimised))?;
-    }
-    Ok(())
+    commands.into_iter().try_for_each(|words| command::run(&mut optimised(words)))
 }
 
 /// What `cargo xtask test` checks: that no preset destroys a model that is not the one they were chosen on.

@@ -51,17 +51,21 @@ impl AdmitScratch {
         self.judgements.iter().map(Judgement::bytes).sum::<usize>()
             + self.departures.iter().map(Departures::bytes).sum::<usize>()
             + self.ranking.bytes()
-            + (self.limits.capacity()) * size_of::<Limit>()
+            + self.limits.capacity() * size_of::<Limit>()
             + self.expired.capacity() * size_of::<u32>()
             + self.turned.bytes()
     }
 }
 
 impl<'a> Admission<'a> {
+    /// The first position that the token after the chunk sees.
+    fn first_visible(&self) -> usize {
+        (self.position + self.tokens).saturating_sub(self.visible)
+    }
+
     /// How many of the chunk's tokens are out of sight already: of a chunk longer than the window the first ones.
     fn skipped(&self) -> usize {
-        let first_visible = (self.position + self.tokens).saturating_sub(self.visible);
-        first_visible.saturating_sub(self.position).min(self.tokens)
+        self.first_visible().saturating_sub(self.position).min(self.tokens)
     }
 
     /// The new tokens of a head.
@@ -88,11 +92,10 @@ impl<'a> Admission<'a> {
         limits.clear();
         limits.resize(heads.len(), self.limit);
         let skipped = self.skipped();
-        let first_visible = (self.position + self.tokens).saturating_sub(self.visible);
         for (h, head) in heads.iter_mut().enumerate() {
             if self.tokens > 0 {
                 head.observe(&self.traces[h], self.tokens, self.position);
-                head.expire(first_visible, expired);
+                head.expire(self.first_visible(), expired);
             }
             let (_, mass) = self.traces[h].masses(head.slots.len(), skipped);
             head.arrive(&self.new_tokens(h), mass, &mut judgements[h]);
@@ -145,7 +148,8 @@ impl<'a> Admission<'a> {
         }
         watch.lap(Part::Tail);
         let arriving = self.new_tokens(0).count;
-        // A whole page of new tokens is coded better on a grid of its own than in freed places of old pages.
+        // A whole page of new tokens is coded on a grid of its own, not in freed places of old pages; what that brings is within
+        // the noise (docs/results.md).
         let afresh = arriving >= PAGE && self.env.format.opens();
         match self.choosing {
             Choosing::InLayer(_) if self.limit.bytes != usize::MAX => {

@@ -9,15 +9,15 @@ use crate::plan::Ranked;
 use crate::profile::Stopwatch;
 use sketchkv_kernels::{ThreadPool, for_each_mut};
 
-/// The heads of a layer that takes part.
-pub(crate) struct Rivals<'a> {
+/// A layer of a cache whose heads compete, and what it takes in; one with a sliding window takes no part.
+pub(crate) struct LayerAdmission<'a> {
     pub(crate) admission: Admission<'a>,
     pub(crate) cost: &'a HeadCost,
     pub(crate) heads: &'a mut [Head],
     pub(crate) scratch: &'a mut AdmitScratch,
 }
 
-impl Rivals<'_> {
+impl LayerAdmission<'_> {
     fn competes(&self) -> bool {
         self.admission.visible == usize::MAX
     }
@@ -39,7 +39,7 @@ impl Rivals<'_> {
 /// Takes the tokens of a pass into all layers: those that give come before those that take, so that the sum never exceeds
 /// the cap.
 pub(crate) fn admit(
-    layers: &mut [Rivals<'_>],
+    layers: &mut [LayerAdmission<'_>],
     floor: f32,
     pool: &ThreadPool,
     order: &mut Vec<Ranked>,
@@ -60,7 +60,7 @@ pub(crate) fn admit(
     let over = over(layers);
     if over > 0 {
         let heads: usize = competing(layers).map(|layer| layer.heads.len()).sum();
-        let sum = |of: &dyn Fn(&Rivals<'_>, &Head) -> usize| -> usize {
+        let sum = |of: &dyn Fn(&LayerAdmission<'_>, &Head) -> usize| -> usize {
             competing(layers).flat_map(|layer| layer.heads.iter().map(|head| of(layer, head))).sum()
         };
         let batch =
@@ -80,16 +80,18 @@ pub(crate) fn admit(
 }
 
 /// Those that have no sliding window.
-fn competing<'l, 'a>(layers: &'l [Rivals<'a>]) -> impl Iterator<Item = &'l Rivals<'a>> {
+fn competing<'l, 'a>(layers: &'l [LayerAdmission<'a>]) -> impl Iterator<Item = &'l LayerAdmission<'a>> {
     layers.iter().filter(|layer| layer.competes())
 }
 
 /// How many tokens of all heads together are too many, about.
-fn over(layers: &[Rivals<'_>]) -> usize {
+fn over(layers: &[LayerAdmission<'_>]) -> usize {
     match bytes(layers) {
         usize::MAX => {
-            let left = |layer: &Rivals<'_>| (0..layer.heads.len()).map(|h| layer.left(h)).sum::<usize>();
-            let slots = |layer: &Rivals<'_>| layer.admission.limit.slots.saturating_mul(layer.heads.len());
+            let left =
+                |layer: &LayerAdmission<'_>| (0..layer.heads.len()).map(|h| layer.left(h)).sum::<usize>();
+            let slots =
+                |layer: &LayerAdmission<'_>| layer.admission.limit.slots.saturating_mul(layer.heads.len());
             let slots = competing(layers).map(slots).fold(0, usize::saturating_add);
             competing(layers).map(left).sum::<usize>().saturating_sub(slots)
         }
@@ -98,14 +100,20 @@ fn over(layers: &[Rivals<'_>]) -> usize {
 }
 
 /// Bytes of the dearest slot.
-fn slot_cost(layers: &[Rivals<'_>]) -> usize {
+fn slot_cost(layers: &[LayerAdmission<'_>]) -> usize {
     competing(layers).map(|layer| layer.cost.of_slot()).max().unwrap_or(1)
 }
 
 /// Chooses the `excess` least important of all heads, more where they do not fit then; each head keeps `floor` of an equal
 /// part. Sets the slots of each head: those of the tokens that are left and of `room` to come, in whole pages, so that the
 /// last page, with the newest tokens, stays open.
-fn choose(layers: &mut [Rivals<'_>], mut excess: usize, room: usize, floor: f32, order: &mut Vec<Ranked>) {
+fn choose(
+    layers: &mut [LayerAdmission<'_>],
+    mut excess: usize,
+    room: usize,
+    floor: f32,
+    order: &mut Vec<Ranked>,
+) {
     rank(layers, order);
     let bytes = bytes(layers);
     let heads: usize = competing(layers).map(|layer| layer.heads.len()).sum();
@@ -132,7 +140,7 @@ fn choose(layers: &mut [Rivals<'_>], mut excess: usize, room: usize, floor: f32,
         }
         excess += over.div_ceil(slot_cost(layers));
     }
-    for Rivals { heads, scratch, .. } in layers.iter_mut().filter(|layer| layer.competes()) {
+    for LayerAdmission { heads, scratch, .. } in layers.iter_mut().filter(|layer| layer.competes()) {
         for (head, departures) in heads.iter().zip(&mut scratch.departures) {
             departures.sort(head.slots.positions());
         }
@@ -140,12 +148,13 @@ fn choose(layers: &mut [Rivals<'_>], mut excess: usize, room: usize, floor: f32,
 }
 
 /// Sets what each head may hold: what its slots need, and of what is left over a share by its slots.
-fn set_bytes(layers: &mut [Rivals<'_>]) {
+fn set_bytes(layers: &mut [LayerAdmission<'_>]) {
     let (bytes, needed) = (bytes(layers), needed(layers));
     if bytes == usize::MAX {
         return;
     }
-    let slots = |layer: &Rivals<'_>| layer.scratch.limits.iter().map(|limit| limit.slots).sum::<usize>();
+    let slots =
+        |layer: &LayerAdmission<'_>| layer.scratch.limits.iter().map(|limit| limit.slots).sum::<usize>();
     let slots: usize = competing(layers).map(slots).sum();
     let over = bytes.saturating_sub(needed) as f64 / slots.max(1) as f64;
     for layer in layers.iter_mut().filter(|layer| layer.competes()) {
@@ -156,24 +165,24 @@ fn set_bytes(layers: &mut [Rivals<'_>]) {
 }
 
 /// What all together may hold.
-fn bytes(layers: &[Rivals<'_>]) -> usize {
-    let of = |layer: &Rivals<'_>| layer.admission.limit.bytes.saturating_mul(layer.heads.len());
+fn bytes(layers: &[LayerAdmission<'_>]) -> usize {
+    let of = |layer: &LayerAdmission<'_>| layer.admission.limit.bytes.saturating_mul(layer.heads.len());
     competing(layers).map(of).fold(0, usize::saturating_add)
 }
 
 /// What they need for their slots.
-fn needed(layers: &[Rivals<'_>]) -> usize {
-    let of = |layer: &Rivals<'_>| {
+fn needed(layers: &[LayerAdmission<'_>]) -> usize {
+    let of = |layer: &LayerAdmission<'_>| {
         layer.scratch.limits.iter().map(|limit| layer.cost.of(limit.slots)).sum::<usize>()
     };
     competing(layers).map(of).sum()
 }
 
 /// Puts all that may go into `order`.
-fn rank(layers: &[Rivals<'_>], order: &mut Vec<Ranked>) {
+fn rank(layers: &[LayerAdmission<'_>], order: &mut Vec<Ranked>) {
     order.clear();
     let mut number = 0;
-    for Rivals { admission, heads, scratch, .. } in competing(layers) {
+    for LayerAdmission { admission, heads, scratch, .. } in competing(layers) {
         for (h, (head, judgement)) in heads.iter().zip(&scratch.judgements).enumerate() {
             let importance = &judgement.importance;
             let tokens = admission.new_tokens(h);
@@ -199,7 +208,13 @@ fn rank(layers: &[Rivals<'_>], order: &mut Vec<Ranked>) {
 
 /// Lets the first `excess` go whose heads are not at their floor, and as many more as whole pages ask for; returns how many are
 /// missing from `order`.
-fn pick(layers: &mut [Rivals<'_>], order: &[Ranked], excess: usize, room: usize, floor: f32) -> usize {
+fn pick(
+    layers: &mut [LayerAdmission<'_>],
+    order: &[Ranked],
+    excess: usize,
+    room: usize,
+    floor: f32,
+) -> usize {
     /// A head on its way.
     struct Place {
         layer: usize,

@@ -1,13 +1,11 @@
 //! Fitting a scorer to the attention of a model over some documents.
 
-use crate::shape::{BINS, ByDistance, HeadScorer, bin_of};
+use crate::shape::{BINS, ByDistance, HeadScorer, NEAR, bin_of};
 use crate::{Cache, CacheError, CacheShape, LayerShape, Scorer, Spec};
 use sketchkv_kernels::{ThreadPool, for_each_mut};
 
 /// Tokens of a pass: attention is seen in sums over that many queries.
 const CHUNK: usize = 64;
-/// Attention at shorter distances says little of what comes later.
-const NEAR: usize = 64;
 /// The first tokens, which a cache keeps anyway.
 const SINKS: usize = 4;
 /// Queries that must come after a token for it to count.
@@ -153,11 +151,11 @@ impl ScorerFit {
 impl HeadFit {
     fn learn(&mut self, layer: &LayerShape, slots: &crate::Slots, tokens: usize) {
         let by_distance = ByDistance::new(self.own.means());
-        let (width, mut features) = (HeadScorer::width(layer), vec![]);
+        let width = HeadScorer::width(layer);
+        let mut features = vec![0.0; width];
         for position in SINKS..tokens.saturating_sub(QUERIES) {
             let key = &slots.keys[position * layer.key_dim..][..layer.key_dim];
             let value = &slots.values[position * layer.value_dim..][..layer.value_dim];
-            features.clear();
             HeadScorer::features(layer, key, value, position, &mut features);
             // The first pass whose queries are not near.
             let first = (position + NEAR).next_multiple_of(CHUNK);

@@ -1,8 +1,9 @@
 //! What a cap means, counted before a text is there.
 
-use crate::Cache;
+use crate::{Cache, LayerShape};
 
-/// What a cache will hold when so many tokens have been seen, in the mean over the layers without sliding windows.
+/// What a cache will hold when so many tokens have been seen, in the mean over the layers without sliding windows (over all where
+/// all have them).
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Forecast {
     /// Tokens seen.
@@ -35,23 +36,24 @@ impl Cache {
             bytes: common.allotment.base(),
         };
         let all_slide = layers.iter().all(|layer| layer.window.is_some());
-        let counted = layers.iter().filter(|layer| all_slide || layer.window.is_none()).count() as f64;
+        let counts = |layer: &LayerShape| all_slide || layer.window.is_none();
+        let counted = layers.iter().filter(|layer| counts(layer)).count() as f64;
         for (number, (layer, limit)) in layers.iter().zip(&limits).enumerate() {
             let (cost, format) = (common.allotment.cost(number), &common.formats[number]);
             let slots = layer.visible(tokens).min(limit.slots);
             let last = cost.rungs() - 1;
             let rung = (0..last).find(|&rung| cost.on(rung, slots) <= limit.bytes).unwrap_or(last);
             sum.bytes += layer.kv_heads * cost.on(rung, slots);
-            if all_slide || layer.window.is_none() {
+            if counts(layer) {
                 sum.kept += slots as f64 / counted;
                 sum.exact += cost.open_slots(slots) as f64 / counted;
                 sum.key_bits += format.keys.bits(rung) / counted;
                 sum.value_bits += format.values.bits(rung) / counted;
             }
         }
-        sum.bytes = sum
-            .bytes
-            .min(self.common.allotment.cap_bytes(self.spec.cap, &self.shape, tokens).unwrap_or(usize::MAX));
+        if let Some(cap) = common.allotment.cap_bytes(self.spec.cap, &self.shape, tokens) {
+            sum.bytes = sum.bytes.min(cap);
+        }
         sum
     }
 }

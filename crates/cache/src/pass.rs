@@ -2,7 +2,7 @@
 
 use crate::admit::{Admission, AdmitScratch};
 use crate::attend::Attend;
-use crate::contest::{self, Rivals};
+use crate::contest::{self, LayerAdmission};
 use crate::format::{Env, SideFormat, largest};
 use crate::head::Trace;
 use crate::plan::Choosing;
@@ -172,7 +172,7 @@ impl Cache {
                 let mut layers = Vec::with_capacity(shapes.len());
                 for (layer, (heads, scratch)) in self.layers.iter_mut().zip(&mut *scratches).enumerate() {
                     let (admission, cost) = (admission(layer), common.allotment.cost(layer));
-                    layers.push(Rivals { admission, cost, heads, scratch });
+                    layers.push(LayerAdmission { admission, cost, heads, scratch });
                 }
                 contest::admit(&mut layers, floor, pool, order, timed);
             }

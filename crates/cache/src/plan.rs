@@ -61,7 +61,7 @@ impl Ranked {
 /// Buffers of a selection.
 #[derive(Default)]
 pub(crate) struct Ranking {
-    pub(crate) order: Vec<Ranked>,
+    order: Vec<Ranked>,
     mean: Vec<f32>,
 }
 

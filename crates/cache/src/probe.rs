@@ -10,8 +10,8 @@ pub struct Attention {
     /// Where the keep asks for attention, what each position up to the last drew of it, `[kv_head][position]`: summed over
     /// the tokens of the pass as the keep wants them weighed, mean over the group.
     pub drawn: Vec<Vec<f32>>,
-    /// Of a single-token step, the weight of each position up to the token's own, `[query head][position]`; 0 where none was read. What a read
-    /// gives to the mean of a page's unread slots is shared evenly among them.
+    /// Of a single-token step, the weight of each position up to the token's own, `[query head][position]`; 0 where none was
+    /// read. What a read gives to the mean of a page's unread slots is shared evenly among them.
     pub weights: Vec<Vec<f32>>,
     /// Of a single-token step, the weight of what stands for positions that are kept no longer, `[query head]`.
     pub remembered: Vec<f32>,

@@ -1,5 +1,5 @@
-use super::{Budget, Rivals};
-use crate::method::{Call, Choice, Kind, Method, Parameter};
+use super::{Budget, Competition, FLOOR, Rivals};
+use crate::method::{Call, Choice, Method};
 
 pub(super) static METHOD: Method = Method {
     name: "adaptive",
@@ -10,28 +10,9 @@ pub(super) static METHOD: Method = Method {
     state: "0",
     paper: "ours; Ada-KV, arXiv 2407.11550, within a layer",
     differs: "",
-    parameters: &[Parameter {
-        name: "floor",
-        kind: Kind::Real(0.0, 1.0),
-        default: "0.2",
-        help: "share of an equal part that no head falls below",
-    }],
+    parameters: &[FLOOR],
 };
 
 pub(super) fn build(call: &Call) -> Box<dyn Budget> {
-    Box::new(Adaptive { floor: call.real("floor") })
-}
-
-struct Adaptive {
-    floor: f32,
-}
-
-impl Budget for Adaptive {
-    fn share(&self, _: usize, _: usize) -> f64 {
-        1.0
-    }
-
-    fn competition(&self) -> Option<(Rivals, f32)> {
-        Some((Rivals::InCache, self.floor))
-    }
+    Competition::build(call, Rivals::InCache)
 }

@@ -5,7 +5,7 @@ mod adaptive;
 mod pyramid;
 mod uniform;
 
-use crate::method::{Call, Method};
+use crate::method::{Call, Kind, Method, Parameter};
 
 /// Heads that compete for slots.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -19,11 +19,39 @@ pub enum Rivals {
 /// How a cap is shared out over layers and heads.
 pub trait Budget: Send + Sync {
     /// The share of a layer, relative to the other layers.
-    fn share(&self, layer: usize, layers: usize) -> f64;
+    fn share(&self, _layer: usize, _layers: usize) -> f64 {
+        1.0
+    }
 
     /// Which heads compete, and the share of an equal part that each keeps.
     fn competition(&self) -> Option<(Rivals, f32)> {
         None
+    }
+}
+
+/// What a head keeps where heads compete: of a budget that declares this, no head falls below it.
+const FLOOR: Parameter = Parameter {
+    name: "floor",
+    kind: Kind::Real(0.0, 1.0),
+    default: "0.2",
+    help: "share of an equal part that no head falls below",
+};
+
+/// Equal parts, for which heads compete.
+struct Competition {
+    rivals: Rivals,
+    floor: f32,
+}
+
+impl Competition {
+    fn build(call: &Call, rivals: Rivals) -> Box<dyn Budget> {
+        Box::new(Competition { rivals, floor: call.real(FLOOR.name) })
+    }
+}
+
+impl Budget for Competition {
+    fn competition(&self) -> Option<(Rivals, f32)> {
+        Some((self.rivals, self.floor))
     }
 }
 

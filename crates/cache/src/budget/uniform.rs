@@ -18,8 +18,4 @@ pub(super) fn build(_: &Call) -> Box<dyn Budget> {
 
 struct Uniform;
 
-impl Budget for Uniform {
-    fn share(&self, _: usize, _: usize) -> f64 {
-        1.0
-    }
-}
+impl Budget for Uniform {}

@@ -3,6 +3,7 @@ use crate::Rotation;
 use crate::context::Candidates;
 use crate::context::{EMPTY, GroupQueries};
 use crate::method::{Call, Choice, Kind, Method, Parameter};
+use crate::shape::turn_back;
 use crate::state::{Reader, StateError, Writer};
 use sketchkv_kernels::attention::layout::STRIP;
 use sketchkv_kernels::attention::{add_scaled, dense_scores, exponentials, maximum};
@@ -157,16 +158,17 @@ impl Keep for Expected {
         let query = &mut query[..self.head_dim];
         let mut statistics = Statistics { covariance: self.covariance, mean, spread };
         for token in 0..queries.tokens() {
-            let position = (queries.position() + token) as f32;
             let mut turns = [(0.0, 0.0); 256];
             let turns = &mut turns[..self.frequencies().len()];
-            turns.iter_mut().zip(self.frequencies()).for_each(|(turn, f)| *turn = (position * f).sin_cos());
+            if let Some(rotation) = &self.rotation {
+                turns
+                    .iter_mut()
+                    .zip(rotation.turns(queries.position() + token))
+                    .for_each(|(to, turn)| *to = turn);
+            }
             for (head, rotated) in queries.token(token).chunks_exact(self.head_dim).enumerate() {
                 query.copy_from_slice(rotated);
-                let (low, rest) = query.split_at_mut(turns.len());
-                for ((x, y), &(sin, cos)) in low.iter_mut().zip(rest).zip(&*turns) {
-                    (*x, *y) = (cos * *x + sin * *y, cos * *y - sin * *x);
-                }
+                turn_back(turns.iter().copied(), query);
                 statistics.learn(head, query, (token + 1) as u64);
             }
         }

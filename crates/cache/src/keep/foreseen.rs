@@ -1,7 +1,7 @@
 use super::{Arrival, Context, Keep, RECENT, SINKS, Step, interval, norm};
 use crate::context::{Candidates, EMPTY};
 use crate::method::{Call, Choice, Kind, Method, Parameter};
-use crate::shape::Distances;
+use crate::shape::{Distances, NEAR};
 use crate::state::{Reader, StateError, Writer};
 use crate::{HeadScorer, LayerShape, Scorer};
 
@@ -42,8 +42,6 @@ pub(super) static METHOD: Method = Method {
     ],
 };
 
-/// Attention at shorter distances says little of what comes later.
-const NEAR: usize = 64;
 /// Where the distances end over which `trust` counts.
 const FAR: usize = 4096;
 /// The most newest tokens that are protected unless a spec says another number.
@@ -182,8 +180,9 @@ impl Keep for Foreseen {
 
     fn arrive(&mut self, token: &Arrival<'_>, state: &mut [u32]) {
         let ratio = self.known().map_or(1.0, |known| {
-            let mut features = Vec::with_capacity(HeadScorer::width(&self.layer));
-            HeadScorer::features(&self.layer, token.key, token.value, token.position, &mut features);
+            let mut features = [0.0; HeadScorer::MOST];
+            let features = &mut features[..HeadScorer::width(&self.layer)];
+            HeadScorer::features(&self.layer, token.key, token.value, token.position, features);
             let sum: f32 = features.iter().zip(&known.factors).map(|(x, w)| x * w).sum();
             sum.clamp(-7.0, 7.0).exp()
         });

@@ -21,6 +21,7 @@ mod tests;
 
 use crate::context::{Candidates, Context, GroupQueries};
 use crate::method::{Call, Kind, Method, Parameter};
+use crate::shape::norm;
 use crate::state::{Reader, StateError, Writer};
 
 /// One KV head's judgement of which tokens matter.
@@ -179,9 +180,4 @@ const fn interval(default: &'static str) -> Parameter {
         default,
         help: "tokens evicted at a time, at most a quarter of those that may be; more is cheaper, and holds fewer",
     }
-}
-
-/// ‖x‖
-fn norm(x: &[f32]) -> f32 {
-    x.iter().map(|x| x * x).sum::<f32>().sqrt()
 }

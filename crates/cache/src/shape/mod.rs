@@ -1,6 +1,8 @@
+//! What the cache needs to know of a model: its layers, and what is known of its attention beforehand.
+
 mod scorer;
 
-pub(crate) use scorer::{BINS, ByDistance, Distances, bin_of};
+pub(crate) use scorer::{BINS, ByDistance, Distances, NEAR, bin_of};
 pub use scorer::{HeadScorer, Scorer};
 
 use crate::CacheError;
@@ -143,13 +145,22 @@ pub struct Rotation {
 }
 
 impl Rotation {
-    /// Turns a vector of a token back.
-    pub(crate) fn turn_back(&self, position: usize, x: &mut [f32]) {
-        let (low, rest) = x.split_at_mut(self.inverse_frequencies.len());
-        for ((x, y), frequency) in low.iter_mut().zip(rest).zip(&*self.inverse_frequencies) {
-            let (sin, cos) = (position as f32 * frequency).sin_cos();
-            (*x, *y) = (cos * *x + sin * *y, cos * *y - sin * *x);
-        }
+    /// Sine and cosine of what the token at a position was turned by, of each pair of dimensions.
+    pub(crate) fn turns(&self, position: usize) -> impl ExactSizeIterator<Item = (f32, f32)> {
+        self.inverse_frequencies.iter().map(move |frequency| (position as f32 * frequency).sin_cos())
+    }
+}
+
+/// ‖x‖
+pub(crate) fn norm(x: &[f32]) -> f32 {
+    x.iter().map(|x| x * x).sum::<f32>().sqrt()
+}
+
+/// Turns a vector back by the [turns](Rotation::turns) of its position.
+pub(crate) fn turn_back(turns: impl ExactSizeIterator<Item = (f32, f32)>, x: &mut [f32]) {
+    let (low, rest) = x.split_at_mut(turns.len());
+    for ((x, y), (sin, cos)) in low.iter_mut().zip(rest).zip(turns) {
+        (*x, *y) = (cos * *x + sin * *y, cos * *y - sin * *x);
     }
 }
 

@@ -1,10 +1,13 @@
 //! What is known of a model's attention beforehand: how it falls with distance in each head, and which tokens draw more
 //! of it than their age says.
 
-use super::{CacheShape, LayerShape};
+use super::{CacheShape, LayerShape, norm, turn_back};
 use crate::state::{Reader, StateError, Writer};
 use std::fmt;
 use std::sync::Arc;
+
+/// Attention at shorter distances says little of what comes later.
+pub(crate) const NEAR: usize = 64;
 
 /// Distances are told apart by half octaves: bin 2·o + h begins at 2^o·(1 + h/2), that of distance 1 is 1.
 pub(crate) const BINS: usize = 42;
@@ -124,17 +127,21 @@ pub struct HeadScorer {
 const MAGIC: &[u8; 8] = b"SKVSCOR1";
 
 impl HeadScorer {
-    /// Features of a token, with `key_dim + value_dim + 3` numbers: its key before rotation, its value, the logarithms of
+    /// The most features that a token has.
+    pub(crate) const MOST: usize = 2 * 512 + 3;
+
+    /// Writes the features of a token into `out`, `[HeadScorer::width]`: its key before rotation, its value, the logarithms of
     /// their norms, and 1.
-    pub fn features(layer: &LayerShape, key: &[f32], value: &[f32], position: usize, out: &mut Vec<f32>) {
-        let first = out.len();
-        out.extend_from_slice(key);
+    pub fn features(layer: &LayerShape, key: &[f32], value: &[f32], position: usize, out: &mut [f32]) {
+        let (own_key, rest) = out.split_at_mut(key.len());
+        let (own_value, rest) = rest.split_at_mut(value.len());
+        own_key.copy_from_slice(key);
         if let Some(rotation) = &layer.rotation {
-            rotation.turn_back(position, &mut out[first..]);
+            turn_back(rotation.turns(position), own_key);
         }
-        out.extend_from_slice(value);
-        let norm = |x: &[f32]| x.iter().map(|x| x * x).sum::<f32>().sqrt().max(f32::MIN_POSITIVE).ln();
-        out.extend([norm(key), norm(value), 1.0]);
+        own_value.copy_from_slice(value);
+        let log = |x: &[f32]| norm(x).max(f32::MIN_POSITIVE).ln();
+        rest.copy_from_slice(&[log(key), log(value), 1.0]);
     }
 
     /// How many features a token of a layer has.
