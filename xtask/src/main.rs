@@ -7,7 +7,7 @@ mod command;
 mod docs;
 mod fuzz;
 mod presets;
-mod scorers;
+mod profiles;
 mod test;
 mod tools;
 
@@ -33,8 +33,8 @@ enum Chore {
     Docs(docs::Options),
     /// Measure every preset on every real model: the release check, about an hour.
     Models(presets::Options),
-    /// Learn the scorers in the program anew: half an hour.
-    Scorers,
+    /// Measure the profiles in the program anew: an hour.
+    Profiles,
     /// Run the tests of the numeric crates with the kernels of aarch64, emulated by QEMU.
     Aarch64,
     /// Count the instructions of a decode step with callgrind and compare them with the kept counts.
@@ -58,7 +58,7 @@ fn run(chore: Chore) -> Result<()> {
         Chore::Fuzz(options) => fuzz::run(&options),
         Chore::Docs(options) => docs::run(&options),
         Chore::Models(options) => presets::run(&options),
-        Chore::Scorers => scorers::run(),
+        Chore::Profiles => profiles::run(),
         Chore::Aarch64 => aarch64::run(),
         Chore::Callgrind(options) => callgrind::run(&options),
     }

@@ -4,7 +4,6 @@ use crate::context::NewTokens;
 use crate::format::Env;
 use crate::head::{Head, Trace};
 use crate::judgement::{Departures, Judgement};
-use crate::page::PAGE;
 use crate::plan::{Choosing, Limit, Question, Ranking, batch, plan, weigh};
 use crate::profile::{Part, Stopwatch};
 use crate::refine::Refine;
@@ -148,14 +147,11 @@ impl<'a> Admission<'a> {
         }
         watch.lap(Part::Tail);
         let arriving = self.new_tokens(0).count;
-        // A whole page of new tokens is coded on a grid of its own, not in freed places of old pages; what that brings is within
-        // the noise (docs/results.md).
-        let afresh = arriving >= PAGE && self.env.format.opens();
         match self.choosing {
             Choosing::InLayer(_) if self.limit.bytes != usize::MAX => {
                 make_room(self.env, heads, arriving, self.limit.bytes);
             }
-            _ if afresh || self.tokens == 0 => {
+            _ if self.tokens == 0 => {
                 heads.iter_mut().for_each(|head| head.slots.compact(self.env, 0));
             }
             // Heads give back what they will not need themselves.

@@ -3,7 +3,7 @@
 use crate::context::{Candidates, EMPTY, NewTokens};
 use crate::format::{Env, Format};
 use crate::judgement::{Departures, Judgement};
-use crate::keep::{Arrival, Keep, Step};
+use crate::keep::{Arrival, Feedback, Keep, Step};
 use crate::slots::{Around, Newcomer, Slots, Turned};
 use crate::tail::{Evicted, Tail};
 use std::mem::size_of;
@@ -96,9 +96,9 @@ impl Head {
     }
 
     /// Whether attention weights are needed, and how a chunk's queries count: see [`Keep::feedback`].
-    pub(crate) fn feedback(&self) -> Option<f32> {
+    pub(crate) fn feedback(&self) -> Option<Feedback> {
         let tail = self.tail.as_ref().is_some_and(|tail| tail.watches());
-        self.keep.feedback().or(tail.then_some(0.0))
+        self.keep.feedback().or(tail.then_some(Feedback::Sum(0.0)))
     }
 
     /// The fewest slots it can work with: sinks, recent tokens and one to choose about.

@@ -33,6 +33,7 @@ mod profile;
 pub mod read;
 pub mod refine;
 pub mod registry;
+mod relearn;
 mod save;
 mod shape;
 mod slots;

@@ -125,6 +125,11 @@ impl Slots {
         (&self.positions, &self.pages, &mut self.state)
     }
 
+    /// What the keep knows of each slot, `[slot][words]`.
+    pub(crate) fn state(&self) -> &[u32] {
+        &self.state
+    }
+
     /// Position and slot of every token held, by position.
     pub(crate) fn in_order(&self) -> Vec<(usize, usize)> {
         let mut live = self.staying_in(&self.live);
@@ -358,7 +363,9 @@ impl Slots {
         let sealed = |rung: usize| Self::strip_cost(format, rung, self.words);
         let open_strip = Self::open_strip_cost(format, self.words);
         let strips = (self.count + tokens).div_ceil(STRIP).max(self.len() / STRIP);
-        let new = strips - self.len() / STRIP;
+        // The first strip of all stays as it is; once it is there it is counted with the page.
+        let front = usize::from(format.keeps_front() && self.pages.is_empty()).min(strips);
+        let new = strips - self.len() / STRIP - front;
         let open = open_strips(strips);
         // The page that grows now, as it is.
         let (before, kept) = match self.pages.last() {
@@ -374,7 +381,7 @@ impl Slots {
         let indexed = self.index_bytes(strips * STRIP) - self.index_bytes(self.len());
         self.bytes() - kept
             + whole * sealed(self.rung)
-            + open * open_strip
+            + (front + open) * open_strip
             + (PAGE_STRIPS - open) * sealed(self.rung)
             + pages * Self::page_cost(format)
             + indexed

@@ -46,7 +46,8 @@ fn walk(spec: &str, steps: usize, seed: u64) {
                 changed += 1;
             }
             dice => {
-                let tokens = if dice < 20 { 1 + below(90) } else { 1 };
+                let most = if dice < 10 { 400 } else { 90 };
+                let tokens = if dice < 20 { 1 + below(most) } else { 1 };
                 if cache.position() + tokens > TOKENS {
                     cache = kept.fork();
                     if cache.position() + tokens > TOKENS {
@@ -83,6 +84,22 @@ fn no_walk_exceeds_a_cap() {
     ];
     for (seed, spec) in specs.into_iter().enumerate() {
         walk(spec, steps() / specs.len(), seed as u64);
+    }
+}
+
+#[test]
+fn a_first_chunk_of_any_length_keeps_to_its_cap() {
+    let pool = ThreadPool::new(2);
+    for spec in
+        ["window+progressive", "window+k=progressive+v=tq3", "foreseen+progressive+adaptive", "h2o+graded"]
+    {
+        for (share, first) in [(25, 160), (40, 100), (60, 100)] {
+            for tokens in (first..first + 260).step_by(13) {
+                let mut cache = cache(&shape(), &format!("{spec}@{share}%"));
+                Stream::new(&shape(), tokens, 7).run(&mut cache, &pool, 0, tokens, tokens);
+                assert_within(&cache, &format!("{spec}@{share}% of {tokens}"));
+            }
+        }
     }
 }
 

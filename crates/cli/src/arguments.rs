@@ -37,6 +37,11 @@ enum Weights {
 }
 
 impl ModelArguments {
+    /// What it names.
+    pub(crate) fn source(&self) -> Result<Source> {
+        Ok(Source::find(&self.model)?)
+    }
+
     /// Loads it. `beyond_context` lets positions go past the model's context.
     pub(crate) fn load(&self, beyond_context: bool) -> Result<Model> {
         let weights = match self.weights {
@@ -46,7 +51,7 @@ impl ModelArguments {
         };
         let threads = self.threads.map_or(0, usize::from);
         let options = LoadOptions { weights, threads, beyond_context, ..LoadOptions::default() };
-        Ok(Source::find(&self.model)?.load(&options)?)
+        Ok(self.source()?.load(&options)?)
     }
 }
 

@@ -65,7 +65,10 @@ fn is_impossible(error: &ModelError) -> bool {
 fn is_refusal(error: &EngineError) -> bool {
     match error {
         EngineError::Model(error) => is_impossible(error),
-        EngineError::Cache(_) | EngineError::EmptyPrompt | EngineError::TooLong { .. } => true,
+        EngineError::Cache(_)
+        | EngineError::EmptyPrompt
+        | EngineError::LongDocument { .. }
+        | EngineError::TooLong { .. } => true,
         EngineError::Sample(_) => false,
     }
 }

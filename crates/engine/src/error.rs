@@ -16,6 +16,18 @@ pub enum EngineError {
     /// A text that has no token yet cannot go on.
     #[error("the prompt is empty: give at least one token to continue")]
     EmptyPrompt,
+    /// A document that leaves no room in the model's context.
+    #[error(
+        "the document has {tokens} tokens and leaves fewer than {room} of a context of {limit}: give a shorter one"
+    )]
+    LongDocument {
+        /// Tokens of the document.
+        tokens: usize,
+        /// Tokens that must be left.
+        room: usize,
+        /// The model's context.
+        limit: usize,
+    },
     /// What was said last does not fit the conversation any more; it was not taken in.
     #[error("the conversation would take {needed} of {limit} tokens: begin it anew")]
     TooLong {

@@ -8,14 +8,19 @@
 
 pub mod catalog;
 mod conversation;
+mod document;
 mod error;
 mod generation;
-pub mod scorers;
+mod losses;
+mod profile;
 pub mod session;
 mod source;
 
 pub use conversation::Conversation;
+pub use document::read_document;
 pub use error::EngineError;
 pub use generation::{Finish, GenerateOptions, Generation, Step, Timing};
+pub use losses::{Bound, ExpectedLoss, Loss, Losses};
+pub use profile::Profile;
 pub use session::{Session, SessionError, SessionFile};
 pub use source::{EMBEDDED, EMBEDDED_ABOUT, Source};

@@ -1,7 +1,7 @@
 //! From what a user calls a model to the model, loaded.
 
+use crate::Profile;
 use crate::catalog::{self, CatalogError, ModelsFolder, Reference};
-use crate::scorers;
 use sketchkv_model::{EmbeddedFolder, LoadOptions, Model, ModelError, ModelFile};
 use std::{
     fs,
@@ -82,11 +82,21 @@ impl Source {
     /// Loads the model, ready to run.
     ///
     /// # Errors
-    /// As [`ModelFile::open`] and [`ModelFile::load`], and when the scorer beside it is damaged or another model's.
+    /// As [`ModelFile::open`] and [`ModelFile::load`], and when the profile beside it is damaged or another model's.
     pub fn load(&self, options: &LoadOptions) -> Result<Model, ModelError> {
         let mut model = self.open()?.load(options)?;
-        scorers::attach(&mut model, self.path())?;
+        if let Some(profile) = self.profile(&model)? {
+            model.set_scorer(profile.scorer);
+        }
         Ok(model)
+    }
+
+    /// What was measured beforehand of `model`, which this is.
+    ///
+    /// # Errors
+    /// When the profile beside it is damaged or another model's.
+    pub fn profile(&self, model: &Model) -> Result<Option<Profile>, ModelError> {
+        Profile::find(model, self.path())
     }
 
     /// Where it lies, unless it is in the program.

@@ -2,6 +2,7 @@
 
 use crate::Footprint;
 use sketchkv_cache::Forecast;
+use sketchkv_engine::{Bound, ExpectedLoss};
 
 /// Bytes with a binary unit: `512 B`, `1.5 KiB`, `98.4 MiB`; without decimals where it is a whole number of them.
 pub fn bytes(bytes: u64) -> String {
@@ -45,6 +46,15 @@ pub fn rate(rate: f64) -> String {
 /// A KL divergence to two digits that count: `0.1543`, `0.0021`, `3.1e-6`.
 pub fn divergence(nats: f64) -> String {
     if nats == 0.0 || nats.abs() >= 5e-5 { format!("{nats:.4}") } else { format!("{nats:.1e}") }
+}
+
+/// A loss to be expected: `0.0143, at worst 0.0211`.
+pub fn expected_loss(loss: &ExpectedLoss) -> String {
+    let of = match loss.bound {
+        Bound::About => String::new(),
+        bound => format!("{} ", bound.word()),
+    };
+    format!("{of}{}, at worst {}", divergence(loss.kl), divergence(loss.worst))
 }
 
 /// A number to two decimals at most: `25`, `6.25`, `23.3`.

@@ -106,8 +106,8 @@ impl Attend<'_> {
             for task in tasks.iter().filter(|task| task.head == h) {
                 if trace.mass.is_empty() {
                     trace.mass.extend_from_slice(&task.mass);
-                } else {
-                    add_scaled(self.env.level, &mut trace.mass, 1.0, &task.mass);
+                } else if let Some(feedback) = heads[h].feedback() {
+                    feedback.take(self.env.level, &mut trace.mass, 1.0, &task.mass);
                 }
             }
         });
@@ -188,11 +188,10 @@ impl Attend<'_> {
             let norm = 1.0 / (sum + partial.sum[row] * scale);
             scores[..seen].iter_mut().for_each(|p| *p *= norm);
             partial.acc[row * d..][..d].iter_mut().for_each(|x| *x *= scale * norm);
-            if let Some(decay) = feedback {
-                // 0 to the power 0 is 1: with no memory, the newest query alone counts.
-                let weight = decay.powi((self.tokens - 1 - token) as i32) / group as f32;
+            if let Some(feedback) = feedback {
+                let weight = feedback.weight(self.tokens - 1 - token, group);
                 if weight > 0.0 {
-                    add_scaled(level, &mut task.mass, weight, &scores[..slots + self.tokens]);
+                    feedback.take(level, &mut task.mass, weight, &scores[..slots + self.tokens]);
                 }
             }
         }

@@ -6,10 +6,11 @@ use super::{Attend, floats, next};
 use crate::context::{Partial, Softcap, dot};
 use crate::format::Env;
 use crate::head::{Head, Trace};
+use crate::keep::Feedback;
 use crate::page::{PAGE, PAGE_STRIPS, Page};
 use crate::profile::{Part, Stopwatch};
 use sketchkv_kernels::attention::layout::STRIP;
-use sketchkv_kernels::attention::{Queries, add_scaled, exponentials, maximum, prefetch};
+use sketchkv_kernels::attention::{Queries, exponentials, maximum, prefetch};
 use sketchkv_kernels::{for_each_mut, for_each_pair_mut};
 use std::ops::Range;
 
@@ -126,7 +127,8 @@ impl StepScratch {
         let (max, norm) = (own.partial.max[query], 1.0 / own.partial.sum[query]);
         let count = self.heads[..attend.shape.kv_heads].iter().map(StepHead::tasks).sum();
         for task in self.tasks[..count].iter().filter(|task| task.head == h) {
-            task.add_mass(attend.env, query, norm * (task.max[query] - max).exp(), slots);
+            let factor = norm * (task.max[query] - max).exp();
+            task.take_mass(attend.env, Feedback::Sum(0.0), query, factor, slots);
         }
         norm * (attend.own_logit(h, query, own) - max).exp()
     }
@@ -248,8 +250,8 @@ impl Attend<'_> {
         }
         own.out.resize(group * d, 0.0);
         trace.mass.clear();
-        let feedback = head.feedback().is_some();
-        if feedback {
+        let feedback = head.feedback();
+        if feedback.is_some() {
             trace.mass.resize(head.slots.len() + 1, 0.0);
         }
         for g in 0..group {
@@ -259,14 +261,15 @@ impl Attend<'_> {
             let norm = 1.0 / partial.sum[g];
             let out = own.out[g * d..][..d].iter_mut();
             out.zip(&partial.acc[g * d..]).for_each(|(out, x)| *out = x * norm);
-            if feedback {
-                let share = norm / group as f32;
+            if let Some(feedback) = feedback {
+                let share = norm * feedback.weight(0, group);
                 for task in tasks() {
                     let factor = share * (task.max[g] - partial.max[g]).exp();
-                    task.add_mass(self.env, g, factor, &mut trace.mass);
+                    task.take_mass(self.env, feedback, g, factor, &mut trace.mass);
                 }
                 let last = trace.mass.len() - 1;
-                trace.mass[last] += share * (logit - partial.max[g]).exp();
+                let own = (logit - partial.max[g]).exp();
+                feedback.take(self.env.level, &mut trace.mass[last..], share, &[own]);
             }
         }
         self.note(h, head, trace);
@@ -349,14 +352,14 @@ impl RunTask {
         }
     }
 
-    /// Adds the weights of one query, times `factor`, to those of the slots they belong to.
-    fn add_mass(&self, env: Env<'_>, query: usize, factor: f32, mass: &mut [f32]) {
+    /// Takes the weights of one query, times `factor`, into those of the slots they belong to.
+    fn take_mass(&self, env: Env<'_>, feedback: Feedback, query: usize, factor: f32, mass: &mut [f32]) {
         let stride = self.scores.len() / self.max.len();
         let mut at = query * stride;
         for run in &self.runs {
             let slots = run.strips().len() * STRIP;
             let first = run.page as usize * PAGE + run.first as usize * STRIP;
-            add_scaled(env.level, &mut mass[first..][..slots], factor, &self.scores[at..][..slots]);
+            feedback.take(env.level, &mut mass[first..][..slots], factor, &self.scores[at..][..slots]);
             at += slots;
         }
     }

@@ -1,4 +1,4 @@
-use super::{Arrival, Context, Keep, RECENT, SINKS, Step, interval, norm};
+use super::{Arrival, Context, Feedback, Keep, MOST_RECENT, RECENT, SINKS, Step, interval, norm};
 use crate::context::{Candidates, EMPTY};
 use crate::method::{Call, Choice, Kind, Method, Parameter};
 use crate::shape::{Distances, NEAR};
@@ -28,7 +28,7 @@ pub(super) static METHOD: Method = Method {
             kind: Kind::Real(0.001, 1000.0),
             default: "auto",
             help: "how much what is known of a token beforehand counts beside what it draws, in shares of what the mean \
-                   token draws between the ages of 64 and 4,096; auto is 1 with a scorer, 0.1 without",
+                   token draws between the ages of 64 and 4,096; auto is 0.3 with a scorer, 0.1 without",
         },
         Parameter {
             name: "stride",
@@ -44,8 +44,6 @@ pub(super) static METHOD: Method = Method {
 
 /// Where the distances end over which `trust` counts.
 const FAR: usize = 4096;
-/// The most newest tokens that are protected unless a spec says another number.
-const MOST_RECENT: usize = 64;
 /// Pairs of a query and a token that a scorer's attention by distance counts for, in each bin.
 const KNOWN_PAIRS: f32 = 65_536.0;
 
@@ -58,7 +56,7 @@ pub(super) fn build(call: &Call, context: &Context<'_>) -> Box<dyn Keep> {
     };
     Box::new(Foreseen {
         horizon: call.count("horizon"),
-        trust: call.optional_real("trust").unwrap_or(if known.is_some() { 1.0 } else { 0.1 }),
+        trust: call.optional_real("trust").unwrap_or(if known.is_some() { 0.3 } else { 0.1 }),
         stride: call.count("stride"),
         interval: call.count("interval"),
         weighs_values: !context.values_weighed,
@@ -134,8 +132,8 @@ impl Keep for Foreseen {
         1
     }
 
-    fn feedback(&self) -> Option<f32> {
-        self.position.is_multiple_of(self.stride).then_some(1.0)
+    fn feedback(&self) -> Option<Feedback> {
+        self.position.is_multiple_of(self.stride).then_some(Feedback::Sum(1.0))
     }
 
     fn is_attention(&self) -> bool {

@@ -1,4 +1,4 @@
-use super::{Arrival, Context, Keep, RECENT, SINKS, Step};
+use super::{Arrival, Context, Feedback, Keep, RECENT, SINKS, Step};
 use crate::context::Candidates;
 use crate::method::{Call, Choice, Kind, Method, Parameter};
 
@@ -40,8 +40,8 @@ impl Keep for HeavyHitters {
         1
     }
 
-    fn feedback(&self) -> Option<f32> {
-        Some(self.decay)
+    fn feedback(&self) -> Option<Feedback> {
+        Some(Feedback::Sum(self.decay))
     }
 
     fn observe(&mut self, step: &Step<'_>, state: &mut [u32]) {

@@ -9,6 +9,7 @@ mod h2o;
 mod hashevict;
 mod keydiff;
 mod knorm;
+mod kvzip;
 mod race;
 mod random;
 mod sketched;
@@ -23,6 +24,8 @@ use crate::context::{Candidates, Context, GroupQueries};
 use crate::method::{Call, Kind, Method, Parameter};
 use crate::shape::norm;
 use crate::state::{Reader, StateError, Writer};
+use sketchkv_kernels::attention::add_scaled;
+use sketchkv_kernels::cpu::Level;
 
 /// One KV head's judgement of which tokens matter.
 ///
@@ -43,9 +46,8 @@ pub trait Keep: Send + Sync {
         0
     }
 
-    /// Whether attention weights are needed, and the decay γ by which a chunk's queries count: the weight of a slot is
-    /// Σ_t γ^(T−1−t) · mean over the group of a_t; γ = 0 asks for the newest query alone.
-    fn feedback(&self) -> Option<f32> {
+    /// Whether attention weights are needed, and which.
+    fn feedback(&self) -> Option<Feedback> {
         None
     }
 
@@ -97,6 +99,14 @@ pub trait Keep: Send + Sync {
         self.importance(&candidates[1], new);
     }
 
+    /// Whether a document that is read whole is to be repeated by the model for it, before any of its tokens go.
+    fn asks_for_repetition(&self) -> bool {
+        false
+    }
+
+    /// Forgets what attention has shown of the slots, `[slot][words]`: they are to be judged anew, by queries to come.
+    fn restart(&mut self, _state: &mut [u32]) {}
+
     /// Writes the state that does not grow with the slots.
     fn save(&self, _out: &mut Writer) {}
 
@@ -106,6 +116,36 @@ pub trait Keep: Send + Sync {
     /// When the bytes are not what it writes.
     fn load(&mut self, _from: &mut Reader<'_>) -> Result<(), StateError> {
         Ok(())
+    }
+}
+
+/// Which attention weights of a chunk's queries a keep is told.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub enum Feedback {
+    /// Of each slot Σ_t γ^(T−1−t) · mean over the group of a_t, with this decay γ; 0 asks for the newest query alone.
+    Sum(f32),
+    /// The greatest that any query of the chunk and the group gave a slot.
+    Greatest,
+}
+
+impl Feedback {
+    /// What a query counts that `later` tokens of its chunk follow, one of `group`.
+    pub(crate) fn weight(self, later: usize, group: usize) -> f32 {
+        match self {
+            // 0 to the power 0 is 1: with no memory, the newest query alone counts.
+            Feedback::Sum(decay) => decay.powi(later as i32) / group as f32,
+            Feedback::Greatest => 1.0,
+        }
+    }
+
+    /// Takes the weights of one more query, or of one more task, into `mass`, each times `factor`.
+    pub(crate) fn take(self, level: Level, mass: &mut [f32], factor: f32, weights: &[f32]) {
+        match self {
+            Feedback::Sum(_) => add_scaled(level, mass, factor, weights),
+            Feedback::Greatest => {
+                mass.iter_mut().zip(weights).for_each(|(most, weight)| *most = most.max(factor * weight));
+            }
+        }
     }
 }
 
@@ -148,6 +188,7 @@ pub(crate) static KEEPS: &[(&Method, Build)] = &[
     (&snapkv::METHOD, snapkv::build),
     (&keydiff::METHOD, keydiff::build),
     (&knorm::METHOD, knorm::build),
+    (&kvzip::METHOD, kvzip::build),
     (&expected::METHOD, expected::build),
     (&foreseen::METHOD, foreseen::build),
     (&hashevict::METHOD, hashevict::build),
@@ -169,8 +210,11 @@ pub const RECENT: Parameter = Parameter {
     name: "recent",
     kind: Kind::Integer(1, 1 << 20),
     default: "auto",
-    help: "newest tokens that are never evicted; auto is a quarter of the slots, with foreseen at most 64",
+    help: "newest tokens that are never evicted; auto is a quarter of the slots, with foreseen and kvzip at most 128",
 };
+
+/// The most newest tokens that are protected where a spec says no number and importance is known to rise with time.
+const MOST_RECENT: usize = 128;
 
 /// How many slots to free at a time.
 const fn interval(default: &'static str) -> Parameter {

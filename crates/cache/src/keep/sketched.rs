@@ -1,6 +1,6 @@
 //! Importance counted in a sketch: what `cms`, `countsketch` and `race` have in common.
 
-use super::{Arrival, Context, Keep, RECENT, SINKS, Step, interval};
+use super::{Arrival, Context, Feedback, Keep, RECENT, SINKS, Step, interval};
 use crate::context::{Candidates, EMPTY};
 use crate::method::{Call, Kind, Parameter};
 use crate::state::{Reader, StateError, Writer};
@@ -223,8 +223,8 @@ impl<C: Counts> Keep for Sketched<C> {
         }
     }
 
-    fn feedback(&self) -> Option<f32> {
-        Some(self.decay)
+    fn feedback(&self) -> Option<Feedback> {
+        Some(Feedback::Sum(self.decay))
     }
 
     fn batch(&self) -> usize {

@@ -1,4 +1,4 @@
-use super::{Context, Keep, RECENT, SINKS};
+use super::{Context, Feedback, Keep, RECENT, SINKS};
 use crate::context::Candidates;
 use crate::method::{Call, Choice, Method};
 
@@ -25,8 +25,8 @@ impl Keep for Tova {
         Box::new(Tova)
     }
 
-    fn feedback(&self) -> Option<f32> {
-        Some(0.0)
+    fn feedback(&self) -> Option<Feedback> {
+        Some(Feedback::Sum(0.0))
     }
 
     fn same_in_all_heads(&self) -> bool {

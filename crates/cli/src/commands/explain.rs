@@ -3,11 +3,14 @@ use anyhow::Result;
 use clap::value_parser;
 use serde_json::json;
 use sketchkv_cache::{Cache, Forecast, Spec};
-use sketchkv_engine::{EMBEDDED, Source};
+use sketchkv_engine::{EMBEDDED, ExpectedLoss, Losses, Source};
+use sketchkv_model::LoadOptions;
 
-/// Say what a cache means on a model before anything runs: how many tokens it keeps, in how many bits, in how many bytes.
+/// Say what a cache means on a model before anything runs: how many tokens it keeps, in how many bits, in how many bytes, and
+/// what that is expected to cost.
 ///
-/// Counted, not measured: as if all heads of a layer had equal parts. What a cap costs in quality `compare` and `advise` measure.
+/// Tokens, bits and bytes are counted, as if all heads of a layer had equal parts. The loss is from the model's profile: of the
+/// automatic cache under caps in bytes. Of others, and on your text, `compare` and `advise` measure it.
 #[derive(clap::Args)]
 #[command(after_help = "\
 sketchkv explain 64MiB --model qwen2.5-coder-0.5b
@@ -33,9 +36,12 @@ const FIRST: usize = 1024;
 impl Arguments {
     pub(crate) fn run(self) -> Result<()> {
         let spec: Spec = self.kv.parse()?;
-        let file = Source::find(&self.model)?.open()?;
-        let config = file.config();
-        let cache = Cache::new(config.cache_shape(), &spec, 0)?;
+        let source = Source::find(&self.model)?;
+        let model = source.load(&LoadOptions::default())?;
+        let config = model.config();
+        let cache = Cache::new(model.cache_shape(), &spec, 0)?;
+        let losses = source.profile(&model)?.and_then(|profile| profile.losses);
+        let expected = |tokens| losses.as_ref()?.expected(&cache, tokens);
         let context = self.context.map_or(config.context, |context| context as usize);
         let doubled = std::iter::successors(Some(FIRST), |tokens| tokens.checked_mul(2));
         let lengths = doubled.take_while(|&tokens| tokens < context).chain([context]);
@@ -59,10 +65,14 @@ impl Arguments {
         warning::show(&warnings);
         if self.json {
             let row = |row: &Forecast| {
+                let expected = expected(row.tokens);
                 json!({
                     "tokens": row.tokens, "kept": row.kept, "exact": row.exact, "key_bits": row.key_bits,
                     "value_bits": row.value_bits, "kv_bytes": row.bytes,
                     "kv_percent": 100.0 * row.bytes as f64 / full(row) as f64,
+                    "expected_kl": expected.map(|loss| loss.kl),
+                    "expected_kl_worst": expected.map(|loss| loss.worst),
+                    "expected_kl_bound": expected.map(|loss| loss.bound.word()),
                 })
             };
             return output::json(&json!({
@@ -80,10 +90,38 @@ impl Arguments {
                 format!("{:.1} / {:.1}", row.key_bits, row.value_bits),
                 format::bytes(row.bytes as u64),
                 format!("{:.1} %", 100.0 * row.bytes as f64 / full(row) as f64),
+                expected(row.tokens).map_or("-".into(), |loss| format::expected_loss(&loss)),
             ]
         };
-        let header = ["tokens", "kept", "evicted", "newest in f16", "bits of keys / values", "KV", "of f16"];
-        let table = output::table(&header, &[0, 1, 2, 3, 4, 5, 6], rows.iter().map(row));
-        output::line(table.to_string())
+        let header = [
+            "tokens",
+            "kept",
+            "evicted",
+            "newest in f16",
+            "bits of keys / values",
+            "KV",
+            "of f16",
+            "expected KL",
+        ];
+        let table = output::table(&header, &[0, 1, 2, 3, 4, 5, 6, 7], rows.iter().map(row));
+        output::line(table.to_string())?;
+        eprintln!("{}", source_of_losses(losses.as_ref(), expected(context)));
+        Ok(())
+    }
+}
+
+/// Where the losses of the table are from, or how there could be some.
+fn source_of_losses(losses: Option<&Losses>, expected: Option<ExpectedLoss>) -> String {
+    match (losses, expected) {
+        (Some(losses), Some(_)) => format!(
+            "expected KL, mean and that of the worst text: measured on {} documents of {} tokens of {}",
+            losses.documents,
+            format::count(losses.context as u64),
+            losses.text
+        ),
+        (Some(_), None) => "a loss is expected of the automatic cache under a cap in bytes alone, as 64MiB; `compare` measures \
+                            any cache on your text"
+            .to_owned(),
+        (None, _) => "this model has no profile: `sketchkv profile` measures what caps cost it".to_owned(),
     }
 }

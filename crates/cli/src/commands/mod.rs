@@ -12,13 +12,13 @@ mod info;
 mod man;
 mod methods;
 mod models;
+mod profile;
 mod pull;
 mod reference;
 mod report;
 mod results;
 mod run;
 mod tokenize;
-mod train_scorer;
 
 use anyhow::Result;
 use clap::Subcommand;
@@ -41,7 +41,8 @@ pub(crate) enum Command {
     Info(info::Arguments),
     Explain(explain::Arguments),
     Methods(methods::Arguments),
-    TrainScorer(train_scorer::Arguments),
+    Profile(profile::Profiling),
+    TrainScorer(profile::Training),
     Tokenize(tokenize::Arguments),
     Completions(completions::Arguments),
     Man(man::Arguments),
@@ -68,6 +69,7 @@ impl Command {
             Command::Explain(arguments) => arguments.run().map(done),
             Command::Info(arguments) => arguments.run().map(done),
             Command::Methods(arguments) => arguments.run().map(done),
+            Command::Profile(arguments) => arguments.run().map(done),
             Command::TrainScorer(arguments) => arguments.run().map(done),
             Command::Tokenize(arguments) => arguments.run().map(done),
             Command::Completions(arguments) => arguments.run().map(done),

@@ -1,16 +1,17 @@
 use crate::{
     arguments::{self, ContextArguments, ModelArguments, SamplingArguments, TextArguments},
     failure::usage,
-    format, interrupt, output, warning,
+    format, interrupt, output, progress, warning,
 };
 use anyhow::{Context, Result};
 use serde_json::json;
 use sketchkv_cache::{Cache, Spec};
-use sketchkv_engine::{Finish, GenerateOptions, Generation, Session, SessionFile, Timing};
+use sketchkv_engine::{Finish, GenerateOptions, Generation, Session, SessionFile, Timing, read_document};
 use sketchkv_eval::{Footprint, ledger_bytes, peak_resident};
 use sketchkv_model::{ChatMessage, Model, Sampler, Workspace};
 use std::{
-    path::PathBuf,
+    fs,
+    path::{Path, PathBuf},
     process::ExitCode,
     sync::atomic::{AtomicBool, Ordering},
     time::Instant,
@@ -25,6 +26,7 @@ use std::{
 sketchkv run 'The sea' --kv 'window@25%'
 sketchkv run --model smollm2-135m --chat 'Why is the sky blue?' --kv 'h2o(decay=0.99)+q8@16MiB'
 sketchkv run --model smollm2-135m --file book.txt -n 200 --temperature 0
+sketchkv run --model smollm2-135m --document report.txt --kv 'kvzip+progressive@8MiB' -n 60 'Who wrote it?'
 sketchkv run --file part1.txt -n 0 --session book.kv && sketchkv run --file part2.txt --session book.kv")]
 pub(crate) struct Arguments {
     #[command(flatten)]
@@ -37,6 +39,10 @@ pub(crate) struct Arguments {
     /// Go on with the text of this file, cache and all, if it is there; and write it at the end.
     #[arg(long, value_name = "FILE", conflicts_with = "chat")]
     session: Option<PathBuf>,
+    /// Read this file first, whole, and keep of it what the cap has room for: chosen with all of it known, where a prompt that
+    /// is streamed is chosen from as it comes. With the keep `kvzip` the model repeats it to itself before.
+    #[arg(long, value_name = "FILE")]
+    document: Option<PathBuf>,
     #[command(flatten)]
     context: ContextArguments,
     /// Give the text as a question, in the form of the model's chat template.
@@ -72,7 +78,10 @@ impl Arguments {
         let model = self.model.load(self.context.beyond_context)?;
         let load_seconds = start.elapsed().as_secs_f64();
         let limit = self.context.limit(model.config())?;
-        let mut generation = self.generation(&model, spec, session.as_mut())?;
+        let interrupt = interrupt::flag()?;
+        let Some(mut generation) = self.generation(&model, spec, session.as_mut(), &interrupt)? else {
+            return Ok(ExitCode::from(interrupt::EXIT));
+        };
         let seen = generation.tokens();
         let prompt = prompt(&model, text, seen > 0, self.chat.then_some(self.parse_special), self.system)?;
         if let Some(limit) = limit.filter(|limit| seen + prompt.len() >= *limit) {
@@ -92,15 +101,20 @@ impl Arguments {
             ..asked
         };
         if !self.json && generation.cache().spec().evicts() {
-            let end = limit.unwrap_or(model.config().context);
+            let (cache, end) = (generation.cache(), limit.unwrap_or(model.config().context));
+            let profile = self.model.source()?.profile(&model)?;
+            let losses = profile.and_then(|profile| profile.losses);
+            let loss = losses.and_then(|losses| losses.expected(cache, end));
+            let loss = loss.map(|loss| format!("; expected KL {}", format::expected_loss(&loss)));
             eprintln!(
-                "{}: {}",
-                generation.cache().spec(),
-                format::forecast(&generation.cache().forecast(end))
+                "{}: {}{}",
+                cache.spec(),
+                format::forecast(&cache.forecast(end)),
+                loss.unwrap_or_default()
             );
         }
         generation.feed(&model, &prompt, &options)?;
-        let generated = generate(&model, &mut generation, &*interrupt::flag()?, self.json)?;
+        let generated = generate(&model, &mut generation, &interrupt, self.json)?;
         if let Some(session) = &mut session {
             session.save_text(&model, &mut generation)?;
         }
@@ -115,6 +129,7 @@ impl Arguments {
                 "model": model.config().name,
                 "spec": generation.cache().spec().to_string(),
                 "seed": generation.sampling().seed,
+                "seen_tokens": seen,
                 "prompt_tokens": prompt.len(),
                 "generated_tokens": generated,
                 "finish": finish_name(finish),
@@ -142,33 +157,65 @@ impl Arguments {
         })
     }
 
-    /// The session's text, or a new one.
+    /// The session's text, or a new one; `None` where reading its document was interrupted.
     fn generation(
         &self,
         model: &Model,
         spec: Option<Spec>,
         session: Option<&mut SessionFile>,
-    ) -> Result<Generation> {
+        interrupt: &AtomicBool,
+    ) -> Result<Option<Generation>> {
         let sampling = self.sampling.sampling();
         let held = session.map(|session| {
             Ok::<_, anyhow::Error>((session.path().to_owned(), session.load(model, sampling.clone())?))
         });
         match held.transpose()? {
+            Some((path, Some(_))) if self.document.is_some() => Err(usage(format!(
+                "the session {} has a text already: begin another one with the document",
+                path.display()
+            ))),
             Some((path, Some(Session::Text(mut generation)))) => {
                 arguments::check_session(&path, generation.cache().spec(), spec.as_ref())?;
                 arguments::reseed(&mut generation, self.sampling.seed);
-                Ok(generation)
+                Ok(Some(generation))
             }
             Some((path, Some(Session::Conversation(_)))) => Err(usage(format!(
                 "the session {} is a conversation: go on with `sketchkv chat`, or begin another session",
                 path.display()
             ))),
             _ => {
-                let cache = Cache::new(model.cache_shape(), &spec.unwrap_or_default(), sampling.seed)?;
-                Ok(Generation::new(cache, Sampler::new(sampling)?))
+                let spec = spec.unwrap_or_default();
+                let cache = match &self.document {
+                    None => Some(Cache::new(model.cache_shape(), &spec, sampling.seed)?),
+                    Some(path) => document(model, path, &spec, sampling.seed, interrupt)?,
+                };
+                let Some(cache) = cache else { return Ok(None) };
+                Ok(Some(Generation::new(cache, Sampler::new(sampling)?)))
             }
         }
     }
+}
+
+/// A cache that has read a document; `None` where that was interrupted.
+fn document(
+    model: &Model,
+    path: &Path,
+    spec: &Spec,
+    seed: u64,
+    interrupt: &AtomicBool,
+) -> Result<Option<Cache>> {
+    let text = fs::read_to_string(path)
+        .with_context(|| format!("the document {} cannot be read as text", path.display()))?;
+    let tokens = model.tokenizer().encode_prompt(&text)?;
+    let bar = progress::bar();
+    bar.set_message("document");
+    let cache = read_document(model, spec, seed, &tokens, &mut Workspace::new(), &mut |done, total| {
+        bar.set_length(total as u64);
+        bar.set_position(done as u64);
+        !interrupt.load(Ordering::Relaxed)
+    });
+    bar.finish_and_clear();
+    Ok(cache?)
 }
 
 /// Generates to the end, printing what becomes certain unless `silent`; gives the number of tokens.

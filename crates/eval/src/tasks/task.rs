@@ -2,7 +2,7 @@ use super::{Corpus, Rule, TaskKind, kind::Filling, text::prefix};
 use crate::{EvalError, Footprint, Rng};
 use serde::{Deserialize, Serialize};
 use sketchkv_cache::{Cache, Spec};
-use sketchkv_engine::{GenerateOptions, Generation};
+use sketchkv_engine::{GenerateOptions, Generation, read_document};
 use sketchkv_model::{Logits, Model, Sampler, Sampling, Sequence, Workspace};
 
 /// Whether a cache may know what will be asked while it takes the text in.
@@ -187,7 +187,8 @@ pub struct Answer {
 }
 
 impl Task {
-    /// Lets the model read the text over a cache of `spec`, then asks; greedy decoding.
+    /// Lets the model read the text over a cache of `spec`, then asks; greedy decoding. A keep that asks for repetition is one
+    /// for documents: its text is read whole before any of it goes.
     ///
     /// # Errors
     /// When the spec does not fit the model or the model fails.
@@ -200,7 +201,14 @@ impl Task {
     ) -> Result<Answer, EvalError> {
         let mut cache = Cache::new(model.cache_shape(), spec, seed)?;
         let text = [prefix(model)?, model.tokenizer().encode_literal(&self.text)?].concat();
-        model.forward(&mut [Sequence { tokens: &text, cache: &mut cache }], workspace, Logits::None).all()?;
+        if spec.evicts() && cache.asks_for_repetition() {
+            let read = read_document(model, spec, seed, &text, workspace, &mut |_, _| true)?;
+            cache = read.expect("nobody stops it");
+        } else {
+            model
+                .forward(&mut [Sequence { tokens: &text, cache: &mut cache }], workspace, Logits::None)
+                .all()?;
+        }
         let footprint = Footprint::of(&cache);
         let question = model.tokenizer().encode_literal(&self.question)?;
         let options = GenerateOptions { max_tokens: Some(self.max_tokens), ..GenerateOptions::default() };

@@ -1,0 +1,153 @@
+use crate::{arguments::ModelArguments, comparison_text, format, output, progress};
+use anyhow::{Context, Result, bail};
+use clap::value_parser;
+use serde_json::json;
+use sketchkv_cache::Scorer;
+use sketchkv_engine::{Losses, Profile};
+use sketchkv_eval::{measure_losses, tasks::Corpus, train_scorer};
+use sketchkv_model::Model;
+use std::path::PathBuf;
+
+/// Measure a model once, for better caches and for `explain`: which tokens it comes back to, and what caps cost it.
+///
+/// First what `train-scorer` learns; then the loss of `auto` at caps from 50 % down to 3 % of an f16 cache, on the first
+/// tokens of each text, which nothing is learned from. It is some kilobytes, lies beside the model and is used from then on.
+#[derive(clap::Args)]
+#[command(after_help = "\
+sketchkv profile --model my.gguf --text my.txt
+sketchkv profile --model qwen2.5-coder-0.5b --text novel.txt --text code.txt --documents 12")]
+pub(crate) struct Profiling {
+    #[command(flatten)]
+    arguments: Arguments,
+    /// Tokens of a document that losses are measured on.
+    #[arg(long, default_value_t = 2048, value_name = "TOKENS", value_parser = value_parser!(u32).range(512..))]
+    measured: u32,
+    /// Keep what was learned before, and measure losses alone.
+    #[arg(long, conflicts_with_all = ["documents", "context"])]
+    losses_only: bool,
+}
+
+/// Learn from a text which tokens a model comes back to: a better start for caches that evict (`foreseen`, `auto`).
+///
+/// What is learned is some kilobytes: for each KV head attention by distance, and factors of a token's key and value that
+/// say how much more it will draw than others of its age (ridge regression in closed form). It lies beside the model, in
+/// place of a profile that was there, and is used from then on. The first tokens of each text, as many as a document has,
+/// are left out: `compare` measures on those.
+#[derive(clap::Args)]
+#[command(after_help = "\
+sketchkv train-scorer --model my.gguf --text my.txt
+sketchkv train-scorer --model qwen2.5-coder-0.5b --text novel.txt --text code.txt --documents 12")]
+pub(crate) struct Training {
+    #[command(flatten)]
+    arguments: Arguments,
+}
+
+#[derive(clap::Args)]
+struct Arguments {
+    #[command(flatten)]
+    model: ModelArguments,
+    /// A file or folder of text (.txt, .jsonl, .parquet); may be given several times [default: a novel and a work of
+    /// reference, built in].
+    #[arg(long, value_name = "FILE")]
+    text: Vec<PathBuf>,
+    /// Documents to learn from, in turn from each text.
+    #[arg(long, default_value_t = 12, value_parser = value_parser!(u16).range(1..=4096))]
+    documents: u16,
+    /// Tokens of a document [default: the model's context, 4096 at most].
+    #[arg(short = 'c', long, value_name = "TOKENS", value_parser = value_parser!(u32).range(1024..))]
+    context: Option<u32>,
+    /// Write it to this file and leave the model's folder as it is.
+    #[arg(short, long, value_name = "FILE")]
+    output: Option<PathBuf>,
+    /// Print one JSON document.
+    #[arg(long)]
+    json: bool,
+}
+
+const CONTEXT: usize = 4096;
+
+impl Profiling {
+    pub(crate) fn run(self) -> Result<()> {
+        self.arguments.run(Some(self.measured as usize), self.losses_only)
+    }
+}
+
+impl Training {
+    pub(crate) fn run(self) -> Result<()> {
+        self.arguments.run(None, false)
+    }
+}
+
+impl Arguments {
+    /// Learns, unless what the model has is to be kept, and measures on documents of so many tokens.
+    fn run(self, measured: Option<usize>, keeps: bool) -> Result<()> {
+        let path = self.path()?;
+        let mut model = self.model.load(false)?;
+        let corpus = comparison_text::corpus(&self.text)?;
+        let (scorer, learned) = if keeps {
+            let kept = model.cache_shape().scorer;
+            (kept.context("nothing was learned of this model before: leave --losses-only out")?, json!(null))
+        } else {
+            self.learn(&model, &corpus)?
+        };
+        model.set_scorer(scorer.clone());
+        let losses = measured.map(|tokens| self.losses(&model, &corpus, tokens)).transpose()?;
+        let bytes = Profile { scorer, losses: losses.clone() }.to_bytes();
+        output::file(&path, &bytes)?;
+        let shown = path.display().to_string();
+        if self.json {
+            return output::json(&json!({
+                "model": model.config().name, "learned": learned, "losses": losses, "path": shown, "bytes": bytes.len(),
+            }));
+        }
+        if let Some(losses) = losses {
+            output::line(table(&losses))?;
+        }
+        output::line(format!("{shown}: {}", format::bytes(bytes.len() as u64)))
+    }
+
+    /// A scorer, and what it was learned from.
+    fn learn(&self, model: &Model, corpus: &Corpus) -> Result<(Scorer, serde_json::Value)> {
+        let context = self.context.map_or(CONTEXT, |context| context as usize).min(model.config().context);
+        let sample = corpus.sample_from(model, context, self.documents.into(), context)?;
+        let bar = progress::bar();
+        let scorer = train_scorer(model, &sample.documents, &mut progress::shown_on(&bar));
+        bar.finish_and_clear();
+        let learned = json!({ "text": sample.name, "documents": sample.documents.len(), "context": context });
+        Ok((scorer?, learned))
+    }
+
+    /// Where to write.
+    fn path(&self) -> Result<PathBuf> {
+        if let Some(path) = &self.output {
+            return Ok(path.clone());
+        }
+        match self.model.source()?.path() {
+            Some(path) => Ok(Profile::path_beside(path)),
+            None => {
+                bail!("the model in the program has no place of its own: say where to write with -o FILE")
+            }
+        }
+    }
+
+    /// On the first document of each text.
+    fn losses(&self, model: &Model, corpus: &Corpus, tokens: usize) -> Result<Losses> {
+        let text = corpus.sample(model, tokens.min(model.config().context), corpus.texts().count())?;
+        let bar = progress::bar();
+        let losses = measure_losses(model, &text, &mut progress::shown_on(&bar));
+        bar.finish_and_clear();
+        Ok(losses?)
+    }
+}
+
+fn table(losses: &Losses) -> String {
+    let header = ["auto at", "mean KL", "of the worst document"];
+    let rows = losses.points.iter().map(|loss| {
+        vec![
+            format!("{:.1} %", 100.0 * loss.share),
+            format::divergence(loss.kl),
+            format::divergence(loss.worst),
+        ]
+    });
+    output::table(&header, &[0, 1, 2], rows).to_string()
+}
