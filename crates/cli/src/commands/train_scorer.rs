@@ -1,9 +1,9 @@
-use crate::{arguments::ModelArguments, comparison_text, format, output, progress};
+use crate::{arguments::ModelArguments, format, output, progress};
 use anyhow::{Result, bail};
 use clap::value_parser;
 use serde_json::json;
 use sketchkv_engine::{Source, scorers};
-use sketchkv_eval::train_scorer;
+use sketchkv_eval::{tasks::Corpus, train_scorer};
 use std::path::PathBuf;
 
 /// Learn from a text which tokens a model comes back to: a better start for caches that evict (`foreseen`, `auto`).
@@ -51,7 +51,7 @@ impl Arguments {
         };
         let model = self.model.load(false)?;
         let context = self.context.map_or(CONTEXT, |context| context as usize).min(model.config().context);
-        let corpus = comparison_text::corpus(&self.text)?;
+        let corpus = Corpus::of_files(&self.text)?;
         let sample = corpus.sample_from(&model, context, self.documents.into(), context)?;
         let bar = progress::bar();
         let mut shown = progress::shown_on(&bar);
