@@ -12,6 +12,7 @@ use sketchkv_cache::{
 };
 use sketchkv_kernels::{ThreadPool, for_each_mut};
 use std::ops::Range;
+use std::sync::Arc;
 
 /// One cache for each sequence of a batch, and the pass that runs over them.
 #[pyclass(module = "sketchkv._sketchkv")]
@@ -22,7 +23,7 @@ pub(crate) struct AttentionCaches {
     shape: CacheShape,
     spec: Spec,
     seed: u64,
-    pool: ThreadPool,
+    pool: Arc<ThreadPool>,
     workspace: AttentionWorkspace,
 }
 
@@ -81,7 +82,7 @@ impl AttentionCaches {
         let spec = options::spec(spec, bytes)?;
         // What does not fit is told before a model runs.
         Cache::new(shape.clone(), &spec, seed)?;
-        let (pool, workspace) = (ThreadPool::new(threads), AttentionWorkspace::new());
+        let (pool, workspace) = (Arc::new(ThreadPool::new(threads)), AttentionWorkspace::new());
         Ok(AttentionCaches { rows: Vec::new(), tokens: 0, shape, spec, seed, pool, workspace })
     }
 
@@ -270,6 +271,20 @@ impl AttentionCaches {
             PyArray1::from_vec(py, keys).reshape([rows, heads, tokens, shape.key_dim])?,
             PyArray1::from_vec(py, values).reshape([rows, heads, tokens, shape.value_dim])?,
         ))
+    }
+
+    /// A second batch that goes on from here; they share pages until one writes to them. A pass that runs is not part of it.
+    fn fork(&self) -> Self {
+        let fork = |row: &Row| Row { cache: row.cache.fork(), span: 0..0, pass: None };
+        AttentionCaches {
+            rows: self.rows.iter().map(fork).collect(),
+            tokens: 0,
+            shape: self.shape.clone(),
+            spec: self.spec.clone(),
+            seed: self.seed,
+            pool: self.pool.clone(),
+            workspace: AttentionWorkspace::new(),
+        }
     }
 
     /// Makes a batch of these sequences, any of them several times; they share pages until one writes to them.

@@ -401,6 +401,8 @@ class AttentionCaches:
         """Commits the pass."""
     def decoded(self, layer: int) -> tuple[NDArray[numpy.float32], NDArray[numpy.float32]]:
         """What a layer holds: keys `[sequences][kv_heads][tokens][key_dim]` and values `[sequences][kv_heads][tokens][value_dim]`."""
+    def fork(self) -> AttentionCaches:
+        """A second batch that goes on from here."""
     def select(self, indices: Sequence[int]) -> None:
         """Makes a batch of these sequences, any of them several times."""
     def forget(self, tokens: int) -> None:
