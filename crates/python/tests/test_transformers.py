@@ -65,7 +65,15 @@ def make(family, **changes):
     settings = {**settings, **changes}
     implementation = "eager" if family == "gemma2" else "sdpa"
     config = getattr(transformers, config)(**settings, attn_implementation=implementation)
-    return getattr(transformers, model)(config).eval()
+    model = getattr(transformers, model)(config).eval()
+    if hybrid(model):
+        model.generation_config.cache_implementation = None
+    return model
+
+
+def hybrid(model):
+    """Whether this model works with no cache of transformers but one of its own."""
+    return not RECENT and model.config.model_type.startswith("gemma")
 
 
 @pytest.fixture(params=FAMILIES)
@@ -77,20 +85,23 @@ def tokens(length, batch=1, seed=0):
     return torch.randint(1, 96, (batch, length), generator=torch.Generator().manual_seed(seed))
 
 
-def own(config):
-    """The cache of transformers that is to be equalled."""
-    return DynamicCache(config=config) if RECENT and Version(transformers.__version__) >= Version("4.56") else DynamicCache()
+def own(model):
+    """The cache of transformers that is to be equalled; none where all tokens are run at once."""
+    if hybrid(model):
+        return None
+    by_config = Version(transformers.__version__) >= Version("4.56")
+    return DynamicCache(config=model.config) if by_config else DynamicCache()
 
 
 def logits(model, cache, ids, cuts, mask=None):
     """Those of all tokens, run in parts that end at `cuts`."""
     parts, begin = [], 0
     with torch.no_grad():
-        for end in [*cuts, ids.shape[1]]:
+        for end in [*(cuts if cache is not None else []), ids.shape[1]]:
             given = {} if mask is None else {"attention_mask": mask[:, :end]}
             if mask is not None:
                 given["position_ids"] = (mask[:, :end].cumsum(1) - 1).clamp(min=0)[:, begin:end]
-            parts.append(model(ids[:, begin:end], past_key_values=cache, use_cache=True, **given).logits)
+            parts.append(model(ids[:, begin:end], past_key_values=cache, use_cache=cache is not None, **given).logits)
             begin = end
     return torch.cat(parts, dim=1)
 
@@ -100,7 +111,15 @@ def generate(model, ids, cache=None, **options):
         warnings.simplefilter("ignore")
         options = {"max_new_tokens": 20, "do_sample": False, **options}
         options.setdefault("attention_mask", torch.ones_like(ids))
+        if cache is None and hybrid(model):
+            options["use_cache"] = False
         return model.generate(ids, past_key_values=cache, **options)
+
+
+def divergence(found, expected):
+    """Mean KL divergence of the next-token distribution, in nats."""
+    found, expected = (x.float().log_softmax(-1) for x in (found, expected))
+    return (expected.exp() * (expected - found)).sum(-1).mean()
 
 
 CUTS = [5, 30, 31, 32, 33]
@@ -108,7 +127,7 @@ CUTS = [5, 30, 31, 32, 33]
 
 def test_logits_are_those_of_its_own_cache(family):
     model, ids = make(family), tokens(48)
-    expected = logits(model, own(model.config), ids, CUTS)
+    expected = logits(model, own(model), ids, CUTS)
     torch.testing.assert_close(logits(model, SketchCache(model.config, "full+f32"), ids, CUTS), expected, atol=1e-4, rtol=1e-4)
 
 
@@ -122,7 +141,7 @@ def test_padding_on_the_left(family):
     model, ids = make(family), tokens(40, batch=3)
     mask = torch.ones_like(ids)
     mask[0, :11] = mask[1, :3] = 0
-    expected = logits(model, own(model.config), ids, [24, 25, 26], mask)
+    expected = logits(model, own(model), ids, [24, 25, 26], mask)
     found = logits(model, SketchCache(model.config, "full+f32"), ids, [24, 25, 26], mask)
     torch.testing.assert_close(found[mask.bool()], expected[mask.bool()], atol=1e-4, rtol=1e-4)
 
@@ -139,7 +158,7 @@ def test_padding_on_the_right_and_within():
     model, ids = make("llama"), tokens(20, batch=2)
     mask = torch.ones_like(ids)
     mask[0, 15:] = 0
-    expected = logits(model, own(model.config), ids, [], mask)
+    expected = logits(model, own(model), ids, [], mask)
     found = logits(model, SketchCache(model.config, "full+f32"), ids, [], mask)
     torch.testing.assert_close(found[mask.bool()], expected[mask.bool()], atol=1e-4, rtol=1e-4)
     mask[0] = 1
@@ -151,15 +170,15 @@ def test_padding_on_the_right_and_within():
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
 def test_half_precision(dtype):
     model, ids = make("llama").to(dtype), tokens(40)
-    expected = logits(model, own(model.config), ids, CUTS[:2])
+    expected = logits(model, own(model), ids, CUTS[:2])
     found = logits(model, SketchCache(model.config, "full+f32"), ids, CUTS[:2])
     assert found.dtype == dtype
-    assert torch.nn.functional.kl_div(found.float().log_softmax(-1), expected.float().log_softmax(-1), log_target=True).abs() < 1e-3
+    assert divergence(found, expected) < 1e-2
 
 
 def test_a_scale_of_the_model():
     model, ids = make("gpt2", scale_attn_by_inverse_layer_idx=True), tokens(20)
-    expected = logits(model, own(model.config), ids, [9])
+    expected = logits(model, own(model), ids, [9])
     torch.testing.assert_close(logits(model, SketchCache(model.config, "full+f32"), ids, [9]), expected, atol=1e-4, rtol=1e-4)
 
 
@@ -275,13 +294,14 @@ def test_what_does_not_work_is_refused():
 
 def test_compressed_tensors_for_any_attention(family):
     model, ids = make(family), tokens(48)
-    expected = logits(model, own(model.config), ids, CUTS)
+    if hybrid(model):
+        pytest.skip("Gemma takes other caches since transformers 4.53")
+    expected = logits(model, own(model), ids, CUTS)
     exact = CompressedCache(model.config, "full+f32")
     torch.testing.assert_close(logits(model, exact, ids, CUTS), expected, atol=1e-4, rtol=1e-4)
     coarse = CompressedCache(model.config)
     found = logits(model, coarse, ids, CUTS)
-    kl = torch.nn.functional.kl_div(found.log_softmax(-1), expected.log_softmax(-1), log_target=True, reduction="batchmean")
-    assert kl / 48 < 0.01
+    assert divergence(found, expected) < 0.01
     assert coarse.ledger()["total"] < 0.5 * exact.ledger()["total"]
     with pytest.raises(ValueError, match="evicts"):
         CompressedCache(model.config, "h2o@25%")

@@ -69,7 +69,9 @@ def spans(mask: torch.Tensor | None, batch: int, tokens: int, seen: int) -> list
     elif AttentionMaskInterface is not None:
         raise NotImplementedError("a mask of four dimensions cannot be had in a SketchCache: give that of padding")
     else:
-        # A token that is none is masked even for itself.
+        # A token that is none is masked even for itself. Gemma's sliding layers see the end of a mask; of none, not even that.
+        if mask.shape[-1] < tokens:
+            return [(0, tokens)] * batch
         first = seen if mask.shape[-1] >= seen + tokens else mask.shape[-1] - tokens
         own = mask[:, 0].diagonal(offset=first, dim1=1, dim2=2)[:, :tokens]
         valid = own if own.dtype == torch.bool else own == 0
