@@ -7,6 +7,7 @@ mod command;
 mod docs;
 mod fuzz;
 mod presets;
+mod python;
 mod scorers;
 mod test;
 mod tools;
@@ -35,6 +36,8 @@ enum Chore {
     Models(presets::Options),
     /// Learn the scorers in the program anew: half an hour.
     Scorers,
+    /// Build the Python package and run its tests, with the newest and the oldest transformers.
+    Python,
     /// Run the tests of the numeric crates with the kernels of aarch64, emulated by QEMU.
     Aarch64,
     /// Count the instructions of a decode step with callgrind and compare them with the kept counts.
@@ -59,6 +62,7 @@ fn run(chore: Chore) -> Result<()> {
         Chore::Docs(options) => docs::run(&options),
         Chore::Models(options) => presets::run(&options),
         Chore::Scorers => scorers::run(),
+        Chore::Python => python::test(),
         Chore::Aarch64 => aarch64::run(),
         Chore::Callgrind(options) => callgrind::run(&options),
     }
