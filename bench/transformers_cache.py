@@ -115,12 +115,12 @@ def measure_memory(name, spec, tokens):
     print(peak - before, resident() - before)
 
 
-def decode(model, ids, spec, depth, count):
+def decode(model, ids, specs, depth, count):
     """Milliseconds of a step at `depth` with each cache, medians of `count` by turns."""
-    caches = [new(model, OWN), new(model, spec)]
+    caches = [new(model, spec) for spec in specs]
     for cache in caches:
         prefill(model, cache, ids[:, :depth])
-    times = ([], [])
+    times = [[] for _ in specs]
     for token in ids[0, depth : depth + count]:
         for cache, of_cache in zip(caches, times):
             of_cache.append(step(model, cache, token.view(1, 1))[1])
@@ -147,13 +147,11 @@ def main():
         print(f"{name}: {count} of {arguments.tokens} greedy tokens the same with full+f32", flush=True)
         kl = divergence(model, ids, "full+q8", arguments.scored)
         print(f"{name}: mean KL of full+q8 {kl:.6f}", flush=True)
-        for spec in ("full+f16", "full+q8", "auto@25%"):
-            own, ours = decode(model, ids, spec, arguments.depth, arguments.steps)
-            print(
-                f"{name}: a step at {arguments.depth}: {own:.1f} ms with {OWN}, {ours:.1f} ms with {spec}, "
-                f"{own / ours:.2f} times as fast",
-                flush=True,
-            )
+        specs = (OWN, "full+f16", "full+q8", "auto@25%")
+        times = decode(model, ids, specs, arguments.depth, arguments.steps)
+        for spec, ours in zip(specs, times):
+            how = f"{ours:.1f} ms, {times[0] / ours:.2f} times as fast as {OWN}"
+            print(f"{name}: a step at {arguments.depth} with {spec}: {how}", flush=True)
         del model
         for spec in (OWN, "full+q8", "auto@25%"):
             peak, stays = memory(name, spec, arguments.length)

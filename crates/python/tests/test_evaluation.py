@@ -2,6 +2,7 @@
 
 import sys
 
+import pandas
 import pytest
 
 import sketchkv
@@ -22,7 +23,6 @@ def test_one_that_fails_is_a_row(model):
 
 
 def test_a_frame_of_pandas(model):
-    pandas = pytest.importorskip("pandas")
     frame = sketchkv.compare(model, SPECS[:2], context=128, documents=1)
     assert isinstance(frame, pandas.DataFrame) and list(frame["spec"]) == SPECS[:2]
 

@@ -4,15 +4,13 @@ import copy
 import warnings
 
 import pytest
+import torch
+import transformers
+from packaging.version import Version
+from transformers import DynamicCache
 
-torch = pytest.importorskip("torch")
-transformers = pytest.importorskip("transformers")
-
-from packaging.version import Version  # noqa: E402
-from transformers import DynamicCache  # noqa: E402
-
-from sketchkv import Error, SpecError  # noqa: E402
-from sketchkv.transformers import CompressedCache, SketchCache  # noqa: E402
+from sketchkv import Error, SpecError
+from sketchkv.transformers import CompressedCache, SketchCache
 
 RECENT = Version(transformers.__version__) >= Version("4.53")
 SMALL = {
@@ -108,6 +106,7 @@ def logits(model, cache, ids, cuts, mask=None):
 
 def generate(model, ids, cache=None, **options):
     with warnings.catch_warnings():
+        # Of what generate is given here on purpose.
         warnings.simplefilter("ignore")
         options = {"max_new_tokens": 20, "do_sample": False, **options}
         options.setdefault("attention_mask", torch.ones_like(ids))
@@ -152,6 +151,14 @@ def test_generation_from_padded_prompts():
     mask[0, :9] = 0
     expected = generate(model, ids, attention_mask=mask)
     assert torch.equal(generate(model, ids, SketchCache(model.config, "full+f32"), attention_mask=mask), expected)
+
+
+def test_more_padding_changes_nothing(family):
+    model, ids = make(family), tokens(12)
+    expected = generate(model, ids, SketchCache(model.config, "full+f32"))[:, 12:]
+    padded = torch.cat([torch.zeros(1, 20, dtype=ids.dtype), ids], dim=1)
+    found = generate(model, padded, SketchCache(model.config, "full+f32"), attention_mask=(padded > 0).long())
+    assert torch.equal(found[:, 32:], expected)
 
 
 def test_padding_on_the_right_and_within():
