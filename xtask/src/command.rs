@@ -23,11 +23,16 @@ pub(crate) fn enter_repository() -> Result<()> {
 pub(crate) fn cargo<S: AsRef<OsStr>>(arguments: impl IntoIterator<Item = S>) -> Command {
     let mut command = Command::new(env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
     command.args(arguments);
+    build_once(&mut command);
+    command
+}
+
+/// In continuous integration everything is built once: what would make a second time faster is left out, by whatever starts
+/// cargo.
+pub(crate) fn build_once(command: &mut Command) {
     if in_ci() {
-        // Everything is built once.
         command.env("CARGO_INCREMENTAL", "0");
     }
-    command
 }
 
 /// Whether this runs in continuous integration, where nothing may be skipped.

@@ -8,6 +8,7 @@ mod docs;
 mod fuzz;
 mod presets;
 mod profiles;
+mod python;
 mod test;
 mod tools;
 
@@ -35,6 +36,8 @@ enum Chore {
     Models(presets::Options),
     /// Measure the profiles in the program anew: an hour.
     Profiles,
+    /// Build the Python package and run its tests, with the newest and the oldest transformers.
+    Python,
     /// Run the tests of the numeric crates with the kernels of aarch64, emulated by QEMU.
     Aarch64,
     /// Count the instructions of a decode step with callgrind and compare them with the kept counts.
@@ -59,6 +62,7 @@ fn run(chore: Chore) -> Result<()> {
         Chore::Docs(options) => docs::run(&options),
         Chore::Models(options) => presets::run(&options),
         Chore::Profiles => profiles::run(),
+        Chore::Python => python::test(),
         Chore::Aarch64 => aarch64::run(),
         Chore::Callgrind(options) => callgrind::run(&options),
     }

@@ -3,7 +3,7 @@
 use crate::{
     browser,
     command::{self, NUMERIC, cargo, in_ci, sketchkv, succeeds},
-    docs, fuzz, presets,
+    docs, fuzz, presets, python,
     tools::{DENY, NEXTEST},
 };
 use anyhow::{Context, Result, bail};
@@ -43,6 +43,11 @@ const STAGES: &[Stage] = &[
     Stage { name: "model", about: "the real models are there and have the right SHA-256", run: model },
     Stage { name: "browser", about: "a browser to test the report in is there", run: browser::ensure },
     Stage { name: "tests", about: "all tests, by nextest", run: tests },
+    Stage {
+        name: "python",
+        about: "the Python package: wheel, tests, examples; newest and oldest transformers",
+        run: python::test,
+    },
     Stage {
         name: "levels",
         about: "the numeric crates, and all stores, at lower instruction-set levels",

@@ -50,7 +50,7 @@ pub use error::CacheError;
 pub use fit::ScorerFit;
 pub use forecast::Forecast;
 pub use ledger::Ledger;
-pub use pass::Pass;
+pub use pass::{Pass, PausedPass};
 pub use probe::Attention;
 pub use profile::{Part, Profile, Stopwatch};
 pub use registry::Registry;

@@ -47,6 +47,30 @@ impl Cache {
         let draft = workspace.draft(self.layers.len());
         Ok(Pass { cache: self, draft, tokens, attended: 0 })
     }
+
+    /// Goes on with a pass that was paused over this cache.
+    ///
+    /// # Errors
+    /// When the cache has seen other tokens since, or it is another one.
+    pub fn resume(&mut self, paused: PausedPass) -> Result<Pass<'_>, CacheError> {
+        let PausedPass { draft, tokens, attended, position } = paused;
+        if position != self.position || draft.layers.len() != self.layers.len() {
+            return Err(CacheError::Argument(format!(
+                "the pass was paused at position {position} and cannot go on at {}: begin another one",
+                self.position
+            )));
+        }
+        Ok(Pass { cache: self, draft, tokens, attended })
+    }
+}
+
+/// A pass between two of its layers, for callers who cannot hold the cache from one layer to the next. Dropped, it has never
+/// been.
+pub struct PausedPass {
+    draft: Draft,
+    tokens: usize,
+    attended: usize,
+    position: usize,
 }
 
 impl Pass<'_> {
@@ -58,6 +82,12 @@ impl Pass<'_> {
     /// How many tokens it is over.
     pub fn tokens(&self) -> usize {
         self.tokens
+    }
+
+    /// Lets go of the cache until [`Cache::resume`].
+    pub fn pause(self) -> PausedPass {
+        let position = self.cache.position;
+        PausedPass { draft: self.draft, tokens: self.tokens, attended: self.attended, position }
     }
 
     /// Causal attention of the tokens over everything the cache remembers of this layer, and over each other.
@@ -78,26 +108,21 @@ impl Pass<'_> {
         v: &[f32],
         out: &mut [f32],
     ) -> Result<(), CacheError> {
-        if layer != self.attended || layer >= self.cache.layers.len() {
-            return Err(CacheError::Argument(format!(
-                "layer {layer} attends where it is the turn of layer {} of {}",
-                self.attended,
-                self.cache.layers.len()
-            )));
-        }
+        self.check_turn(layer)?;
         let common = self.cache.common.clone();
         let (shape, format) = (&self.cache.shape.layers[layer], &*common.formats[layer]);
-        check_lengths(shape, layer, self.tokens, [q, k, v, out])?;
+        check_lengths(
+            shape,
+            layer,
+            self.tokens,
+            &[("queries", q), ("keys", k), ("values", v), ("outputs", out)],
+        )?;
         let at = Place { cache: self.cache, layer, tokens: self.tokens };
         at.check("queries", q)?;
         at.check_fits("keys", k, &format.keys)?;
         at.check_fits("values", v, &format.values)?;
         let draft = &mut self.draft.layers[layer];
-        draft.keys.clear();
-        draft.keys.extend_from_slice(k);
-        draft.values.clear();
-        draft.values.extend_from_slice(v);
-        draft.traces.resize_with(shape.kv_heads, Trace::default);
+        draft.note(k, v, shape.kv_heads);
         let env = Env { format, level: cpu::level() };
         let (tokens, position) = (self.tokens, self.cache.position);
         let attend = Attend { shape, env, pool, q, keys: k, values: v, tokens, position };
@@ -113,6 +138,43 @@ impl Pass<'_> {
         }
         self.attended += 1;
         Ok(())
+    }
+
+    /// Takes in the keys and values of a layer, `k` `[token][kv_head][key_dim]` and `v` `[token][kv_head][value_dim]`, without
+    /// attention: for callers who attend to [`Cache::slots`] themselves.
+    ///
+    /// # Errors
+    /// As [`Pass::attend`], and when the cache evicts: it would not know whom.
+    pub fn store(&mut self, layer: usize, k: &[f32], v: &[f32]) -> Result<(), CacheError> {
+        self.check_turn(layer)?;
+        if self.cache.spec.evicts() {
+            return Err(CacheError::Unsupported(format!(
+                "`{}` evicts by what attention shows, and there is none: leave the cap out",
+                self.cache.spec
+            )));
+        }
+        let common = self.cache.common.clone();
+        let (shape, format) = (&self.cache.shape.layers[layer], &*common.formats[layer]);
+        check_lengths(shape, layer, self.tokens, &[("keys", k), ("values", v)])?;
+        let at = Place { cache: self.cache, layer, tokens: self.tokens };
+        at.check_fits("keys", k, &format.keys)?;
+        at.check_fits("values", v, &format.values)?;
+        let draft = &mut self.draft.layers[layer];
+        draft.note(k, v, shape.kv_heads);
+        draft.traces.iter_mut().for_each(|trace| *trace = Trace::default());
+        self.attended += 1;
+        Ok(())
+    }
+
+    fn check_turn(&self, layer: usize) -> Result<(), CacheError> {
+        if layer == self.attended && layer < self.cache.layers.len() {
+            return Ok(());
+        }
+        Err(CacheError::Argument(format!(
+            "layer {layer} attends where it is the turn of layer {} of {}",
+            self.attended,
+            self.cache.layers.len()
+        )))
     }
 
     /// Commits the pass: the keeps learn what was attended to, what the cap asks for goes, the tokens are stored, and the
@@ -190,19 +252,31 @@ impl Cache {
     }
 }
 
+impl DraftLayer {
+    /// Takes down the keys and values of the tokens.
+    fn note(&mut self, k: &[f32], v: &[f32], kv_heads: usize) {
+        self.keys.clear();
+        self.keys.extend_from_slice(k);
+        self.values.clear();
+        self.values.extend_from_slice(v);
+        self.traces.resize_with(kv_heads, Trace::default);
+    }
+}
+
 fn check_lengths(
     shape: &LayerShape,
     layer: usize,
     tokens: usize,
-    [q, k, v, out]: [&[f32]; 4],
+    given: &[(&str, &[f32])],
 ) -> Result<(), CacheError> {
-    let expected = [
-        ("queries", q.len(), shape.heads * shape.key_dim),
-        ("keys", k.len(), shape.kv_heads * shape.key_dim),
-        ("values", v.len(), shape.kv_heads * shape.value_dim),
-        ("outputs", out.len(), shape.heads * shape.value_dim),
-    ];
-    for (what, found, row) in expected {
+    for (what, numbers) in given {
+        let found = numbers.len();
+        let row = match *what {
+            "queries" => shape.heads * shape.key_dim,
+            "keys" => shape.kv_heads * shape.key_dim,
+            "values" => shape.kv_heads * shape.value_dim,
+            _ => shape.heads * shape.value_dim,
+        };
         if found != tokens * row {
             return Err(CacheError::Argument(format!(
                 "layer {layer} got {found} numbers as {what} where {tokens} tokens take {}",

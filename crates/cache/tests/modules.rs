@@ -37,7 +37,7 @@ fn home(name: &str) -> &str {
         "AttentionWorkspace" => "workspace",
         "Reader" | "Writer" | "StateError" => "state",
         "Cache" | "Slots" => "cache",
-        "Pass" => "pass",
+        "Pass" | "PausedPass" => "pass",
         "Spec" | "Cap" => "spec",
         "Registry" => "registry",
         other => other,

@@ -11,6 +11,28 @@ use serde::{Deserialize, Serialize};
 use sketchkv_cache::{Cache, Spec};
 use sketchkv_model::Model;
 
+/// The uncompressed cache, the controls, of each kind of method one that is worth a look, and the presets, at equal
+/// bytes where they evict.
+pub const DEFAULT_SPECS: [&str; 14] = [
+    "full",
+    "full+q8",
+    "full+q4h",
+    "full+k=kivi4+v=q4",
+    "full+graded",
+    "full+topk",
+    "window@25%",
+    "random@25%",
+    "h2o@25%",
+    "snapkv@25%",
+    "cms@25%",
+    "aggregate@25%",
+    "expected@25%",
+    "auto@25%",
+];
+
+/// Single-token steps at the end of each document whose time a comparison takes.
+pub const TIMED_STEPS: usize = 64;
+
 /// What to compare, and how.
 #[derive(Debug, Clone, PartialEq)]
 pub struct CompareOptions {
@@ -185,5 +207,17 @@ fn mark_ties(entries: &mut [Entry], units: &[Vec<Unit>], seed: u64) {
     for at in 1..rows.len() {
         let difference = paired_bootstrap(rows[at].1, rows[at - 1].1, seed);
         rows[at].0.tie = difference.is_some_and(|interval| interval.is_tie());
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_default_cache_parses() {
+        for text in DEFAULT_SPECS {
+            assert!(text.parse::<Spec>().is_ok(), "{text}");
+        }
     }
 }

@@ -29,6 +29,9 @@ pub enum EvalError {
     /// The uncompressed cache fails on this model or text, so nothing can be measured against it.
     #[error("the uncompressed cache, which all others are measured against, fails: {0}")]
     Reference(Box<EvalError>),
+    /// Whoever asked for it wanted to stop.
+    #[error("stopped before the end")]
+    Stopped,
     /// A file or folder that cannot be read or written.
     #[error("{path}: {source}{}", way_out(source))]
     File {
@@ -65,11 +68,12 @@ pub enum EvalError {
 }
 
 impl EvalError {
-    /// Whether it stops more than the one cache that was being measured: the disk, or what all are measured against.
+    /// Whether it stops more than the one cache that was being measured: the user, the disk, or what all are measured against.
     pub(crate) fn stops_all(&self) -> bool {
         matches!(
             self,
-            EvalError::Scratch { .. }
+            EvalError::Stopped
+                | EvalError::Scratch { .. }
                 | EvalError::Results { .. }
                 | EvalError::File { .. }
                 | EvalError::Export { .. }

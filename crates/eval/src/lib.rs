@@ -26,8 +26,8 @@ mod scoring;
 mod size;
 pub mod tasks;
 
-pub use advise::{Advice, AdviseOptions, Candidate, advise};
-pub use compare::{CompareOptions, Comparison, compare};
+pub use advise::{Advice, AdviseOptions, Candidate, advise, budget_bytes};
+pub use compare::{CompareOptions, Comparison, DEFAULT_SPECS, TIMED_STEPS, compare};
 pub use distortion::{Distortion, Recall, StoreDistortion, distortion};
 pub use error::EvalError;
 pub use failure::Failure;

@@ -1,3 +1,5 @@
+use crate::EvalError;
+
 /// How far a job is, told by whoever runs it to whoever shows it.
 #[derive(Debug, Clone, Copy)]
 pub struct Step<'a> {
@@ -13,6 +15,11 @@ pub struct Step<'a> {
 pub trait Progress {
     /// Work has come to `step`.
     fn step(&mut self, step: Step<'_>);
+
+    /// Whether the job is to stop; asked after every step.
+    fn stopped(&mut self) -> bool {
+        false
+    }
 }
 
 impl<F: FnMut(Step<'_>)> Progress for F {
@@ -44,11 +51,14 @@ impl<'a> Counter<'a> {
 
     pub(crate) fn begin(&mut self, what: impl Into<String>) {
         self.what = what.into();
-        self.add(0);
+        self.reach(self.done);
     }
 
-    pub(crate) fn add(&mut self, units: usize) {
+    /// # Errors
+    /// When the job is to stop.
+    pub(crate) fn add(&mut self, units: usize) -> Result<(), EvalError> {
         self.reach(self.done + units as u64);
+        if self.progress.stopped() { Err(EvalError::Stopped) } else { Ok(()) }
     }
 
     pub(crate) fn done(&self) -> u64 {

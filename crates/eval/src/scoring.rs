@@ -70,7 +70,7 @@ impl<'m> Scorer<'m> {
         let end = counter.done() + Scorer::work(&scorer.documents);
         for document in 0..scorer.documents.len() {
             scorer.run_reference(document, counter).map_err(|error| match error {
-                EvalError::Scratch { .. } => error,
+                error if error.stops_all() => error,
                 error => EvalError::Reference(Box::new(error)),
             })?;
         }
@@ -98,7 +98,7 @@ impl<'m> Scorer<'m> {
         if first > 0 {
             let mut batch = [Sequence { tokens: &tokens[..first], cache: &mut cache }];
             self.model.forward(&mut batch, &mut self.workspace, Logits::None).all()?;
-            counter.add(first);
+            counter.add(first)?;
         }
         // The full cache does not care about chunks; this one keeps the logits within 16 MiB.
         let vocabulary = self.model.config().vocabulary;
@@ -111,7 +111,7 @@ impl<'m> Scorer<'m> {
             for (row, &target) in logits.chunks_exact(vocabulary).zip(&tokens[at + 1..]) {
                 self.reference.push(row, target)?;
             }
-            counter.add(end - at);
+            counter.add(end - at)?;
             at = end;
         }
         Ok(())
@@ -201,7 +201,7 @@ impl<'m> Scorer<'m> {
             for (logits, &target) in rows.zip(targets) {
                 scores.push(self.reference.score(first_row + scores.len(), logits, target)?);
             }
-            counter.add(size);
+            counter.add(size)?;
             at = end;
         }
         Ok(scores)

@@ -1,8 +1,8 @@
-use crate::{arguments::ModelArguments, comparison_text, failure::usage, format, output, progress, warning};
+use crate::{arguments::ModelArguments, failure::usage, format, output, progress, warning};
 use anyhow::Result;
 use clap::value_parser;
 use sketchkv_cache::Cap;
-use sketchkv_eval::{Advice, AdviseOptions, advise};
+use sketchkv_eval::{Advice, AdviseOptions, advise, budget_bytes, tasks::Corpus};
 use std::path::PathBuf;
 
 /// Recommend a cache for a model, a budget and a context, by measuring a few for a minute or so.
@@ -49,16 +49,10 @@ impl Arguments {
                 model.config().name
             )));
         }
-        let shape = model.cache_shape();
-        let budget = match cap {
-            Cap::Bytes(bytes) => bytes,
-            Cap::Tokens(tokens) => shape.f16_bytes(tokens.min(context)),
-            Cap::Percent(percent) => (percent / 100.0 * shape.f16_bytes(context) as f64) as usize,
-            Cap::None => return Err(usage("give a budget, as in --budget 64MiB")),
-        };
-        let options =
-            AdviseOptions { budget: budget.max(1), context, samples: self.samples as usize, seed: self.seed };
-        let corpus = comparison_text::corpus(&self.text)?;
+        let budget = budget_bytes(cap, &model.cache_shape(), context)
+            .ok_or_else(|| usage("give a budget, as in --budget 64MiB"))?;
+        let options = AdviseOptions { budget, context, samples: self.samples as usize, seed: self.seed };
+        let corpus = Corpus::of_files(&self.text)?;
         let bar = progress::bar();
         let advice = advise(&model, &corpus, &options, &mut progress::shown_on(&bar));
         bar.finish_and_clear();

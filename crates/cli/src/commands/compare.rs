@@ -1,13 +1,15 @@
 use crate::{
     arguments::{self, ModelArguments},
-    comparison_text,
     failure::{self, usage},
     format, output, progress, warning,
 };
 use anyhow::Result;
 use clap::value_parser;
 use sketchkv_cache::Spec;
-use sketchkv_eval::{CompareOptions, Comparison, Entry, Failure, Row, Schedule, compare};
+use sketchkv_eval::{
+    CompareOptions, Comparison, DEFAULT_SPECS, Entry, Failure, Row, Schedule, TIMED_STEPS, compare,
+    tasks::Corpus,
+};
 use std::{path::PathBuf, process::ExitCode};
 
 /// Run caches side by side on the same text: bytes, speed, and what is lost against the uncompressed cache.
@@ -61,8 +63,6 @@ const QUICK_DOCUMENTS: usize = 4;
 /// Bytes of weights from which a model is a larger one, and the documents it can do in some minutes.
 const LARGER: usize = 32 << 20;
 const QUICK_DOCUMENTS_LARGER: usize = 2;
-/// Single-token steps at the end of each document whose time is taken.
-const TIMED: usize = 64;
 
 impl Arguments {
     pub(crate) fn run(self) -> Result<ExitCode> {
@@ -85,13 +85,13 @@ impl Arguments {
             None if model.weight_bytes() < LARGER => QUICK_DOCUMENTS,
             None => QUICK_DOCUMENTS_LARGER,
         };
-        let text = comparison_text::corpus(&self.text)?.sample(&model, context, documents)?;
+        let text = Corpus::of_files(&self.text)?.sample(&model, context, documents)?;
         let options = CompareOptions {
             specs,
             schedule: Schedule {
                 prefill: self.prefill.map_or(context / 2, |tokens| tokens as usize),
                 stream: self.stream as usize,
-                timed: TIMED,
+                timed: TIMED_STEPS,
             },
             seed: self.seed,
         };
@@ -116,25 +116,6 @@ impl Arguments {
         texts.iter().map(|text| arguments::spec(text)).collect()
     }
 }
-
-/// The uncompressed cache, the controls, of each kind of method one that is worth a look, and the presets, at equal
-/// bytes where they evict.
-const DEFAULT_SPECS: [&str; 14] = [
-    "full",
-    "full+q8",
-    "full+q4h",
-    "full+k=kivi4+v=q4",
-    "full+graded",
-    "full+topk",
-    "window@25%",
-    "random@25%",
-    "h2o@25%",
-    "snapkv@25%",
-    "cms@25%",
-    "aggregate@25%",
-    "expected@25%",
-    "auto@25%",
-];
 
 const HEADER: [&str; 9] =
     ["spec", "KV", "of full", "asked", "decode tok/s", "ppl", "change", "mean KL", "same top"];
@@ -184,16 +165,4 @@ fn footnote(comparison: &Comparison) -> String {
         comparison.reference_ppl,
         machine.cpu
     )
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn every_default_cache_parses() {
-        for text in DEFAULT_SPECS {
-            assert!(text.parse::<sketchkv_cache::Spec>().is_ok(), "{text}");
-        }
-    }
 }

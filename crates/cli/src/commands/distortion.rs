@@ -1,7 +1,7 @@
-use crate::{arguments::ModelArguments, comparison_text, format, output, progress};
+use crate::{arguments::ModelArguments, format, output, progress};
 use anyhow::Result;
 use clap::value_parser;
-use sketchkv_eval::{Distortion, Recall, StoreDistortion, distortion};
+use sketchkv_eval::{Distortion, Recall, StoreDistortion, distortion, tasks::Corpus};
 use std::path::PathBuf;
 
 /// Measure what stores lose of vectors, apart from any attention: Gaussian ones, and a model's keys and values.
@@ -35,7 +35,7 @@ impl Arguments {
     pub(crate) fn run(self) -> Result<()> {
         let model = self.model.load(false)?;
         let count = self.tokens.map_or(TOKENS.min(model.config().context), |tokens| tokens as usize);
-        let sample = comparison_text::corpus(&self.text)?.sample(&model, count, 1)?;
+        let sample = Corpus::of_files(&self.text)?.sample(&model, count, 1)?;
         let bar = progress::bar();
         let mut shown = progress::shown_on(&bar);
         let distortion = distortion(&model, &sample.documents[0], self.seed, &mut shown);

@@ -1,6 +1,5 @@
 use crate::{
     arguments::ModelArguments,
-    comparison_text,
     failure::{self, usage},
     format, output, progress, warning,
 };
@@ -14,7 +13,7 @@ use sketchkv_eval::{
         SpeedMeasured, SpeedPoint, TaskMeasured,
     },
     results::{Finished, Results, failures},
-    tasks::TaskKind,
+    tasks::{Corpus, TaskKind},
 };
 use std::{path::PathBuf, process::ExitCode};
 
@@ -139,7 +138,7 @@ impl Name {
 impl Arguments {
     pub(crate) fn run(self) -> Result<ExitCode> {
         let grid = self.grid.as_deref().map(Grid::read).transpose()?;
-        let corpus = comparison_text::corpus(&self.text)?;
+        let corpus = Corpus::of_files(&self.text)?;
         let command = command_line();
         let mut results = Results::open(&self.results, &command)?;
         let model = self.model.load(false)?;

@@ -1,4 +1,4 @@
-use crate::{arguments::ModelArguments, comparison_text, format, output, progress};
+use crate::{arguments::ModelArguments, format, output, progress};
 use anyhow::{Context, Result, bail};
 use clap::value_parser;
 use serde_json::json;
@@ -83,7 +83,7 @@ impl Arguments {
     fn run(self, measured: Option<usize>, keeps: bool) -> Result<()> {
         let path = self.path()?;
         let mut model = self.model.load(false)?;
-        let corpus = comparison_text::corpus(&self.text)?;
+        let corpus = Corpus::of_files(&self.text)?;
         let (scorer, learned) = if keeps {
             let kept = model.cache_shape().scorer;
             (kept.context("nothing was learned of this model before: leave --losses-only out")?, json!(null))

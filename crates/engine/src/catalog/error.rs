@@ -77,6 +77,9 @@ pub enum CatalogError {
         /// What that should be.
         wanted: String,
     },
+    /// Whoever asked for it wanted to stop.
+    #[error("stopped: run the same command again to go on from here")]
+    Stopped,
     /// None of a model's sources gives it.
     #[error("cannot pull {name}: {reasons}")]
     Failed {

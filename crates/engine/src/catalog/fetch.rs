@@ -214,6 +214,9 @@ impl Download<'_> {
         let mut body = response.body_mut().as_reader();
         let mut buffer = vec![0; 1 << 18];
         loop {
+            if self.progress.stopped() {
+                return Err(Failure::Final(CatalogError::Stopped));
+            }
             let read = match body.read(&mut buffer) {
                 Ok(0) => return Ok(()),
                 Ok(read) => read,

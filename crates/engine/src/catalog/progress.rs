@@ -15,6 +15,11 @@ pub trait Progress {
         let _ = line;
     }
 
+    /// Whether to stop, asked with every piece that comes; what is here stays, to be gone on from.
+    fn stopped(&mut self) -> bool {
+        false
+    }
+
     /// Nothing more comes from this source: all is here, or another one is tried.
     fn end(&mut self) {}
 }

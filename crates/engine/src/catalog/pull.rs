@@ -58,6 +58,7 @@ pub fn pull(
         progress.end();
         match attempt {
             Ok((manifest, downloaded)) => return Ok(Pulled { manifest, folder, downloaded }),
+            Err(CatalogError::Stopped) => return Err(CatalogError::Stopped),
             Err(error) => reasons.push(error.to_string()),
         }
     }

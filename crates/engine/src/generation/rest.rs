@@ -1,8 +1,9 @@
-//! A generation at rest, as it is kept elsewhere.
+//! A generation at rest: kept elsewhere, forked, cut back, or under another cap.
 
 use super::{Generation, chosen::Chosen};
+use crate::EngineError;
 use serde::{Deserialize, Serialize};
-use sketchkv_cache::Cache;
+use sketchkv_cache::{AttentionWorkspace, Cache, Cap};
 use sketchkv_model::{Model, ModelError, Sampler, SamplerState, Sampling, TextStream};
 
 /// All of a generation at rest but its cache and logits.
@@ -83,5 +84,59 @@ impl Generation {
             stream,
             ..Generation::new(cache, Sampler::resume(sampling, rest.sampler)?)
         })
+    }
+
+    /// A second text that goes on from here; what is running is interrupted.
+    ///
+    /// # Errors
+    /// Never, but that the sampling is checked once more.
+    pub fn fork(&mut self, model: &Model) -> Result<Generation, EngineError> {
+        let sampling = self.sampling().clone();
+        let (rest, logits) = self.at_rest(model);
+        let logits = logits.to_vec();
+        Ok(Generation::resume(self.cache.fork(), sampling, rest, logits)?)
+    }
+
+    /// Forgets all tokens but the first `tokens`, so that another text can follow them; what is running is interrupted.
+    ///
+    /// # Errors
+    /// As [`Cache::truncate`]; the text is then at rest as it was.
+    pub fn truncate(&mut self, model: &Model, tokens: usize) -> Result<(), EngineError> {
+        self.interrupt(model);
+        if tokens >= self.tokens() {
+            return Ok(());
+        }
+        let seen = self.cache.position();
+        self.cache.truncate(tokens)?;
+        // What waits to be run comes after what the cache has seen.
+        let waiting = self.chosen.tokens().chain(self.prompt[self.prompt_ran..].iter().copied());
+        self.prompt = waiting.take(tokens.saturating_sub(seen)).collect();
+        self.prompt_ran = 0;
+        self.chosen = Chosen::default();
+        let recent: Vec<u32> = self.sampler.recent().collect();
+        let gone = seen.saturating_sub(tokens);
+        self.sampler.recall(recent[..recent.len().saturating_sub(gone)].iter().copied());
+        self.logits.clear();
+        self.stream = TextStream::default();
+        Ok(())
+    }
+
+    /// Gives its cache another cap; what is running is interrupted.
+    ///
+    /// # Errors
+    /// As [`Cache::set_cap`]; the cache is then as it was.
+    pub fn set_cap(&mut self, model: &Model, cap: Cap) -> Result<(), EngineError> {
+        self.interrupt(model);
+        Ok(self.cache.set_cap(cap, model.pool(), &mut AttentionWorkspace::new())?)
+    }
+
+    /// Chooses tokens by `sampling` from now on; the random numbers go on, whatever its seed.
+    ///
+    /// # Errors
+    /// When it is out of range; tokens are then chosen as before.
+    pub fn set_sampling(&mut self, sampling: Sampling) -> Result<(), EngineError> {
+        let sampling = Sampling { seed: self.sampling().seed, ..sampling };
+        self.sampler = Sampler::resume(sampling, self.sampler.state())?;
+        Ok(())
     }
 }

@@ -11,6 +11,7 @@ use crate::{
 };
 use contenders::{Contender, contenders, smallest};
 use serde::{Deserialize, Serialize};
+use sketchkv_cache::{CacheShape, Cap};
 use sketchkv_model::Model;
 
 /// Tokens of a document of the measurement: a longer context is scaled down to this, with the same share of bytes.
@@ -33,6 +34,18 @@ pub struct AdviseOptions {
     pub samples: usize,
     /// Seed of the caches.
     pub seed: u64,
+}
+
+/// The bytes that a cap allows a cache of `context` tokens, at least 1; `None` where there is no cap. A number of tokens means
+/// the bytes of an f16 cache of so many.
+pub fn budget_bytes(cap: Cap, shape: &CacheShape, context: usize) -> Option<usize> {
+    let bytes = match cap {
+        Cap::None => return None,
+        Cap::Bytes(bytes) => bytes,
+        Cap::Tokens(tokens) => shape.f16_bytes(tokens.min(context)),
+        Cap::Percent(percent) => (percent / 100.0 * shape.f16_bytes(context) as f64) as usize,
+    };
+    Some(bytes.max(1))
 }
 
 /// What to use, and why.

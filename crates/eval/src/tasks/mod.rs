@@ -2,12 +2,14 @@
 
 mod kind;
 mod parquet;
+mod prose;
 mod rule;
 mod task;
 mod text;
 mod words;
 
 pub use kind::TaskKind;
+pub use prose::NOVEL;
 pub use rule::Rule;
 pub use task::{Answer, Awareness, Task, TaskMaker};
 pub use text::{Corpus, TextSample};
