@@ -75,9 +75,10 @@ impl HeadCost {
         self.strips[self.rungs() - 1]
     }
 
-    /// Bytes of a slot, on the last rung.
+    /// Bytes that a slot more costs in the mean, on the last rung, its part of the page included.
     pub(crate) fn of_slot(&self) -> usize {
-        self.last_strip().div_ceil(STRIP)
+        let index = self.index.as_ref().map_or(0, |index| index.bytes(2 * PAGE) - index.bytes(PAGE));
+        (PAGE_STRIPS * self.last_strip() + self.page + index).div_ceil(PAGE)
     }
 
     /// How many of `slots` slots, the newest, are open.

@@ -134,6 +134,30 @@ fn a_lower_cap_takes_bits_then_tokens_at_once() {
 }
 
 #[test]
+fn a_much_lower_cap_is_used_as_well_as_one_from_the_start() {
+    let shape = CacheShape::uniform(6, LayerShape::new(4, 2, 64), 4096);
+    let (tokens, pool) = (1500, ThreadPool::new(2));
+    let stream = Stream::new(&shape, tokens, 72);
+    for part in [8, 16] {
+        let cap = shape.f16_bytes(tokens) / part;
+        for spec in
+            ["foreseen+progressive+adaptive", "foreseen+graded+adaptive", "window+progressive+adaptive"]
+        {
+            let mut lowered = cache(&shape, spec);
+            stream.run(&mut lowered, &pool, 0, tokens, 250);
+            lowered.set_cap(Cap::Bytes(cap), &pool, &mut AttentionWorkspace::new()).unwrap();
+            let mut streamed = cache(&shape, &format!("{spec}@{cap}B"));
+            stream.run(&mut streamed, &pool, 0, tokens, 250);
+            for (cache, how) in [(&lowered, "lowered"), (&streamed, "streamed")] {
+                assert_within(cache, spec);
+                let taken = cache.ledger().total() as f64 / cap as f64;
+                assert!(taken > 0.85, "{spec}, {how} to a part of {part}: takes {taken} of its cap");
+            }
+        }
+    }
+}
+
+#[test]
 fn a_cap_that_cannot_be_is_refused_and_changes_nothing() {
     let shape = shape();
     let stream = Stream::new(&shape, 300, 3);
