@@ -127,9 +127,39 @@ def decode(model, ids, specs, depth, count):
     return [1e3 * statistics.median(of_cache) for of_cache in times]
 
 
+def report(name, arguments):
+    """Prints the figures of a model as they come."""
+
+    def say(text):
+        print(f"{name}: {text}", flush=True)
+
+    if set(arguments.figures) - {"memory"}:
+        model, ids = load(name)
+    if "text" in arguments.figures:
+        count = same_text(model, ids, arguments.tokens)
+        say(f"{count} of {arguments.tokens} greedy tokens the same with full+f32")
+    if "divergence" in arguments.figures:
+        say(f"mean KL of full+q8 {divergence(model, ids, 'full+q8', arguments.scored):.6f}")
+    if "step" in arguments.figures:
+        specs = (OWN, "full+f16", "full+q8", "auto@25%")
+        times = decode(model, ids, specs, arguments.depth, arguments.steps)
+        for spec, ours in zip(specs, times):
+            how = f"{ours:.1f} ms, {times[0] / ours:.2f} times as fast as {OWN}"
+            say(f"a step at {arguments.depth} with {spec}: {how}")
+    if "memory" in arguments.figures:
+        model = ids = None
+        for spec in (OWN, "full+q8", "auto@25%"):
+            peak, stays = memory(name, spec, arguments.length)
+            say(f"{arguments.length} tokens with {spec}: {peak:.0f} MiB at the peak, {stays:.0f} stay")
+
+
+FIGURES = ("text", "divergence", "step", "memory")
+
+
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("models", nargs="+", help="pulled models")
+    parser.add_argument("--figures", nargs="+", choices=FIGURES, default=FIGURES, help="only these")
     parser.add_argument("--tokens", type=int, default=200, help="greedy tokens compared")
     parser.add_argument("--scored", type=int, default=1024, help="tokens of the divergence")
     parser.add_argument("--length", type=int, default=8000, help="tokens whose memory is measured")
@@ -142,20 +172,7 @@ def main():
         return measure_memory(arguments.models[0], arguments.memory[0], int(arguments.memory[1]))
     print(f"torch {torch.__version__}, {torch.get_num_threads()} threads, f32")
     for name in arguments.models:
-        model, ids = load(name)
-        count = same_text(model, ids, arguments.tokens)
-        print(f"{name}: {count} of {arguments.tokens} greedy tokens the same with full+f32", flush=True)
-        kl = divergence(model, ids, "full+q8", arguments.scored)
-        print(f"{name}: mean KL of full+q8 {kl:.6f}", flush=True)
-        specs = (OWN, "full+f16", "full+q8", "auto@25%")
-        times = decode(model, ids, specs, arguments.depth, arguments.steps)
-        for spec, ours in zip(specs, times):
-            how = f"{ours:.1f} ms, {times[0] / ours:.2f} times as fast as {OWN}"
-            print(f"{name}: a step at {arguments.depth} with {spec}: {how}", flush=True)
-        del model
-        for spec in (OWN, "full+q8", "auto@25%"):
-            peak, stays = memory(name, spec, arguments.length)
-            print(f"{name}: {arguments.length} tokens with {spec}: {peak:.0f} MiB at the peak, {stays:.0f} stay", flush=True)
+        report(name, arguments)
 
 
 if __name__ == "__main__":

@@ -114,3 +114,53 @@ fn numbers_that_are_not_finite_are_told_where_they_began() {
         assert_eq!(cache.to_bytes(), before, "{spec}");
     }
 }
+
+#[test]
+fn a_pass_goes_on_after_a_pause() {
+    let stream = Stream::new(&shape(), 240, 7);
+    let pool = ThreadPool::new(2);
+    for spec in SPECS {
+        let (mut paused, mut straight) = (cache(&stream.shape, spec), cache(&stream.shape, spec));
+        stream.run(&mut straight, &pool, 0, 240, 40);
+        let mut workspace = AttentionWorkspace::new();
+        for _ in 0..6 {
+            let mut pause = paused.begin(40, &mut workspace).unwrap().pause();
+            for layer in 0..2 {
+                let mut pass = paused.resume(pause).unwrap();
+                attend(&stream, &mut pass, layer, &pool, &mut workspace).unwrap();
+                pause = pass.pause();
+            }
+            paused.resume(pause).unwrap().finish(&pool, &mut workspace).unwrap();
+        }
+        assert_eq!(paused.to_bytes(), straight.to_bytes(), "{spec}");
+    }
+    let mut cache = cache(&stream.shape, "full");
+    let mut workspace = AttentionWorkspace::new();
+    let late = cache.begin(1, &mut workspace).unwrap().pause();
+    stream.run(&mut cache, &pool, 0, 20, 20);
+    assert!(cache.resume(late).is_err_and(|error| error.to_string().contains("begin another one")));
+}
+
+#[test]
+fn keys_and_values_are_stored_without_attention() {
+    let stream = Stream::new(&shape(), 200, 5);
+    let pool = ThreadPool::new(2);
+    let mut workspace = AttentionWorkspace::new();
+    for spec in ["full+f32", "full+q4h", "full+k=kivi4+v=q4"] {
+        let (mut stored, mut attended) = (cache(&stream.shape, spec), cache(&stream.shape, spec));
+        stream.run(&mut attended, &pool, 0, 200, 50);
+        for _ in 0..4 {
+            let mut pass = stored.begin(50, &mut workspace).unwrap();
+            for layer in 0..2 {
+                let [k, v] = [&stream.k, &stream.v].map(|all| stream.rows(&all[layer], pass.position(), 50));
+                pass.store(layer, k, v).unwrap();
+            }
+            pass.finish(&pool, &mut workspace).unwrap();
+        }
+        assert_eq!(stored.slots(1, 0), attended.slots(1, 0), "{spec}");
+    }
+    let mut evicting = cache(&stream.shape, "h2o@96tok");
+    let mut pass = evicting.begin(1, &mut workspace).unwrap();
+    let refused = pass.store(0, stream.rows(&stream.k[0], 0, 1), stream.rows(&stream.v[0], 0, 1));
+    assert!(refused.is_err_and(|error| error.to_string().contains("leave the cap out")));
+}

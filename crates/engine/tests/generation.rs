@@ -217,3 +217,51 @@ fn logits_that_are_not_finite_end_it_with_an_error() {
     );
     assert!(generation.sequence().is_none());
 }
+
+#[test]
+fn a_fork_goes_on_as_its_origin() {
+    let model = load(&tiny_gpt2(), WeightFormat::Native);
+    let Outcome { mut generation, .. } = generate(&model, "It was a truth", Sampling::default(), most(9));
+    let mut fork = generation.fork(&model).unwrap();
+    let more = most(12);
+    generation.feed(&model, &[], &more).unwrap();
+    fork.feed(&model, &[], &more).unwrap();
+    assert_eq!(outcome(&model, generation).tokens, outcome(&model, fork).tokens);
+}
+
+#[test]
+fn a_text_is_cut_back_to_any_of_its_tokens() {
+    let model = load(&tiny_gpt2(), WeightFormat::Native);
+    let prompt = model.tokenizer().encode_prompt("It was a truth").unwrap();
+    let whole = generate(&model, "It was a truth", Sampling::greedy(), most(12));
+    let all = [&prompt[..], &whole.tokens].concat();
+    for kept in [1, prompt.len(), all.len() - 2, all.len() - 1, all.len(), all.len() + 5] {
+        let Outcome { mut generation, .. } = generate(&model, "It was a truth", Sampling::greedy(), most(12));
+        generation.truncate(&model, kept).unwrap();
+        assert_eq!(generation.tokens(), kept.min(all.len()), "{kept}");
+        let rest = &all[kept.min(all.len() - 1)..];
+        generation.truncate(&model, all.len() - rest.len()).unwrap();
+        generation.feed(&model, rest, &most(4)).unwrap();
+        let mut straight = generation_of(&model, &all);
+        straight.feed(&model, &[], &most(4)).unwrap();
+        assert_eq!(outcome(&model, generation).tokens, outcome(&model, straight).tokens, "{kept}");
+    }
+}
+
+/// A text of these tokens.
+fn generation_of(model: &Model, tokens: &[u32]) -> Generation {
+    let mut generation = generation(model, Sampling::greedy());
+    generation.feed(model, tokens, &most(0)).unwrap();
+    outcome(model, generation).generation
+}
+
+#[test]
+fn a_text_takes_another_cap_and_another_sampling() {
+    let model = load(&tiny_gpt2(), WeightFormat::Native);
+    let mut generation = generation_of(&model, &[7; 300]);
+    let refused = generation.set_cap(&model, "64KiB".parse().unwrap());
+    assert!(refused.is_err_and(|error| error.to_string().contains("evicts nothing")));
+    generation.set_sampling(Sampling { seed: 9, ..Sampling::default() }).unwrap();
+    assert_eq!(generation.sampling(), &Sampling { seed: 0, ..Sampling::default() });
+    assert!(generation.set_sampling(Sampling { top_p: 2.0, ..Sampling::default() }).is_err());
+}

@@ -79,13 +79,10 @@ pub(crate) fn cap(value: &Bound<'_, PyAny>) -> Result<Cap, Failure> {
     Ok(Cap::Bytes(bytes))
 }
 
-/// A spec, and a cap of its own or beside it.
+/// A spec, with a cap of its own or one beside it.
 pub(crate) fn spec(text: &str, beside: Option<&Bound<'_, PyAny>>) -> Result<Spec, Failure> {
     let Some(beside) = beside else { return Ok(text.parse()?) };
-    let spec: Spec = text
-        .parse::<Spec>()
-        .or_else(|error| if text.contains('@') { Err(error) } else { Ok(Spec::default()) })?;
-    if spec.cap != Cap::None {
+    if text.contains('@') {
         return Err(
             PyValueError::new_err(format!("`{text}` has a cap already: leave the other one out")).into()
         );

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import inspect
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy
 import torch
@@ -12,6 +12,9 @@ from transformers import Cache, DynamicCache, PretrainedConfig
 from .._sketchkv import AttentionCaches
 from . import layers
 from .attention import NAME, Seen, spans
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
 
 _NO_LIMIT = DynamicCache().get_max_cache_shape() if hasattr(DynamicCache, "get_max_cache_shape") else -1
 
@@ -32,7 +35,9 @@ class _RustCache(Cache):
         self._seen = 0
 
     @staticmethod
-    def _open(config: PretrainedConfig, shapes: list[dict[str, Any]], spec: str, bytes: Any, seed: int, threads: int):
+    def _open(
+        config: PretrainedConfig, shapes: list[dict[str, Any]], spec: str, bytes: int | str | None, seed: int, threads: int
+    ) -> AttentionCaches:
         context = getattr(layers.text_config(config), "max_position_embeddings", 0)
         return AttentionCaches(shapes, context, spec, bytes, seed, threads or torch.get_num_threads())
 
@@ -49,14 +54,14 @@ class _RustCache(Cache):
         """Another cap for each sequence from now on."""
         self._caches.set_cap(cap)
 
-    def fork(self):
+    def fork(self) -> Self:
         """A second cache that goes on from here; the two share memory until one of them writes to it."""
         copy = type(self).__new__(type(self))
         _RustCache.__init__(copy, self._shapes, self._caches.fork())
         copy._seen = self._seen
         return copy
 
-    def __deepcopy__(self, memo: dict[int, Any]):
+    def __deepcopy__(self, memo: dict[int, Any]) -> Self:
         return self.fork()
 
     def get_seq_length(self, layer_idx: int | None = 0) -> int:
@@ -128,13 +133,13 @@ class _RustCache(Cache):
         """The number of layers."""
         return len(self._shapes)
 
-    def __getitem__(self, layer_idx: int):
+    def __getitem__(self, layer_idx: int) -> Any:
         raise TypeError(
             f"a {type(self).__name__} has no tensors to take out; if this comes from assisted generation, "
             "that needs transformers 4.53 or later"
         )
 
-    def __iter__(self):
+    def __iter__(self) -> Any:
         return self[0]
 
     def __repr__(self) -> str:
@@ -165,9 +170,10 @@ class SketchCache(_RustCache):
         for part in (config, layers.text_config(config)):
             if part._attn_implementation != NAME:
                 part._attn_implementation = NAME
-        self._waiting = None
+        # The layer whose keys and values wait for its attention.
+        self._waiting: int | None = None
 
-    def fork(self):
+    def fork(self) -> Self:
         copy = super().fork()
         copy._waiting = None
         return copy
@@ -203,6 +209,8 @@ class SketchCache(_RustCache):
     ) -> torch.Tensor:
         """Attention of the layer that was updated last; gives `[batch][token][head][dim]`."""
         layer, self._waiting = self._waiting, None
+        if layer is None:
+            raise RuntimeError("attention without keys and values: a SketchCache attends once to what it was updated with")
         key.sketchkv_cache = None
         shape = self._shapes[layer]
         for option, name in (("sliding_window", "window"), ("softcap", "softcap")):
@@ -253,11 +261,11 @@ class CompressedCache(_RustCache):
         if layer_idx == 0:
             self._caches.begin(tokens, [(0, tokens)] * batch)
         self._caches.store(layer_idx, _numbers(key_states), _numbers(value_states))
-        before = [torch.from_numpy(held).to(key_states) for held in self._caches.decoded(layer_idx)]
+        keys, values = (torch.from_numpy(held).to(key_states) for held in self._caches.decoded(layer_idx))
         if layer_idx + 1 == len(self):
             self._caches.finish()
             self._seen += tokens
-        return tuple(torch.cat(pair, dim=2) for pair in zip(before, (key_states, value_states)))
+        return torch.cat((keys, key_states), dim=2), torch.cat((values, value_states), dim=2)
 
 
 def _numbers(x: torch.Tensor) -> numpy.ndarray:
