@@ -8,8 +8,9 @@ use std::{
     process::Command,
 };
 
-/// What the tests run on, and what is laid over it for the oldest transformers.
+/// What the tests run on, what of it comes without its own requirements, and what is laid over it for the oldest transformers.
 const REQUIREMENTS: &str = "crates/python/requirements.txt";
+const WITHOUT_DEPENDENCIES: &str = "crates/python/requirements-no-deps.txt";
 const OLDEST: &str = "crates/python/requirements-oldest.txt";
 
 /// The tests of the package, and those that depend on the version of transformers.
@@ -37,11 +38,13 @@ pub(crate) fn test() -> Result<()> {
 fn environment(folder: &Path) -> Result<PathBuf> {
     let home = folder.join("environment");
     let python = home.join(if cfg!(windows) { "Scripts/python.exe" } else { "bin/python" });
-    if !is_current(&home, REQUIREMENTS)? {
+    if !is_current(&home, REQUIREMENTS)? || !is_current(&home, WITHOUT_DEPENDENCIES)? {
         run(Command::new("python3").args(["-m", "venv", "--clear"]).arg(&home))
             .context("Python 3.10 or later with venv is needed: install it and run this again")?;
         pip(&python, ["--requirement", REQUIREMENTS].map(AsRef::as_ref))?;
+        pip(&python, ["--no-deps", "--requirement", WITHOUT_DEPENDENCIES].map(AsRef::as_ref))?;
         mark(&home, REQUIREMENTS)?;
+        mark(&home, WITHOUT_DEPENDENCIES)?;
     }
     // Absolute, but not resolved: a link to the system's Python would leave the environment.
     Ok(env::current_dir()?.join(python))
@@ -103,11 +106,15 @@ fn install(folder: &Path, python: &Path) -> Result<()> {
 /// Whether a folder was made from the requirements as they are.
 fn is_current(home: &Path, requirements: &str) -> Result<bool> {
     let wanted = fs::read(requirements).with_context(|| format!("cannot read {requirements}"))?;
-    Ok(fs::read(home.join("requirements.txt")).is_ok_and(|had| had == wanted))
+    Ok(fs::read(copy_of(requirements, home)).is_ok_and(|had| had == wanted))
 }
 
 fn mark(home: &Path, requirements: &str) -> Result<()> {
-    fs::copy(requirements, home.join("requirements.txt"))
+    fs::copy(requirements, copy_of(requirements, home))
         .with_context(|| format!("cannot write to {}", home.display()))?;
     Ok(())
+}
+
+fn copy_of(requirements: &str, home: &Path) -> PathBuf {
+    home.join(Path::new(requirements).file_name().unwrap_or_default())
 }

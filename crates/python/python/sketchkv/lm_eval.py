@@ -1,0 +1,157 @@
+"""A model class for EleutherAI's lm-eval: its tasks over any cache.
+
+``python -m sketchkv.lm_eval run --model sketchkv --model_args model=smollm2-135m kv=auto@25% --tasks ...`` is its command with
+the class registered; a program imports this module first. It needs lm-eval.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+
+import numpy
+from lm_eval import utils
+from lm_eval.api.instance import Instance
+from lm_eval.api.model import TemplateLM
+from lm_eval.api.registry import register_model
+from lm_eval.models.utils import normalize_gen_kwargs
+from tqdm import tqdm
+
+from ._sketchkv import Cache, Model
+
+Tokens = list[int]
+
+
+@register_model("sketchkv")
+class SketchLM(TemplateLM):
+    """A model whose every request has a new cache `kv`.
+
+    `model` is a name, GGUF file or folder, as for `Model.load`, or a `Model`. `chunk` tokens are run at a time: within a chunk every
+    token sees the whole chunk before it, so that a cap binds token by token with 1 alone. `prefix_token` is the token, as text, that
+    a text without context follows; by default the one that begins a text, where the model has one. `max_length`, in tokens, is at
+    most the model's context. Requests run one after the other on the processor: `batch_size`, `max_batch_size` and `device`, which
+    lm-eval gives every model, change nothing.
+    """
+
+    def __init__(
+        self,
+        model: str | Model,
+        kv: str = "full",
+        *,
+        chunk: int = 512,
+        max_length: int | None = None,
+        max_gen_toks: int = 256,
+        prefix_token: str | None = None,
+        weights: str = "native",
+        threads: int = 0,
+        batch_size: int | str | None = None,
+        max_batch_size: int | None = None,
+        device: str | None = None,
+    ) -> None:
+        super().__init__()
+        self.model = Model.load(model, weights=weights, threads=threads) if isinstance(model, str) else model
+        self.kv = Cache(kv).spec
+        self.chunk = chunk
+        self.max_length = min(max_length or self.model.context, self.model.context)
+        self.max_gen_toks = max_gen_toks
+        self._prefix = self.model.tokenize(prefix_token or "", begin=prefix_token is None)
+        if len(self._prefix) > 1:
+            raise ValueError(f"prefix_token is to be one token of the model, and {prefix_token!r} is {len(self._prefix)}")
+        self._most_bytes = 0
+
+    @property
+    def eot_token_id(self) -> int:
+        return self.prefix_token_id
+
+    @property
+    def prefix_token_id(self) -> int:
+        if not self._prefix:
+            raise ValueError(f"{self.model.name} begins no text with a token: give a prefix_token, for example <|endoftext|>")
+        return self._prefix[0]
+
+    def get_model_info(self) -> dict[str, Any]:
+        """What results say of the model: the cache, and the most `kv_bytes` that a request took."""
+        return {"sketchkv_model": self.model.name, "kv": self.kv, "chunk": self.chunk, "kv_bytes": self._most_bytes}
+
+    def tok_encode(self, string: str, add_special_tokens: bool | None = None, **_: Any) -> Tokens:
+        return self.model.tokenize(string, begin=add_special_tokens is not False)
+
+    def loglikelihood_rolling(self, requests: list[Instance], disable_tqdm: bool = False) -> list[float]:
+        sums = []
+        for request in tqdm(requests, disable=disable_tqdm):
+            (text,) = request.args
+            windows = utils.get_rolling_token_windows(
+                self.tok_encode(text, add_special_tokens=False), self.prefix_token_id, self.max_length - 1, 1
+            )
+            pairs = (utils.make_disjoint_window(window) for window in windows)
+            sums.append(sum(self._score(self._taken_in(context), context[-1], rest)[0] for context, rest in pairs))
+            self.cache_hook.add_partial("loglikelihood_rolling", (text,), sums[-1])
+        return sums
+
+    def _loglikelihood_tokens(
+        self, requests: list[tuple[tuple[str, str], Tokens, Tokens]], disable_tqdm: bool = False, **_: Any
+    ) -> list[tuple[float, bool]]:
+        results = []
+        context, cache = None, None
+        for texts, before, after in tqdm(requests, disable=disable_tqdm):
+            if len(after) >= self.max_length:
+                raise ValueError(f"a continuation of {len(after)} tokens leaves no context within max_length {self.max_length}")
+            before = before[-(self.max_length - len(after)) :]
+            # The answers to a question come one after the other: the question is taken in once.
+            if cache is None or before != context:
+                context, cache = before, self._taken_in(before)
+            results.append(self._score(cache.fork(), before[-1], after))
+            self.cache_hook.add_partial("loglikelihood", texts, results[-1])
+        return results
+
+    def _taken_in(self, context: Tokens) -> Cache:
+        """A cache that has seen the context but for its last token, whose logits are those of what follows."""
+        cache = Cache(self.kv)
+        if len(context) > 1:
+            self.model.score(context[:-1], cache=cache, chunk=self.chunk)
+        return cache
+
+    def _score(self, cache: Cache, last: int, tokens: Tokens) -> tuple[float, bool]:
+        """The log-probability of the tokens after the context that ends in `last`, and whether each is the most probable."""
+        logits = self.model.logits([last, *tokens[:-1]], cache=cache, chunk=self.chunk).astype(numpy.float64)
+        self._account(cache)
+        most = logits.max(axis=1)
+        chosen = logits[numpy.arange(len(tokens)), tokens]
+        totals = most + numpy.log(numpy.exp(logits - most[:, None]).sum(axis=1))
+        return float((chosen - totals).sum()), bool((chosen == most).all())
+
+    def generate_until(self, requests: list[Instance], disable_tqdm: bool = False) -> list[str]:
+        texts = []
+        for request in tqdm(requests, disable=disable_tqdm):
+            context, asked = request.args
+            options = normalize_gen_kwargs(asked, self.max_gen_toks)
+            room = self.max_length - options["max_gen_toks"]
+            if room < 1:
+                raise ValueError(f"{options['max_gen_toks']} tokens to generate leave no context within max_length {self.max_length}")
+            cache = Cache(self.kv)
+            texts.append(
+                self.model.generate(
+                    self.tok_encode(context)[-room:],
+                    cache=cache,
+                    max_tokens=options["max_gen_toks"],
+                    stop=options["until"],
+                    temperature=options.get("temperature", 0.0),
+                    **_known(options, ("top_k", "top_p", "min_p", "repetition_penalty", "seed")),
+                )
+            )
+            self._account(cache)
+            self.cache_hook.add_partial("generate_until", (context, asked), texts[-1])
+        return texts
+
+    def _account(self, cache: Cache) -> None:
+        self._most_bytes = max(self._most_bytes, cache.ledger()["total"])
+
+
+def _known(options: Any, names: Iterable[str]) -> dict[str, Any]:
+    return {name: options[name] for name in names if name in options}
+
+
+if __name__ == "__main__":
+    from lm_eval.__main__ import cli_evaluate
+
+    cli_evaluate()

@@ -1,0 +1,84 @@
+"""The model class of lm-eval; only where that is installed."""
+
+import pytest
+
+import sketchkv
+
+pytest.importorskip("lm_eval")
+from lm_eval.api.instance import Instance
+from lm_eval.api.registry import get_model
+
+from sketchkv.lm_eval import SketchLM
+
+PREFIX = "."
+
+
+def requests(kind, *arguments):
+    return [Instance(request_type=kind, doc={}, arguments=one, idx=0) for one in arguments]
+
+
+@pytest.fixture(scope="module", params=["full", "h2o+q8@32tok"])
+def lm(request, model):
+    return SketchLM(model, request.param, chunk=1, prefix_token=PREFIX)
+
+
+def test_it_is_registered():
+    assert get_model("sketchkv") is SketchLM
+
+
+def test_answers_are_scored_as_the_engine_scores(lm, model):
+    context = "It was a truth universally acknowledged, that a single man in possession of a good fortune must be"
+    answers = [" in want of a wife", " calm", " in want of a wife"]
+    found = lm.loglikelihood(requests("loglikelihood", *((context, answer) for answer in answers)), disable_tqdm=True)
+    assert found[0] == found[2]
+    *before, last = model.tokenize(context)
+    for answer, (likelihood, _) in zip(answers, found):
+        cache = sketchkv.Cache(lm.kv)
+        model.score(before, cache=cache, chunk=1)
+        assert likelihood == pytest.approx(model.score([last, *model.tokenize(answer)], cache=cache, chunk=1).sum(), rel=1e-5)
+
+
+def test_greedy_is_what_is_generated(lm, model):
+    best = model.generate("The sea was", max_tokens=1, temperature=0, kv=lm.kv)
+    (_, greedy), (_, other) = lm.loglikelihood(
+        requests("loglikelihood", ("The sea was", best), ("The sea was", "%")), disable_tqdm=True
+    )
+    assert greedy and not other
+
+
+def test_a_text_without_context_follows_the_prefix(lm, model):
+    ((likelihood, _),) = lm.loglikelihood(requests("loglikelihood", ("", "The sea")), disable_tqdm=True)
+    assert likelihood == pytest.approx(model.score(PREFIX + "The sea", kv=lm.kv, chunk=1).sum(), rel=1e-5)
+    with pytest.raises(ValueError, match="prefix_token"):
+        SketchLM(model).loglikelihood(requests("loglikelihood", ("", "The sea")), disable_tqdm=True)
+
+
+def test_rolling_counts_every_token_once(model):
+    text = "The sea was calm and the wind was fair. " * 4
+    tokens = model.tokenize(PREFIX + text)
+    whole, parts = (SketchLM(model, max_length=length, prefix_token=PREFIX) for length in (None, 16))
+    asked = requests("loglikelihood_rolling", (text,))
+    assert whole.loglikelihood_rolling(asked, disable_tqdm=True)[0] == pytest.approx(model.score(tokens).sum(), rel=1e-5)
+    # Windows of 15 tokens, each of which begins with the last one of the window before.
+    windows = [tokens[start : start + 16] for start in range(0, len(tokens) - 1, 15)]
+    expected = sum(model.score(window).sum() for window in windows[:-1])
+    last = tokens[-16:]
+    expected += model.score(last)[-(len(windows[-1]) - 1) :].sum()
+    assert parts.loglikelihood_rolling(asked, disable_tqdm=True)[0] == pytest.approx(expected, rel=1e-5)
+
+
+def test_generation_stops(lm, model):
+    asked = {"until": [","], "max_gen_toks": 24}
+    (text,) = lm.generate_until(requests("generate_until", ("It was a truth", asked)), disable_tqdm=True)
+    assert text == model.generate("It was a truth", kv=lm.kv, stop=",", max_tokens=24, temperature=0)
+    assert "," not in text
+    assert 0 < lm.get_model_info()["kv_bytes"]
+
+
+def test_what_cannot_be_is_said(model):
+    with pytest.raises(sketchkv.SpecError, match="no method"):
+        SketchLM(model, "h20@25%")
+    with pytest.raises(ValueError, match="one token"):
+        SketchLM(model, prefix_token="The sea was")
+    with pytest.raises(ValueError, match="leave no context"):
+        SketchLM(model, max_length=16).generate_until(requests("generate_until", ("The", {})), disable_tqdm=True)
