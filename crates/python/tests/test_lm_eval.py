@@ -70,8 +70,8 @@ def test_long_contexts_lose_their_beginning(model):
     context, answer = "The sea was calm and the wind was fair." * 150, " And so it was."
     asked = requests("loglikelihood", (context, answer))
     tokens, answered = model.tokenize(context + answer), len(model.tokenize(answer))
-    ((short, _),) = SketchLM(model, max_length=16).loglikelihood(asked, disable_tqdm=True)
-    assert short == pytest.approx(model.score(tokens[-17:])[-answered:].sum(), rel=1e-5)
+    ((short, _),) = SketchLM(model, "full+f32", max_length=16).loglikelihood(asked, disable_tqdm=True)
+    assert short == pytest.approx(model.score(tokens[-17:], kv="full+f32")[-answered:].sum(), rel=1e-5)
     # As long as the model can see, and not a token more.
     ((long, _),) = SketchLM(model).loglikelihood(asked, disable_tqdm=True)
     assert len(tokens) > model.context and long < 0
