@@ -52,7 +52,9 @@ class SketchLM(TemplateLM):
     ) -> None:
         super().__init__()
         self.model = Model.load(model, weights=weights, threads=threads) if isinstance(model, str) else model
-        self.kv = Cache(kv).spec
+        # Kept as it was given: a preset becomes what is best for the model when a cache is used.
+        self.kv = kv
+        Cache(kv)
         self.chunk = chunk
         self.max_length = min(max_length or self.model.context, self.model.context)
         self.max_gen_toks = max_gen_toks
