@@ -1,6 +1,6 @@
 //! `cargo xtask python`: the wheel, in an environment of its own.
 
-use crate::command::{build_once, run};
+use crate::command::{build_once, output, run, sketchkv};
 use anyhow::{Context, Result};
 use std::{
     env, fs,
@@ -25,9 +25,12 @@ pub(crate) fn test() -> Result<()> {
     let python = environment(folder)?;
     let oldest = overlay(folder, &python)?;
     install(folder, &python)?;
+    // The command that sweeps drive, built as the tests build it.
+    output(&mut sketchkv(["--version"]))?;
+    let built = env::current_dir()?.join("target/debug").join(format!("sketchkv{}", env::consts::EXE_SUFFIX));
     let pytest = || {
         let mut command = Command::new(&python);
-        command.args(["-m", "pytest", "--quiet"]);
+        command.args(["-m", "pytest", "--quiet"]).env("SKETCHKV", &built);
         command
     };
     run(pytest().arg(TESTS)).context("with the newest transformers")?;

@@ -59,12 +59,22 @@ def test_rolling_counts_every_token_once(model):
     whole, parts = (SketchLM(model, max_length=length, prefix_token=PREFIX) for length in (None, 16))
     asked = requests("loglikelihood_rolling", (text,))
     assert whole.loglikelihood_rolling(asked, disable_tqdm=True)[0] == pytest.approx(model.score(tokens).sum(), rel=1e-5)
-    # Windows of 15 tokens, each of which begins with the last one of the window before.
-    windows = [tokens[start : start + 16] for start in range(0, len(tokens) - 1, 15)]
+    # Windows of 16 tokens, each after the last one of the window before; the last window has all the context there is.
+    windows = [tokens[start : start + 17] for start in range(0, len(tokens) - 1, 16)]
     expected = sum(model.score(window).sum() for window in windows[:-1])
-    last = tokens[-16:]
-    expected += model.score(last)[-(len(windows[-1]) - 1) :].sum()
+    expected += model.score(tokens[-17:])[-(len(windows[-1]) - 1) :].sum()
     assert parts.loglikelihood_rolling(asked, disable_tqdm=True)[0] == pytest.approx(expected, rel=1e-5)
+
+
+def test_long_contexts_lose_their_beginning(model):
+    context, answer = "The sea was calm and the wind was fair." * 150, " And so it was."
+    asked = requests("loglikelihood", (context, answer))
+    tokens, answered = model.tokenize(context + answer), len(model.tokenize(answer))
+    ((short, _),) = SketchLM(model, "full+f32", max_length=16).loglikelihood(asked, disable_tqdm=True)
+    assert short == pytest.approx(model.score(tokens[-17:], kv="full+f32")[-answered:].sum(), rel=1e-5)
+    # As long as the model can see, and not a token more.
+    ((long, _),) = SketchLM(model).loglikelihood(asked, disable_tqdm=True)
+    assert len(tokens) > model.context and long < 0
 
 
 def test_generation_stops(lm, model):

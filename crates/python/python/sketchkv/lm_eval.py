@@ -6,8 +6,7 @@ the class registered; a program imports this module first. It needs lm-eval.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from typing import Any
+from typing import Any, Literal
 
 import numpy
 from lm_eval import utils
@@ -20,6 +19,9 @@ from tqdm import tqdm
 from ._sketchkv import Cache, Model
 
 Tokens = list[int]
+
+SAMPLING = ("top_k", "top_p", "min_p", "repetition_penalty", "seed")
+"""Arguments of generation that mean the same to `Model.generate`."""
 
 
 @register_model("sketchkv")
@@ -42,7 +44,7 @@ class SketchLM(TemplateLM):
         max_length: int | None = None,
         max_gen_toks: int = 256,
         prefix_token: str | None = None,
-        weights: str = "native",
+        weights: Literal["native", "f32", "q8"] = "native",
         threads: int = 0,
         batch_size: int | str | None = None,
         max_batch_size: int | None = None,
@@ -50,7 +52,9 @@ class SketchLM(TemplateLM):
     ) -> None:
         super().__init__()
         self.model = Model.load(model, weights=weights, threads=threads) if isinstance(model, str) else model
-        self.kv = Cache(kv).spec
+        # Kept as it was given: a preset becomes what is best for the model when a cache is used.
+        self.kv = kv
+        Cache(kv)
         self.chunk = chunk
         self.max_length = min(max_length or self.model.context, self.model.context)
         self.max_gen_toks = max_gen_toks
@@ -81,7 +85,7 @@ class SketchLM(TemplateLM):
         for request in tqdm(requests, disable=disable_tqdm):
             (text,) = request.args
             windows = utils.get_rolling_token_windows(
-                self.tok_encode(text, add_special_tokens=False), self.prefix_token_id, self.max_length - 1, 1
+                self.tok_encode(text, add_special_tokens=False), self.prefix_token_id, self.max_length, 1
             )
             pairs = (utils.make_disjoint_window(window) for window in windows)
             sums.append(sum(self._score(self._taken_in(context), context[-1], rest)[0] for context, rest in pairs))
@@ -94,9 +98,11 @@ class SketchLM(TemplateLM):
         results = []
         context, cache = None, None
         for texts, before, after in tqdm(requests, disable=disable_tqdm):
-            if len(after) >= self.max_length:
+            # The last token is scored, but not run.
+            room = self.max_length + 1 - len(after)
+            if room < 1:
                 raise ValueError(f"a continuation of {len(after)} tokens leaves no context within max_length {self.max_length}")
-            before = before[-(self.max_length - len(after)) :]
+            before = before[-room:]
             # The answers to a question come one after the other: the question is taken in once.
             if cache is None or before != context:
                 context, cache = before, self._taken_in(before)
@@ -136,7 +142,7 @@ class SketchLM(TemplateLM):
                     max_tokens=options["max_gen_toks"],
                     stop=options["until"],
                     temperature=options.get("temperature", 0.0),
-                    **_known(options, ("top_k", "top_p", "min_p", "repetition_penalty", "seed")),
+                    **{name: options[name] for name in SAMPLING if name in options},
                 )
             )
             self._account(cache)
@@ -145,10 +151,6 @@ class SketchLM(TemplateLM):
 
     def _account(self, cache: Cache) -> None:
         self._most_bytes = max(self._most_bytes, cache.ledger()["total"])
-
-
-def _known(options: Any, names: Iterable[str]) -> dict[str, Any]:
-    return {name: options[name] for name in names if name in options}
 
 
 if __name__ == "__main__":
