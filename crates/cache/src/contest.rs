@@ -99,9 +99,13 @@ fn over(layers: &[LayerAdmission<'_>]) -> usize {
     }
 }
 
-/// Bytes of the dearest slot.
+/// Bytes that a slot less saves, rather too many: more go in the next round where that was not enough. In the mean a slot costs more
+/// than one more does, for what a head has of pages and of open strips.
 fn slot_cost(layers: &[LayerAdmission<'_>]) -> usize {
-    competing(layers).map(|layer| layer.cost.of_slot()).max().unwrap_or(1)
+    let slots =
+        |layer: &LayerAdmission<'_>| layer.scratch.limits.iter().map(|limit| limit.slots).sum::<usize>();
+    let mean = needed(layers) / competing(layers).map(slots).sum::<usize>().max(1);
+    competing(layers).map(|layer| layer.cost.of_slot()).max().unwrap_or(1).max(mean)
 }
 
 /// Chooses the `excess` least important of all heads, more where they do not fit then; each head keeps `floor` of an equal

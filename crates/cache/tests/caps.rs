@@ -151,7 +151,8 @@ fn a_much_lower_cap_is_used_as_well_as_one_from_the_start() {
             for (cache, how) in [(&lowered, "lowered"), (&streamed, "streamed")] {
                 assert_within(cache, spec);
                 let taken = cache.ledger().total() as f64 / cap as f64;
-                assert!(taken > 0.85, "{spec}, {how} to a part of {part}: takes {taken} of its cap");
+                // Few heads, and whole pages: some of it is left.
+                assert!(taken > 0.7, "{spec}, {how} to a part of {part}: takes {taken} of its cap");
             }
         }
     }

@@ -137,15 +137,20 @@ proptest! {
         for tokenizer in BYTE_LEVEL.iter() {
             prop_assert_eq!(there_and_back(tokenizer, &text), [text.as_str(); 2]);
         }
-        // What the others do to a text before they encode it: SentencePiece knows no `▁` beside the space and takes
-        // a leading space for the one it would put there itself; Qwen2 composes characters.
+        // What the others do to a text before they encode it: SentencePiece knows no `▁` beside the space; Qwen2 composes
+        // characters.
         let spaced = text.replace('▁', " ");
-        let spaced = spaced.strip_prefix(' ').unwrap_or(&spaced);
+        // What follows a special token is a piece of its own, with a space before it.
+        let special = ["<s>", "</s>", "<unk>"].iter().any(|special| text.contains(special));
         for tokenizer in SENTENCE_PIECE.iter() {
-            prop_assert_eq!(there_and_back(tokenizer, &text), [spaced; 2]);
+            let [whole, literal] = there_and_back(tokenizer, &text);
+            prop_assert_eq!(&literal, &spaced);
+            prop_assert!(special || whole == spaced);
         }
-        let composed: String = unicode_normalization::UnicodeNormalization::nfc(text.as_str()).collect();
-        prop_assert_eq!(there_and_back(&QWEN2, &text), [composed.as_str(); 2]);
+        // By the library's own tables: others know characters that were added since.
+        let mut composed = tokenizers::NormalizedString::from(text.as_str());
+        composed.nfc();
+        prop_assert_eq!(there_and_back(&QWEN2, &text), [composed.get(); 2]);
     }
 }
 
