@@ -165,6 +165,13 @@ impl Cache {
         ledger
     }
 
+    /// Bytes that this cache takes beyond the pages that it shares with `other`, from which it was forked: those that neither
+    /// has written to since.
+    pub fn bytes_beyond(&self, other: &Cache) -> usize {
+        let heads = self.layers.iter().flatten().zip(other.layers.iter().flatten());
+        self.ledger().total() - heads.map(|(head, other)| head.slots.bytes_shared(&other.slots)).sum::<usize>()
+    }
+
     /// Begins to take the time of the parts of attention, from zero.
     pub fn start_profile(&mut self) {
         self.profile = Some(Box::default());

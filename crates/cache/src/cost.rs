@@ -61,8 +61,18 @@ impl HeadCost {
 
     /// Bytes of a head with `slots` slots, all on this rung.
     pub(crate) fn on(&self, rung: usize, slots: usize) -> usize {
+        self.with_open(self.open_strips(slots.div_ceil(STRIP)), rung, slots)
+    }
+
+    /// The most bytes of such a head that has no limit of bytes: its last page is open until it is full.
+    pub(crate) fn on_unlimited(&self, rung: usize, slots: usize) -> usize {
+        self.with_open(PAGE_STRIPS, rung, slots)
+    }
+
+    /// Bytes of such a head with `open` open strips at the end.
+    fn with_open(&self, open: usize, rung: usize, slots: usize) -> usize {
         let (strips, strip) = (slots.div_ceil(STRIP), self.strips[rung]);
-        let open = strips.min(self.front + self.open_strips(strips));
+        let open = strips.min(self.front + open);
         let more = self.open.map_or(0, |bytes| bytes.saturating_sub(strip));
         self.fixed
             + open * more

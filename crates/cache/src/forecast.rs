@@ -1,6 +1,6 @@
 //! What a cap means, counted before a text is there.
 
-use crate::{Cache, LayerShape};
+use crate::{Cache, Cap, LayerShape};
 
 /// What a cache will hold when so many tokens have been seen, in the mean over the layers without sliding windows (over all where
 /// all have them).
@@ -16,11 +16,28 @@ pub struct Forecast {
     pub key_bits: f64,
     /// Bits of a number of the other tokens' values, scales not counted.
     pub value_bits: f64,
-    /// The most bytes that all of it takes.
+    /// About the bytes that all of it takes.
     pub bytes: usize,
 }
 
 impl Cache {
+    /// The most bytes that a cache of this spec and shape takes while it sees `tokens` tokens: its cap, or what all of them take
+    /// where that is less.
+    pub fn most_bytes(&self, tokens: usize) -> usize {
+        let (common, layers) = (&*self.common, &self.shape.layers);
+        let mut limits = vec![];
+        common.allotment.limits(self.spec.cap, &self.shape, tokens, &mut limits);
+        let of_layer = |(number, layer): (usize, &LayerShape)| {
+            let slots = match self.spec.cap {
+                Cap::Tokens(_) => layer.visible(tokens).min(limits[number].slots),
+                _ => layer.visible(tokens),
+            };
+            layer.kv_heads * common.allotment.cost(number).on_unlimited(0, slots)
+        };
+        let all = common.allotment.base() + layers.iter().enumerate().map(of_layer).sum::<usize>();
+        common.allotment.cap_bytes(self.spec.cap, &self.shape, tokens).map_or(all, |cap| all.min(cap))
+    }
+
     /// What a cache of this spec and shape will hold after `tokens` tokens: how many are kept, and in how many bits. Reckoned as
     /// if all heads of a layer had equal parts, and all pages were on one rung.
     pub fn forecast(&self, tokens: usize) -> Forecast {

@@ -20,6 +20,7 @@ mod forecast;
 mod format;
 mod grading;
 mod head;
+mod holding;
 mod judgement;
 pub mod keep;
 mod ledger;
@@ -49,6 +50,7 @@ pub use context::{Candidates, Context, GroupQueries, Neighbours, Partial, Softca
 pub use error::CacheError;
 pub use fit::ScorerFit;
 pub use forecast::Forecast;
+pub use holding::Holding;
 pub use ledger::Ledger;
 pub use pass::{Pass, PausedPass};
 pub use probe::Attention;

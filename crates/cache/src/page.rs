@@ -221,6 +221,11 @@ impl Page {
         Self::slots(self.sealed_strips())
     }
 
+    /// How many of the slots in `live` are sealed.
+    pub(crate) fn sealed_tokens(&self, live: u64) -> u32 {
+        (live & self.sealed_slots()).count_ones()
+    }
+
     /// The strips that are sealed.
     fn sealed_strips(&self) -> Range<usize> {
         self.front()..self.strips - self.open

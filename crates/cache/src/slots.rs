@@ -188,6 +188,12 @@ impl Slots {
             + self.index_bytes(self.len())
     }
 
+    /// Heap bytes of the pages that are those of `other` too, at the same place.
+    pub(crate) fn bytes_shared(&self, other: &Slots) -> usize {
+        let same = self.pages.iter().zip(&other.pages).filter(|(page, other)| Arc::ptr_eq(page, other));
+        same.map(|(page, _)| ARC_COUNTS + size_of::<Page>() + page.bytes()).sum()
+    }
+
     /// Heap bytes of the index of `slots` slots.
     fn index_bytes(&self, slots: usize) -> usize {
         self.index.as_ref().map_or(0, |index| index.bytes(slots))

@@ -20,7 +20,7 @@ const LAYERS: &[&[&str]] = &[
     &["cost", "admit", "attend"],
     &["allot", "contest", "probe", "workspace"],
     &["cache"],
-    &["cap", "fit", "forecast", "pass", "relearn", "save"],
+    &["cap", "fit", "forecast", "holding", "pass", "relearn", "save"],
 ];
 
 fn rank(module: &str) -> usize {
