@@ -2,6 +2,7 @@
 
 use crate::{EngineError, Finish, GenerateOptions, Generation};
 use serde::{Deserialize, Serialize};
+use sketchkv_cache::Cache;
 use sketchkv_model::{ChatMessage, Model};
 
 /// Messages by the model's chat template, and a [`Generation`] that has seen them.
@@ -31,6 +32,12 @@ impl Conversation {
         Conversation { generation, talk: Talk::default(), answering: false, special: false }
     }
 
+    /// A text that goes on from what `generation` has seen, `transcript`, for a caller who renders the template himself and keeps
+    /// the messages.
+    pub fn over(generation: Generation, transcript: String) -> Self {
+        Conversation::resume(generation, Talk { transcript, ..Talk::default() })
+    }
+
     pub(crate) fn resume(generation: Generation, talk: Talk) -> Self {
         Conversation { generation, talk, answering: false, special: false }
     }
@@ -50,6 +57,36 @@ impl Conversation {
     /// The generation that gives the answer, to be stepped; [`Conversation::ask`] feeds it.
     pub fn generation(&mut self) -> &mut Generation {
         &mut self.generation
+    }
+
+    /// The cache.
+    pub fn cache(&self) -> &Cache {
+        self.generation.cache()
+    }
+
+    /// The text of what the cache has seen or is to see before anything else; an answer in progress ends with what was shown of
+    /// it.
+    pub fn transcript(&mut self, model: &Model) -> &str {
+        self.close(model);
+        &self.talk.transcript
+    }
+
+    /// Feeds `tokens`, with which the text becomes `transcript`; the generation then gives an answer.
+    ///
+    /// # Errors
+    /// As [`Generation::feed`]; the text is then as it was.
+    pub fn go_on(
+        &mut self,
+        model: &Model,
+        tokens: &[u32],
+        transcript: String,
+        options: &GenerateOptions,
+    ) -> Result<(), EngineError> {
+        self.close(model);
+        self.generation.feed(model, tokens, options)?;
+        self.talk.transcript = transcript;
+        self.answering = true;
+        Ok(())
     }
 
     /// Begins anew, random numbers and all, with the same instruction if there is one.
@@ -83,7 +120,6 @@ impl Conversation {
         self.close(model);
         self.talk.messages.push(ChatMessage::new("user", text));
         let asked = self.feed(model, limit, options);
-        self.answering = asked.is_ok();
         if asked.is_err() {
             self.talk.messages.pop();
         }
@@ -112,9 +148,7 @@ impl Conversation {
         }
         let room = limit.map(|limit| limit - needed);
         let max_tokens = options.max_tokens.into_iter().chain(room).min();
-        self.generation.feed(model, &fresh, &GenerateOptions { max_tokens, ..options.clone() })?;
-        self.talk.transcript = rendered;
-        Ok(())
+        self.go_on(model, &fresh, rendered, &GenerateOptions { max_tokens, ..options.clone() })
     }
 
     /// The messages as the template is to see them. What the model itself said is left as it was.
@@ -139,6 +173,8 @@ impl Conversation {
         if self.generation.finish() == Some(Finish::End) {
             self.talk.transcript.push_str(&self.generation.hidden_end(model));
         }
-        self.talk.messages.push(ChatMessage::new("assistant", answer));
+        if self.talk.messages.last().is_some_and(|message| message.role == "user") {
+            self.talk.messages.push(ChatMessage::new("assistant", answer));
+        }
     }
 }

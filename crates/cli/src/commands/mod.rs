@@ -18,6 +18,7 @@ mod reference;
 mod report;
 mod results;
 mod run;
+mod serve;
 mod tokenize;
 
 use anyhow::Result;
@@ -36,6 +37,7 @@ pub(crate) enum Command {
     Distortion(distortion::Arguments),
     Run(run::Arguments),
     Chat(chat::Arguments),
+    Serve(Box<serve::Arguments>),
     Pull(pull::Arguments),
     Models(models::Arguments),
     Info(info::Arguments),
@@ -64,6 +66,7 @@ impl Command {
             Command::Distortion(arguments) => arguments.run().map(done),
             Command::Run(arguments) => arguments.run(),
             Command::Chat(arguments) => arguments.run().map(done),
+            Command::Serve(arguments) => arguments.run().map(done),
             Command::Pull(arguments) => arguments.run().map(done),
             Command::Models(arguments) => arguments.run().map(done),
             Command::Explain(arguments) => arguments.run().map(done),

@@ -102,17 +102,29 @@ impl SessionFile {
         talk: Option<Talk>,
     ) -> Result<(), SessionError> {
         let pieces = super::pieces(model, generation, talk)?;
-        self.replace(&pieces).map_err(|error| {
+        self.write_pieces(&pieces)
+    }
+
+    /// Saves the bytes of a session, as [`Session::to_bytes`] gives them.
+    ///
+    /// # Errors
+    /// As [`SessionFile::save_text`].
+    pub fn write(&mut self, bytes: &[u8]) -> Result<(), SessionError> {
+        self.write_pieces(&[bytes])
+    }
+
+    fn write_pieces(&mut self, pieces: &[impl AsRef<[u8]>]) -> Result<(), SessionError> {
+        self.replace(pieces).map_err(|error| {
             let _ = fs::remove_file(self.part());
             self.failed("write", error)
         })
     }
 
     /// Writes the pieces to a new file, and puts it in the place of the old one.
-    fn replace(&mut self, pieces: &[Vec<u8>]) -> io::Result<()> {
+    fn replace(&mut self, pieces: &[impl AsRef<[u8]>]) -> io::Result<()> {
         let mut file = self.begin_part()?;
         file.try_lock()?;
-        pieces.iter().try_for_each(|piece| file.write_all(piece))?;
+        pieces.iter().try_for_each(|piece| file.write_all(piece.as_ref()))?;
         file.sync_all()?;
         fs::rename(self.part(), &self.path)?;
         self.file = file;

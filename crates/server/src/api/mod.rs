@@ -1,0 +1,23 @@
+//! What is asked and answered, each type written once: read and written by serde, described by utoipa.
+
+mod chat;
+mod common;
+mod completion;
+mod error;
+mod kv;
+mod message;
+mod plain;
+mod responses;
+
+pub(crate) use chat::*;
+pub(crate) use common::{
+    Common, PromptTokensDetails, SessionUsage, Stop, StreamOptions, Usage, elastic, now, random, request,
+};
+pub(crate) use completion::{
+    CompletionAnswer, CompletionChoice, CompletionLogprobs, CompletionRequest, Prompt,
+};
+pub(crate) use error::{ApiError, ErrorBody};
+pub(crate) use kv::Kv;
+pub(crate) use message::{CalledFunction, Content, Message, Tool, ToolCall};
+pub(crate) use plain::*;
+pub(crate) use responses::*;

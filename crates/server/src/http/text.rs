@@ -1,0 +1,87 @@
+//! Texts and tokens.
+
+use super::{App, body::Body, chat};
+use crate::api::{ApiError, DetokenizeRequest, Rendered, TemplateRequest, Text, TokenizeRequest, Tokens};
+use axum::{Json, extract::State};
+use serde_json::json;
+use std::sync::Arc;
+
+#[utoipa::path(
+    post,
+    path = "/tokenize",
+    request_body = TokenizeRequest,
+    responses((status = 200, body = Tokens), (status = 400, body = crate::api::ErrorBody))
+)]
+/// The tokens of a text.
+pub(crate) async fn tokenize(
+    State(app): State<Arc<App>>,
+    Body(request): Body<TokenizeRequest>,
+) -> Result<Json<Tokens>, ApiError> {
+    app.work(move |app| {
+        let tokenizer = app.model.tokenizer();
+        let Some(text) = request.content.or(request.prompt) else {
+            return Err(ApiError::param("content", "content is missing: the text to be tokenized"));
+        };
+        let ids = match (request.parse_special.unwrap_or(true), request.add_special.unwrap_or(false)) {
+            (false, _) => tokenizer.encode_literal(&text)?,
+            (true, true) => tokenizer.encode_prompt(&text)?,
+            (true, false) => tokenizer.encode(&text)?,
+        };
+        let count = ids.len();
+        let tokens = match request.with_pieces.unwrap_or(false) {
+            false => json!(ids),
+            true => ids
+                .iter()
+                .map(|&id| json!({"id": id, "piece": String::from_utf8_lossy(tokenizer.token_bytes(id))}))
+                .collect(),
+        };
+        Ok(Json(Tokens { tokens, count }))
+    })
+    .await
+}
+
+#[utoipa::path(
+    post,
+    path = "/detokenize",
+    request_body = DetokenizeRequest,
+    responses((status = 200, body = Text), (status = 400, body = crate::api::ErrorBody))
+)]
+/// The text of tokens.
+pub(crate) async fn detokenize(
+    State(app): State<Arc<App>>,
+    Body(request): Body<DetokenizeRequest>,
+) -> Result<Json<Text>, ApiError> {
+    let tokenizer = app.model.tokenizer();
+    if let Some(token) = request.tokens.iter().find(|&&token| token as usize >= tokenizer.vocabulary()) {
+        let message = format!("{token} is no token: ids are below {}", tokenizer.vocabulary());
+        return Err(ApiError::param("tokens", message));
+    }
+    app.work(move |app| Ok(Json(Text { content: app.model.tokenizer().decode(&request.tokens) }))).await
+}
+
+#[utoipa::path(
+    post,
+    path = "/apply-template",
+    request_body = TemplateRequest,
+    responses((status = 200, body = Rendered), (status = 400, body = crate::api::ErrorBody))
+)]
+/// A conversation by the model's template.
+pub(crate) async fn apply_template(
+    State(app): State<Arc<App>>,
+    Body(request): Body<TemplateRequest>,
+) -> Result<Json<Rendered>, ApiError> {
+    app.work(move |app| {
+        let TemplateRequest { messages, tools, chat_template_kwargs, add_generation_prompt, .. } = request;
+        let answer = add_generation_prompt.unwrap_or(true);
+        let rendering = chat::Rendering {
+            messages: &messages,
+            tools: tools.as_deref(),
+            arguments: chat_template_kwargs.as_ref(),
+            answer,
+            // As it was said.
+            parse_special: true,
+        };
+        Ok(Json(Rendered { prompt: rendering.render(app)? }))
+    })
+    .await
+}
