@@ -21,6 +21,6 @@ pub use error::ModelError;
 pub use file::{ElementType, EmbeddedFolder, GgufHeader, TensorEntry, Value, safetensors_entries};
 pub use forward::{Logits, Outputs, Sequence, Workspace};
 pub use model::{LoadOptions, Model, ModelFile, TensorInfo};
-pub use sampling::{SampleError, Sampler, SamplerState, Sampling};
+pub use sampling::{SampleError, Sampler, SamplerState, Sampling, TokenLogprobs, logprobs};
 pub use sketchkv_kernels::WeightFormat;
 pub use tokenizer::{ChatMessage, ChatRequest, ChatTemplate, TextStream, Tokenizer};
