@@ -35,8 +35,7 @@ pub struct Cell {
 impl Cell {
     /// A hash of all inputs and of this program's version, in hexadecimal; names for people do not count.
     pub fn key(&self) -> String {
-        // serde_json's map is ordered by key, so equal settings are equal text.
-        let inputs = serde_json::json!([
+        let mut inputs = serde_json::json!([
             env!("CARGO_PKG_VERSION"),
             MEASURES,
             self.experiment,
@@ -47,6 +46,8 @@ impl Cell {
             self.seed,
             self.settings,
         ]);
+        // In the order of their names, so that equal settings are equal text.
+        inputs.sort_all_objects();
         let digest = Sha256::digest(inputs.to_string());
         digest.iter().take(16).map(|byte| format!("{byte:02x}")).collect()
     }
@@ -165,6 +166,11 @@ mod tests {
         let name = Some("best-quality".into());
         let same = Cell { model: "another name".into(), text: "t".into(), name, ..cell.clone() };
         assert_eq!(cell.key(), same.key());
+        let ordered = |names: [&str; 2]| {
+            let settings = names.map(|name| (name.to_owned(), Value::from(1)));
+            Cell { settings: Map::from_iter(settings), ..cell.clone() }.key()
+        };
+        assert_eq!(ordered(["stream", "prefill"]), ordered(["prefill", "stream"]));
         let mut settings = cell.settings.clone();
         settings.insert("stream".into(), Value::from(2));
         for other in [

@@ -16,7 +16,9 @@ pub(crate) fn content_hash(checkpoint: &Checkpoint) -> String {
     match checkpoint {
         Checkpoint::Gguf(gguf) => gguf.maps().for_each(|map| sample(&mut hash, map)),
         Checkpoint::Folder(folder) => {
-            hash.update(folder.config().to_string());
+            let mut config = folder.config().clone();
+            config.sort_all_objects();
+            hash.update(config.to_string());
             folder.weights().for_each(|bytes| sample(&mut hash, bytes));
         }
     }

@@ -204,7 +204,7 @@ mod tests {
         let text = ChatTemplate::new(source.into(), String::new(), "</s>".into()).render(&request).unwrap();
         // Without the None, and with the reasoning by the names that templates know.
         let message =
-            "{'thinking': 'Hm.', 'reasoning': 'Hm.', 'role': 'assistant', 'reasoning_content': 'Hm.'}";
+            "{'thinking': 'Hm.', 'role': 'assistant', 'reasoning': 'Hm.', 'reasoning_content': 'Hm.'}";
         assert_eq!(text, format!("[{message}][{{'name': 'f'}}]['d']1.5066"));
     }
 }
