@@ -66,9 +66,10 @@ fn is_refusal(error: &EngineError) -> bool {
     match error {
         EngineError::Model(error) => is_impossible(error),
         EngineError::Cache(_)
+        | EngineError::Grammar { .. }
         | EngineError::EmptyPrompt
         | EngineError::LongDocument { .. }
         | EngineError::TooLong { .. } => true,
-        EngineError::Sample(_) => false,
+        EngineError::Sample(_) | EngineError::Constraint { .. } => false,
     }
 }

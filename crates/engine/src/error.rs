@@ -13,6 +13,22 @@ pub enum EngineError {
     /// Logits that no token can be chosen from.
     #[error(transparent)]
     Sample(#[from] SampleError),
+    /// Something that no text can be held to, or that would take too long.
+    #[error("this {kind} cannot be kept to: {reason}")]
+    Grammar {
+        /// What it was to be: a JSON schema, a regex, a grammar.
+        kind: &'static str,
+        /// What is wrong with it.
+        reason: String,
+    },
+    /// A grammar that turned out to be too much while it was kept to, or that no token of the model can go on with.
+    #[error("the text cannot go on within this {kind}: {reason}")]
+    Constraint {
+        /// What it was made from.
+        kind: &'static str,
+        /// What stopped it.
+        reason: String,
+    },
     /// A text that has no token yet cannot go on.
     #[error("the prompt is empty: give at least one token to continue")]
     EmptyPrompt,

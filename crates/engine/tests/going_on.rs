@@ -18,7 +18,8 @@ static MODEL: LazyLock<Model> =
 
 fn samplings() -> [(&'static str, Sampling); 3] {
     let drawn = Sampling { temperature: 0.9, seed: 11, ..Sampling::default() };
-    let penalised = Sampling { repetition_penalty: 1.3, ..drawn.clone() };
+    let penalised =
+        Sampling { repetition_penalty: 1.3, presence_penalty: 0.7, frequency_penalty: 0.4, ..drawn.clone() };
     [("greedy", Sampling::greedy()), ("drawn", drawn), ("penalised", penalised)]
 }
 

@@ -1,5 +1,6 @@
 //! Generation: a text that goes on token by token, stepped by whoever holds it.
 
+mod choose;
 mod chosen;
 mod rest;
 mod spell;
@@ -9,7 +10,7 @@ mod stop;
 pub(crate) use rest::Rest;
 pub use step::{Finish, GenerateOptions, Step, Timing};
 
-use crate::EngineError;
+use crate::{EngineError, constraint::Matcher};
 use chosen::Chosen;
 use sketchkv_cache::Cache;
 use sketchkv_model::{Logits, Model, Sampler, Sampling, Sequence, TextStream, Workspace};
@@ -56,6 +57,8 @@ pub struct Generation {
     /// What the first of `chosen` is chosen from, while that is all there is to go on from; else empty.
     logits: Vec<f32>,
     stop: StopTexts,
+    /// Says which tokens may be chosen, while a grammar is kept to.
+    matcher: Option<Matcher>,
     stream: TextStream,
     max_tokens: Option<usize>,
     ignore_end: bool,
@@ -82,6 +85,7 @@ pub struct Generation {
 struct Snapshot {
     cache: Cache,
     recent: Vec<u32>,
+    generated: usize,
 }
 
 impl Generation {
@@ -96,6 +100,7 @@ impl Generation {
             snapshot: None,
             logits: Vec::new(),
             stop: StopTexts::default(),
+            matcher: None,
             stream: TextStream::default(),
             max_tokens: None,
             ignore_end: false,
@@ -141,6 +146,7 @@ impl Generation {
             self.prompt.extend_from_slice(tokens);
         }
         self.stop = StopTexts::new(&options.stop);
+        self.matcher = options.constraint.as_ref().map(Matcher::begin);
         self.max_tokens = options.max_tokens;
         self.ignore_end = options.ignore_end;
         self.show_special = options.show_special;
@@ -170,8 +176,11 @@ impl Generation {
             return None;
         }
         if self.chosen.next().is_some() && self.chosen.risks() && self.snapshot.is_none() {
-            let recent = self.sampler.recent().collect();
-            self.snapshot = Some(Snapshot { cache: self.cache.fork(), recent });
+            self.snapshot = Some(Snapshot {
+                cache: self.cache.fork(),
+                recent: self.sampler.recent().collect(),
+                generated: self.sampler.generated(),
+            });
         }
         let tokens = match self.chosen.next() {
             Some(token) => std::slice::from_ref(token),
@@ -203,7 +212,7 @@ impl Generation {
         self.due = None;
         let single = self.chosen.next().copied();
         if let Some(token) = single {
-            self.sampler.observe(token);
+            self.sampler.observe_generated(token);
             self.chosen.run();
             self.settle();
         } else {
@@ -278,6 +287,7 @@ impl Generation {
         self.prompt_ran = 0;
         self.snapshot = None;
         self.logits.clear();
+        self.matcher = None;
         self.stream = TextStream::default();
         self.text.clear();
         (self.running, self.finish, self.due, self.given) = (false, None, None, 0);
@@ -313,6 +323,12 @@ impl Generation {
         self.sampler.sampling()
     }
 
+    /// The logits `[vocabulary]` that the first of the tokens is chosen from which the cache has yet to see, where nothing is
+    /// to be run before it; else empty. For the probabilities of a token that [`Generation::feed`] chose without a pass.
+    pub fn kept_logits(&self) -> &[f32] {
+        &self.logits
+    }
+
     /// Tokens of the text at rest, with those that the cache has yet to see and those held back.
     pub fn tokens(&self) -> usize {
         self.cache.position() + self.unrun()
@@ -343,17 +359,18 @@ impl Generation {
         }
         if self.max_tokens == Some(0) {
             // The prompt was run all the same: its cache may be what is wanted.
-            if self.chosen.is_empty() {
-                self.keep(logits);
-            }
-            self.end(model, Finish::Length);
+            self.rest_on(model, logits, Finish::Length);
             return Ok(None);
         }
-        let token = match self.sampler.sample(logits) {
-            Ok(token) => token,
+        let token = match self.choose(logits) {
+            Ok(Some(token)) => token,
+            Ok(None) => {
+                self.rest_on(model, logits, Finish::End);
+                return Ok(None);
+            }
             Err(error) => {
                 self.end(model, Finish::Interrupted);
-                return Err(error.into());
+                return Err(error);
             }
         };
         let first = self.chosen.is_empty();
@@ -368,6 +385,14 @@ impl Generation {
             self.keep(logits);
         }
         Ok(Some(token))
+    }
+
+    /// Ends without another token.
+    fn rest_on(&mut self, model: &Model, logits: &[f32], finish: Finish) {
+        if self.chosen.is_empty() {
+            self.keep(logits);
+        }
+        self.end(model, finish);
     }
 
     fn keep(&mut self, logits: &[f32]) {
@@ -398,7 +423,7 @@ impl Generation {
 
     /// Ends the generation if there is nothing after `token`.
     fn end_after(&mut self, model: &Model, token: u32) {
-        if !self.ignore_end && model.tokenizer().is_end(token) {
+        if model.tokenizer().is_end(token) && self.may_end() {
             self.end(model, Finish::End);
         } else if self.max_tokens.is_some_and(|most| self.generated >= most) {
             self.end(model, Finish::Length);
@@ -417,9 +442,10 @@ impl Generation {
         }
         if let Some(snapshot) = self.snapshot.take() {
             self.cache = snapshot.cache;
-            self.sampler.recall(snapshot.recent);
+            self.sampler.recall_generated(snapshot.recent, snapshot.generated);
         }
         self.chosen.rewind();
+        self.matcher = None;
         if finish == Finish::Stop {
             self.cut(model);
         }

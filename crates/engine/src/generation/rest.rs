@@ -115,19 +115,30 @@ impl Generation {
         self.chosen = Chosen::default();
         let recent: Vec<u32> = self.sampler.recent().collect();
         let gone = seen.saturating_sub(tokens);
-        self.sampler.recall(recent[..recent.len().saturating_sub(gone)].iter().copied());
+        let generated = self.sampler.generated().saturating_sub(gone);
+        let left = recent.len().saturating_sub(gone);
+        self.sampler.recall_generated(recent[..left].iter().copied(), generated);
         self.logits.clear();
         self.stream = TextStream::default();
         Ok(())
     }
 
-    /// Gives its cache another cap; what is running is interrupted.
+    /// Gives its cache another cap, also while it is running.
     ///
     /// # Errors
     /// As [`Cache::set_cap`]; the cache is then as it was.
     pub fn set_cap(&mut self, model: &Model, cap: Cap) -> Result<(), EngineError> {
-        self.interrupt(model);
-        Ok(self.cache.set_cap(cap, model.pool(), &mut AttentionWorkspace::new())?)
+        let mut workspace = AttentionWorkspace::new();
+        self.cache.set_cap(cap, model.pool(), &mut workspace)?;
+        if let Some(snapshot) = &mut self.snapshot {
+            snapshot.cache.set_cap(cap, model.pool(), &mut workspace)?;
+        }
+        Ok(())
+    }
+
+    /// Its cache alone.
+    pub fn into_cache(self) -> Cache {
+        self.cache
     }
 
     /// Chooses tokens by `sampling` from now on; the random numbers go on, whatever its seed.

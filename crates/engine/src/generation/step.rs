@@ -1,5 +1,6 @@
 //! What is asked of a generation, and what it says of itself.
 
+use crate::Constraint;
 use std::time::Duration;
 
 /// When a generation ends, and what of it is shown.
@@ -9,13 +10,16 @@ pub struct GenerateOptions {
     pub max_tokens: Option<usize>,
     /// Texts that end the generation; they are not part of it.
     pub stop: Vec<String>,
-    /// Goes on past end-of-text tokens.
+    /// Goes on past end-of-text tokens, but for the one that ends what a constraint asks for.
     pub ignore_end: bool,
     /// Spells special tokens out instead of hiding them.
     pub show_special: bool,
     /// Where the text is to go on another time: at the end, does not show what may be the beginning of a stop text, or of a
     /// character. Without it all is shown, as if no more could come.
     pub hold: bool,
+    /// What the text must be: of the tokens chosen from now on only those come that can still become it, and it ends where it
+    /// is complete, as if the model had said so. It belongs to this feed alone: what goes on after it is free.
+    pub constraint: Option<Constraint>,
 }
 
 /// Why a generation ended.
