@@ -105,7 +105,13 @@ pub(crate) struct SamplingArguments {
     /// Makes tokens less likely that came lately; 1 does not.
     #[arg(long, default_value_t = 1.0)]
     repetition_penalty: f32,
-    /// How many of the last tokens the penalty looks at.
+    /// Makes each token less likely, once, that the model itself chose lately, by this much of its logit; -2 to 2, 0 does not.
+    #[arg(long, default_value_t = 0.0, allow_negative_numbers = true)]
+    presence_penalty: f32,
+    /// Makes tokens less likely by this much each time that the model itself chose them lately; -2 to 2, 0 does not.
+    #[arg(long, default_value_t = 0.0, allow_negative_numbers = true)]
+    frequency_penalty: f32,
+    /// How many of the last tokens the penalties look at.
     #[arg(long, default_value_t = 64)]
     repetition_window: usize,
     /// Reproduces a run bit for bit; a session's random numbers go on unless it is another [default: 0, or the session's].
@@ -133,7 +139,10 @@ impl SamplingArguments {
             top_p: self.top_p,
             min_p: self.min_p,
             repetition_penalty: self.repetition_penalty,
+            presence_penalty: self.presence_penalty,
+            frequency_penalty: self.frequency_penalty,
             repetition_window: self.repetition_window,
+            logit_bias: Vec::new(),
             seed: self.seed.unwrap_or(0),
         }
     }

@@ -3,6 +3,7 @@
 mod arguments;
 mod commands;
 mod comparison_text;
+mod constraint;
 mod failure;
 mod interrupt;
 mod output;

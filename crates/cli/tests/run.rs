@@ -97,6 +97,49 @@ fn a_stop_text_ends_the_answer_and_is_not_part_of_it() {
 }
 
 #[test]
+fn a_text_has_the_form_asked_for() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = |name: &str, text: &str| {
+        let path = folder.path().join(name);
+        fs::write(&path, text).unwrap();
+        path.to_str().unwrap().to_owned()
+    };
+    let schema = r#"{"type": "object", "properties": {"n": {"type": "integer", "minimum": 1, "maximum": 99}}, "required": ["n"],
+        "additionalProperties": false}"#;
+    let of_file = finish(&mut run(&[PROMPT, "--json-schema", &file("n.json", schema), "--json"])).json();
+    let text = of_file["text"].as_str().unwrap();
+    let value: serde_json::Value = serde_json::from_str(text).unwrap();
+    assert!((1..=99).contains(&value["n"].as_i64().unwrap()), "{text}");
+    assert_eq!(of_file["finish"], "end");
+    let of_argument = finish(&mut run(&[PROMPT, "--json-schema", schema, "--json"])).json();
+    assert_eq!(of_argument["text"], text);
+    let of_regex = finish(&mut run(&[PROMPT, "--regex", "[0-9]{4}-(a|b)"]));
+    assert!(of_regex.stdout.len() == 7 && of_regex.stdout[..4].parse::<u32>().is_ok(), "{}", of_regex.stdout);
+    let grammar = file("g.lark", "start: \"<\" WORD \">\"\nWORD: /[xyz]{3}/\n");
+    let of_grammar = finish(&mut run(&[PROMPT, "--grammar", &grammar]));
+    assert!(
+        of_grammar.stdout.starts_with('<') && of_grammar.stdout.ends_with(">\n"),
+        "{}",
+        of_grammar.stdout
+    );
+
+    for (arguments, told) in [
+        (&["--json-schema", r#"{"not": {}}"#][..], "not"),
+        (&["--json-schema", "{"], "the schema is no JSON"),
+        (&["--json-schema", &file("broken.json", "[")], "broken.json is no JSON"),
+        (&["--regex", "a("], "unclosed group"),
+        (&["--grammar", &file("bad.lark", "start: nobody\n")], "nobody"),
+        (&["--regex", "a", "--grammar", &grammar], "cannot be used with"),
+        (&["--presence-penalty", "-2.5"], "presence penalty must be from -2 to 2"),
+        (&["--frequency-penalty", "nan"], "frequency penalty must be from -2 to 2"),
+    ] {
+        let refused = finish(run(&[PROMPT]).args(arguments));
+        assert_eq!(refused.code, 2, "{}", refused.stderr);
+        assert!(refused.stderr.contains(told), "{arguments:?}: {}", refused.stderr);
+    }
+}
+
+#[test]
 fn generation_ends_at_the_context_asked_for() {
     let json = finish(&mut run(&[PROMPT, "--context", "32", "--ignore-end", "--json"])).json();
     let tokens = |field: &str| json[field].as_u64().unwrap();

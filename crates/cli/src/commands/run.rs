@@ -1,5 +1,6 @@
 use crate::{
     arguments::{self, ContextArguments, ModelArguments, SamplingArguments, TextArguments},
+    constraint::ConstraintArguments,
     failure::usage,
     format, interrupt, output, progress, warning,
 };
@@ -27,6 +28,7 @@ sketchkv run 'The sea' --kv 'window@25%'
 sketchkv run --model smollm2-135m --chat 'Why is the sky blue?' --kv 'h2o(decay=0.99)+q8@16MiB'
 sketchkv run --model smollm2-135m --file book.txt -n 200 --temperature 0
 sketchkv run --model smollm2-135m --document report.txt --kv 'kvzip+progressive@8MiB' -n 60 'Who wrote it?'
+sketchkv run --model smollm2-135m --chat 'Name a colour.' --json-schema '{\"enum\": [\"red\", \"green\", \"blue\"]}'
 sketchkv run --file part1.txt -n 0 --session book.kv && sketchkv run --file part2.txt --session book.kv")]
 pub(crate) struct Arguments {
     #[command(flatten)]
@@ -60,24 +62,28 @@ pub(crate) struct Arguments {
     /// Spell out special tokens instead of hiding them.
     #[arg(long)]
     show_special: bool,
-    #[command(flatten)]
-    sampling: SamplingArguments,
     /// Print one JSON document at the end instead of streaming the text.
     #[arg(long)]
     json: bool,
+    #[command(flatten)]
+    sampling: SamplingArguments,
+    #[command(flatten)]
+    constraint: ConstraintArguments,
 }
 
 impl Arguments {
-    pub(crate) fn run(self) -> Result<ExitCode> {
+    pub(crate) fn run(mut self) -> Result<ExitCode> {
         let spec = self.kv.as_deref().map(arguments::spec).transpose()?;
         // A bad argument, or a session that cannot be written, is told before there is anything to wait for.
         Sampler::new(self.sampling.sampling())?;
+        let asked = std::mem::take(&mut self.constraint).read()?;
         let text = self.text.read("prompt")?;
         let mut session = self.session.as_deref().map(SessionFile::open).transpose()?;
         let start = Instant::now();
         let model = self.model.load(self.context.beyond_context)?;
         let load_seconds = start.elapsed().as_secs_f64();
         let limit = self.context.limit(model.config())?;
+        let constraint = asked.map(|asked| asked.compile(&model)).transpose()?;
         let interrupt = interrupt::flag()?;
         let Some(mut generation) = self.generation(&model, spec, session.as_mut(), &interrupt)? else {
             return Ok(ExitCode::from(interrupt::EXIT));
@@ -98,6 +104,7 @@ impl Arguments {
             ignore_end: self.ignore_end,
             show_special: self.show_special,
             hold: session.is_some(),
+            constraint,
             ..asked
         };
         if !self.json && generation.cache().spec().evicts() {
