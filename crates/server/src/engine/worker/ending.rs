@@ -1,0 +1,198 @@
+//! Answers end: of themselves, by their readers, by the clock; sessions are written.
+
+use super::Worker;
+use crate::{
+    api::{ApiError, Kv, SessionUsage},
+    engine::{
+        Event, Job,
+        prefixes::Key,
+        running::{Ask, Running},
+        sessions::Written,
+    },
+};
+use axum::http::StatusCode;
+use sketchkv_engine::{Conversation, Finish, SessionFile};
+use std::{rc::Rc, time::Instant};
+
+impl Worker {
+    /// Ends answers that nobody listens to or that take too long; forgets jobs that nobody waits for.
+    pub(super) fn end_departed(&mut self) {
+        let now = Instant::now();
+        self.scheduler.waiting.retain(|job| {
+            let late = now > job.deadline;
+            if late {
+                fail(job, too_long());
+            }
+            !late && !job.events.is_closed()
+        });
+        let stop = self.stop.is_some_and(|stop| now > stop);
+        let mut over = vec![];
+        for (index, running) in self.scheduler.running.iter_mut().enumerate() {
+            let late = now > running.ask.job.deadline;
+            if !(late || stop || running.is_departed()) {
+                continue;
+            }
+            if late {
+                running.say(Event::Failed(too_long()));
+            }
+            running.conversation.generation().interrupt(&self.model);
+            if let Some(step) = running.conversation.generation().ready() {
+                let text = step.text.to_owned();
+                running.say_text(text, None);
+            }
+            running.finish = Some(Finish::Interrupted);
+            over.push(index);
+        }
+        self.retire(over);
+    }
+
+    /// Takes answers out that are over, and gives back what they held.
+    pub(super) fn retire(&mut self, mut over: Vec<usize>) {
+        over.sort_unstable();
+        over.dedup();
+        for index in over.into_iter().rev() {
+            let running = self.scheduler.running.remove(index);
+            if running.forks > 0 && running.finish == Some(Finish::Length) && !running.is_departed() {
+                self.fork(running);
+                continue;
+            }
+            self.end(running);
+        }
+    }
+
+    /// The prompt is through: its answers go on from here, each with random numbers of its own.
+    fn fork(&mut self, mut prompt: Running) {
+        let granted = prompt.granted / prompt.forks;
+        for choice in 0..prompt.forks {
+            let conversation = match self.forked(&mut prompt, choice) {
+                Ok(conversation) => conversation,
+                Err(error) => {
+                    prompt.say(Event::Failed(error));
+                    break;
+                }
+            };
+            // The state that the prompt went on from stays until the last of them is over.
+            if let Some(base) = prompt.base {
+                self.prefixes.enter(base);
+            }
+            prompt.granted -= granted;
+            let id = self.next_id;
+            self.next_id += 1;
+            self.scheduler.running.push(Running {
+                id,
+                ask: prompt.ask.clone(),
+                choice,
+                conversation,
+                prompt: prompt.prompt,
+                cached: prompt.cached,
+                forks: 0,
+                keys: vec![],
+                base: prompt.base,
+                granted,
+                until: prompt.until,
+                lowered: prompt.lowered,
+                generated: 0,
+                file: None,
+                reported: Instant::now(),
+                finish: None,
+            });
+            let index = self.scheduler.running.len() - 1;
+            if self.take_ready(index) {
+                let running = self.scheduler.running.remove(index);
+                self.end(running);
+            }
+        }
+        self.release(prompt.granted, prompt.base);
+    }
+
+    /// The answer `choice`, ready to go on.
+    fn forked(&self, prompt: &mut Running, choice: usize) -> Result<Conversation, ApiError> {
+        let Job { sampling, options, .. } = &prompt.ask.job;
+        let mut generation = prompt.conversation.generation().fork(&self.model)?;
+        generation.reseed(sampling.seed.wrapping_add(choice as u64));
+        let mut conversation = Conversation::over(generation, String::new());
+        conversation.go_on(&self.model, &[], String::new(), options)?;
+        Ok(conversation)
+    }
+
+    /// Gives back what an answer held.
+    fn release(&mut self, granted: usize, base: Option<Key>) {
+        self.pool.give(granted);
+        if let Some(base) = base {
+            self.prefixes.leave(base);
+        }
+    }
+
+    /// An answer is over: its bytes are free, its session is written, and whoever waits is told.
+    pub(super) fn end(&mut self, running: Running) {
+        self.check_grant(&running);
+        if running.conversation.cache().has_evicted() {
+            self.metrics.evictions.inc();
+        }
+        let Running { ask, choice, conversation, base, granted, file, finish, .. } = running;
+        self.release(granted, base);
+        ask.left.set(ask.left.get() - 1);
+        let _ =
+            ask.job.events.try_send(Event::Done { choice, finish: finish.unwrap_or(Finish::Interrupted) });
+        ask.usage.borrow_mut().kv = Some(Kv::of(conversation.cache()));
+        match (file, &ask.job.session) {
+            (Some(file), Some(name)) => self.save(name.clone(), file, conversation, &ask),
+            _ if ask.left.get() == 0 => over(&ask, None),
+            _ => {}
+        }
+    }
+
+    /// Writes a session; whoever waits is told when it is written.
+    fn save(&mut self, name: String, file: SessionFile, conversation: Conversation, ask: &Rc<Ask>) {
+        let (conversation, sent) = self.sessions.save(&name, file, conversation, &self.model);
+        let bytes = conversation.cache().ledger().total();
+        // It was granted at least so much until now.
+        let bytes = if self.pool.take(bytes) { bytes } else { 0 };
+        match sent {
+            Ok(()) => {
+                self.saving.insert(name, (conversation, bytes, Some(ask.clone())));
+            }
+            Err(error) => {
+                self.sessions.rest(name.clone(), conversation, None, bytes);
+                over(ask, Some(SessionUsage { name, file_bytes: None, error: Some(error.message) }));
+            }
+        }
+    }
+
+    pub(super) fn written(&mut self, written: Written) {
+        let Written { name, bytes: file_bytes, stamp, result } = written;
+        let Some((conversation, bytes, ask)) = self.saving.remove(&name) else { return };
+        let saved = result.is_ok();
+        self.metrics.session_writes.inc();
+        if !saved {
+            self.metrics.session_failures.inc();
+        }
+        let usage = SessionUsage {
+            name: name.clone(),
+            file_bytes: saved.then_some(file_bytes),
+            error: result.err().map(|error| error.to_string()),
+        };
+        self.sessions.rest(name, conversation, stamp.filter(|_| saved), bytes);
+        if let Some(ask) = ask {
+            over(&ask, Some(usage));
+        }
+    }
+}
+
+fn too_long() -> ApiError {
+    let message = "the answer took longer than the server allows (--timeout): ask for fewer tokens";
+    ApiError::new(StatusCode::GATEWAY_TIMEOUT, message)
+}
+
+/// Tells whoever waits that the job failed.
+pub(super) fn fail(job: &Job, error: ApiError) {
+    let _ = job.events.try_send(Event::Failed(error));
+}
+
+/// Whoever waits is told that all answers are over.
+fn over(ask: &Ask, session: Option<SessionUsage>) {
+    let mut usage = ask.usage.borrow().clone();
+    usage.session = session;
+    usage.total_tokens = usage.prompt_tokens + usage.completion_tokens;
+    let _ = ask.job.events.try_send(Event::Over(Box::new(usage)));
+}
