@@ -98,7 +98,10 @@ fn a_conversation_goes_on_over_its_session() {
         body["session"] = "reading".into();
         let answer = server.ask("/v1/chat/completions", &body);
         let usage = &answer["usage"];
-        cached.push((usage["prompt_tokens"].as_u64().unwrap(), usage["prompt_tokens_details"]["cached_tokens"].as_u64().unwrap()));
+        cached.push((
+            usage["prompt_tokens"].as_u64().unwrap(),
+            usage["prompt_tokens_details"]["cached_tokens"].as_u64().unwrap(),
+        ));
         let said = messages.as_array_mut().unwrap();
         said.push(json!({"role": "assistant", "content": content(&answer)}));
         said.push(json!({"role": "user", "content": question}));

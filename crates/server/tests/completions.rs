@@ -27,6 +27,10 @@ fn answers_together_are_those_alone() {
             assert_eq!(answer.join().unwrap(), alone(&model, prompt, 24, kv), "{kv}");
         }
     });
+    // A cap beside its cache is a part of it.
+    let mut body = greedy(&novel(0, 200), 24);
+    (body["kv"], body["kv_bytes"]) = ("auto".into(), (160 << 10).into());
+    assert_eq!(server.complete(&body), alone(&model, &novel(0, 200), 24, "auto@160KiB"));
     assert_eq!(server.metric("sketchkv_kv_overruns_total"), 0.0);
     assert!(
         server.metric("sketchkv_batch_size_sum") > server.metric("sketchkv_batch_size_count"),

@@ -30,7 +30,8 @@ impl Browser {
     fn start() -> Option<Self> {
         let names = ["chromium", "chromium-browser", "google-chrome"];
         let answers = |name: &&str| {
-            let version = Command::new(name).arg("--version").stdout(Stdio::null()).stderr(Stdio::null()).status();
+            let version =
+                Command::new(name).arg("--version").stdout(Stdio::null()).stderr(Stdio::null()).status();
             version.is_ok_and(|status| status.success())
         };
         let Some(name) = names.into_iter().find(answers) else {
@@ -41,7 +42,14 @@ impl Browser {
         let profile = tempfile::tempdir().unwrap();
         // The protocol takes the file descriptors 3 and 4; those of a child that can be had are 0 and 1.
         let mut process = Command::new("sh")
-            .args(["-c", r#"exec "$0" "$@" 3<&0 4>&1 1>&2"#, name, "--headless", "--no-sandbox", "--disable-gpu"])
+            .args([
+                "-c",
+                r#"exec "$0" "$@" 3<&0 4>&1 1>&2"#,
+                name,
+                "--headless",
+                "--no-sandbox",
+                "--disable-gpu",
+            ])
             .args(["--remote-debugging-pipe", "--no-first-run"])
             .arg(format!("--user-data-dir={}", profile.path().display()))
             .stdin(Stdio::piped())

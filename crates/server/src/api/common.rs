@@ -239,11 +239,17 @@ impl Common<'_> {
             Some(text) => text.parse()?,
             None => usual.clone(),
         };
+        let spec = elastic(spec);
         match self.kv_bytes {
             Some(0) => Err(ApiError::param("kv_bytes", "kv_bytes must be at least 1")),
             // Read once more, so that a cache that evicts nothing is refused a cap.
+            Some(bytes) if spec.cap != Cap::None => {
+                let message =
+                    format!("`{spec}` has a cap, and kv_bytes is another ({bytes}): give one of them");
+                Err(ApiError::param("kv_bytes", message))
+            }
             Some(bytes) => Ok(Spec { cap: Cap::Bytes(bytes), ..spec }.to_string().parse()?),
-            None => Ok(elastic(spec)),
+            None => Ok(spec),
         }
     }
 

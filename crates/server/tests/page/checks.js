@@ -61,7 +61,8 @@
     check(text(".answer .body").trim() !== "", "an answer streams");
     check(shown(one("#cache-size")) && /\d (B|KiB|MiB)/.test(text("#cache-size").replace("\u00a0", " ")), "the cache is in words");
     check(Number(one("#cache-bytes").getAttribute("aria-valuenow")) > 0, "the bar has a value");
-    check(one("#cache-bytes .exact").offsetWidth + one("#cache-bytes .coded").offsetWidth > 0, "the bar is drawn");
+    // What is shown of the cache waits for the next frame.
+    await until(() => one("#cache-bytes .exact").offsetWidth + one("#cache-bytes .coded").offsetWidth > 0, "the bar is drawn");
     check(all("#cache-ledger tr").length > 0 && all("#cache-kinds li").length === 3, "the ledger and the kinds are listed");
     check(/\d tokens?[,.]/.test(text(".answer .actions")), "the answer's tokens are counted");
     const first = text(".answer .body");
@@ -82,7 +83,7 @@
     set(one("#cap-mebibytes"), "4");
     await say("And then");
     await answered();
-    check(text("#cache-size").replaceAll("\u00a0", " ").endsWith("of 4 MiB"), "the cap is said");
+    await until(() => text("#cache-size").replaceAll("\u00a0", " ").endsWith("of 4 MiB"), "the cap is said");
     one(".choice:last-child input").click();
     set(one("#spec"), "nonsense");
     await say("With a bad spec");

@@ -15,7 +15,11 @@ const LEAST_PERCENT: usize = 25;
 impl Worker {
     /// Grants the bytes that the job needs to begin; `None` if it has to wait for them. Gives them, the tokens for which they
     /// suffice, and whether the pool set the cap.
-    pub(super) fn grant(&mut self, job: &Job, start: &mut Start) -> Result<Option<(usize, usize, bool)>, ApiError> {
+    pub(super) fn grant(
+        &mut self,
+        job: &Job,
+        start: &mut Start,
+    ) -> Result<Option<(usize, usize, bool)>, ApiError> {
         let prompt = start.conversation.generation().tokens() + start.fresh.len();
         let most = self.limits.context.min(prompt + job.options.max_tokens.unwrap_or(usize::MAX / 2));
         let cache = start.conversation.cache();
