@@ -56,14 +56,13 @@ impl Reader {
     /// The answer is over: what was held back is text, or what there was of a call.
     pub(crate) fn finish(&mut self) -> Vec<Read> {
         let rest = std::mem::take(&mut self.rest);
-        let reads = match std::mem::replace(&mut self.state, State::Text) {
+        match std::mem::replace(&mut self.state, State::Text) {
             State::Text if rest.is_empty() || self.calls > 0 && rest.trim().is_empty() => vec![],
             State::Text => vec![Read::Text(rest)],
             // It never became a call.
             State::Head => vec![Read::Text(format!("{}{rest}", self.format.marker()))],
             State::Arguments(_) | State::Tail(_) => vec![],
-        };
-        reads
+        }
     }
 
     /// Reads what can be read; whether there is more.

@@ -45,9 +45,9 @@ impl Worker {
     fn begin(&mut self, job: Job) -> Admission {
         let opened = job.session.as_ref().map(|name| self.sessions.open(name, &self.model, &job.sampling));
         let start = match opened {
-            Some(Ok(opened)) => self.from_session(&job, opened),
+            Some(Ok(opened)) => self.start_of_session(&job, opened),
             Some(Err(error)) => Err(error),
-            None => self.from_prefix(&job),
+            None => self.start_of_prefix(&job),
         };
         let mut start = match start {
             Ok(start) => start,
@@ -92,7 +92,7 @@ impl Worker {
     }
 
     /// Goes on from what the session holds, if the prompt does.
-    fn from_session(&mut self, job: &Job, opened: Opened) -> Result<Start, ApiError> {
+    fn start_of_session(&mut self, job: &Job, opened: Opened) -> Result<Start, ApiError> {
         let Opened { file, conversation, held, stamp } = opened;
         // What it held at rest goes over to what it is granted.
         self.pool.give(held);
@@ -103,7 +103,7 @@ impl Worker {
             if text.len() > transcript.len() && text.starts_with(transcript) { transcript.len() } else { 0 }
         });
         let Some(mut conversation) = known.filter(|_| seen > 0) else {
-            return Ok(Start { file: Some(file), ..self.from_prefix(job)? });
+            return Ok(Start { file: Some(file), ..self.start_of_prefix(job)? });
         };
         let fresh = self.model.tokenizer().encode_shielded(&text[seen..])?;
         let generation = conversation.generation();
@@ -126,7 +126,7 @@ impl Worker {
     }
 
     /// Goes on from the longest state that the prompt begins with.
-    fn from_prefix(&mut self, job: &Job) -> Result<Start, ApiError> {
+    fn start_of_prefix(&mut self, job: &Job) -> Result<Start, ApiError> {
         let (tokens, chunk) = (&job.prompt.tokens, self.model.chunk());
         // With an echo every token has to be run: its logits are wanted.
         let keys = if job.echo { vec![] } else { prefixes::keys(&self.model_name, &job.spec, chunk, tokens) };

@@ -61,7 +61,7 @@ impl Worker {
         let running = &self.scheduler.running[index];
         self.check_grant(running);
         let position = running.position();
-        if position % chunk == 0 && position / chunk <= running.keys.len() && position > 0 {
+        if position.is_multiple_of(chunk) && position / chunk <= running.keys.len() && position > 0 {
             let (keys, depth) = (running.keys.clone(), position / chunk - 1);
             let cache = running.conversation.cache().fork();
             if depth + 1 == keys.len() && position >= WORTH_A_FILE {
