@@ -169,7 +169,8 @@ impl Cache {
     /// has written to since.
     pub fn bytes_beyond(&self, other: &Cache) -> usize {
         let heads = self.layers.iter().flatten().zip(other.layers.iter().flatten());
-        self.ledger().total() - heads.map(|(head, other)| head.slots.bytes_shared(&other.slots)).sum::<usize>()
+        self.ledger().total()
+            - heads.map(|(head, other)| head.slots.bytes_shared(&other.slots)).sum::<usize>()
     }
 
     /// Begins to take the time of the parts of attention, from zero.

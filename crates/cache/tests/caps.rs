@@ -222,9 +222,26 @@ fn a_cache_never_takes_more_than_it_says() {
     let windowed = LayerShape { window: Some(64), ..layer.clone() };
     let mixed = CacheShape { layers: vec![windowed, layer], ..uniform.clone() };
     let specs = [
-        "full", "full+q8", "full+q4h", "full+kivi4", "full+tq4", "full+graded", "auto", "auto@25%", "auto@50%",
-        "auto@200KiB", "h2o+q8@25%", "expected+q4h@50%", "window@25%", "snapkv+kivi4@25%", "h2o+ada@25%",
-        "foreseen+progressive+adaptive@30%", "full+q8+topk(k=64)", "h2o+merge@25%", "window+buckets@25%", "h2o@100tok",
+        "full",
+        "full+q8",
+        "full+q4h",
+        "full+kivi4",
+        "full+tq4",
+        "full+graded",
+        "auto",
+        "auto@25%",
+        "auto@50%",
+        "auto@200KiB",
+        "h2o+q8@25%",
+        "expected+q4h@50%",
+        "window@25%",
+        "snapkv+kivi4@25%",
+        "h2o+ada@25%",
+        "foreseen+progressive+adaptive@30%",
+        "full+q8+topk(k=64)",
+        "h2o+merge@25%",
+        "window+buckets@25%",
+        "h2o@100tok",
     ];
     let pool = ThreadPool::new(1);
     for shape in [uniform, mixed] {
@@ -232,10 +249,17 @@ fn a_cache_never_takes_more_than_it_says() {
             let Ok(parsed) = spec.parse() else { panic!("{spec}") };
             let Ok(mut cache) = Cache::new(shape.clone(), &parsed, 0) else { continue };
             let stream = Stream::new(&shape, 500, 7);
-            for (first, tokens) in (0..300).step_by(32).map(|first| (first, 32)).chain((320..500).map(|at| (at, 1))) {
+            for (first, tokens) in
+                (0..300).step_by(32).map(|first| (first, 32)).chain((320..500).map(|at| (at, 1)))
+            {
                 stream.run(&mut cache, &pool, first, tokens, tokens);
                 let (taken, said) = (cache.ledger().total(), cache.most_bytes(first + tokens));
-                assert!(taken <= said, "{spec}: {taken} of {said} at {}: {:?}", first + tokens, cache.ledger());
+                assert!(
+                    taken <= said,
+                    "{spec}: {taken} of {said} at {}: {:?}",
+                    first + tokens,
+                    cache.ledger()
+                );
             }
         }
     }
