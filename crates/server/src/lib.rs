@@ -75,8 +75,13 @@ pub fn serve(
     let folder =
         settings.sessions.clone().map(|path| session_folder(path, settings.sessions_limit)).transpose()?;
     let metrics = Arc::new(metrics::Metrics::new());
-    let limits =
-        Limits { kv_memory: settings.kv_memory, parallel: settings.parallel, queue: settings.queue, context };
+    let limits = Limits {
+        kv_memory: settings.kv_memory,
+        parallel: settings.parallel,
+        queue: settings.queue,
+        context,
+        chunk: settings.chunk.clamp(1, model.chunk()),
+    };
     let (engine, thread) = Worker::start(model.clone(), limits, folder, metrics.clone())?;
     let tools = tools::ToolFormat::learn(model.tokenizer());
     let about = api::ModelObject {

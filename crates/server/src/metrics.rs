@@ -28,9 +28,8 @@ pub(crate) struct Metrics {
     pub(crate) first_token: Histogram,
     pub(crate) batch: Histogram,
     pub(crate) prompt_tokens: Counter,
-    pub(crate) prompt_seconds: Seconds,
     pub(crate) answer_tokens: Counter,
-    pub(crate) decode_seconds: Seconds,
+    pub(crate) pass_seconds: Seconds,
     pub(crate) cached_tokens: Counter,
     pub(crate) prefix_hits: Counter,
     pub(crate) lowered: Counter,
@@ -64,9 +63,8 @@ impl Metrics {
             first_token: seconds(),
             batch: Histogram::new(exponential_buckets(1.0, 2.0, 8)),
             prompt_tokens: Counter::default(),
-            prompt_seconds: Seconds::default(),
             answer_tokens: Counter::default(),
-            decode_seconds: Seconds::default(),
+            pass_seconds: Seconds::default(),
             cached_tokens: Counter::default(),
             prefix_hits: Counter::default(),
             lowered: Counter::default(),
@@ -92,11 +90,15 @@ impl Metrics {
             Unit::Seconds,
             self.first_token.clone(),
         );
-        r.register("batch_size", "Answers that a decode step runs together", self.batch.clone());
+        r.register("batch_size", "Sequences that a pass runs together", self.batch.clone());
         r.register("prompt_tokens", "Tokens of prompts that were run", self.prompt_tokens.clone());
-        r.register_with_unit("prompt", "Time of running prompts", Unit::Seconds, self.prompt_seconds.clone());
         r.register("answer_tokens", "Tokens generated", self.answer_tokens.clone());
-        r.register_with_unit("decode", "Time of decode steps", Unit::Seconds, self.decode_seconds.clone());
+        r.register_with_unit(
+            "pass",
+            "Time of passes through the model",
+            Unit::Seconds,
+            self.pass_seconds.clone(),
+        );
         r.register("cached_tokens", "Tokens of prompts whose state was there", self.cached_tokens.clone());
         r.register("prefix_hits", "Requests that went on from a shared prefix", self.prefix_hits.clone());
         r.register("caps_lowered", "Times that an answer's cap was lowered for others", self.lowered.clone());

@@ -20,6 +20,8 @@ pub struct Settings {
     pub context: Option<usize>,
     /// Most tokens of an answer.
     pub max_tokens: Option<usize>,
+    /// Tokens of a prompt that are run between two tokens of the others' answers, and behind which states are kept.
+    pub chunk: usize,
     /// How long a request may take, the queue with it.
     pub timeout: Duration,
     /// Most bytes of a request's body.

@@ -32,7 +32,7 @@ fn content(answer: &Value) -> &str {
 fn a_conversation_is_the_engines_own() {
     let Some(model) = smollm2() else { return };
     let server = Server::of(|| smollm2().unwrap(), settings());
-    let options = GenerateOptions { max_tokens: Some(24), ..GenerateOptions::default() };
+    let options = GenerateOptions { max_tokens: Some(24), chunk: Some(CHUNK), ..GenerateOptions::default() };
     let cache = Cache::new(model.cache_shape(), &"full+f16".parse().unwrap(), 0).unwrap();
     let generation = Generation::new(cache, Sampler::new(Sampling::greedy()).unwrap());
     let mut own = Conversation::new(generation);

@@ -172,6 +172,7 @@ impl Flags {
             queue: self.queue.unwrap_or(256),
             context: self.context,
             max_tokens: self.max_tokens,
+            chunk: above_zero("--chunk", self.chunk.unwrap_or(128))?,
             timeout: Duration::from_secs(self.timeout.unwrap_or(600)),
             body: bytes("--body-limit", self.body_limit.as_deref(), 8 << 20)?,
             connections: above_zero("--connections", self.connections.unwrap_or(4096))?,
@@ -213,7 +214,6 @@ impl Arguments {
         log(flags.log.unwrap_or(Log::Text));
         let options = LoadOptions {
             threads: flags.threads.map_or(0, usize::from),
-            chunk: above_zero("--chunk", flags.chunk.unwrap_or(128))?,
             ..LoadOptions::default()
         };
         let model = Source::find(flags.model.as_deref().unwrap_or(EMBEDDED))?.load(&options)?;

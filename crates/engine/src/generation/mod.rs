@@ -151,7 +151,7 @@ impl Generation {
         self.ignore_end = options.ignore_end;
         self.show_special = options.show_special;
         self.hold = options.hold;
-        self.chunk = model.chunk();
+        self.chunk = options.chunk.unwrap_or(usize::MAX).clamp(1, model.chunk());
         self.generated = 0;
         self.timing = Timing::default();
         self.text.clear();
@@ -170,7 +170,7 @@ impl Generation {
 
     /// The tokens to run next, over the cache to run them over; `None` when it is over.
     ///
-    /// Tokens of the prompt come in chunks of [`Model::chunk`], others one at a time.
+    /// Tokens of the prompt come in chunks of [`GenerateOptions::chunk`], others one at a time.
     pub fn sequence(&mut self) -> Option<Sequence<'_>> {
         if !self.running {
             return None;

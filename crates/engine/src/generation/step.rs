@@ -14,6 +14,9 @@ pub struct GenerateOptions {
     pub ignore_end: bool,
     /// Spells special tokens out instead of hiding them.
     pub show_special: bool,
+    /// Most tokens of the prompt that are run at once; [`Model::chunk`](sketchkv_model::Model::chunk) if `None`, and no more
+    /// than that.
+    pub chunk: Option<usize>,
     /// Where the text is to go on another time: at the end, does not show what may be the beginning of a stop text, or of a
     /// character. Without it all is shown, as if no more could come.
     pub hold: bool,

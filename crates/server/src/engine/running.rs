@@ -61,6 +61,11 @@ impl Running {
         self.finish.is_none() && self.generated == 0 && self.position() < self.prompt
     }
 
+    /// Tokens of its prompt that are run next.
+    pub(crate) fn next_chunk(&self, chunk: usize) -> usize {
+        self.prompt.saturating_sub(self.position()).min(chunk)
+    }
+
     /// Tokens that its cache has seen.
     pub(crate) fn position(&self) -> usize {
         self.conversation.cache().position()

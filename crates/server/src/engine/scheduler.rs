@@ -8,31 +8,41 @@ use std::collections::VecDeque;
 pub(crate) struct Scheduler {
     pub(crate) waiting: VecDeque<Job>,
     pub(crate) running: Vec<Running>,
-    /// The id of the answer whose prompt went on last.
+    /// The id of the answer whose prompt went first in the last round.
     last_prompt: u64,
 }
 
-/// What one round runs; indices into [`Scheduler::running`].
+/// What one round runs, in one pass; indices into [`Scheduler::running`].
 #[derive(Debug, Default, PartialEq, Eq)]
 pub(crate) struct Round {
     /// A token of each of these.
     pub(crate) decode: Vec<usize>,
-    /// A chunk of the prompt of this one.
-    pub(crate) prompt: Option<usize>,
+    /// A chunk of each of these prompts.
+    pub(crate) prompts: Vec<usize>,
 }
 
 impl Scheduler {
-    /// Every answer goes on by a token, and one prompt by a chunk, prompts in turn: a long one stalls neither answers nor
-    /// shorter prompts. An answer whose reader does not keep up is left out until it does.
-    pub(crate) fn round(&mut self) -> Round {
-        let ready = |running: &&(usize, &Running)| running.1.has_reader_room();
-        let all: Vec<_> = self.running.iter().enumerate().collect();
-        let decode = all.iter().filter(ready).filter(|(_, r)| !r.in_prompt()).map(|(i, _)| *i).collect();
-        let prompts = || all.iter().filter(|(_, running)| running.in_prompt());
-        let next = prompts().find(|(_, running)| running.id > self.last_prompt).or_else(|| prompts().next());
-        let prompt = next.map(|(index, _)| *index);
-        self.last_prompt = prompt.map_or(0, |index| self.running[index].id);
-        Round { decode, prompt }
+    /// Every answer goes on by a token, and prompts by `chunk` tokens together, in turn: a long one stalls neither answers nor
+    /// other prompts. An answer whose reader does not keep up is left out until it does.
+    pub(crate) fn round(&mut self, chunk: usize) -> Round {
+        let all = || self.running.iter().enumerate();
+        let decode = all().filter(|(_, running)| !running.in_prompt() && running.has_reader_room());
+        let decode = decode.map(|(index, _)| index).collect();
+        let in_prompt = || all().filter(|(_, running)| running.in_prompt());
+        let after = in_prompt().filter(|(_, running)| running.id > self.last_prompt);
+        let before = in_prompt().filter(|(_, running)| running.id <= self.last_prompt);
+        let (mut prompts, mut left) = (vec![], chunk);
+        for (index, running) in after.chain(before) {
+            // Of a prompt that is echoed all logits are computed: it goes by itself.
+            let alone = prompts.is_empty();
+            let fits = running.next_chunk(chunk) <= left && !running.ask.job.echo;
+            if alone || fits {
+                prompts.push(index);
+                left = if running.ask.job.echo { 0 } else { left.saturating_sub(running.next_chunk(chunk)) };
+            }
+        }
+        self.last_prompt = prompts.first().map_or(0, |&index| self.running[index].id);
+        Round { decode, prompts }
     }
 
     /// Whether there is nothing to do.

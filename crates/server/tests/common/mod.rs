@@ -20,7 +20,7 @@ use tokio::sync::oneshot;
 pub(crate) const CHUNK: usize = 32;
 
 pub(crate) fn options() -> LoadOptions {
-    LoadOptions { threads: 2, chunk: CHUNK, ..LoadOptions::default() }
+    LoadOptions { threads: 2, ..LoadOptions::default() }
 }
 
 pub(crate) fn model() -> Model {
@@ -36,6 +36,7 @@ pub(crate) fn settings() -> Settings {
         queue: 64,
         context: None,
         max_tokens: None,
+        chunk: CHUNK,
         timeout: Duration::from_secs(120),
         body: 1 << 20,
         connections: 256,
@@ -195,7 +196,8 @@ pub(crate) fn greedy(prompt: &str, tokens: usize) -> Value {
 pub(crate) fn alone(model: &Model, prompt: &str, tokens: usize, kv: &str) -> String {
     let cache = Cache::new(model.cache_shape(), &kv.parse().unwrap(), 0).unwrap();
     let mut generation = Generation::new(cache, Sampler::new(Sampling::greedy()).unwrap());
-    let options = GenerateOptions { max_tokens: Some(tokens), ..GenerateOptions::default() };
+    let options =
+        GenerateOptions { max_tokens: Some(tokens), chunk: Some(CHUNK), ..GenerateOptions::default() };
     generation.feed(model, &model.tokenizer().encode_prompt(prompt).unwrap(), &options).unwrap();
     generation.complete(model, &mut Workspace::new()).unwrap().to_owned()
 }

@@ -127,7 +127,7 @@ impl Worker {
 
     /// Goes on from the longest state that the prompt begins with.
     fn start_of_prefix(&mut self, job: &Job) -> Result<Start, ApiError> {
-        let (tokens, chunk) = (&job.prompt.tokens, self.model.chunk());
+        let (tokens, chunk) = (&job.prompt.tokens, self.limits.chunk);
         // With an echo every token has to be run: its logits are wanted.
         let keys = if job.echo { vec![] } else { prefixes::keys(&self.model_name, &job.spec, chunk, tokens) };
         self.load_states(&keys);
@@ -197,10 +197,11 @@ impl Worker {
         let ask = Rc::new(Ask { left: Cell::new(job.choices), usage: RefCell::new(usage), job });
         ask.usage.borrow_mut().prompt_tokens_details.cached_tokens = cached;
         let choices = ask.job.choices;
+        let chunk = Some(self.limits.chunk);
         let options = match choices {
-            1 => ask.job.options.clone(),
+            1 => GenerateOptions { chunk, ..ask.job.options.clone() },
             // The prompt alone; the answers are forked from there.
-            _ => GenerateOptions { max_tokens: Some(0), ..GenerateOptions::default() },
+            _ => GenerateOptions { max_tokens: Some(0), chunk, ..GenerateOptions::default() },
         };
         let transcript = ask.job.prompt.text.clone().unwrap_or_default();
         let fed = conversation.go_on(&self.model, &fresh, transcript, &options);

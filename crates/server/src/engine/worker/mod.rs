@@ -11,7 +11,7 @@ use super::{
     pool::Pool,
     prefixes::Prefixes,
     running::{Ask, Running},
-    scheduler::{Round, Scheduler},
+    scheduler::Scheduler,
     sessions::{SessionFolder, Sessions, Written},
 };
 use crate::{
@@ -69,6 +69,8 @@ pub(crate) struct Limits {
     pub(crate) queue: usize,
     /// Tokens of a text.
     pub(crate) context: usize,
+    /// Tokens of a prompt that are run at once.
+    pub(crate) chunk: usize,
 }
 
 /// The way to the engine thread.
@@ -151,10 +153,8 @@ impl Worker {
         while self.listen() {
             self.end_departed();
             self.admit();
-            let Round { decode, prompt } = self.scheduler.round();
-            // Prompts first: the answers' indices stay.
-            let mut over = self.run_prompt(prompt);
-            over.extend(self.decode(&decode));
+            let round = self.scheduler.round(self.limits.chunk);
+            let over = self.run_round(&round);
             self.retire(over);
         }
     }

@@ -3,7 +3,7 @@
 use super::Worker;
 use crate::{
     api::ApiError,
-    engine::{Chosen, Event},
+    engine::{Chosen, Event, scheduler::Round},
 };
 use sketchkv_engine::Finish;
 use sketchkv_model::{Logits, Workspace, logprobs};
@@ -13,51 +13,77 @@ use std::time::Instant;
 const WORTH_A_FILE: usize = 1024;
 
 impl Worker {
-    /// Takes in a chunk of one prompt; gives its index if it is over.
-    pub(super) fn run_prompt(&mut self, index: Option<usize>) -> Vec<usize> {
-        let Some(index) = index else { return vec![] };
+    /// One pass over all that the round runs; gives the indices of the answers that are over.
+    pub(super) fn run_round(&mut self, round: &Round) -> Vec<usize> {
+        let mut over = vec![];
+        let mut running = round.prompts.clone();
+        for &index in &round.decode {
+            match self.grow(index) {
+                Ok(()) => running.push(index),
+                Err(error) => over.push(self.failed(index, error)),
+            }
+        }
+        running.sort_unstable();
         // Taken out for as long as its logits are read.
         let mut workspace = std::mem::replace(&mut self.workspace, Workspace::new());
         let model = self.model.clone();
-        let running = &mut self.scheduler.running[index];
-        let (before, echo) = (running.position(), running.ask.job.echo);
-        let generation = running.conversation.generation();
-        let want = match (echo, generation.wants_logits()) {
-            (true, _) => Logits::All,
-            (false, true) => Logits::Last,
-            (false, false) => Logits::None,
-        };
-        let Some(sequence) = generation.sequence() else { return vec![] };
-        let count = sequence.tokens.len();
-        let started = Instant::now();
-        let outputs = model.forward(&mut [sequence], &mut workspace, want).of(0);
-        self.metrics.prompt_seconds.inc_by(started.elapsed().as_secs_f64());
-        self.metrics.prompt_tokens.inc_by(count as u64);
-        let over = outputs.map_err(ApiError::from).and_then(|logits| {
-            let vocabulary = model.config().vocabulary;
-            if echo {
-                let running = &self.scheduler.running[index];
-                let job = &running.ask.job;
-                let next = job.prompt.tokens.get(before + 1..).unwrap_or_default();
-                let rows = logits.chunks_exact(vocabulary).zip(next);
-                let top = job.logprobs.unwrap_or(0);
-                running.say(Event::Prompt(rows.map(|(row, &token)| logprobs(row, token, top)).collect()));
+        let (mut sequences, mut ran, mut want) = (vec![], vec![], Logits::None);
+        for (index, running) in
+            self.scheduler.running.iter_mut().enumerate().filter(|(i, _)| running.contains(i))
+        {
+            let (before, echo) = (running.position(), running.ask.job.echo && running.in_prompt());
+            let generation = running.conversation.generation();
+            want = match (echo, generation.wants_logits()) {
+                (true, _) => Logits::All,
+                (false, true) if want == Logits::None => Logits::Last,
+                _ => want,
+            };
+            if let Some(sequence) = generation.sequence() {
+                ran.push(Ran { index, before, tokens: sequence.tokens.len(), echo });
+                sequences.push(sequence);
             }
-            self.accept(index, &logits[logits.len() - logits.len().min(vocabulary)..])
-        });
-        self.workspace = workspace;
-        match over {
-            Ok(over) => {
-                self.after_chunk(index);
-                if over { vec![index] } else { vec![] }
-            }
-            Err(error) => self.failed(index, error),
         }
+        if !sequences.is_empty() {
+            let started = Instant::now();
+            let outputs = model.forward(&mut sequences, &mut workspace, want);
+            drop(sequences);
+            self.metrics.pass_seconds.inc_by(started.elapsed().as_secs_f64());
+            self.metrics.batch.observe(ran.len() as f64);
+            for (row, ran) in ran.iter().enumerate() {
+                let logits = outputs.of(row).map_err(ApiError::from);
+                match logits.and_then(|logits| self.ran(ran, round, logits)) {
+                    Ok(true) => over.push(ran.index),
+                    Ok(false) => {}
+                    Err(error) => over.push(self.failed(ran.index, error)),
+                }
+            }
+        }
+        self.workspace = workspace;
+        over
+    }
+
+    /// What a pass gave of one sequence; whether its answer is over.
+    fn ran(&mut self, ran: &Ran, round: &Round, logits: &[f32]) -> Result<bool, ApiError> {
+        let vocabulary = self.model.config().vocabulary;
+        if ran.echo {
+            let running = &self.scheduler.running[ran.index];
+            let job = &running.ask.job;
+            let next = job.prompt.tokens.get(ran.before + 1..).unwrap_or_default();
+            let rows = logits.chunks_exact(vocabulary).zip(next);
+            let top = job.logprobs.unwrap_or(0);
+            running.say(Event::Prompt(rows.map(|(row, &token)| logprobs(row, token, top)).collect()));
+        }
+        let over = self.accept(ran.index, &logits[logits.len() - logits.len().min(vocabulary)..])?;
+        if round.prompts.contains(&ran.index) {
+            self.metrics.prompt_tokens.inc_by(ran.tokens as u64);
+            self.after_chunk(ran.index);
+        }
+        Ok(over)
     }
 
     /// Keeps the state behind a whole chunk of a prompt.
     fn after_chunk(&mut self, index: usize) {
-        let chunk = self.model.chunk();
+        let chunk = self.limits.chunk;
         let running = &self.scheduler.running[index];
         self.check_grant(running);
         let position = running.position();
@@ -69,53 +95,6 @@ impl Worker {
             }
             self.keep_state(&keys, depth, cache);
         }
-    }
-
-    /// One token of each of these answers; gives the indices of those that are over.
-    pub(super) fn decode(&mut self, indices: &[usize]) -> Vec<usize> {
-        let mut over = vec![];
-        let mut going = vec![];
-        for &index in indices {
-            // A prompt that ended in this round may have ended it.
-            if self.scheduler.running[index].finish.is_some() {
-                continue;
-            }
-            match self.grow(index) {
-                Ok(()) => going.push(index),
-                Err(error) => over.extend(self.failed(index, error)),
-            }
-        }
-        // Taken out for as long as its logits are read.
-        let mut workspace = std::mem::replace(&mut self.workspace, Workspace::new());
-        let model = self.model.clone();
-        let (mut sequences, mut ran) = (vec![], vec![]);
-        for (index, running) in self.scheduler.running.iter_mut().enumerate() {
-            if !going.contains(&index) {
-                continue;
-            }
-            if let Some(sequence) = running.conversation.generation().sequence() {
-                sequences.push(sequence);
-                ran.push(index);
-            }
-        }
-        if !sequences.is_empty() {
-            let started = Instant::now();
-            let outputs = model.forward(&mut sequences, &mut workspace, Logits::Last);
-            drop(sequences);
-            self.metrics.decode_seconds.inc_by(started.elapsed().as_secs_f64());
-            self.metrics.batch.observe(ran.len() as f64);
-            for (row, &index) in ran.iter().enumerate() {
-                let taken =
-                    outputs.of(row).map_err(ApiError::from).and_then(|logits| self.accept(index, logits));
-                match taken {
-                    Ok(true) => over.push(index),
-                    Ok(false) => {}
-                    Err(error) => over.extend(self.failed(index, error)),
-                }
-            }
-        }
-        self.workspace = workspace;
-        over
     }
 
     /// An answer takes its logits; whether it is over.
@@ -154,11 +133,21 @@ impl Worker {
     }
 
     /// An answer failed; gives its index.
-    fn failed(&mut self, index: usize, error: ApiError) -> Vec<usize> {
+    fn failed(&mut self, index: usize, error: ApiError) -> usize {
         let running = &mut self.scheduler.running[index];
         running.conversation.generation().interrupt(&self.model);
         running.say(Event::Failed(error));
         running.finish = Some(Finish::Interrupted);
-        vec![index]
+        index
     }
+}
+
+/// A sequence of a pass.
+struct Ran {
+    index: usize,
+    /// Tokens that its cache had seen.
+    before: usize,
+    tokens: usize,
+    /// Whether the logits of all its tokens are wanted.
+    echo: bool,
 }
