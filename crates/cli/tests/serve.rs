@@ -3,10 +3,9 @@
 
 mod support;
 
-use serde_json::{Value, json};
+use serde_json::{Deserializer, Value, json};
 use std::{
     fs,
-    io::{BufRead, BufReader},
     path::Path,
     process::{Child, Command, Stdio},
     thread,
@@ -32,9 +31,8 @@ impl Server {
             .stderr(Stdio::null())
             .spawn()
             .unwrap();
-        let mut line = String::new();
-        BufReader::new(process.stdout.take().unwrap()).read_line(&mut line).unwrap();
-        let said = serde_json::from_str(&line).unwrap_or_else(|error| panic!("{error}: {line:?}"));
+        let mut documents = Deserializer::from_reader(process.stdout.take().unwrap()).into_iter();
+        let said = documents.next().expect("it says where it listens").unwrap();
         Server { process, said }
     }
 
@@ -89,7 +87,10 @@ fn a_file_of_settings_is_the_command_line_and_a_signal_ends_it_well() {
     fs::write(&settings, "port = 0\nkv = \"full+q8\"\nkv-memory = \"64MiB\"\napi-key = \"one\"\n").unwrap();
     let settings = settings.to_str().unwrap();
     let server = Server::start("", &["--config", settings, "--kv-memory", "32MiB"]);
-    assert_eq!((server.said["kv"].as_str(), server.said["kv_memory"].as_u64()), (Some("full+q8"), Some(32 << 20)));
+    assert_eq!(
+        (server.said["kv"].as_str(), server.said["kv_memory"].as_u64()),
+        (Some("full+q8"), Some(32 << 20))
+    );
     let refused = server.ask(&json!({"prompt": "a"})).unwrap();
     assert_eq!(refused["error"]["code"], 401);
     assert_eq!(server.end("-TERM"), Some(0));
@@ -147,14 +148,20 @@ fn on_a_full_disk_it_says_so_and_the_older_state_stays() {
     let folder = tempfile::tempdir().unwrap();
     let sessions = folder.path().to_str().unwrap();
     // Files of more than 400 KiB cannot be written: as on a full disk, writing fails on the way.
-    let server = Server::start("trap '' XFSZ; ulimit -f 800", &["--port", "0", "--sessions", sessions, "--kv", "full+f16"]);
+    let server = Server::start(
+        "trap '' XFSZ; ulimit -f 800",
+        &["--port", "0", "--sessions", sessions, "--kv", "full+f16"],
+    );
     let first = server.ask(&turn("It was a truth", 20)).unwrap();
     assert!(first["usage"]["session"]["file_bytes"].as_u64().is_some_and(|bytes| bytes > 1000), "{first}");
     let file = folder.path().join("talk.session");
     let before = fs::read(&file).unwrap();
     let mut said = format!("It was a truth{} Then", text(&first));
     let second = server.ask(&turn(&said, 200)).unwrap();
-    assert!(second["usage"]["session"]["error"].as_str().is_some_and(|error| error.contains("talk")), "{second}");
+    assert!(
+        second["usage"]["session"]["error"].as_str().is_some_and(|error| error.contains("talk")),
+        "{second}"
+    );
     assert_eq!(fs::read(&file).unwrap(), before, "the older state is whole");
     assert_eq!(files(folder.path()), ["talk.session"]);
     // In memory it goes on all the same.

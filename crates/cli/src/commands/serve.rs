@@ -206,16 +206,13 @@ impl Arguments {
                 let text = fs::read_to_string(path)
                     .with_context(|| format!("cannot read the settings {}", path.display()))?;
                 toml::from_str(&text)
-                    .map_err(|error| usage(format!("{}: {}", path.display(), one_line(&error))))?
+                    .map_err(|error| usage(format!("{}: {}", path.display(), place(&error, &text))))?
             }
         };
         let flags = self.flags.or(from_file);
         let settings = flags.settings()?;
         log(flags.log.unwrap_or(Log::Text));
-        let options = LoadOptions {
-            threads: flags.threads.map_or(0, usize::from),
-            ..LoadOptions::default()
-        };
+        let options = LoadOptions { threads: flags.threads.map_or(0, usize::from), ..LoadOptions::default() };
         let model = Source::find(flags.model.as_deref().unwrap_or(EMBEDDED))?.load(&options)?;
         for note in &model.config().notes {
             eprintln!("note: {note}");
@@ -251,12 +248,13 @@ impl Arguments {
     }
 }
 
-fn one_line(error: &toml::de::Error) -> String {
+/// What is wrong with the settings, and in which line.
+fn place(error: &toml::de::Error, text: &str) -> String {
     let message = error.message().lines().collect::<Vec<_>>().join(" ");
-    match error.span() {
-        Some(span) => format!("{message} (at byte {})", span.start),
-        None => message,
-    }
+    let Some(before) = error.span().and_then(|span| text.get(..span.start)) else { return message };
+    let number = before.matches('\n').count();
+    let line = text.lines().nth(number).unwrap_or_default().trim();
+    format!("line {}, `{line}`: {message}", number + 1)
 }
 
 fn log(log: Log) {
