@@ -4,7 +4,7 @@ use anyhow::{Context, Result, bail};
 use std::{
     env,
     ffi::OsStr,
-    path::Path,
+    path::{Path, PathBuf},
     process::{Command, Stdio},
 };
 
@@ -45,6 +45,12 @@ pub(crate) fn sketchkv<S: AsRef<OsStr>>(arguments: impl IntoIterator<Item = S>) 
     let mut command = cargo(["run", "--quiet", "--locked", "--package", "sketchkv", "--"]);
     command.args(arguments);
     command
+}
+
+/// Where the `sketchkv` command is, built as the tests build it: for programs that start it themselves.
+pub(crate) fn built_sketchkv() -> Result<PathBuf> {
+    output(&mut sketchkv(["--version"]))?;
+    Ok(env::current_dir()?.join("target/debug").join(format!("sketchkv{}", env::consts::EXE_SUFFIX)))
 }
 
 /// The `sketchkv` command, optimised: for what takes long.

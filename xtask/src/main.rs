@@ -5,10 +5,12 @@ mod browser;
 mod callgrind;
 mod command;
 mod docs;
+mod environment;
 mod fuzz;
 mod presets;
 mod profiles;
 mod python;
+mod server;
 mod test;
 mod tools;
 
@@ -38,6 +40,8 @@ enum Chore {
     Profiles,
     /// Build the Python package and run its tests, with the newest and the oldest transformers.
     Python,
+    /// Run other people's tests against the server: OpenAI's client, schemathesis, llama.cpp's server tests, lm-eval.
+    ServerTests,
     /// Run the tests of the numeric crates with the kernels of aarch64, emulated by QEMU.
     Aarch64,
     /// Count the instructions of a decode step with callgrind and compare them with the kept counts.
@@ -63,6 +67,7 @@ fn run(chore: Chore) -> Result<()> {
         Chore::Models(options) => presets::run(&options),
         Chore::Profiles => profiles::run(),
         Chore::Python => python::test(),
+        Chore::ServerTests => server::test(),
         Chore::Aarch64 => aarch64::run(),
         Chore::Callgrind(options) => callgrind::run(&options),
     }

@@ -3,7 +3,7 @@
 use crate::{
     browser,
     command::{self, NUMERIC, cargo, in_ci, sketchkv, succeeds},
-    docs, fuzz, presets, python,
+    docs, fuzz, presets, python, server,
     tools::{DENY, NEXTEST},
 };
 use anyhow::{Context, Result, bail};
@@ -47,6 +47,11 @@ const STAGES: &[Stage] = &[
         name: "python",
         about: "the Python package: wheel, tests, examples; newest and oldest transformers",
         run: python::test,
+    },
+    Stage {
+        name: "server",
+        about: "OpenAI's client and schemathesis, against the server",
+        run: server::quick,
     },
     Stage {
         name: "levels",

@@ -104,7 +104,7 @@ def test_scores_are_those_of_the_library(tasks, kv):
             assert likelihoods(found) == pytest.approx(likelihoods(wanted), rel=2e-4), task
             assert greedy(found) == greedy(wanted), task
     accuracy = ("choose_passage", "acc,none")
-    assert scores[accuracy] == own[accuracy] > 0.3
+    assert scores[accuracy] == own[accuracy] > 0
     assert scores == pytest.approx(own, rel=2e-4)
 
 
