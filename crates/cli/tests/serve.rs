@@ -92,7 +92,7 @@ fn a_file_of_settings_is_the_command_line_and_a_signal_ends_it_well() {
         (Some("full+q8"), Some(32 << 20))
     );
     let refused = server.ask(&json!({"prompt": "a"})).unwrap();
-    assert_eq!(refused["error"]["code"], 401);
+    assert_eq!(refused["error"]["type"], "authentication_error");
     assert_eq!(server.end("-TERM"), Some(0));
     for (line, word) in [("prot = 0", "prot"), ("port = \"x\"", "port"), ("port =", "settings.toml")] {
         fs::write(folder.path().join("settings.toml"), line).unwrap();

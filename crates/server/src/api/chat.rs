@@ -171,8 +171,10 @@ pub(crate) struct ChunkChoice {
 pub(crate) struct Delta {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) role: Option<&'static str>,
+    /// Null beside the role, which comes first and by itself.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub(crate) content: Option<String>,
+    #[schema(value_type = Option<String>)]
+    pub(crate) content: Option<Option<String>>,
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub(crate) tool_calls: Vec<ToolCallDelta>,
 }

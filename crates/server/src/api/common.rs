@@ -257,7 +257,8 @@ impl Common<'_> {
     pub(crate) fn check_model(&self, name: &str) -> Result<(), ApiError> {
         match self.model {
             Some(asked) if asked != name => Err(ApiError {
-                param: Some("model"),
+                param: Some("model".into()),
+                code: Some("model_not_found"),
                 ..ApiError::new(
                     axum::http::StatusCode::NOT_FOUND,
                     format!("there is no model {asked:?} here; this server runs {name:?}"),

@@ -9,6 +9,7 @@ use serde::Serialize;
 use sketchkv_cache::CacheError;
 use sketchkv_engine::EngineError;
 use sketchkv_model::ModelError;
+use std::borrow::Cow;
 use utoipa::ToSchema;
 
 /// What went wrong, with its HTTP status. The message is one line and says what to do.
@@ -17,7 +18,9 @@ pub(crate) struct ApiError {
     pub(crate) status: StatusCode,
     pub(crate) message: String,
     /// The field that is wrong.
-    pub(crate) param: Option<&'static str>,
+    pub(crate) param: Option<Cow<'static, str>>,
+    /// What clients look for: `context_length_exceeded`, `model_not_found`.
+    pub(crate) code: Option<&'static str>,
     /// Seconds after which it may work.
     pub(crate) retry_after: Option<u64>,
 }
@@ -36,14 +39,14 @@ struct ErrorObject {
     /// `invalid_request_error`, `authentication_error`, `not_found_error`, `rate_limit_error` or `server_error`.
     r#type: &'static str,
     /// The field that is wrong, if it is one.
-    param: Option<&'static str>,
-    /// The HTTP status.
-    code: Option<u16>,
+    param: Option<Cow<'static, str>>,
+    /// `context_length_exceeded`, `model_not_found`, or null.
+    code: Option<&'static str>,
 }
 
 impl ApiError {
     pub(crate) fn new(status: StatusCode, message: impl Into<String>) -> Self {
-        ApiError { status, message: message.into(), param: None, retry_after: None }
+        ApiError { status, message: message.into(), param: None, code: None, retry_after: None }
     }
 
     /// 400: the request is wrong.
@@ -52,8 +55,8 @@ impl ApiError {
     }
 
     /// 400: this field of the request is wrong.
-    pub(crate) fn param(param: &'static str, message: impl Into<String>) -> Self {
-        ApiError { param: Some(param), ..ApiError::bad(message) }
+    pub(crate) fn param(param: impl Into<Cow<'static, str>>, message: impl Into<String>) -> Self {
+        ApiError { param: Some(param.into()), ..ApiError::bad(message) }
     }
 
     /// 429: full.
@@ -79,8 +82,8 @@ impl ApiError {
         let error = ErrorObject {
             message: self.message.clone(),
             r#type: kind,
-            param: self.param,
-            code: Some(self.status.as_u16()),
+            param: self.param.clone(),
+            code: self.code,
         };
         ErrorBody { error }
     }
@@ -113,10 +116,12 @@ impl From<CacheError> for ApiError {
 impl From<ModelError> for ApiError {
     fn from(error: ModelError) -> Self {
         match error {
-            ModelError::Context { .. }
-            | ModelError::Argument(_)
-            | ModelError::Tokenizer(_)
-            | ModelError::Template(_) => ApiError::bad(error.to_string()),
+            ModelError::Context { .. } => {
+                ApiError { code: Some("context_length_exceeded"), ..ApiError::bad(error.to_string()) }
+            }
+            ModelError::Argument(_) | ModelError::Tokenizer(_) | ModelError::Template(_) => {
+                ApiError::bad(error.to_string())
+            }
             _ => ApiError::new(StatusCode::INTERNAL_SERVER_ERROR, error.to_string()),
         }
     }

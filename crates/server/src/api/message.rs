@@ -98,6 +98,19 @@ pub(crate) struct Tool {
     pub(crate) function: Function,
 }
 
+impl Tool {
+    /// Refuses what no template can show.
+    pub(crate) fn check(&self) -> Result<(), ApiError> {
+        let schema = self.function.parameters.as_ref().map_or("{}", |schema| schema.get());
+        if schema.trim_start().starts_with('{') {
+            return Ok(());
+        }
+        let message =
+            format!("the parameters of the tool {:?} are no JSON schema: an object", self.function.name);
+        Err(ApiError::param("tools", message))
+    }
+}
+
 /// A function that the model may call.
 #[derive(Debug, Clone, Deserialize, Serialize, ToSchema)]
 pub(crate) struct Function {

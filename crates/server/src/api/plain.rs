@@ -84,9 +84,16 @@ pub(crate) struct TokenizeRequest {
 #[derive(Debug, Serialize, ToSchema)]
 pub(crate) struct Tokens {
     /// Ids, or ids with their texts.
-    #[schema(value_type = Vec<u32>)]
-    pub(crate) tokens: serde_json::Value,
+    pub(crate) tokens: Vec<Token>,
     pub(crate) count: usize,
+}
+
+/// A token, by its id alone or with its text.
+#[derive(Debug, Serialize, ToSchema)]
+#[serde(untagged)]
+pub(crate) enum Token {
+    Id(u32),
+    Spelled { id: u32, piece: String },
 }
 
 /// `/detokenize`
@@ -171,9 +178,21 @@ pub(crate) struct Slots {
 /// What to do with a session.
 #[derive(Debug, Deserialize, utoipa::IntoParams)]
 #[serde(deny_unknown_fields)]
+#[into_params(parameter_in = Query)]
 pub(crate) struct SlotAction {
-    /// `save` writes it, `restore` reads it into memory, `erase` forgets it, on disk too.
-    pub(crate) action: String,
+    pub(crate) action: Action,
+}
+
+/// What to do with a session.
+#[derive(Debug, Clone, Copy, Deserialize, ToSchema)]
+#[serde(rename_all = "lowercase")]
+pub(crate) enum Action {
+    /// Writes it; sessions are written of themselves.
+    Save,
+    /// Reads it into memory.
+    Restore,
+    /// Forgets it, on disk too.
+    Erase,
 }
 
 /// What was done with a session.

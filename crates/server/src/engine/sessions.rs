@@ -346,5 +346,5 @@ fn refusal(error: SessionError) -> ApiError {
         SessionError::OtherModel { .. } | SessionError::Unusable { .. } => StatusCode::CONFLICT,
         _ => StatusCode::INTERNAL_SERVER_ERROR,
     };
-    ApiError { param: Some("session"), ..ApiError::new(status, error.to_string()) }
+    ApiError { param: Some("session".into()), ..ApiError::new(status, error.to_string()) }
 }

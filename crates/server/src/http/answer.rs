@@ -9,7 +9,7 @@ use axum::response::sse::{self, KeepAlive, Sse};
 use futures_util::{Stream, StreamExt, stream};
 use serde::Serialize;
 use sketchkv_engine::{Constraint, Finish, GenerateOptions};
-use sketchkv_model::Sampler;
+use sketchkv_model::{ModelError, Sampler};
 use std::{convert::Infallible, pin::Pin, time::Duration, time::Instant};
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
@@ -91,7 +91,7 @@ pub(crate) async fn submit(
     wanted: Wanted,
 ) -> Result<Events, ApiError> {
     let (spec, sampling) = (common.spec(&app.settings.kv)?, common.sampling(app.model.tokenizer())?);
-    Sampler::new(sampling.clone())?;
+    Sampler::new(sampling.clone()).map_err(of_sampling)?;
     let choices = common.choices()?;
     if let Some(session) = common.session {
         check_session(session)?;
@@ -111,9 +111,10 @@ pub(crate) async fn submit(
             return Err(ApiError::bad("the prompt is empty: give at least one token to go on from"));
         }
         if length + 1 > context {
-            return Err(ApiError::bad(format!(
+            let message = format!(
                 "the prompt has {length} tokens, and a text may have {context} with its answer: shorten it"
-            )));
+            );
+            return Err(ApiError { code: Some("context_length_exceeded"), ..ApiError::bad(message) });
         }
     }
     let mut streams = vec![];
@@ -146,6 +147,22 @@ pub(crate) async fn submit(
     }
 }
 
+/// A parameter of the sampling that is out of range, under the name that it has in a request.
+fn of_sampling(error: ModelError) -> ApiError {
+    const FIELDS: [(&str, &str); 7] = [
+        ("temperature", "temperature"),
+        ("top-p", "top_p"),
+        ("min-p", "min_p"),
+        ("repetition penalty", "repetition_penalty"),
+        ("presence penalty", "presence_penalty"),
+        ("frequency penalty", "frequency_penalty"),
+        ("logit bias", "logit_bias"),
+    ];
+    let message = error.to_string();
+    let field = FIELDS.iter().find(|(words, _)| message.starts_with(words)).map(|&(_, field)| field.into());
+    ApiError { param: field, ..ApiError::from(error) }
+}
+
 /// What OpenAI calls the end of an answer.
 pub(crate) fn finish_reason(finish: Finish) -> &'static str {
     match finish {
@@ -163,9 +180,9 @@ pub(crate) struct Heading {
 }
 
 impl Heading {
-    /// A new one; `kind` begins its id.
+    /// A new one; `kind` begins its id, as `chatcmpl-`.
     pub(crate) fn new(app: &App, kind: &str) -> Self {
-        Heading { id: format!("{kind}-{:016x}", random()), created: now(), model: app.about.id.clone() }
+        Heading { id: format!("{kind}{:016x}", random()), created: now(), model: app.about.id.clone() }
     }
 }
 

@@ -24,9 +24,13 @@ impl<T: DeserializeOwned> FromRequest<Arc<App>> for Body<T> {
         // Whatever the header calls it: many a client calls it nothing.
         let mut reader = serde_json::Deserializer::from_slice(&bytes);
         let value = serde_path_to_error::deserialize(&mut reader).map_err(|error| {
-            let path = error.path().to_string();
-            let place = if path == "." { String::new() } else { format!("{path}: ") };
-            ApiError::bad(format!("the body cannot be read: {place}{}", error.inner()))
+            let (path, reason) = (error.path().to_string(), error.inner().to_string());
+            if path != "." {
+                return ApiError::param(path.clone(), format!("the body cannot be read: {path}: {reason}"));
+            }
+            let unknown = reason.strip_prefix("unknown field `").and_then(|rest| rest.split_once('`'));
+            let param = unknown.map(|(field, _)| field.to_owned().into());
+            ApiError { param, ..ApiError::bad(format!("the body cannot be read: {reason}")) }
         })?;
         reader.end().map_err(|error| ApiError::bad(format!("the body cannot be read: {error}")))?;
         Ok(Body(value))

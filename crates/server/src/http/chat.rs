@@ -29,14 +29,15 @@ use std::{collections::BTreeMap, sync::Arc, time::Instant};
 #[utoipa::path(
     post,
     path = "/v1/chat/completions",
+    tag = "text",
     request_body = ChatRequest,
     responses(
         (status = 200, body = ChatAnswer, description = "The answer; with stream, events of ChatChunk, then [DONE]"),
-        (status = 400, body = crate::api::ErrorBody),
-        (status = 401, body = crate::api::ErrorBody),
-        (status = 404, body = crate::api::ErrorBody),
+        (status = 400, body = crate::api::ErrorBody, description = "The request is wrong"),
+        (status = 401, body = crate::api::ErrorBody, description = "None of the keys"),
+        (status = 404, body = crate::api::ErrorBody, description = "There is no such thing"),
         (status = 409, body = crate::api::ErrorBody, description = "The session is in use elsewhere, or of another model"),
-        (status = 413, body = crate::api::ErrorBody),
+        (status = 413, body = crate::api::ErrorBody, description = "The body is too large"),
         (status = 429, body = crate::api::ErrorBody, description = "Full: try again after Retry-After"),
         (status = 503, body = crate::api::ErrorBody, description = "Stopping"),
     )
@@ -48,7 +49,7 @@ pub(crate) async fn chat(
 ) -> Result<Response, ApiError> {
     let since = Instant::now();
     let options = answer::stream_options(&request.common())?;
-    let heading = Heading::new(&app, "chatcmpl");
+    let heading = Heading::new(&app, "chatcmpl-");
     let (choices, talk) = (request.common().choices()?, Talk::begin(&app, request, since).await?);
     let Talk { events, tools, .. } = talk;
     let answers = Answers::new(&app.model, choices, tools);
@@ -61,8 +62,8 @@ pub(crate) async fn chat(
 /// A conversation that goes on.
 pub(crate) struct Talk {
     pub(crate) events: Events,
-    /// How calls are read out of the answer, if there are tools.
-    pub(crate) tools: Option<ToolFormat>,
+    /// What reads calls out of the answer, if there are tools.
+    pub(crate) tools: Option<Reader>,
 }
 
 impl Talk {
@@ -78,7 +79,8 @@ impl Talk {
         let of_work = request.clone();
         let (prompt, wanted, tools) = app.work(move |app| prepare(app, &of_work, since)).await?;
         let events = answer::submit(app, &request.common(), vec![prompt], wanted).await?;
-        Ok(Talk { events, tools })
+        let names = || request.tools.iter().flatten().map(|tool| tool.function.name.clone()).collect();
+        Ok(Talk { events, tools: tools.map(|format| Reader::new(format, names())) })
     }
 }
 
@@ -243,6 +245,7 @@ impl Rendering<'_> {
             )));
         }
         let messages = self.messages.iter().map(|message| self.message(message, tokenizer));
+        self.tools.unwrap_or_default().iter().try_for_each(Tool::check)?;
         let request = ForTemplate {
             messages: messages.collect::<Result<_, _>>()?,
             tools: self.tools,
@@ -312,6 +315,8 @@ struct Choice {
 /// What an event brought of an answer.
 pub(crate) struct Piece {
     pub(crate) index: usize,
+    /// Whether it is the first of its answer.
+    pub(crate) first: bool,
     pub(crate) delta: Delta,
     pub(crate) logprobs: Option<ChatLogprobs>,
     pub(crate) finish_reason: Option<&'static str>,
@@ -319,8 +324,8 @@ pub(crate) struct Piece {
 }
 
 impl Answers {
-    pub(crate) fn new(model: &Arc<Model>, choices: usize, tools: Option<ToolFormat>) -> Self {
-        let choice = || Choice { reader: tools.clone().map(Reader::new), begun: false };
+    pub(crate) fn new(model: &Arc<Model>, choices: usize, tools: Option<Reader>) -> Self {
+        let choice = || Choice { reader: tools.clone(), begun: false };
         Answers { model: model.clone(), choices: (0..choices).map(|_| choice()).collect() }
     }
 
@@ -351,11 +356,15 @@ impl Answers {
         if reads.is_empty() && logprobs.is_none() && kv.is_none() && finish.is_none() {
             return None;
         }
-        let mut delta = delta_of(reads);
-        if !std::mem::replace(&mut self.choices[index].begun, true) {
-            delta.role = Some("assistant");
-        }
-        Some(Piece { index, delta, logprobs, finish_reason: finish, kv: kv.map(|kv| *kv) })
+        let first = !std::mem::replace(&mut self.choices[index].begun, true);
+        Some(Piece {
+            index,
+            first,
+            delta: delta_of(reads),
+            logprobs,
+            finish_reason: finish,
+            kv: kv.map(|kv| *kv),
+        })
     }
 
     fn logprobs(&self, tokens: &[Chosen]) -> Option<ChatLogprobs> {
@@ -384,7 +393,7 @@ fn delta_of(reads: Vec<Read>) -> Delta {
     let mut delta = Delta::default();
     for read in reads {
         match read {
-            Read::Text(text) => delta.content.get_or_insert_default().push_str(&text),
+            Read::Text(text) => delta.content.get_or_insert_default().get_or_insert_default().push_str(&text),
             Read::Call { index, name } => delta.tool_calls.push(ToolCallDelta {
                 index,
                 id: Some(format!("call_{:016x}", random())),
@@ -432,7 +441,12 @@ fn stream_of(
                     yield answer::event(&error.body());
                     return;
                 }
-                event => if let Some(Piece { index, delta, logprobs, finish_reason, kv }) = answers.take(event) {
+                event => if let Some(piece) = answers.take(event) {
+                    let Piece { index, first, delta, logprobs, finish_reason, kv } = piece;
+                    if first {
+                        let delta = Delta { role: Some("assistant"), content: Some(None), ..Delta::default() };
+                        yield chunk(vec![ChunkChoice { index, delta, logprobs: None, finish_reason: None }], None, None);
+                    }
                     yield chunk(vec![ChunkChoice { index, delta, logprobs, finish_reason }], None, kv);
                 }
             }
@@ -482,7 +496,7 @@ async fn whole(heading: Heading, mut answers: Answers, mut events: Events) -> Re
 /// Adds a piece to an answer.
 fn add(choice: &mut ChatChoice, piece: Piece) {
     let Answer { content, tool_calls, .. } = &mut choice.message;
-    if let Some(text) = piece.delta.content {
+    if let Some(text) = piece.delta.content.flatten() {
         content.get_or_insert_default().push_str(&text);
     }
     for call in piece.delta.tool_calls {

@@ -20,7 +20,7 @@ use axum::{
 };
 use futures_util::{Stream, StreamExt};
 use sketchkv_model::{Model, TokenLogprobs};
-use std::{sync::Arc, time::Instant};
+use std::{collections::BTreeMap, sync::Arc, time::Instant};
 
 /// Tokens of an answer unless it says how many.
 const USUAL_TOKENS: usize = 16;
@@ -30,14 +30,15 @@ const MOST_PROMPTS: usize = 256;
 #[utoipa::path(
     post,
     path = "/v1/completions",
+    tag = "text",
     request_body = CompletionRequest,
     responses(
         (status = 200, body = CompletionAnswer, description = "The answers; with stream, events of them, then [DONE]"),
-        (status = 400, body = crate::api::ErrorBody),
-        (status = 401, body = crate::api::ErrorBody),
-        (status = 404, body = crate::api::ErrorBody),
+        (status = 400, body = crate::api::ErrorBody, description = "The request is wrong"),
+        (status = 401, body = crate::api::ErrorBody, description = "None of the keys"),
+        (status = 404, body = crate::api::ErrorBody, description = "There is no such thing"),
         (status = 409, body = crate::api::ErrorBody, description = "The session is in use elsewhere, or of another model"),
-        (status = 413, body = crate::api::ErrorBody),
+        (status = 413, body = crate::api::ErrorBody, description = "The body is too large"),
         (status = 429, body = crate::api::ErrorBody, description = "Full: try again after Retry-After"),
         (status = 503, body = crate::api::ErrorBody, description = "Stopping"),
     )
@@ -58,7 +59,7 @@ pub(crate) async fn completions(
     let echo = request.echo.unwrap_or(false);
     let texts = Texts::new(&app.model, &prompts, choices, echo, request.logprobs.is_some());
     let events = answer::submit(&app, &request.common(), prompts, wanted).await?;
-    let heading = Heading::new(&app, "cmpl");
+    let heading = Heading::new(&app, "cmpl-");
     match options {
         Some(options) => Ok(answer::sse(stream_of(heading, options, texts, events)).into_response()),
         None => Ok(Json(whole(heading, texts, events).await?).into_response()),
@@ -214,7 +215,12 @@ impl Texts {
         let text = spelled(token);
         let next = offset + text.chars().count();
         let top = |known: &TokenLogprobs| {
-            known.top.iter().map(|&(token, logprob)| (spelled(token), logprob)).collect()
+            let mut top = BTreeMap::new();
+            for &(token, logprob) in &known.top {
+                // Of tokens that are spelled alike, parts of characters for one, the most probable.
+                top.entry(spelled(token)).or_insert(logprob);
+            }
+            top
         };
         logprobs.tokens.push(text);
         logprobs.token_logprobs.push(known.map(|known| known.logprob));

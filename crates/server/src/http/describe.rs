@@ -27,7 +27,13 @@ use utoipa::{
         super::slots::metrics,
     ),
     components(schemas(api::ChatChunk)),
-    modifiers(&Keys)
+    modifiers(&Keys),
+    security(("key" = [])),
+    tags(
+        (name = "text", description = "Texts that go on"),
+        (name = "tokens", description = "Texts and tokens"),
+        (name = "server", description = "What there is, and what goes on"),
+    )
 )]
 struct Description;
 

@@ -27,7 +27,10 @@ const PRESETS: [KvPreset; 4] = [
     },
 ];
 
-#[utoipa::path(get, path = "/v1/models", responses((status = 200, body = Models)))]
+#[utoipa::path(get, path = "/v1/models",
+    tag = "server", responses(
+        (status = 401, body = crate::api::ErrorBody, description = "None of the keys"),
+        (status = 200, body = Models, description = "Done")))]
 /// The model that the server runs.
 pub(crate) async fn models(State(app): State<Arc<App>>) -> Json<Models> {
     Json(Models { object: "list", data: vec![app.about.clone()] })
@@ -36,8 +39,11 @@ pub(crate) async fn models(State(app): State<Arc<App>>) -> Json<Models> {
 #[utoipa::path(
     get,
     path = "/v1/models/{id}",
+    tag = "server",
     params(("id" = String, Path, description = "The model's name")),
-    responses((status = 200, body = ModelObject), (status = 404, body = crate::api::ErrorBody))
+    responses(
+        (status = 401, body = crate::api::ErrorBody, description = "None of the keys"),
+        (status = 200, body = ModelObject, description = "Done"), (status = 404, body = crate::api::ErrorBody, description = "There is no such thing"))
 )]
 /// The model of this name.
 pub(crate) async fn model(
@@ -51,7 +57,10 @@ pub(crate) async fn model(
     Err(ApiError::new(StatusCode::NOT_FOUND, message))
 }
 
-#[utoipa::path(get, path = "/kv", responses((status = 200, body = KvChoices)))]
+#[utoipa::path(get, path = "/kv",
+    tag = "server", responses(
+        (status = 401, body = crate::api::ErrorBody, description = "None of the keys"),
+        (status = 200, body = KvChoices, description = "Done")))]
 /// Caches to choose from, and the bytes of all of them.
 pub(crate) async fn kv(State(app): State<Arc<App>>) -> Result<Json<KvChoices>, ApiError> {
     let now = slots::inspect(&app).await?;
@@ -66,7 +75,9 @@ pub(crate) async fn kv(State(app): State<Arc<App>>) -> Result<Json<KvChoices>, A
     }))
 }
 
-#[utoipa::path(get, path = "/health", responses((status = 200, body = Health)))]
+#[utoipa::path(get, path = "/health",
+    tag = "server", security(()),
+    responses((status = 200, body = Health, description = "Done")))]
 /// Whether the server answers.
 pub(crate) async fn health() -> Json<Health> {
     Json(Health { status: "ok" })
@@ -75,7 +86,10 @@ pub(crate) async fn health() -> Json<Health> {
 #[utoipa::path(
     post,
     path = "/v1/embeddings",
-    responses((status = 501, body = crate::api::ErrorBody, description = "No model that runs here was made for embeddings"))
+    tag = "server",
+    responses(
+        (status = 401, body = crate::api::ErrorBody, description = "None of the keys"),
+        (status = 501, body = crate::api::ErrorBody, description = "No model that runs here was made for embeddings"))
 )]
 /// Refused: no model that runs here was made for it.
 pub(crate) async fn embeddings(State(app): State<Arc<App>>) -> ApiError {

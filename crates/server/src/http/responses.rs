@@ -26,14 +26,15 @@ use std::{sync::Arc, time::Instant};
 #[utoipa::path(
     post,
     path = "/v1/responses",
+    tag = "text",
     request_body = ResponsesRequest,
     responses(
         (status = 200, body = ResponseObject, description = "The answer; with stream, the events of OpenAI's Responses API"),
-        (status = 400, body = crate::api::ErrorBody),
-        (status = 401, body = crate::api::ErrorBody),
-        (status = 404, body = crate::api::ErrorBody),
+        (status = 400, body = crate::api::ErrorBody, description = "The request is wrong"),
+        (status = 401, body = crate::api::ErrorBody, description = "None of the keys"),
+        (status = 404, body = crate::api::ErrorBody, description = "There is no such thing"),
         (status = 409, body = crate::api::ErrorBody, description = "The session is in use elsewhere, or of another model"),
-        (status = 413, body = crate::api::ErrorBody),
+        (status = 413, body = crate::api::ErrorBody, description = "The body is too large"),
         (status = 429, body = crate::api::ErrorBody, description = "Full: try again after Retry-After"),
         (status = 503, body = crate::api::ErrorBody, description = "Stopping"),
     )
@@ -59,7 +60,7 @@ pub(crate) async fn responses(
     talk.grammar.clone_from(&request.grammar);
     talk.regex.clone_from(&request.regex);
     let Talk { events, .. } = Talk::begin(&app, talk, since).await?;
-    let heading = Heading::new(&app, "resp");
+    let heading = Heading::new(&app, "resp_");
     let response = ResponseObject {
         id: heading.id,
         object: "response",
@@ -136,7 +137,7 @@ async fn whole(
             Event::Failed(error) => return Err(error),
             event => {
                 let Some(piece) = answers.take(event) else { continue };
-                text.push_str(&piece.delta.content.unwrap_or_default());
+                text.push_str(&piece.delta.content.flatten().unwrap_or_default());
                 reason = piece.finish_reason.unwrap_or(reason);
             }
         }
@@ -181,13 +182,13 @@ fn stream_of(
                     return;
                 }
                 Event::Failed(error) => {
-                    yield named("error", json!({"message": error.message, "code": error.status.as_u16(), "param": error.param}));
+                    yield named("error", json!({"message": error.message, "code": error.code, "param": error.param}));
                     return;
                 }
                 event => {
                     let Some(piece) = answers.take(event) else { continue };
                     reason = piece.finish_reason.unwrap_or(reason);
-                    if let Some(delta) = piece.delta.content {
+                    if let Some(delta) = piece.delta.content.flatten() {
                         text.push_str(&delta);
                         let mut data = with(place(), "delta", delta.into());
                         data["logprobs"] = json!([]);
@@ -197,7 +198,7 @@ fn stream_of(
             }
         }
         let error = ApiError::stopping();
-        yield named("error", json!({"message": error.message, "code": error.status.as_u16(), "param": null}));
+        yield named("error", json!({"message": error.message, "code": error.code, "param": null}));
     }
 }
 

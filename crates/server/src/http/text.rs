@@ -1,16 +1,20 @@
 //! Texts and tokens.
 
 use super::{App, body::Body, chat};
-use crate::api::{ApiError, DetokenizeRequest, Rendered, TemplateRequest, Text, TokenizeRequest, Tokens};
+use crate::api::{
+    ApiError, DetokenizeRequest, Rendered, TemplateRequest, Text, Token, TokenizeRequest, Tokens,
+};
 use axum::{Json, extract::State};
-use serde_json::json;
 use std::sync::Arc;
 
 #[utoipa::path(
     post,
     path = "/tokenize",
+    tag = "tokens",
     request_body = TokenizeRequest,
-    responses((status = 200, body = Tokens), (status = 400, body = crate::api::ErrorBody))
+    responses(
+        (status = 401, body = crate::api::ErrorBody, description = "None of the keys"),
+        (status = 200, body = Tokens, description = "Done"), (status = 400, body = crate::api::ErrorBody, description = "The request is wrong"))
 )]
 /// The tokens of a text.
 pub(crate) async fn tokenize(
@@ -28,12 +32,13 @@ pub(crate) async fn tokenize(
             (true, false) => tokenizer.encode(&text)?,
         };
         let count = ids.len();
+        let spelled = |id| Token::Spelled {
+            id,
+            piece: String::from_utf8_lossy(tokenizer.token_bytes(id)).into_owned(),
+        };
         let tokens = match request.with_pieces.unwrap_or(false) {
-            false => json!(ids),
-            true => ids
-                .iter()
-                .map(|&id| json!({"id": id, "piece": String::from_utf8_lossy(tokenizer.token_bytes(id))}))
-                .collect(),
+            false => ids.into_iter().map(Token::Id).collect(),
+            true => ids.into_iter().map(spelled).collect(),
         };
         Ok(Json(Tokens { tokens, count }))
     })
@@ -43,8 +48,11 @@ pub(crate) async fn tokenize(
 #[utoipa::path(
     post,
     path = "/detokenize",
+    tag = "tokens",
     request_body = DetokenizeRequest,
-    responses((status = 200, body = Text), (status = 400, body = crate::api::ErrorBody))
+    responses(
+        (status = 401, body = crate::api::ErrorBody, description = "None of the keys"),
+        (status = 200, body = Text, description = "Done"), (status = 400, body = crate::api::ErrorBody, description = "The request is wrong"))
 )]
 /// The text of tokens.
 pub(crate) async fn detokenize(
@@ -62,8 +70,11 @@ pub(crate) async fn detokenize(
 #[utoipa::path(
     post,
     path = "/apply-template",
+    tag = "tokens",
     request_body = TemplateRequest,
-    responses((status = 200, body = Rendered), (status = 400, body = crate::api::ErrorBody))
+    responses(
+        (status = 401, body = crate::api::ErrorBody, description = "None of the keys"),
+        (status = 200, body = Rendered, description = "Done"), (status = 400, body = crate::api::ErrorBody, description = "The request is wrong"))
 )]
 /// A conversation by the model's template.
 pub(crate) async fn apply_template(

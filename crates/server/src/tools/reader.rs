@@ -14,8 +14,13 @@ pub(crate) enum Read {
 }
 
 /// Reads an answer that may hold calls.
+#[derive(Clone)]
 pub(crate) struct Reader {
     format: ToolFormat,
+    /// The functions that may be called: small models call them without the marker.
+    names: Vec<String>,
+    /// Whether the call stands in a fence of Markdown.
+    fenced: bool,
     /// What was not read yet.
     rest: String,
     state: State,
@@ -36,8 +41,16 @@ enum State {
 }
 
 impl Reader {
-    pub(crate) fn new(format: ToolFormat) -> Self {
-        Reader { format, rest: String::new(), state: State::Text, calls: 0, begun: false }
+    pub(crate) fn new(format: ToolFormat, names: Vec<String>) -> Self {
+        Reader {
+            format,
+            names,
+            fenced: false,
+            rest: String::new(),
+            state: State::Text,
+            calls: 0,
+            begun: false,
+        }
     }
 
     /// How many calls have begun.
@@ -96,7 +109,8 @@ impl Reader {
         // Between calls and behind them there is what the template puts there.
         if self.calls > 0 {
             let between = self.format.between.as_deref().unwrap_or_default().trim();
-            let gaps = [between.strip_suffix(self.format.marker()).unwrap_or(between), &self.format.close];
+            let between = between.strip_suffix(self.format.marker()).unwrap_or(between);
+            let gaps = [between, &self.format.close, if self.fenced { FENCE } else { "" }];
             let blank = self.rest.len() - self.rest.trim_start().len();
             self.rest.drain(..blank);
             for gap in gaps.iter().map(|gap| gap.trim()).filter(|gap| !gap.is_empty()) {
@@ -110,18 +124,24 @@ impl Reader {
                 }
             }
         }
+        if self.calls == 0 && !self.begun {
+            match self.bare() {
+                Bare::Call { at, fenced } => {
+                    self.rest.drain(..at);
+                    (self.fenced, self.state) = (fenced, State::Head);
+                    return true;
+                }
+                Bare::Perhaps => return false,
+                Bare::None => {}
+            }
+        }
         let marker = self.format.marker();
         if marker.is_empty() {
-            // Nothing tells a call from a text but that it is all there is.
-            let text = self.rest.trim_start();
-            if text.is_empty() {
-                return false;
-            }
-            if text.starts_with('{') && !self.begun {
-                self.state = State::Head;
-                return true;
-            }
-        } else if let Some(at) = self.rest.find(marker) {
+            let text = std::mem::take(&mut self.rest);
+            self.say(text, reads);
+            return false;
+        }
+        if let Some(at) = self.rest.find(marker) {
             let text: String = self.rest.drain(..at).collect();
             self.rest.drain(..marker.len());
             self.say(text, reads);
@@ -135,6 +155,27 @@ impl Reader {
         let text: String = self.rest.drain(..sure).collect();
         self.say(text, reads);
         false
+    }
+
+    /// Whether the answer begins with the object of a call, perhaps in a fence, and without the marker.
+    fn bare(&self) -> Bare {
+        let text = self.rest.trim_start();
+        let fence = ["```json", FENCE].into_iter().find_map(|fence| text.strip_prefix(fence));
+        let body = fence.unwrap_or(text).trim_start();
+        if text.is_empty() || body.is_empty() || FENCE.starts_with(text) || "```json".starts_with(text) {
+            return Bare::Perhaps;
+        }
+        if !body.starts_with('{') {
+            return Bare::None;
+        }
+        match string_value(body, "name") {
+            Some(name) if self.names.contains(&name) => {
+                Bare::Call { at: self.rest.len() - body.len(), fenced: fence.is_some() }
+            }
+            Some(_) => Bare::None,
+            None if Json::default().end(body).is_some() => Bare::None,
+            None => Bare::Perhaps,
+        }
     }
 
     fn say(&mut self, text: String, reads: &mut Vec<Read>) {
@@ -183,6 +224,19 @@ impl Reader {
         self.state = State::Text;
         true
     }
+}
+
+/// What opens and closes code in Markdown.
+const FENCE: &str = "```";
+
+/// What an answer begins with.
+enum Bare {
+    /// A call's object, there.
+    Call { at: usize, fenced: bool },
+    /// Too little to tell.
+    Perhaps,
+    /// Something else.
+    None,
 }
 
 /// Where a value in JSON ends, as its text comes.
@@ -277,7 +331,7 @@ mod tests {
 
     /// What comes of a text that arrives in pieces of so many characters, joined.
     fn read(format: ToolFormat, text: &str, piece: usize) -> (String, Vec<(String, String)>) {
-        let mut reader = Reader::new(format);
+        let mut reader = Reader::new(format, vec!["f".into(), "weather".into()]);
         let chars: Vec<char> = text.chars().collect();
         let mut reads: Vec<Read> =
             chars.chunks(piece).flat_map(|piece| reader.push(&piece.iter().collect::<String>())).collect();
@@ -320,6 +374,21 @@ mod tests {
                 assert_eq!(read(hermes(), text, piece), (text.to_owned(), vec![]), "{piece}");
             }
         }
+    }
+
+    #[test]
+    fn a_call_without_the_marker_is_one_if_there_is_such_a_tool() {
+        let object = "{\"name\": \"weather\", \"arguments\": {\"city\": \"a\"}}";
+        for text in [object.to_owned(), format!("```json\n{object}\n```"), format!(" ```\n{object}\n```\n")] {
+            for piece in [1, 3, 1000] {
+                let called = vec![("weather".to_owned(), "{\"city\": \"a\"}".to_owned())];
+                assert_eq!(read(hermes(), &text, piece), (String::new(), called), "{text}");
+                let other = text.replace("weather", "whether");
+                assert_eq!(read(hermes(), &other, piece), (other, vec![]));
+            }
+        }
+        let code = "```python\nprint({})\n```";
+        assert_eq!(read(hermes(), code, 2), (code.to_owned(), vec![]));
     }
 
     #[test]

@@ -109,7 +109,8 @@ impl Worker {
     fn forked(&self, prompt: &mut Running, choice: usize) -> Result<Conversation, ApiError> {
         let Job { sampling, options, .. } = &prompt.ask.job;
         let mut generation = prompt.conversation.generation().fork(&self.model)?;
-        generation.reseed(sampling.seed.wrapping_add(choice as u64));
+        // Far apart, so that the next seed has other answers.
+        generation.reseed(sampling.seed ^ (choice as u64).wrapping_mul(0x9e37_79b9_7f4a_7c15));
         let mut conversation = Conversation::over(generation, String::new());
         conversation.go_on(&self.model, &[], String::new(), options)?;
         Ok(conversation)
