@@ -26,7 +26,7 @@ use utoipa::{
         super::slots::act,
         super::slots::metrics,
     ),
-    components(schemas(api::ChatChunk)),
+    components(schemas(api::ChatChunk, api::Action)),
     modifiers(&Keys),
     security(("key" = [])),
     tags(
