@@ -85,7 +85,7 @@ struct Flags {
     #[arg(long = "api-key", value_name = "KEY")]
     #[serde(deserialize_with = "one_or_more")]
     api_key: Vec<String>,
-    /// An origin whose pages may ask from a browser, as https://example.org; may be given several times.
+    /// An origin whose pages may ask from a browser, as `https://example.org`; may be given several times.
     #[arg(long = "cors-origin", value_name = "ORIGIN")]
     #[serde(deserialize_with = "one_or_more")]
     cors_origin: Vec<String>,
