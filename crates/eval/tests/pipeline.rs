@@ -160,7 +160,8 @@ fn look_at(page: &str, folder: &Path) {
         eprintln!("skipped: there is no Chromium to open the report in");
         return;
     };
-    let checks = format!("<script>{}</script></body>", include_str!("report_checks.js"));
+    let checks = concat!(include_str!("contrast.js"), include_str!("report_checks.js"));
+    let checks = format!("<script>{checks}</script></body>");
     let file = folder.join("report.html");
     fs::write(&file, page.replace("</body>", &checks)).unwrap();
     if let Some(kept) = std::env::var_os("SKETCHKV_KEEP_REPORT") {

@@ -1,5 +1,5 @@
-"use strict";
 (() => {
+  "use strict";
   const wrong = [];
   const check = (holds, what) => holds || wrong.push(what);
   const all = (selector) => [...document.querySelectorAll(selector)];
@@ -28,28 +28,6 @@
   button.click();
   check(sorted(values(), -1), "sorts down");
 
-  // WCAG 2 contrast of every text against the nearest background behind it.
-  const channels = (color) => (color.match(/[\d.]+/g) || []).map(Number);
-  const luminance = (rgb) => {
-    const [r, g, b] = rgb.slice(0, 3).map((c) => (c /= 255) <= 0.03928 ? c / 12.92 : ((c + 0.055) / 1.055) ** 2.4);
-    return 0.2126 * r + 0.7152 * g + 0.0722 * b;
-  };
-  const background = (element) => {
-    for (let at = element; at; at = at.parentElement) {
-      const color = channels(getComputedStyle(at).backgroundColor);
-      if (color.length === 3 || color[3] > 0) return color;
-    }
-    return [255, 255, 255];
-  };
-  for (const element of all("p, li, h1, h2, h3, td, th, caption, code, figcaption, button, svg text")) {
-    const style = getComputedStyle(element);
-    const color = channels(element instanceof SVGElement ? style.fill : style.color);
-    const [a, b] = [luminance(color), luminance(background(element))].sort((x, y) => y - x);
-    const contrast = (a + 0.05) / (b + 0.05);
-    if (contrast < 4.5) {
-      wrong.push(`contrast ${contrast.toFixed(2)} of ${element.tagName}.${element.getAttribute("class") || ""}`);
-      break;
-    }
-  }
+  wrong.push(...faintTexts("p, li, h1, h2, h3, td, th, caption, code, figcaption, button, svg text").slice(0, 1));
   document.body.dataset.checks = wrong.length ? wrong.join("; ") : "passed";
 })();

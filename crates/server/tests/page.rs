@@ -11,7 +11,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-const CHECKS: &str = include_str!("page/checks.js");
+const CHECKS: &str = concat!(include_str!("../../eval/tests/contrast.js"), include_str!("page/checks.js"));
 
 /// Chromium, spoken to through two pipes by the DevTools protocol: messages in JSON, each ended by a zero.
 struct Browser {
