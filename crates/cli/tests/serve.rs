@@ -129,12 +129,17 @@ fn killed_in_mid_write_it_leaves_the_older_state_whole() {
         said.push_str(text(&answer));
         said.push_str(" Then");
         // Killed while the next one is under way or being written, each time a little later.
-        thread::scope(|scope| {
+        let answered = thread::scope(|scope| {
             let asking = scope.spawn(|| server.ask(&turn(&said, 60)));
             thread::sleep(Duration::from_millis(10 + 17 * round));
             server.signal("-KILL");
-            let _ = asking.join();
+            asking.join().unwrap()
         });
+        // A fast one had come to its end.
+        if let Some(answer) = answered {
+            said.push_str(text(&answer));
+            said.push_str(" And");
+        }
     }
     assert!(gone_on >= 4, "{gone_on} of 8 went on");
     let server = Server::start("", &arguments);
@@ -167,6 +172,10 @@ fn on_a_full_disk_it_says_so_and_the_older_state_stays() {
     // In memory it goes on all the same.
     said.push_str(text(&second));
     said.push_str(" And");
+    // A request that is refused loses nothing of it.
+    let mut refused = turn(&said, 2);
+    refused["kv"] = "full+q8".into();
+    assert_eq!(server.ask(&refused).unwrap()["error"]["param"], "kv");
     let third = server.ask(&turn(&said, 2)).unwrap();
     assert!(cached(&third) > 200, "{third}");
 }

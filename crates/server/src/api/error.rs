@@ -10,7 +10,7 @@ use sketchkv_cache::CacheError;
 use sketchkv_engine::EngineError;
 use sketchkv_model::ModelError;
 use std::borrow::Cow;
-use utoipa::ToSchema;
+use utoipa::{IntoResponses, ToSchema};
 
 /// What went wrong, with its HTTP status. The message is one line and says what to do.
 #[derive(Debug, Clone)]
@@ -29,6 +29,33 @@ pub(crate) struct ApiError {
 #[derive(Debug, Serialize, ToSchema)]
 pub(crate) struct ErrorBody {
     error: ErrorObject,
+}
+
+/// How a request for text is refused.
+#[derive(IntoResponses)]
+#[allow(dead_code, reason = "described, and never made: every refusal is an `ApiError`")]
+pub(crate) enum Refusals {
+    /// The request is wrong.
+    #[response(status = 400)]
+    Wrong(ErrorBody),
+    /// None of the keys.
+    #[response(status = 401)]
+    Key(ErrorBody),
+    /// There is no such model.
+    #[response(status = 404)]
+    Model(ErrorBody),
+    /// The session is in use elsewhere, or of another model.
+    #[response(status = 409)]
+    Session(ErrorBody),
+    /// The body is too large.
+    #[response(status = 413)]
+    Body(ErrorBody),
+    /// Full: try again after Retry-After.
+    #[response(status = 429)]
+    Full(ErrorBody),
+    /// Stopping.
+    #[response(status = 503)]
+    Stopping(ErrorBody),
 }
 
 /// What went wrong.

@@ -16,7 +16,7 @@ pub(crate) use common::{
 pub(crate) use completion::{
     CompletionAnswer, CompletionChoice, CompletionLogprobs, CompletionRequest, Prompt,
 };
-pub(crate) use error::{ApiError, ErrorBody};
+pub(crate) use error::{ApiError, ErrorBody, Refusals};
 pub(crate) use kv::Kv;
 pub(crate) use message::{CalledFunction, Content, Message, Tool, ToolCall};
 pub(crate) use plain::*;

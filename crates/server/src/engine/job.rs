@@ -32,6 +32,13 @@ pub(crate) struct Job {
     pub(crate) events: mpsc::Sender<Event>,
 }
 
+impl Job {
+    /// Says an event; whoever does not listen does not get it.
+    pub(crate) fn say(&self, event: Event) {
+        let _ = self.events.try_send(event);
+    }
+}
+
 /// A prompt as tokens, and as the text that a session compares.
 pub(crate) struct PromptTokens {
     pub(crate) tokens: Vec<u32>,

@@ -56,7 +56,6 @@ struct Node {
 pub(crate) struct Prefixes {
     nodes: HashMap<Key, Node>,
     clock: u64,
-    bytes: usize,
 }
 
 impl Prefixes {
@@ -87,17 +86,13 @@ impl Prefixes {
         before.map_or_else(|| cache.ledger().total(), |node| cache.bytes_beyond(&node.cache))
     }
 
-    /// Keeps a state of `bytes` ([`Prefixes::cost`]) behind `parent`, if there is none.
+    /// Keeps a state of `bytes` ([`Prefixes::cost`]) behind `parent`; there must be none.
     pub(crate) fn insert(&mut self, key: Key, parent: Option<Key>, cache: Cache, bytes: usize) {
-        if self.nodes.contains_key(&key) {
-            return;
-        }
         self.clock += 1;
         let parent = parent.filter(|parent| self.nodes.contains_key(parent));
         if let Some(parent) = parent.and_then(|parent| self.nodes.get_mut(&parent)) {
             parent.children += 1;
         }
-        self.bytes += bytes;
         self.nodes.insert(key, Node { cache, bytes, parent, children: 0, users: 0, used: self.clock });
     }
 
@@ -113,7 +108,6 @@ impl Prefixes {
         if let Some(parent) = node.parent.and_then(|parent| self.nodes.get_mut(&parent)) {
             parent.children -= 1;
         }
-        self.bytes -= node.bytes;
         Some(node.bytes)
     }
 
@@ -124,7 +118,7 @@ impl Prefixes {
 
     /// Bytes of all states.
     pub(crate) fn bytes(&self) -> usize {
-        self.bytes
+        self.nodes.values().map(|node| node.bytes).sum()
     }
 
     /// How many states there are.

@@ -6,6 +6,7 @@ use super::{
 };
 use crate::api::{Kv, Slot, Usage};
 use sketchkv_engine::{Conversation, Finish};
+use sketchkv_model::logprobs;
 use std::{
     cell::{Cell, RefCell},
     rc::Rc,
@@ -27,6 +28,7 @@ pub(crate) struct Ask {
 
 /// One answer in the works.
 pub(crate) struct Running {
+    /// Names it; the scheduler gives it.
     pub(crate) id: u64,
     pub(crate) ask: Rc<Ask>,
     pub(crate) choice: usize,
@@ -56,6 +58,28 @@ pub(crate) struct Running {
 }
 
 impl Running {
+    /// One of the answers that go on from this prompt, with its part of the bytes.
+    pub(crate) fn forked(&self, choice: usize, conversation: Conversation, granted: usize) -> Running {
+        Running {
+            id: 0,
+            ask: self.ask.clone(),
+            choice,
+            conversation,
+            prompt: self.prompt,
+            cached: self.cached,
+            forks: 0,
+            keys: vec![],
+            base: self.base,
+            granted,
+            until: self.until,
+            lowered: self.lowered,
+            generated: 0,
+            file: None,
+            reported: Instant::now(),
+            finish: None,
+        }
+    }
+
     /// Whether its prompt is not through.
     pub(crate) fn in_prompt(&self) -> bool {
         self.finish.is_none() && self.generated == 0 && self.position() < self.prompt
@@ -87,9 +111,15 @@ impl Running {
         self.ask.job.events.is_closed()
     }
 
-    /// Says an event; whoever does not listen does not get it.
+    /// Says an event.
     pub(crate) fn say(&self, event: Event) {
-        let _ = self.ask.job.events.try_send(event);
+        self.ask.job.say(event);
+    }
+
+    /// A token that was chosen from `logits`, with its log-probabilities if they are wanted and `logits` are there.
+    pub(crate) fn chosen(&self, token: u32, logits: &[f32]) -> Chosen {
+        let top = self.ask.job.logprobs.filter(|_| !logits.is_empty());
+        Chosen { token, logprobs: top.map(|top| logprobs(logits, token, top)) }
     }
 
     /// Says that the answer goes on.

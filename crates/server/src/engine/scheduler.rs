@@ -8,6 +8,8 @@ use std::collections::VecDeque;
 pub(crate) struct Scheduler {
     pub(crate) waiting: VecDeque<Job>,
     pub(crate) running: Vec<Running>,
+    /// The id of the newest answer.
+    last_id: u64,
     /// The id of the answer whose prompt went first in the last round.
     last_prompt: u64,
 }
@@ -22,6 +24,13 @@ pub(crate) struct Round {
 }
 
 impl Scheduler {
+    /// Takes an answer in; gives its index.
+    pub(crate) fn add(&mut self, running: Running) -> usize {
+        self.last_id += 1;
+        self.running.push(Running { id: self.last_id, ..running });
+        self.running.len() - 1
+    }
+
     /// Every answer goes on by a token, and prompts by `chunk` tokens together, in turn: a long one stalls neither answers nor
     /// other prompts. An answer whose reader does not keep up is left out until it does.
     pub(crate) fn round(&mut self, chunk: usize) -> Round {

@@ -2,7 +2,7 @@
 
 use super::{App, slots::check_session};
 use crate::{
-    api::{ApiError, Common, ResponseFormat, StreamOptions, now, random},
+    api::{ApiError, Common, ResponseFormat, StreamOptions, Usage, now, random},
     engine::{Event, Job, PromptTokens},
 };
 use axum::response::sse::{self, KeepAlive, Sse};
@@ -17,8 +17,44 @@ use tokio_stream::wrappers::ReceiverStream;
 /// Events that may wait for a slow reader; then its answer waits.
 const EVENTS: usize = 256;
 
-/// Events, each with the number of its job.
-pub(crate) type Events = Pin<Box<dyn Stream<Item = (usize, Event)> + Send>>;
+/// The events of a request's jobs.
+pub(crate) struct Events {
+    stream: Pin<Box<dyn Stream<Item = (usize, Event)> + Send>>,
+    /// Jobs that are not over.
+    left: usize,
+    used: Usage,
+}
+
+/// What comes next.
+pub(crate) enum Next {
+    /// An event of the job of this number.
+    Event(usize, Event),
+    /// All jobs are over; what they used together.
+    Over(Usage),
+}
+
+impl Events {
+    /// What comes next. Nothing does after the end, or a failure.
+    ///
+    /// # Errors
+    /// When a job failed, or the engine is gone.
+    pub(crate) async fn next(&mut self) -> Result<Next, ApiError> {
+        loop {
+            match self.stream.next().await {
+                Some((_, Event::Failed(error))) => return Err(error),
+                Some((_, Event::Over(used))) => {
+                    self.used.add(*used);
+                    self.left -= 1;
+                    if self.left == 0 {
+                        return Ok(Next::Over(std::mem::take(&mut self.used)));
+                    }
+                }
+                Some((number, event)) => return Ok(Next::Event(number, event)),
+                None => return Err(ApiError::stopping()),
+            }
+        }
+    }
+}
 
 /// What a request wants, its prompts aside.
 pub(crate) struct Wanted {
@@ -44,13 +80,14 @@ pub(crate) fn options(
     })
 }
 
-/// What an answer has to be, if it has to be anything.
+/// What an answer has to be, if it has to be anything; `calls` is the grammar of calls that must come.
 pub(crate) fn constraint(
     app: &App,
+    common: &Common<'_>,
     format: Option<&ResponseFormat>,
-    grammar: Option<&str>,
-    regex: Option<&str>,
+    calls: Option<&str>,
 ) -> Result<Option<Constraint>, ApiError> {
+    let (grammar, regex) = (calls.or(common.grammar), common.regex);
     let format = format.filter(|format| !matches!(format, ResponseFormat::Text));
     if usize::from(format.is_some()) + usize::from(grammar.is_some()) + usize::from(regex.is_some()) > 1 {
         return Err(ApiError::bad(
@@ -139,10 +176,13 @@ pub(crate) async fn submit(
         })?;
         streams.push(ReceiverStream::new(heard).map(move |event| (number, event)));
     }
+    let left = streams.len();
     let mut events = Box::pin(stream::select_all(streams));
     match events.next().await {
         Some((_, Event::Failed(error))) => Err(error),
-        Some(first) => Ok(Box::pin(stream::iter([first]).chain(events))),
+        Some(first) => {
+            Ok(Events { stream: Box::pin(stream::iter([first]).chain(events)), left, used: Usage::default() })
+        }
         None => Err(ApiError::stopping()),
     }
 }

@@ -2,8 +2,9 @@
 
 use super::{
     App,
-    answer::{self, Events, Heading, Wanted},
+    answer::{self, Events, Heading, Next, Wanted},
     body::Body,
+    text::spelling,
 };
 use crate::{
     api::{
@@ -20,7 +21,7 @@ use axum::{
     extract::State,
     response::{IntoResponse, Response, sse},
 };
-use futures_util::{Stream, StreamExt};
+use futures_util::Stream;
 use serde::Serialize;
 use serde_json::value::RawValue;
 use sketchkv_model::{Model, Tokenizer};
@@ -33,13 +34,7 @@ use std::{collections::BTreeMap, sync::Arc, time::Instant};
     request_body = ChatRequest,
     responses(
         (status = 200, body = ChatAnswer, description = "The answer; with stream, events of ChatChunk, then [DONE]"),
-        (status = 400, body = crate::api::ErrorBody, description = "The request is wrong"),
-        (status = 401, body = crate::api::ErrorBody, description = "None of the keys"),
-        (status = 404, body = crate::api::ErrorBody, description = "There is no such thing"),
-        (status = 409, body = crate::api::ErrorBody, description = "The session is in use elsewhere, or of another model"),
-        (status = 413, body = crate::api::ErrorBody, description = "The body is too large"),
-        (status = 429, body = crate::api::ErrorBody, description = "Full: try again after Retry-After"),
-        (status = 503, body = crate::api::ErrorBody, description = "Stopping"),
+        crate::api::Refusals,
     )
 )]
 /// Goes on with a conversation.
@@ -117,11 +112,10 @@ fn prepare(
     };
     let text = rendering.render(app)?;
     let tokens = app.model.tokenizer().encode_shielded(&text)?;
-    let grammar = choice.grammar.as_deref().or(request.grammar.as_deref());
-    let constraint =
-        answer::constraint(app, request.response_format.as_ref(), grammar, request.regex.as_deref())?;
+    let (common, format) = (request.common(), request.response_format.as_ref());
+    let constraint = answer::constraint(app, &common, format, choice.grammar.as_deref())?;
     let max_tokens = request.max_completion_tokens.or(request.max_tokens);
-    let mut options = answer::options(app, &request.common(), max_tokens, constraint)?;
+    let mut options = answer::options(app, &common, max_tokens, constraint)?;
     // Where the mark of a call is a special token, it has to be seen.
     let marker = choice.format.as_ref().map_or("", ToolFormat::marker);
     options.show_special =
@@ -383,8 +377,8 @@ impl Answers {
     }
 
     fn logprob(&self, token: u32, logprob: f32) -> Logprob {
-        let bytes = self.model.tokenizer().token_bytes(token);
-        Logprob { token: String::from_utf8_lossy(bytes).into_owned(), logprob, bytes: bytes.to_vec() }
+        let tokenizer = self.model.tokenizer();
+        Logprob { token: spelling(tokenizer, token), logprob, bytes: tokenizer.token_bytes(token).to_vec() }
     }
 }
 
@@ -428,20 +422,9 @@ fn stream_of(
         answer::event(&ChatChunk { id, object: "chat.completion.chunk", created, model, choices, usage, kv })
     };
     stream! {
-        while let Some((_, event)) = events.next().await {
-            match event {
-                Event::Over(usage) => {
-                    if options.include_usage.unwrap_or(false) {
-                        yield chunk(vec![], Some(*usage), None);
-                    }
-                    yield sse::Event::default().data("[DONE]");
-                    return;
-                }
-                Event::Failed(error) => {
-                    yield answer::event(&error.body());
-                    return;
-                }
-                event => if let Some(piece) = answers.take(event) {
+        loop {
+            match events.next().await {
+                Ok(Next::Event(_, event)) => if let Some(piece) = answers.take(event) {
                     let Piece { index, first, delta, logprobs, finish_reason, kv } = piece;
                     if first {
                         let delta = Delta { role: Some("assistant"), content: Some(None), ..Delta::default() };
@@ -449,9 +432,19 @@ fn stream_of(
                     }
                     yield chunk(vec![ChunkChoice { index, delta, logprobs, finish_reason }], None, kv);
                 }
+                Ok(Next::Over(usage)) => {
+                    if options.include_usage.unwrap_or(false) {
+                        yield chunk(vec![], Some(usage), None);
+                    }
+                    yield sse::Event::default().data("[DONE]");
+                    return;
+                }
+                Err(error) => {
+                    yield answer::event(&error.body());
+                    return;
+                }
             }
         }
-        yield answer::event(&ApiError::stopping().body());
     }
 }
 
@@ -466,31 +459,21 @@ async fn whole(heading: Heading, mut answers: Answers, mut events: Events) -> Re
             finish_reason: "length",
         })
         .collect();
-    while let Some((_, event)) = events.next().await {
-        match event {
-            Event::Over(usage) => {
-                for choice in choices.iter_mut().filter(|choice| choice.message.tool_calls.is_empty()) {
-                    choice.message.content.get_or_insert_default();
-                }
-                let Heading { id, created, model } = heading;
-                return Ok(ChatAnswer {
-                    id,
-                    object: "chat.completion",
-                    created,
-                    model,
-                    choices,
-                    usage: *usage,
-                });
-            }
-            Event::Failed(error) => return Err(error),
-            event => {
+    let usage = loop {
+        match events.next().await? {
+            Next::Event(_, event) => {
                 if let Some(piece) = answers.take(event) {
                     add(&mut choices[piece.index], piece);
                 }
             }
+            Next::Over(usage) => break usage,
         }
+    };
+    for choice in choices.iter_mut().filter(|choice| choice.message.tool_calls.is_empty()) {
+        choice.message.content.get_or_insert_default();
     }
-    Err(ApiError::stopping())
+    let Heading { id, created, model } = heading;
+    Ok(ChatAnswer { id, object: "chat.completion", created, model, choices, usage })
 }
 
 /// Adds a piece to an answer.
@@ -532,6 +515,8 @@ pub(crate) fn request_of(messages: Vec<Message>, common: &Common<'_>) -> ChatReq
         repetition_penalty: common.repetition_penalty,
         logit_bias: common.logit_bias.cloned(),
         ignore_eos: common.ignore_eos,
+        grammar: common.grammar.map(str::to_owned),
+        regex: common.regex.map(str::to_owned),
         kv: common.kv.map(str::to_owned),
         kv_bytes: common.kv_bytes,
         session: common.session.map(str::to_owned),

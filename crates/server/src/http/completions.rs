@@ -2,8 +2,9 @@
 
 use super::{
     App,
-    answer::{self, Events, Heading, Wanted},
+    answer::{self, Events, Heading, Next, Wanted},
     body::Body,
+    text::{check_tokens, spelling},
 };
 use crate::{
     api::{
@@ -18,7 +19,7 @@ use axum::{
     extract::State,
     response::{IntoResponse, Response, sse},
 };
-use futures_util::{Stream, StreamExt};
+use futures_util::Stream;
 use sketchkv_model::{Model, TokenLogprobs};
 use std::{collections::BTreeMap, sync::Arc, time::Instant};
 
@@ -34,13 +35,7 @@ const MOST_PROMPTS: usize = 256;
     request_body = CompletionRequest,
     responses(
         (status = 200, body = CompletionAnswer, description = "The answers; with stream, events of them, then [DONE]"),
-        (status = 400, body = crate::api::ErrorBody, description = "The request is wrong"),
-        (status = 401, body = crate::api::ErrorBody, description = "None of the keys"),
-        (status = 404, body = crate::api::ErrorBody, description = "There is no such thing"),
-        (status = 409, body = crate::api::ErrorBody, description = "The session is in use elsewhere, or of another model"),
-        (status = 413, body = crate::api::ErrorBody, description = "The body is too large"),
-        (status = 429, body = crate::api::ErrorBody, description = "Full: try again after Retry-After"),
-        (status = 503, body = crate::api::ErrorBody, description = "Stopping"),
+        crate::api::Refusals,
     )
 )]
 /// Goes on with texts.
@@ -96,13 +91,8 @@ fn prepare(
         Ok(PromptTokens { tokens, text: Some(text.clone()) })
     };
     let of_tokens = |tokens: &Vec<u32>| {
-        let vocabulary = app.model.config().vocabulary;
-        match tokens.iter().find(|&&token| token as usize >= vocabulary) {
-            Some(token) => {
-                Err(ApiError::param("prompt", format!("{token} is no token: ids are below {vocabulary}")))
-            }
-            None => Ok(PromptTokens { tokens: tokens.clone(), text: None }),
-        }
+        check_tokens("prompt", tokens, app.model.config().vocabulary)?;
+        Ok(PromptTokens { tokens: tokens.clone(), text: None })
     };
     let prompts: Vec<PromptTokens> = match &request.prompt {
         None => return Err(ApiError::param("prompt", "prompt is missing: the text to go on with")),
@@ -118,7 +108,7 @@ fn prepare(
     let schema =
         request.json_schema.clone().map(|schema| ResponseFormat::JsonObject { schema: Some(schema) });
     let format = request.response_format.as_ref().or(schema.as_ref());
-    let constraint = answer::constraint(app, format, request.grammar.as_deref(), request.regex.as_deref())?;
+    let constraint = answer::constraint(app, &request.common(), format, None)?;
     let max_tokens = Some(request.max_tokens.unwrap_or(USUAL_TOKENS));
     let options = answer::options(app, &request.common(), max_tokens, constraint)?;
     let echo = request.echo.unwrap_or(false) && request.logprobs.is_some();
@@ -210,8 +200,7 @@ impl Texts {
         known: Option<&TokenLogprobs>,
         offset: usize,
     ) -> usize {
-        let spelled =
-            |token: u32| String::from_utf8_lossy(self.model.tokenizer().token_bytes(token)).into_owned();
+        let spelled = |token| spelling(self.model.tokenizer(), token);
         let text = spelled(token);
         let next = offset + text.chars().count();
         let top = |known: &TokenLogprobs| {
@@ -242,32 +231,24 @@ fn stream_of(
         answer::event(&CompletionAnswer { id, object: "text_completion", created, model, choices, usage, kv })
     };
     stream! {
-        let mut left = texts.prompts.len();
-        let mut all = Usage::default();
-        while let Some((number, event)) = events.next().await {
-            match event {
-                Event::Over(usage) => {
-                    all.add(*usage);
-                    left -= 1;
-                    if left > 0 {
-                        continue;
-                    }
+        loop {
+            match events.next().await {
+                Ok(Next::Event(number, event)) => if let Some((choice, kv)) = texts.take(number, event) {
+                    yield chunk(vec![choice], None, kv);
+                }
+                Ok(Next::Over(usage)) => {
                     if options.include_usage.unwrap_or(false) {
-                        yield chunk(vec![], Some(all), None);
+                        yield chunk(vec![], Some(usage), None);
                     }
                     yield sse::Event::default().data("[DONE]");
                     return;
                 }
-                Event::Failed(error) => {
+                Err(error) => {
                     yield answer::event(&error.body());
                     return;
                 }
-                event => if let Some((choice, kv)) = texts.take(number, event) {
-                    yield chunk(vec![choice], None, kv);
-                }
             }
         }
-        yield answer::event(&ApiError::stopping().body());
     }
 }
 
@@ -276,41 +257,29 @@ async fn whole(heading: Heading, mut texts: Texts, mut events: Events) -> Result
     let count = texts.lengths.len();
     let mut choices: Vec<CompletionChoice> =
         (0..count).map(|index| CompletionChoice { index, ..CompletionChoice::default() }).collect();
-    let (mut left, mut all) = (texts.prompts.len(), Usage::default());
-    while let Some((number, event)) = events.next().await {
-        match event {
-            Event::Over(usage) => {
-                all.add(*usage);
-                left -= 1;
-                if left == 0 {
-                    let Heading { id, created, model } = heading;
-                    let usage = Some(all);
-                    return Ok(CompletionAnswer {
-                        id,
-                        object: "text_completion",
-                        created,
-                        model,
-                        choices,
-                        usage,
-                        kv: None,
-                    });
+    let usage = loop {
+        match events.next().await? {
+            Next::Event(number, event) => {
+                if let Some((piece, _)) = texts.take(number, event) {
+                    add(&mut choices[piece.index], piece);
                 }
             }
-            Event::Failed(error) => return Err(error),
-            event => {
-                let Some((piece, _)) = texts.take(number, event) else { continue };
-                let choice = &mut choices[piece.index];
-                choice.text.push_str(&piece.text);
-                choice.finish_reason = piece.finish_reason.or(choice.finish_reason);
-                if let Some(more) = piece.logprobs {
-                    let logprobs = choice.logprobs.get_or_insert_default();
-                    logprobs.tokens.extend(more.tokens);
-                    logprobs.token_logprobs.extend(more.token_logprobs);
-                    logprobs.top_logprobs.extend(more.top_logprobs);
-                    logprobs.text_offset.extend(more.text_offset);
-                }
-            }
+            Next::Over(usage) => break Some(usage),
         }
+    };
+    let Heading { id, created, model } = heading;
+    Ok(CompletionAnswer { id, object: "text_completion", created, model, choices, usage, kv: None })
+}
+
+/// Adds a piece to an answer.
+fn add(choice: &mut CompletionChoice, piece: CompletionChoice) {
+    choice.text.push_str(&piece.text);
+    choice.finish_reason = piece.finish_reason.or(choice.finish_reason);
+    if let Some(more) = piece.logprobs {
+        let logprobs = choice.logprobs.get_or_insert_default();
+        logprobs.tokens.extend(more.tokens);
+        logprobs.token_logprobs.extend(more.token_logprobs);
+        logprobs.top_logprobs.extend(more.top_logprobs);
+        logprobs.text_offset.extend(more.text_offset);
     }
-    Err(ApiError::stopping())
 }

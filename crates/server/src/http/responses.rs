@@ -2,16 +2,13 @@
 
 use super::{
     App,
-    answer::{self, Events, Heading},
+    answer::{self, Events, Heading, Next},
     body::Body,
     chat::{self, Answers, Talk},
 };
-use crate::{
-    api::{
-        ApiError, FlatFormat, Incomplete, OutputMessage, OutputText, OutputTokensDetails, ResponseFormat,
-        ResponseObject, ResponseUsage, ResponsesRequest, Usage,
-    },
-    engine::Event,
+use crate::api::{
+    ApiError, FlatFormat, Incomplete, OutputMessage, OutputText, OutputTokensDetails, ResponseFormat,
+    ResponseObject, ResponseUsage, ResponsesRequest, Usage,
 };
 use async_stream::stream;
 use axum::{
@@ -19,7 +16,7 @@ use axum::{
     extract::State,
     response::{IntoResponse, Response, sse},
 };
-use futures_util::{Stream, StreamExt};
+use futures_util::Stream;
 use serde_json::{Value, json};
 use std::{sync::Arc, time::Instant};
 
@@ -30,13 +27,7 @@ use std::{sync::Arc, time::Instant};
     request_body = ResponsesRequest,
     responses(
         (status = 200, body = ResponseObject, description = "The answer; with stream, the events of OpenAI's Responses API"),
-        (status = 400, body = crate::api::ErrorBody, description = "The request is wrong"),
-        (status = 401, body = crate::api::ErrorBody, description = "None of the keys"),
-        (status = 404, body = crate::api::ErrorBody, description = "There is no such thing"),
-        (status = 409, body = crate::api::ErrorBody, description = "The session is in use elsewhere, or of another model"),
-        (status = 413, body = crate::api::ErrorBody, description = "The body is too large"),
-        (status = 429, body = crate::api::ErrorBody, description = "Full: try again after Retry-After"),
-        (status = 503, body = crate::api::ErrorBody, description = "Stopping"),
+        crate::api::Refusals,
     )
 )]
 /// Goes on with a conversation, in the newer shape.
@@ -57,8 +48,6 @@ pub(crate) async fn responses(
     talk.max_tokens = request.max_output_tokens;
     talk.response_format =
         request.text.as_ref().and_then(|text| text.format.clone()).map(format).transpose()?;
-    talk.grammar.clone_from(&request.grammar);
-    talk.regex.clone_from(&request.regex);
     let Talk { events, .. } = Talk::begin(&app, talk, since).await?;
     let heading = Heading::new(&app, "resp_");
     let response = ResponseObject {
@@ -131,18 +120,16 @@ async fn whole(
     mut events: Events,
 ) -> Result<ResponseObject, ApiError> {
     let (mut text, mut reason) = (String::new(), "length");
-    while let Some((_, event)) = events.next().await {
-        match event {
-            Event::Over(usage) => return Ok(completed(response, text, reason, *usage)),
-            Event::Failed(error) => return Err(error),
-            event => {
+    loop {
+        match events.next().await? {
+            Next::Event(_, event) => {
                 let Some(piece) = answers.take(event) else { continue };
                 text.push_str(&piece.delta.content.flatten().unwrap_or_default());
                 reason = piece.finish_reason.unwrap_or(reason);
             }
+            Next::Over(usage) => return Ok(completed(response, text, reason, usage)),
         }
     }
-    Err(ApiError::stopping())
 }
 
 /// The events of a response as it comes.
@@ -169,23 +156,9 @@ fn stream_of(
         yield named("response.output_item.added", json!({"output_index": 0, "item": begun}));
         let empty = json!({"type": "output_text", "text": "", "annotations": []});
         yield named("response.content_part.added", with(place(), "part", empty));
-        while let Some((_, event)) = events.next().await {
-            match event {
-                Event::Over(usage) => {
-                    let over = completed(response, text.clone(), reason, *usage);
-                    yield named("response.output_text.done", with(place(), "text", text.into()));
-                    let (part, item) = (json!(over.output[0].content[0]), json!(over.output[0]));
-                    yield named("response.content_part.done", with(place(), "part", part));
-                    yield named("response.output_item.done", json!({"output_index": 0, "item": item}));
-                    let kind = if over.status == "completed" { "response.completed" } else { "response.incomplete" };
-                    yield named(kind, json!({"response": over}));
-                    return;
-                }
-                Event::Failed(error) => {
-                    yield named("error", json!({"message": error.message, "code": error.code, "param": error.param}));
-                    return;
-                }
-                event => {
+        loop {
+            match events.next().await {
+                Ok(Next::Event(_, event)) => {
                     let Some(piece) = answers.take(event) else { continue };
                     reason = piece.finish_reason.unwrap_or(reason);
                     if let Some(delta) = piece.delta.content.flatten() {
@@ -195,10 +168,22 @@ fn stream_of(
                         yield named("response.output_text.delta", data);
                     }
                 }
+                Ok(Next::Over(usage)) => {
+                    let over = completed(response, text.clone(), reason, usage);
+                    yield named("response.output_text.done", with(place(), "text", text.into()));
+                    let (part, item) = (json!(over.output[0].content[0]), json!(over.output[0]));
+                    yield named("response.content_part.done", with(place(), "part", part));
+                    yield named("response.output_item.done", json!({"output_index": 0, "item": item}));
+                    let kind = if over.status == "completed" { "response.completed" } else { "response.incomplete" };
+                    yield named(kind, json!({"response": over}));
+                    return;
+                }
+                Err(ApiError { message, code, param, .. }) => {
+                    yield named("error", json!({"message": message, "code": code, "param": param}));
+                    return;
+                }
             }
         }
-        let error = ApiError::stopping();
-        yield named("error", json!({"message": error.message, "code": error.code, "param": null}));
     }
 }
 

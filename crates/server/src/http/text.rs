@@ -5,7 +5,23 @@ use crate::api::{
     ApiError, DetokenizeRequest, Rendered, TemplateRequest, Text, Token, TokenizeRequest, Tokens,
 };
 use axum::{Json, extract::State};
+use sketchkv_model::Tokenizer;
 use std::sync::Arc;
+
+/// The text of a token; what is no whole character is U+FFFD.
+pub(crate) fn spelling(tokenizer: &Tokenizer, token: u32) -> String {
+    String::from_utf8_lossy(tokenizer.token_bytes(token)).into_owned()
+}
+
+/// Refuses ids that are none of `vocabulary` tokens.
+pub(crate) fn check_tokens(param: &'static str, tokens: &[u32], vocabulary: usize) -> Result<(), ApiError> {
+    match tokens.iter().find(|&&token| token as usize >= vocabulary) {
+        Some(token) => {
+            Err(ApiError::param(param, format!("{token} is no token: ids are below {vocabulary}")))
+        }
+        None => Ok(()),
+    }
+}
 
 #[utoipa::path(
     post,
@@ -32,10 +48,7 @@ pub(crate) async fn tokenize(
             (true, false) => tokenizer.encode(&text)?,
         };
         let count = ids.len();
-        let spelled = |id| Token::Spelled {
-            id,
-            piece: String::from_utf8_lossy(tokenizer.token_bytes(id)).into_owned(),
-        };
+        let spelled = |id| Token::Spelled { id, piece: spelling(tokenizer, id) };
         let tokens = match request.with_pieces.unwrap_or(false) {
             false => ids.into_iter().map(Token::Id).collect(),
             true => ids.into_iter().map(spelled).collect(),
@@ -59,11 +72,7 @@ pub(crate) async fn detokenize(
     State(app): State<Arc<App>>,
     Body(request): Body<DetokenizeRequest>,
 ) -> Result<Json<Text>, ApiError> {
-    let tokenizer = app.model.tokenizer();
-    if let Some(token) = request.tokens.iter().find(|&&token| token as usize >= tokenizer.vocabulary()) {
-        let message = format!("{token} is no token: ids are below {}", tokenizer.vocabulary());
-        return Err(ApiError::param("tokens", message));
-    }
+    check_tokens("tokens", &request.tokens, app.model.tokenizer().vocabulary())?;
     app.work(move |app| Ok(Json(Text { content: app.model.tokenizer().decode(&request.tokens) }))).await
 }
 

@@ -1,8 +1,8 @@
 //! Jobs begin, from their sessions or from the longest prefix that is known.
 
-use super::{Worker, ending::fail};
+use super::Worker;
 use crate::{
-    api::{ApiError, Usage},
+    api::{ApiError, PromptTokensDetails, Usage},
     engine::{
         Event, Job,
         prefixes::{self, Key},
@@ -11,7 +11,7 @@ use crate::{
     },
 };
 use sketchkv_cache::{Cache, Spec};
-use sketchkv_engine::{Conversation, Finish, GenerateOptions, Generation, SessionFile};
+use sketchkv_engine::{Conversation, GenerateOptions, Generation, SessionFile};
 use sketchkv_model::Sampler;
 use std::{
     cell::{Cell, RefCell},
@@ -23,7 +23,11 @@ impl Worker {
     /// Admits jobs in the order in which they came, while there are bytes. A job whose session is busy lets others pass.
     pub(super) fn admit(&mut self) {
         let mut index = 0;
-        while index < self.scheduler.waiting.len() && self.scheduler.running.len() < self.limits.parallel {
+        // To try in vain costs a session's file each time.
+        while !self.blocked
+            && index < self.scheduler.waiting.len()
+            && self.scheduler.running.len() < self.limits.parallel
+        {
             let job = &self.scheduler.waiting[index];
             if job.session.as_ref().is_some_and(|name| self.sessions.is_busy(name)) {
                 index += 1;
@@ -34,9 +38,9 @@ impl Worker {
                 Admission::Begun => {}
                 Admission::Later(job) => {
                     self.scheduler.waiting.insert(index, *job);
-                    return;
+                    self.blocked = true;
                 }
-                Admission::Never(job, error) => fail(&job, error),
+                Admission::Never(job, error) => job.say(Event::Failed(error)),
             }
         }
     }
@@ -65,7 +69,10 @@ impl Worker {
                 if let Some(base) = start.base {
                     self.prefixes.leave(base);
                 }
-                self.put_back(&job, start);
+                match start.rests {
+                    Some(stamp) => self.rest(&job, start.conversation, stamp),
+                    None => self.leave_session(&job),
+                }
                 match not {
                     Err(error) => Admission::Never(Box::new(job), error),
                     _ => Admission::Later(Box::new(job)),
@@ -80,12 +87,12 @@ impl Worker {
         }
     }
 
-    /// A job that cannot begin yet: its session rests again.
-    fn put_back(&mut self, job: &Job, start: Start) {
-        let bytes = start.conversation.cache().ledger().total();
-        match (&job.session, start.rests) {
-            (Some(name), Some(stamp)) if self.pool.take(bytes) => {
-                self.sessions.rest(name.clone(), start.conversation, stamp, bytes);
+    /// A job that cannot begin: its session rests again, if there are bytes for it.
+    fn rest(&mut self, job: &Job, conversation: Conversation, stamp: Option<Stamp>) {
+        let bytes = conversation.cache().ledger().total();
+        match &job.session {
+            Some(name) if self.pool.take(bytes) => {
+                self.sessions.rest(name.clone(), conversation, stamp, bytes);
             }
             _ => self.leave_session(job),
         }
@@ -105,7 +112,25 @@ impl Worker {
         let Some(mut conversation) = known.filter(|_| seen > 0) else {
             return Ok(Start { file: Some(file), ..self.start_of_prefix(job)? });
         };
-        let fresh = self.model.tokenizer().encode_shielded(&text[seen..])?;
+        let (fresh, cached) = match self.ready_to_go_on(job, &mut conversation, &text[seen..]) {
+            Ok(ready) => ready,
+            Err(error) => {
+                self.rest(job, conversation, stamp);
+                return Err(error);
+            }
+        };
+        let rests = Some(stamp);
+        Ok(Start { conversation, fresh, cached, keys: vec![], base: None, file: Some(file), rests })
+    }
+
+    /// Makes a session's text go on as the job wants it; gives the tokens to run, and how many are there.
+    fn ready_to_go_on(
+        &self,
+        job: &Job,
+        conversation: &mut Conversation,
+        more: &str,
+    ) -> Result<(Vec<u32>, usize), ApiError> {
+        let fresh = self.model.tokenizer().encode_shielded(more)?;
         let generation = conversation.generation();
         let spec = generation.cache().spec();
         let alike = Spec { cap: spec.cap, ..job.spec.clone() } == *spec;
@@ -114,15 +139,14 @@ impl Worker {
                 format!("the session holds its text in `{spec}`: ask for that, or begin another session");
             return Err(ApiError::param("kv", message));
         }
+        let cached = generation.tokens();
+        self.model.check_position(cached + fresh.len() + 1)?;
         if alike && job.spec.cap != spec.cap {
             generation.set_cap(&self.model, job.spec.cap)?;
         }
         generation.set_sampling(job.sampling.clone())?;
         generation.reseed(job.sampling.seed);
-        let cached = generation.tokens();
-        self.model.check_position(cached + fresh.len() + 1)?;
-        let rests = Some(stamp);
-        Ok(Start { conversation, fresh, cached, keys: vec![], base: None, file: Some(file), rests })
+        Ok((fresh, cached))
     }
 
     /// Goes on from the longest state that the prompt begins with.
@@ -169,7 +193,7 @@ impl Worker {
         if self.prefixes.contains(keys[depth]) {
             return;
         }
-        let parent = depth.checked_sub(1).map(|depth| keys[depth]).filter(|&key| self.prefixes.contains(key));
+        let parent = depth.checked_sub(1).map(|depth| keys[depth]);
         let bytes = self.prefixes.cost(parent, &cache);
         while bytes > self.pool.free() {
             match self.prefixes.shed() {
@@ -193,9 +217,9 @@ impl Worker {
             self.metrics.prefix_hits.inc();
         }
         let prompt_tokens = cached + fresh.len();
-        let usage = Usage { prompt_tokens, ..Usage::default() };
+        let prompt_tokens_details = PromptTokensDetails { cached_tokens: cached };
+        let usage = Usage { prompt_tokens, prompt_tokens_details, ..Usage::default() };
         let ask = Rc::new(Ask { left: Cell::new(job.choices), usage: RefCell::new(usage), job });
-        ask.usage.borrow_mut().prompt_tokens_details.cached_tokens = cached;
         let choices = ask.job.choices;
         let chunk = Some(self.limits.chunk);
         let options = match choices {
@@ -205,10 +229,8 @@ impl Worker {
         };
         let transcript = ask.job.prompt.text.clone().unwrap_or_default();
         let fed = conversation.go_on(&self.model, &fresh, transcript, &options);
-        let id = self.next_id;
-        self.next_id += 1;
-        let running = Running {
-            id,
+        let index = self.scheduler.add(Running {
+            id: 0,
             ask,
             choice: 0,
             conversation,
@@ -224,14 +246,15 @@ impl Worker {
             file,
             reported: Instant::now(),
             finish: None,
+        });
+        let over = match fed {
+            Ok(()) => self.take_ready(index),
+            Err(error) => {
+                self.fail(index, error.into());
+                true
+            }
         };
-        self.scheduler.running.push(running);
-        let index = self.scheduler.running.len() - 1;
-        if let Err(error) = fed {
-            self.scheduler.running[index].say(Event::Failed(error.into()));
-            self.scheduler.running[index].finish = Some(Finish::Interrupted);
-            self.retire(vec![index]);
-        } else if self.take_ready(index) {
+        if over {
             self.retire(vec![index]);
         }
     }

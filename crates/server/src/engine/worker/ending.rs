@@ -18,13 +18,16 @@ impl Worker {
     /// Ends answers that nobody listens to or that take too long; forgets jobs that nobody waits for.
     pub(super) fn end_departed(&mut self) {
         let now = Instant::now();
+        let waiting = self.scheduler.waiting.len();
         self.scheduler.waiting.retain(|job| {
             let late = now > job.deadline;
             if late {
-                fail(job, too_long());
+                job.say(Event::Failed(too_long()));
             }
             !late && !job.events.is_closed()
         });
+        // Another may be the first now.
+        self.blocked &= self.scheduler.waiting.len() == waiting;
         let stop = self.stop.is_some_and(|stop| now > stop);
         let mut over = vec![];
         for (index, running) in self.scheduler.running.iter_mut().enumerate() {
@@ -76,27 +79,7 @@ impl Worker {
                 self.prefixes.enter(base);
             }
             prompt.granted -= granted;
-            let id = self.next_id;
-            self.next_id += 1;
-            self.scheduler.running.push(Running {
-                id,
-                ask: prompt.ask.clone(),
-                choice,
-                conversation,
-                prompt: prompt.prompt,
-                cached: prompt.cached,
-                forks: 0,
-                keys: vec![],
-                base: prompt.base,
-                granted,
-                until: prompt.until,
-                lowered: prompt.lowered,
-                generated: 0,
-                file: None,
-                reported: Instant::now(),
-                finish: None,
-            });
-            let index = self.scheduler.running.len() - 1;
+            let index = self.scheduler.add(prompt.forked(choice, conversation, granted));
             if self.take_ready(index) {
                 let running = self.scheduler.running.remove(index);
                 self.end(running);
@@ -118,6 +101,7 @@ impl Worker {
 
     /// Gives back what an answer held.
     fn release(&mut self, granted: usize, base: Option<Key>) {
+        self.blocked = false;
         self.pool.give(granted);
         if let Some(base) = base {
             self.prefixes.leave(base);
@@ -133,8 +117,7 @@ impl Worker {
         let Running { ask, choice, conversation, base, granted, file, finish, .. } = running;
         self.release(granted, base);
         ask.left.set(ask.left.get() - 1);
-        let _ =
-            ask.job.events.try_send(Event::Done { choice, finish: finish.unwrap_or(Finish::Interrupted) });
+        ask.job.say(Event::Done { choice, finish: finish.unwrap_or(Finish::Interrupted) });
         ask.usage.borrow_mut().kv = Some(Kv::of(conversation.cache()));
         match (file, &ask.job.session) {
             (Some(file), Some(name)) => self.save(name.clone(), file, conversation, &ask),
@@ -151,7 +134,7 @@ impl Worker {
         let bytes = if self.pool.take(bytes) { bytes } else { 0 };
         match sent {
             Ok(()) => {
-                self.saving.insert(name, (conversation, bytes, Some(ask.clone())));
+                self.saving.insert(name, (conversation, bytes, ask.clone()));
             }
             Err(error) => {
                 self.sessions.rest(name.clone(), conversation, None, bytes);
@@ -163,6 +146,8 @@ impl Worker {
     pub(super) fn written(&mut self, written: Written) {
         let Written { name, bytes: file_bytes, stamp, result } = written;
         let Some((conversation, bytes, ask)) = self.saving.remove(&name) else { return };
+        // At rest it can leave memory.
+        self.blocked = false;
         let saved = result.is_ok();
         self.metrics.session_writes.inc();
         if !saved {
@@ -174,9 +159,7 @@ impl Worker {
             error: result.err().map(|error| error.to_string()),
         };
         self.sessions.rest(name, conversation, stamp.filter(|_| saved), bytes);
-        if let Some(ask) = ask {
-            over(&ask, Some(usage));
-        }
+        over(&ask, Some(usage));
     }
 }
 
@@ -185,15 +168,10 @@ fn too_long() -> ApiError {
     ApiError::new(StatusCode::GATEWAY_TIMEOUT, message)
 }
 
-/// Tells whoever waits that the job failed.
-pub(super) fn fail(job: &Job, error: ApiError) {
-    let _ = job.events.try_send(Event::Failed(error));
-}
-
 /// Whoever waits is told that all answers are over.
 fn over(ask: &Ask, session: Option<SessionUsage>) {
     let mut usage = ask.usage.borrow().clone();
     usage.session = session;
     usage.total_tokens = usage.prompt_tokens + usage.completion_tokens;
-    let _ = ask.job.events.try_send(Event::Over(Box::new(usage)));
+    ask.job.say(Event::Over(Box::new(usage)));
 }

@@ -13,12 +13,7 @@ use sketchkv_model::Sampling;
 
 impl Worker {
     pub(super) fn restore(&mut self, name: &str) -> Result<SlotDone, ApiError> {
-        if self.sessions.is_busy(name) {
-            return Err(ApiError::new(
-                StatusCode::CONFLICT,
-                format!("an answer of the session {name} goes on"),
-            ));
-        }
+        self.refuse_busy(name)?;
         let Opened { file, conversation, held, stamp } =
             self.sessions.open(name, &self.model, &Sampling::greedy())?;
         self.pool.give(held);
@@ -38,14 +33,18 @@ impl Worker {
     }
 
     pub(super) fn erase(&mut self, name: &str) -> Result<(), ApiError> {
-        if self.sessions.is_busy(name) {
-            return Err(ApiError::new(
-                StatusCode::CONFLICT,
-                format!("an answer of the session {name} goes on"),
-            ));
-        }
+        self.refuse_busy(name)?;
         let held = self.sessions.erase(name)?;
         self.pool.give(held);
+        self.blocked = false;
+        Ok(())
+    }
+
+    fn refuse_busy(&self, name: &str) -> Result<(), ApiError> {
+        if self.sessions.is_busy(name) {
+            let message = format!("an answer of the session {name} goes on");
+            return Err(ApiError::new(StatusCode::CONFLICT, message));
+        }
         Ok(())
     }
 

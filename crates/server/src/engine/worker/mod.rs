@@ -7,7 +7,7 @@ mod inspection;
 mod passes;
 
 use super::{
-    job::Job,
+    job::{Event, Job},
     pool::Pool,
     prefixes::Prefixes,
     running::{Ask, Running},
@@ -18,7 +18,6 @@ use crate::{
     api::{ApiError, KvMemory, Slot, SlotDone},
     metrics::Metrics,
 };
-use ending::fail;
 use sketchkv_engine::Conversation;
 use sketchkv_model::{Model, Workspace};
 use std::{
@@ -104,10 +103,11 @@ pub(crate) struct Worker {
     prefixes: Prefixes,
     sessions: Sessions,
     /// Sessions that are being written: what they rest with, and who waits.
-    saving: HashMap<String, (Conversation, usize, Option<Rc<Ask>>)>,
+    saving: HashMap<String, (Conversation, usize, Rc<Ask>)>,
     workspace: Workspace,
-    next_id: u64,
     stop: Option<Instant>,
+    /// The first job that waits was refused its bytes, and none have come free since.
+    blocked: bool,
     /// The model's hash, a part of the names of states.
     model_name: String,
 }
@@ -138,8 +138,8 @@ impl Worker {
                 sessions: Sessions::new(folder, of_sessions),
                 saving: HashMap::new(),
                 workspace: Workspace::new(),
-                next_id: 1,
                 stop: None,
+                blocked: false,
                 model_name,
             }
             .run();
@@ -188,14 +188,14 @@ impl Worker {
 
     fn hear(&mut self, command: Command) {
         match command {
-            Command::Submit(job) if self.stop.is_some() => fail(&job, ApiError::stopping()),
+            Command::Submit(job) if self.stop.is_some() => job.say(Event::Failed(ApiError::stopping())),
             Command::Submit(job) if self.scheduler.waiting.len() >= self.limits.queue => {
                 let message = format!(
                     "{} requests wait already: try again later, or start the server with a longer --queue",
                     self.limits.queue
                 );
                 self.metrics.refused.inc();
-                fail(&job, ApiError::busy(message, 1 + self.limits.queue as u64 / 16));
+                job.say(Event::Failed(ApiError::busy(message, 1 + self.limits.queue as u64 / 16)));
             }
             Command::Submit(job) => self.scheduler.waiting.push_back(*job),
             Command::Inspect(answer) => {
@@ -210,7 +210,8 @@ impl Worker {
             Command::Written(written) => self.written(written),
             Command::Stop(until) => {
                 self.stop = Some(until);
-                self.scheduler.waiting.drain(..).for_each(|job| fail(&job, ApiError::stopping()));
+                let waiting = self.scheduler.waiting.drain(..);
+                waiting.for_each(|job| job.say(Event::Failed(ApiError::stopping())));
             }
         }
     }

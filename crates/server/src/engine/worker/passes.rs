@@ -20,7 +20,10 @@ impl Worker {
         for &index in &round.decode {
             match self.grow(index) {
                 Ok(()) => running.push(index),
-                Err(error) => over.push(self.failed(index, error)),
+                Err(error) => {
+                    self.fail(index, error);
+                    over.push(index);
+                }
             }
         }
         running.sort_unstable();
@@ -31,7 +34,8 @@ impl Worker {
         for (index, running) in
             self.scheduler.running.iter_mut().enumerate().filter(|(i, _)| running.contains(i))
         {
-            let (before, echo) = (running.position(), running.ask.job.echo && running.in_prompt());
+            let (before, in_prompt) = (running.position(), running.in_prompt());
+            let echo = running.ask.job.echo && in_prompt;
             let generation = running.conversation.generation();
             want = match (echo, generation.wants_logits()) {
                 (true, _) => Logits::All,
@@ -39,7 +43,7 @@ impl Worker {
                 _ => want,
             };
             if let Some(sequence) = generation.sequence() {
-                ran.push(Ran { index, before, tokens: sequence.tokens.len(), echo });
+                ran.push(Ran { index, before, tokens: sequence.tokens.len(), in_prompt, echo });
                 sequences.push(sequence);
             }
         }
@@ -51,10 +55,13 @@ impl Worker {
             self.metrics.batch.observe(ran.len() as f64);
             for (row, ran) in ran.iter().enumerate() {
                 let logits = outputs.of(row).map_err(ApiError::from);
-                match logits.and_then(|logits| self.ran(ran, round, logits)) {
+                match logits.and_then(|logits| self.ran(ran, logits)) {
                     Ok(true) => over.push(ran.index),
                     Ok(false) => {}
-                    Err(error) => over.push(self.failed(ran.index, error)),
+                    Err(error) => {
+                        self.fail(ran.index, error);
+                        over.push(ran.index);
+                    }
                 }
             }
         }
@@ -63,7 +70,7 @@ impl Worker {
     }
 
     /// What a pass gave of one sequence; whether its answer is over.
-    fn ran(&mut self, ran: &Ran, round: &Round, logits: &[f32]) -> Result<bool, ApiError> {
+    fn ran(&mut self, ran: &Ran, logits: &[f32]) -> Result<bool, ApiError> {
         let vocabulary = self.model.config().vocabulary;
         if ran.echo {
             let running = &self.scheduler.running[ran.index];
@@ -74,7 +81,7 @@ impl Worker {
             running.say(Event::Prompt(rows.map(|(row, &token)| logprobs(row, token, top)).collect()));
         }
         let over = self.accept(ran.index, &logits[logits.len() - logits.len().min(vocabulary)..])?;
-        if round.prompts.contains(&ran.index) {
+        if ran.in_prompt {
             self.metrics.prompt_tokens.inc_by(ran.tokens as u64);
             self.after_chunk(ran.index);
         }
@@ -100,45 +107,49 @@ impl Worker {
     /// An answer takes its logits; whether it is over.
     fn accept(&mut self, index: usize, logits: &[f32]) -> Result<bool, ApiError> {
         let running = &mut self.scheduler.running[index];
-        let top = running.ask.job.logprobs;
         let step = running.conversation.generation().accept(&self.model, logits)?;
         let (token, text, finish) = (step.token, step.text.to_owned(), step.finish);
-        if token.is_some() {
-            self.metrics.answer_tokens.inc();
-        }
-        let chosen =
-            token.map(|token| Chosen { token, logprobs: top.map(|top| logprobs(logits, token, top)) });
-        if running.ask.usage.borrow().first_token_ms.is_none() && chosen.is_some() {
-            self.metrics.first_token.observe(running.ask.job.since.elapsed().as_secs_f64());
-        }
-        running.say_text(text, chosen);
-        running.finish = finish;
-        Ok(finish.is_some())
+        let chosen = token.map(|token| running.chosen(token, logits));
+        Ok(self.advance(index, text, chosen, finish))
     }
 
     /// Takes a step that came about without a pass; whether the answer is over.
     pub(super) fn take_ready(&mut self, index: usize) -> bool {
         let running = &mut self.scheduler.running[index];
-        let top = running.ask.job.logprobs;
-        let generation = running.conversation.generation();
-        let Some(step) = generation.ready() else { return false };
+        let Some(step) = running.conversation.generation().ready() else { return false };
         let (token, text, finish) = (step.token, step.text.to_owned(), step.finish);
-        let chosen = token.map(|token| {
-            let kept = generation.kept_logits();
-            Chosen { token, logprobs: top.filter(|_| !kept.is_empty()).map(|top| logprobs(kept, token, top)) }
-        });
+        let wants = running.ask.job.logprobs.is_some();
+        let kept = if wants { running.conversation.generation().kept_logits().to_vec() } else { vec![] };
+        let chosen = token.map(|token| running.chosen(token, &kept));
+        self.advance(index, text, chosen, finish)
+    }
+
+    /// An answer goes on by a step; whether it is over.
+    fn advance(
+        &mut self,
+        index: usize,
+        text: String,
+        chosen: Option<Chosen>,
+        finish: Option<Finish>,
+    ) -> bool {
+        let running = &mut self.scheduler.running[index];
+        if chosen.is_some() {
+            self.metrics.answer_tokens.inc();
+            if running.ask.usage.borrow().first_token_ms.is_none() {
+                self.metrics.first_token.observe(running.ask.job.since.elapsed().as_secs_f64());
+            }
+        }
         running.say_text(text, chosen);
         running.finish = finish;
         finish.is_some()
     }
 
-    /// An answer failed; gives its index.
-    fn failed(&mut self, index: usize, error: ApiError) -> usize {
+    /// An answer fails, and is over.
+    pub(super) fn fail(&mut self, index: usize, error: ApiError) {
         let running = &mut self.scheduler.running[index];
         running.conversation.generation().interrupt(&self.model);
         running.say(Event::Failed(error));
         running.finish = Some(Finish::Interrupted);
-        index
     }
 }
 
@@ -148,6 +159,8 @@ struct Ran {
     /// Tokens that its cache had seen.
     before: usize,
     tokens: usize,
+    /// Whether they are of its prompt.
+    in_prompt: bool,
     /// Whether the logits of all its tokens are wanted.
     echo: bool,
 }
