@@ -12,6 +12,7 @@ const LINE: usize = 64;
 pub(crate) trait Plain: Copy + Send + Sync + 'static {}
 impl Plain for i8 {}
 impl Plain for i32 {}
+impl Plain for [i32; 2] {}
 impl Plain for f32 {}
 
 /// A fixed number of zeroed values that begin on a cache line.

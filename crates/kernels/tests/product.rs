@@ -140,12 +140,19 @@ proptest! {
 
 #[test]
 fn extreme_codes_do_not_overflow() {
-    let (rows, cols, pool) = (16, 64, ThreadPool::new(1));
+    let (rows, cols, pool) = (16, 256, ThreadPool::new(1));
     // Every weight −128, which Q8_0 files should not have but can, or +127, or 15·d + m.
     let byte = |code: u8| [[0x00, 0x3c].as_slice(), &[code; 32]].concat().repeat(rows * cols / 32);
     let nibble = [[0x00, 0x3c, 0x00, 0xbc].as_slice(), &[0xff; 16]].concat().repeat(rows * cols / 32);
     let five = [[0x00, 0x3c, 0x00, 0x3c].as_slice(), &[0xff; 20]].concat().repeat(rows * cols / 32);
+    // All bits of the codes: 31 − 16, and 63 − 32 under scales of 1.
+    let five_symmetric = [[0x00, 0x3c].as_slice(), &[0xff; 20]].concat().repeat(rows * cols / 32);
+    let table = [[0x00, 0x3c].as_slice(), &[0xff; 16]].concat().repeat(rows * cols / 32);
+    let six = [[0xff; 192].as_slice(), &[1; 16], &[0x00, 0x3c]].concat().repeat(rows * cols / 256);
     let cases = [
+        (BlockFormat::Q5_0, five_symmetric, 15.0),
+        (BlockFormat::IQ4_NL, table, 113.0),
+        (BlockFormat::Q6_K, six, 31.0),
         (BlockFormat::Q8_0, byte(0x80), -128.0),
         (BlockFormat::Q8_0, byte(0x7f), 127.0),
         (BlockFormat::Q4_1, nibble, 14.0),
@@ -161,6 +168,29 @@ fn extreme_codes_do_not_overflow() {
                 assert_eq!(y, vec![weight * sign * 127.0 * cols as f32; rows], "{format:?} at {level:?}");
             }
         }
+    }
+}
+
+#[test]
+fn weights_take_the_bytes_that_they_take_in_the_file() {
+    use BlockFormat::*;
+    let pool = ThreadPool::new(2);
+    for format in [F32, F16, BF16, Q4_0, Q4_1, Q5_0, Q5_1, Q8_0, Q4_K, Q5_K, Q6_K, IQ4_NL, IQ4_XS, MXFP4] {
+        let bytes = random_rows(format, 64, 1024, 7);
+        let matrix = Matrix::from_blocks(format, 64, 1024, &bytes, WeightFormat::Native, &pool).unwrap();
+        // Scales and minima of six bits take a byte each: 1/8 bit of 4.5, and 1/16 of IQ4_XS's 4.25.
+        let most = match format {
+            Q4_K => 1.03,
+            Q5_K => 1.025,
+            IQ4_XS => 1.02,
+            _ => 1.0,
+        };
+        assert!(
+            matrix.bytes() as f64 <= bytes.len() as f64 * most,
+            "{format:?}: {} {}",
+            matrix.bytes(),
+            bytes.len()
+        );
     }
 }
 

@@ -55,6 +55,8 @@ pub struct ProductWorkspace {
     sums: AlignedBuffer<f32>,
     /// Minus that sum.
     negative_sums: AlignedBuffer<i32>,
+    /// Minus the sum of the first and of the last 16.
+    negative_halves: AlignedBuffer<[i32; 2]>,
     /// `[token][cols]`, for matrices of floats.
     rows: AlignedBuffer<f32>,
 }
@@ -70,6 +72,7 @@ pub(crate) struct Group<'a> {
     pub(crate) scales: &'a [f32],
     pub(crate) sums: &'a [f32],
     pub(crate) negative_sums: &'a [i32],
+    pub(crate) negative_halves: &'a [[i32; 2]],
 }
 
 impl Default for ProductWorkspace {
@@ -92,6 +95,7 @@ impl ProductWorkspace {
             scales: AlignedBuffer::zeroed(0),
             sums: AlignedBuffer::zeroed(0),
             negative_sums: AlignedBuffer::zeroed(0),
+            negative_halves: AlignedBuffer::zeroed(0),
             rows: AlignedBuffer::zeroed(0),
         }
     }
@@ -103,7 +107,7 @@ impl ProductWorkspace {
 
     /// Bytes held.
     pub fn bytes(&self) -> usize {
-        let integers = self.quants.bytes() + self.negative_sums.bytes();
+        let integers = self.quants.bytes() + self.negative_sums.bytes() + self.negative_halves.bytes();
         integers + self.scales.bytes() + self.sums.bytes() + self.rows.bytes()
     }
 
@@ -122,10 +126,12 @@ impl ProductWorkspace {
         self.scales.reserve(rows * blocks);
         self.sums.reserve(rows * blocks);
         self.negative_sums.reserve(rows * blocks);
+        self.negative_halves.reserve(rows * blocks);
         let quants = Disjoint::new(&mut self.quants);
         let scales = Disjoint::new(&mut self.scales);
         let sums = Disjoint::new(&mut self.sums);
         let negative_sums = Disjoint::new(&mut self.negative_sums);
+        let negative_halves = Disjoint::new(&mut self.negative_halves);
         let level = self.level;
         pool.run_ranges(tokens, activations.group_tokens(), &|group| {
             let places = group.start * terms * blocks..group.end * terms * blocks;
@@ -135,7 +141,8 @@ impl ProductWorkspace {
                     quants: quants.part(places.start * BLOCK..places.end * BLOCK),
                     scales: scales.part(places.clone()),
                     sums: sums.part(places.clone()),
-                    negative_sums: negative_sums.part(places),
+                    negative_sums: negative_sums.part(places.clone()),
+                    negative_halves: negative_halves.part(places),
                     tokens: group.len() * terms,
                 }
             };
@@ -170,7 +177,8 @@ impl ProductWorkspace {
             quants: &self.quants[places.start * BLOCK..places.end * BLOCK],
             scales: &self.scales[places.clone()],
             sums: &self.sums[places.clone()],
-            negative_sums: &self.negative_sums[places],
+            negative_sums: &self.negative_sums[places.clone()],
+            negative_halves: &self.negative_halves[places],
         }
     }
 

@@ -11,6 +11,7 @@ pub(super) struct Places<'a> {
     pub(super) scales: &'a mut [f32],
     pub(super) sums: &'a mut [f32],
     pub(super) negative_sums: &'a mut [i32],
+    pub(super) negative_halves: &'a mut [[i32; 2]],
 }
 
 /// Magnitudes are up to this many steps.
@@ -24,11 +25,13 @@ impl Places<'_> {
     }
 
     #[inline(always)]
-    fn put(&mut self, block: usize, token: usize, scale: f32, sum: i32) {
+    fn put(&mut self, block: usize, token: usize, scale: f32, halves: [i32; 2]) {
+        let sum = halves[0] + halves[1];
         let place = block * self.tokens + token;
         self.scales[place] = scale;
         self.sums[place] = sum as f32;
         self.negative_sums[place] = -sum;
+        self.negative_halves[place] = halves.map(|half| -half);
     }
 }
 
@@ -44,8 +47,8 @@ pub(super) fn quantize_blocks(level: Level, values: &[f32], first: usize, token:
         },
         _ => {
             for (b, values) in blocks.iter().enumerate() {
-                let (scale, sum) = quantize_block(values, places.quants(first + b, token));
-                places.put(first + b, token, scale, sum);
+                let (scale, halves) = quantize_block(values, places.quants(first + b, token));
+                places.put(first + b, token, scale, halves);
             }
         }
     }
@@ -66,19 +69,19 @@ per_level! {
     }
 }
 
-/// Rounds a block to 8 bits, ties to even; returns its [`Scale`] and the sum of the quants.
+/// Rounds a block to 8 bits, ties to even; returns its [`Scale`] and the sums of the halves of the quants.
 ///
 /// As integers, absolute values of floats keep their order and put NaN above all: NaN makes the scale NaN, so that it is
 /// seen in the result.
-fn quantize_block(values: &[f32; BLOCK], quants: &mut [i8; BLOCK]) -> (f32, i32) {
+fn quantize_block(values: &[f32; BLOCK], quants: &mut [i8; BLOCK]) -> (f32, [i32; 2]) {
     let largest = values.iter().fold(0, |a: u32, x| a.max(x.abs().to_bits()));
     let Scale { scale, inverse } = Scale::new(f32::from_bits(largest), STEPS);
-    let mut sum = 0;
-    for (q, x) in quants.iter_mut().zip(values) {
+    let mut halves = [0; 2];
+    for (i, (q, x)) in quants.iter_mut().zip(values).enumerate() {
         *q = (x * inverse).round_ties_even() as i8;
-        sum += i32::from(*q);
+        halves[i / (BLOCK / 2)] += i32::from(*q);
     }
-    (scale, sum)
+    (scale, halves)
 }
 
 #[cfg(target_arch = "x86_64")]
@@ -97,7 +100,8 @@ mod x86 {
             for (largest, block) in largest.iter_mut().zip(blocks) {
                 *largest = largest_bits(block);
             }
-            let largest = to_array(reduce(largest, |a, b| _mm256_max_epu32(a, b)));
+            let [low, high] = reduce(largest, |a, b| _mm256_max_epu32(a, b));
+            let largest = to_array(_mm256_max_epu32(low, high));
             // One vector of divisions.
             let mut scales = [Scale::default(); SIDE_BY_SIDE];
             for (scale, largest) in scales.iter_mut().zip(largest) {
@@ -113,9 +117,10 @@ mod x86 {
                 let pairs = _mm256_maddubs_epi16(_mm256_set1_epi8(1), quants);
                 sums[b] = _mm256_madd_epi16(pairs, _mm256_set1_epi16(1));
             }
-            let sums = to_array(reduce(sums, |a, b| _mm256_add_epi32(a, b)));
+            let halves = reduce(sums, |a, b| _mm256_add_epi32(a, b)).map(|half| to_array(half));
             for b in 0..blocks.len() {
-                places.put(first + i * SIDE_BY_SIDE + b, token, scales[b].scale, sums[b] as i32);
+                let halves = halves.map(|half| half[b] as i32);
+                places.put(first + i * SIDE_BY_SIDE + b, token, scales[b].scale, halves);
             }
         }
     }
@@ -143,14 +148,14 @@ mod x86 {
         _mm256_permutevar8x32_epi32(bytes, _mm256_setr_epi32(0, 4, 1, 5, 2, 6, 3, 7))
     }
 
-    /// Lane i of the result is all lanes of register i put together by `join`.
+    /// Lane i of the results is the lower and the upper four lanes of register i put together by `join`.
     #[target_feature(enable = "avx2")]
-    fn reduce(rows: [__m256i; 8], join: impl Fn(__m256i, __m256i) -> __m256i) -> __m256i {
+    fn reduce(rows: [__m256i; 8], join: impl Fn(__m256i, __m256i) -> __m256i) -> [__m256i; 2] {
         let [a, b, c, d, e, f, g, h] = rows;
         let pair = |a, b| join(_mm256_unpacklo_epi32(a, b), _mm256_unpackhi_epi32(a, b));
         let quad = |a, b| join(_mm256_unpacklo_epi64(a, b), _mm256_unpackhi_epi64(a, b));
         let (low, high) = (quad(pair(a, b), pair(c, d)), quad(pair(e, f), pair(g, h)));
-        join(_mm256_permute2x128_si256::<0x20>(low, high), _mm256_permute2x128_si256::<0x31>(low, high))
+        [_mm256_permute2x128_si256::<0x20>(low, high), _mm256_permute2x128_si256::<0x31>(low, high)]
     }
 
     #[target_feature(enable = "avx2")]
@@ -172,8 +177,10 @@ mod tests {
         fn a_block_is_rounded_to_nearest(values in prop::array::uniform32(-1e3_f32..1e3), exponent in -45..35_i32) {
             let values = values.map(|v| (f64::from(v) * 10.0_f64.powi(exponent)) as f32);
             let mut quants = [0; BLOCK];
-            let (scale, sum) = quantize_block(&values, &mut quants);
-            prop_assert_eq!(sum, quants.iter().map(|q| i32::from(*q)).sum::<i32>());
+            let (scale, halves) = quantize_block(&values, &mut quants);
+            for (half, quants) in halves.iter().zip(quants.chunks_exact(BLOCK / 2)) {
+                prop_assert_eq!(*half, quants.iter().map(|q| i32::from(*q)).sum::<i32>());
+            }
             let largest = values.iter().fold(0.0_f32, |a, v| a.max(v.abs()));
             for (q, v) in quants.iter().zip(values) {
                 prop_assert!(q.unsigned_abs() <= 127);
@@ -195,6 +202,7 @@ mod tests {
         let (blocks, tokens) = (values.len() / BLOCK, 3);
         let run = |level: Level| {
             let (mut quants, mut negative_sums) = (vec![0; 3 * values.len()], vec![0; blocks * tokens]);
+            let mut negative_halves = vec![[0; 2]; blocks * tokens];
             let (mut scales, mut sums) = (vec![0.0; blocks * tokens], vec![0.0; blocks * tokens]);
             let mut places = Places {
                 tokens,
@@ -202,10 +210,11 @@ mod tests {
                 scales: &mut scales,
                 sums: &mut sums,
                 negative_sums: &mut negative_sums,
+                negative_halves: &mut negative_halves,
             };
             quantize_blocks(level, &values[..4 * BLOCK], 0, 1, &mut places);
             quantize_blocks(level, &values[4 * BLOCK..], 4, 1, &mut places);
-            (quants, scales, sums, negative_sums)
+            (quants, scales, sums, negative_sums, negative_halves)
         };
         let reference = run(Level::Scalar);
         assert_eq!(reference.0[(5 * tokens + 1) * BLOCK..][..8], [127, 0, 2, -2, 0, 0, 126, -127]);
@@ -222,6 +231,6 @@ mod tests {
             values[17] = bad;
             assert!(!quantize_block(&values, &mut quants).0.is_finite());
         }
-        assert_eq!(quantize_block(&[0.0; BLOCK], &mut quants), (0.0, 0));
+        assert_eq!(quantize_block(&[0.0; BLOCK], &mut quants), (0.0, [0; 2]));
     }
 }

@@ -7,7 +7,7 @@
 //! The table v has the floats doubled, which makes them integers. Nibble pairs are as in Q4_0. The exponent 255 is NaN, as
 //! the specification of the OCP says; ggml does not look for it.
 
-use super::{Codes, Units};
+use super::{Group, nibbles};
 use ::half::f16;
 
 /// Weights in a block.
@@ -18,29 +18,24 @@ const VALUES: [i8; 16] = [0, 1, 2, 3, 4, 6, 8, 12, 0, -1, -2, -3, -4, -6, -8, -1
 
 /// Decodes one block.
 pub(super) fn dequantize(block: &[u8], out: &mut [f32]) {
-    let scale = scale(block[0]);
-    out.iter_mut().zip(values(block)).for_each(|(o, v)| *o = scale * f32::from(v));
+    let scale = power(block[0]);
+    let codes = nibbles(&block[1..17]);
+    out.iter_mut().zip(codes).for_each(|(o, q)| *o = scale * f32::from(VALUES[usize::from(q)]));
 }
 
-/// The block's codes, exact for scales from 2⁻²⁴ to 2¹⁸. What is below is rounded to multiples of 2⁻²⁴, the smallest f16,
-/// and what is above is cut off at 127 · 2¹⁵.
-pub(super) fn codes(block: &[u8]) -> Codes {
-    let scale = scale(block[0]);
-    let d = scale.clamp(f16::MIN_POSITIVE_SUBNORMAL.to_f32(), 32_768.0);
-    let values = values(block);
-    let code = |i: usize| (f32::from(values[i]) * (scale / d)).round().clamp(-127.0, 127.0) as i8;
-    Codes::signed(f16::from_f32(d), code)
+/// The block's codes, places in the table; the scale is the exponent as it is. One that makes a value of the table infinite
+/// has a d that is not finite.
+pub(super) fn group(block: &[u8]) -> Group {
+    let is_finite = (power(block[0]) * 12.0).is_finite();
+    let d = if is_finite { f16::ONE } else { f16::INFINITY };
+    Group { codes: nibbles(&block[1..17]), d, scales: [block[0] as i8; 2], ..Group::default() }
 }
 
-/// 2^(exponent − 128), the lowest two of which are subnormal.
-fn scale(exponent: u8) -> f32 {
+/// 2^(exponent − 128), the lowest two of which are subnormal; NaN for 255.
+pub(crate) fn power(exponent: u8) -> f32 {
     match exponent {
         0 | 1 => f32::from_bits(0x0020_0000 << exponent),
         255 => f32::NAN,
         _ => f32::from_bits(u32::from(exponent - 1) << 23),
     }
-}
-
-fn values(block: &[u8]) -> [i8; LEN] {
-    Units::Pairs(std::array::from_fn(|i| block[1 + i])).bytes().map(|q| VALUES[usize::from(q)])
 }

@@ -13,7 +13,7 @@
 //! An index stands for eight magnitudes g, in IQ3 for four. Seven signs have an eighth, which makes the number of minuses
 //! even. The first of several fields in a number has the lowest bits.
 
-use super::{BlockFormat, Codes, grids, scale_at};
+use super::{BlockFormat, Group, grids, scale_at};
 use ::half::f16;
 
 /// Weights in a block.
@@ -26,20 +26,31 @@ const IQ3_S: [i8; 8] = [1, 3, 5, 7, 9, 11, 13, 15];
 
 /// Decodes one block.
 pub(super) fn dequantize(format: BlockFormat, block: &[u8], out: &mut [f32]) {
+    let d = scale(format, block).to_f32() * 0.125;
     for (i, out) in out.chunks_exact_mut(8).enumerate() {
         let (scale, values) = eight(format, block, i);
-        out.iter_mut().zip(values).for_each(|(o, v)| *o = scale * f32::from(v));
+        out.iter_mut().zip(values).for_each(|(o, v)| *o = d * f32::from(scale) * f32::from(v));
     }
 }
 
-/// The codes of group `group` of 32 weights under one scale, which is rounded to f16.
-pub(super) fn codes(format: BlockFormat, block: &[u8], group: usize) -> Codes {
+/// Group `group` of 32 weights: codes are around 128, scales are in eighths.
+pub(super) fn group(format: BlockFormat, block: &[u8], group: usize) -> Group {
     let eights: [_; 4] = std::array::from_fn(|i| eight(format, block, group * 4 + i));
-    Codes::signed(f16::from_f32(eights[0].0), |i| eights[i / 8].1[i % 8])
+    let codes = std::array::from_fn(|i| eights[i / 8].1[i % 8] as u8 ^ 0x80);
+    Group { codes, d: scale(format, block), scales: [eights[0].0, eights[2].0], ..Group::default() }
 }
 
-/// Weights 8i to 8i + 7: a scale, and what it multiplies.
-fn eight(format: BlockFormat, block: &[u8], i: usize) -> (f32, [i8; 8]) {
+/// The scale of a block.
+fn scale(format: BlockFormat, block: &[u8]) -> f16 {
+    if format != BlockFormat::IQ1_M {
+        return scale_at(block, 0);
+    }
+    let words: [u16; 4] = std::array::from_fn(|word| u16_at(block, 48 + 2 * word));
+    f16::from_bits(words.iter().rev().fold(0, |d, word| d << 4 | word >> 12))
+}
+
+/// Weights 8i to 8i + 7: a scale in eighths of the block's, and what it multiplies.
+fn eight(format: BlockFormat, block: &[u8], i: usize) -> (i8, [i8; 8]) {
     match format {
         BlockFormat::IQ2_XXS => iq2_xxs(block, i),
         BlockFormat::IQ2_XS => iq2_xs(block, i),
@@ -51,52 +62,48 @@ fn eight(format: BlockFormat, block: &[u8], i: usize) -> (f32, [i8; 8]) {
     }
 }
 
-fn iq2_xxs(block: &[u8], i: usize) -> (f32, [i8; 8]) {
+fn iq2_xxs(block: &[u8], i: usize) -> (i8, [i8; 8]) {
     let group = &block[2 + i / 4 * 8..][..8];
     let (scale, signs) = scale_and_signs(&group[4..], i % 4);
     let entry = grids::IQ2_XXS[usize::from(group[i % 4])];
-    (iq2_scale(block, scale), signed(magnitudes(entry), signs))
+    (odd(scale), signed(magnitudes(entry), signs))
 }
 
-fn iq2_xs(block: &[u8], i: usize) -> (f32, [i8; 8]) {
+fn iq2_xs(block: &[u8], i: usize) -> (i8, [i8; 8]) {
     let word = u16_at(block, 2 + 2 * i);
     let entry = grids::IQ2_XS[usize::from(word & 511)];
-    (iq2_scale(block, nibble(&block[66..], i / 2)), signed(magnitudes(entry), even((word >> 9) as u8)))
+    (odd(nibble(&block[66..], i / 2)), signed(magnitudes(entry), even((word >> 9) as u8)))
 }
 
-fn iq2_s(block: &[u8], i: usize) -> (f32, [i8; 8]) {
+fn iq2_s(block: &[u8], i: usize) -> (i8, [i8; 8]) {
     let high = block[66 + i / 4] >> (i % 4 * 2) & 3;
     let entry = grids::IQ2_S[index(high, block[2 + i])];
-    (iq2_scale(block, nibble(&block[74..], i / 2)), signed(magnitudes(entry), block[34 + i]))
+    (odd(nibble(&block[74..], i / 2)), signed(magnitudes(entry), block[34 + i]))
 }
 
-fn iq3_xxs(block: &[u8], i: usize) -> (f32, [i8; 8]) {
+fn iq3_xxs(block: &[u8], i: usize) -> (i8, [i8; 8]) {
     let (scale, signs) = scale_and_signs(&block[66 + i / 4 * 4..], i % 4);
     let entries = [0, 1].map(|half| grids::IQ3_XXS[usize::from(block[2 + 2 * i + half])]);
-    let scale = scale_at(block, 0).to_f32() * (0.5 + f32::from(scale)) * 0.5;
-    (scale, signed(two_fours(entries, &IQ3_XXS), signs))
+    (2 * odd(scale), signed(two_fours(entries, &IQ3_XXS), signs))
 }
 
-fn iq3_s(block: &[u8], i: usize) -> (f32, [i8; 8]) {
+fn iq3_s(block: &[u8], i: usize) -> (i8, [i8; 8]) {
     let high = block[66 + i / 4] >> (i % 4 * 2);
     let entries = [0, 1].map(|half| grids::IQ3_S[index(high >> half & 1, block[2 + 2 * i + half])]);
-    let scale = odd_scale(scale_at(block, 0), nibble(&block[106..], i / 4));
-    (scale, signed(two_fours(entries, &IQ3_S), block[74 + i]))
+    let values = two_fours(entries, &IQ3_S).map(|v| 8 * v);
+    (odd(nibble(&block[106..], i / 4)), signed(values, block[74 + i]))
 }
 
-fn iq1_s(block: &[u8], i: usize) -> (f32, [i8; 8]) {
+fn iq1_s(block: &[u8], i: usize) -> (i8, [i8; 8]) {
     let word = u16_at(block, 34 + i / 4 * 2);
     let high = (word >> (i % 4 * 3) & 7) as u8;
-    let scale = odd_scale(scale_at(block, 0), (word >> 12 & 7) as u8);
-    (scale * 0.125, eighths(index(high, block[2 + i]), word >> 15 != 0))
+    (odd((word >> 12 & 7) as u8), eighths(index(high, block[2 + i]), word >> 15 != 0))
 }
 
-fn iq1_m(block: &[u8], i: usize) -> (f32, [i8; 8]) {
-    let words: [u16; 4] = std::array::from_fn(|word| u16_at(block, 48 + 2 * word));
-    let d = words.iter().rev().fold(0, |d, word| d << 4 | word >> 12);
-    let scale = odd_scale(f16::from_bits(d), (words[i / 8] >> (i / 2 % 4 * 3) & 7) as u8);
+fn iq1_m(block: &[u8], i: usize) -> (i8, [i8; 8]) {
+    let word = u16_at(block, 48 + i / 8 * 2);
     let high = nibble(&block[32..], i);
-    (scale * 0.125, eighths(index(high & 7, block[i]), high & 8 != 0))
+    (odd((word >> (i / 2 % 4 * 3) & 7) as u8), eighths(index(high & 7, block[i]), high & 8 != 0))
 }
 
 /// The scale of 32 weights of IQ2_XXS or IQ3_XXS, and the signs of their eight number `i`.
@@ -105,12 +112,8 @@ fn scale_and_signs(word: &[u8], i: usize) -> (u8, u8) {
     ((word >> 28) as u8, even((word >> (7 * i)) as u8))
 }
 
-fn iq2_scale(block: &[u8], scale: u8) -> f32 {
-    scale_at(block, 0).to_f32() * (0.5 + f32::from(scale)) * 0.25
-}
-
-fn odd_scale(d: f16, scale: u8) -> f32 {
-    d.to_f32() * f32::from(2 * scale + 1)
+fn odd(scale: u8) -> i8 {
+    2 * scale as i8 + 1
 }
 
 fn u16_at(block: &[u8], at: usize) -> u16 {
@@ -146,7 +149,7 @@ fn two_fours(entries: [u16; 2], values: &[i8; 8]) -> [i8; 8] {
     std::array::from_fn(|k| values[usize::from(entries[k / 4] >> (k % 4 * 4) & 7)])
 }
 
-/// Eight times what is in an entry of IQ1's grid, −1, 0 or 1, moved by ⅛: as integers, which a scale / 8 multiplies.
+/// Eight times what is in an entry of IQ1's grid, −1, 0 or 1, moved by ⅛.
 fn eighths(index: usize, minus: bool) -> [i8; 8] {
     let (entry, delta) = (grids::IQ1[index], if minus { -1 } else { 1 });
     std::array::from_fn(|k| 8 * ((entry >> (2 * k) & 3) as i8 - 1) + delta)

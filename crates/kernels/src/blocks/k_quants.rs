@@ -8,41 +8,42 @@
 //! | Q5_K | 32 | d·scale·q − dmin·min |
 //! | Q6_K | 16 | d·scale·(q − 32) |
 
-use super::{BlockFormat, Codes, Units, scale_at};
-use ::half::f16;
+use super::{BlockFormat, Group, scale_at};
 
 /// Weights in a block.
 pub(super) const LEN: usize = 256;
 
 /// Decodes one block.
 pub(super) fn dequantize(format: BlockFormat, block: &[u8], out: &mut [f32]) {
-    match format {
-        BlockFormat::Q2_K => q2(block, out),
-        BlockFormat::Q3_K => q3(block, out),
-        BlockFormat::Q6_K => q6(block, out),
-        _ => {
-            for (group, out) in out.chunks_exact_mut(32).enumerate() {
-                let (d, m) = group_scale(block, group);
-                let u = group_codes(format, block, group);
-                out.iter_mut().zip(u).for_each(|(o, u)| *o = d * f32::from(u) - m);
-            }
+    let offset = match format {
+        BlockFormat::Q3_K => 8,
+        BlockFormat::Q6_K => 32,
+        _ => 0,
+    };
+    for (index, out) in out.chunks_exact_mut(32).enumerate() {
+        let group = group(format, block, index);
+        let halves = out.chunks_exact_mut(16).zip(group.codes.chunks_exact(16));
+        for (half, (out, codes)) in halves.enumerate() {
+            let d = group.d.to_f32() * f32::from(group.scales[half]);
+            let m = group.m.to_f32() * f32::from(group.constants[half]);
+            out.iter_mut().zip(codes).for_each(|(o, u)| *o = d * (i32::from(*u) - offset) as f32 + m);
         }
     }
 }
 
-/// The codes of group `group` of a Q4_K or Q5_K block; scale and minimum are rounded to f16.
-pub(super) fn codes(format: BlockFormat, block: &[u8], group: usize) -> Codes {
-    let (d, m) = group_scale(block, group);
-    let u = group_codes(format, block, group);
-    let units = match format {
-        BlockFormat::Q5_K => Units::Bytes(u),
-        _ => Units::Pairs(std::array::from_fn(|i| u[i] | u[i + 16] << 4)),
-    };
-    Codes { units, d: f16::from_f32(d), m: f16::from_f32(-m) }
+/// Group `group` of 32 weights. Minima are positive in the file: what is given is added.
+pub(super) fn group(format: BlockFormat, block: &[u8], group: usize) -> Group {
+    match format {
+        BlockFormat::Q2_K => q2(block, group),
+        BlockFormat::Q3_K => q3(block, group),
+        BlockFormat::Q6_K => q6(block, group),
+        _ => q4_or_q5(format, block, group),
+    }
 }
 
-/// Scale and (positive) minimum of a group of Q4_K or Q5_K: 6 bits each, packed over 12 bytes.
-fn group_scale(block: &[u8], group: usize) -> (f32, f32) {
+/// d, dmin, 12 bytes of scales and minima of 6 bits; Q5_K keeps its fifth bits in 32 bytes, one bit a group. Groups 2i and
+/// 2i + 1 share 32 bytes of codes, low nibbles first.
+fn q4_or_q5(format: BlockFormat, block: &[u8], group: usize) -> Group {
     let packed = &block[4..16];
     let (scale, min) = if group < 4 {
         (packed[group] & 63, packed[group + 4] & 63)
@@ -50,69 +51,67 @@ fn group_scale(block: &[u8], group: usize) -> (f32, f32) {
         let low = packed[group + 4];
         (low & 15 | packed[group - 4] >> 6 << 4, low >> 4 | packed[group] >> 6 << 4)
     };
-    (scale_at(block, 0).to_f32() * f32::from(scale), scale_at(block, 2).to_f32() * f32::from(min))
-}
-
-/// Groups 2i and 2i + 1 share 32 bytes, low nibbles first; Q5_K keeps its fifth bits in 32 bytes, one bit a group.
-fn group_codes(format: BlockFormat, block: &[u8], group: usize) -> [u8; 32] {
     let shift = group % 2 * 4;
-    let (fifth, nibbles) = match format {
-        BlockFormat::Q5_K => (Some(&block[16..48]), &block[48..176]),
-        _ => (None, &block[16..144]),
-    };
-    let nibbles = &nibbles[group / 2 * 32..][..32];
-    std::array::from_fn(|i| {
-        let high = fifth.map_or(0, |bits| (bits[i] >> group & 1) << 4);
-        nibbles[i] >> shift & 15 | high
-    })
+    let five = format == BlockFormat::Q5_K;
+    let low: &[u8; 32] = array(&block[if five { 48 } else { 16 } + group / 2 * 32..]);
+    let mut codes = low.map(|pair| pair >> shift & 15);
+    if five {
+        let fifth: &[u8; 32] = array(&block[16..]);
+        codes.iter_mut().zip(fifth).for_each(|(code, bits)| *code |= (bits >> group & 1) << 4);
+    }
+    Group {
+        codes,
+        d: scale_at(block, 0),
+        m: -scale_at(block, 2),
+        scales: [scale as i8; 2],
+        constants: [min as i8; 2],
+    }
 }
 
 /// 16 bytes of scales, 64 of 2-bit codes, d, dmin. Two halves of 128 weights share 32 bytes by bit pairs.
-fn q2(block: &[u8], out: &mut [f32]) {
-    let (scales, codes) = (&block[..16], &block[16..80]);
-    let (d, dmin) = (scale_at(block, 80).to_f32(), scale_at(block, 82).to_f32());
-    for (group, out) in out.chunks_exact_mut(16).enumerate() {
-        let (bytes, shift) = crumbs(codes, group);
-        let (scale, min) = (d * f32::from(scales[group] & 15), dmin * f32::from(scales[group] >> 4));
-        out.iter_mut().zip(bytes).for_each(|(o, b)| *o = scale * f32::from(b >> shift & 3) - min);
+fn q2(block: &[u8], group: usize) -> Group {
+    let scales: &[u8; 2] = array(&block[2 * group..]);
+    Group {
+        codes: crumbs(array(&block[16 + group / 4 * 32..]), group),
+        d: scale_at(block, 80),
+        m: -scale_at(block, 82),
+        scales: scales.map(|s| (s & 15) as i8),
+        constants: scales.map(|s| (s >> 4) as i8),
     }
 }
 
-/// 32 bytes of third bits, 64 of 2-bit codes, 12 of 6-bit scales, d.
-fn q3(block: &[u8], out: &mut [f32]) {
-    let (third, codes, packed) = (&block[..32], &block[32..96], &block[96..108]);
-    let d = scale_at(block, 108).to_f32();
-    for (group, out) in out.chunks_exact_mut(16).enumerate() {
-        let low = packed[group % 8] >> (group / 8 * 4) & 15;
-        let high = packed[8 + group % 4] >> (group / 4 * 2) & 3;
-        let scale = d * (i32::from(low | high << 4) - 32) as f32;
-        let (bytes, shift) = crumbs(codes, group);
-        let third = &third[group % 2 * 16..][..16];
-        for ((o, b), t) in out.iter_mut().zip(bytes).zip(third) {
-            let missing = 4 * (1 - i32::from(t >> (group / 2) & 1));
-            *o = scale * (i32::from(b >> shift & 3) - missing) as f32;
-        }
-    }
+/// 32 bytes of third bits, 64 of 2-bit codes, 12 of 6-bit scales, d. Codes are around 8.
+fn q3(block: &[u8], group: usize) -> Group {
+    let (third, packed): (&[u8; 32], _) = (array(block), &block[96..108]);
+    let mut codes = crumbs(array(&block[32 + group / 4 * 32..]), group);
+    codes.iter_mut().zip(third).for_each(|(code, bits)| *code += 4 + 4 * (bits >> group & 1));
+    let scales = [2 * group, 2 * group + 1].map(|i| {
+        let low = packed[i % 8] >> (i / 8 * 4) & 15;
+        let high = packed[8 + i % 4] >> (i / 4 * 2) & 3;
+        (low | high << 4) as i8 - 32
+    });
+    Group { codes, d: scale_at(block, 108), scales, ..Group::default() }
 }
 
-/// The 16 bytes, and the shift in them, that hold the 2-bit codes of a group of 16.
-fn crumbs(codes: &[u8], group: usize) -> (&[u8], usize) {
-    (&codes[group / 8 * 32 + group % 2 * 16..][..16], group % 8 / 2 * 2)
+/// The 2-bit codes of a group, which share their bytes with three others.
+fn crumbs(bytes: &[u8; 32], group: usize) -> [u8; 32] {
+    bytes.map(|b| b >> (group % 4 * 2) & 3)
 }
 
-/// 128 bytes of low nibbles, 64 of high bit pairs, 16 signed scales, d. Two halves of 128 weights.
-fn q6(block: &[u8], out: &mut [f32]) {
-    let d = scale_at(block, 208).to_f32();
-    for (group, out) in out.chunks_exact_mut(16).enumerate() {
-        let (half, within) = (group / 8, group % 8);
-        // Within a half, 64 bytes hold weights 0 to 63 low and 64 to 127 high; 32 bytes hold the top bit pairs.
-        let low = &block[half * 64 + within % 4 * 16..][..16];
-        let top = &block[128 + half * 32 + within % 2 * 16..][..16];
-        let (low_shift, top_shift) = (within / 4 * 4, within / 2 * 2);
-        let scale = d * f32::from(block[192 + group] as i8);
-        for ((o, l), t) in out.iter_mut().zip(low).zip(top) {
-            let code = l >> low_shift & 15 | (t >> top_shift & 3) << 4;
-            *o = scale * (i32::from(code) - 32) as f32;
-        }
-    }
+/// 128 bytes of low nibbles, 64 of high bit pairs, 16 signed scales, d. Two halves of 128 weights: within one, 64 bytes hold
+/// weights 0 to 63 low and 64 to 127 high; 32 bytes hold the top bit pairs. Codes are around 32.
+fn q6(block: &[u8], group: usize) -> Group {
+    let (half, within) = (group / 4, group % 4);
+    let low: &[u8; 32] = array(&block[half * 64 + within % 2 * 32..]);
+    let top: &[u8; 32] = array(&block[128 + half * 32..]);
+    let (low_shift, top_shift) = (within / 2 * 4, within * 2);
+    let mut codes = low.map(|l| l >> low_shift & 15);
+    codes.iter_mut().zip(top).for_each(|(code, t)| *code |= (t >> top_shift & 3) << 4);
+    let scales: &[u8; 2] = array(&block[192 + 2 * group..]);
+    Group { codes, d: scale_at(block, 208), scales: scales.map(|s| s as i8), ..Group::default() }
+}
+
+/// The first bytes of `bytes`.
+fn array<const N: usize>(bytes: &[u8]) -> &[u8; N] {
+    bytes.first_chunk().expect("a block has the bytes of its format")
 }

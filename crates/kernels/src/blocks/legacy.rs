@@ -10,7 +10,7 @@
 //!
 //! The low nibble of byte i is weight i, the high nibble weight i + 16; d and m are f16.
 
-use super::{BlockFormat, Codes, Units, scale_at};
+use super::{BlockFormat, Group, nibbles, scale_at};
 use crate::Scale;
 use crate::half::{f16, to_f16};
 
@@ -19,43 +19,36 @@ pub(super) const LEN: usize = 32;
 
 /// Decodes one block.
 pub(super) fn dequantize(format: BlockFormat, block: &[u8], out: &mut [f32]) {
-    let Codes { units, d, m } = codes(format, block);
-    let d = d.to_f32();
-    // The symmetric formats are exact as d·(u − offset); d·u + m would round twice.
-    let (offset, m) = match format {
-        BlockFormat::Q4_1 | BlockFormat::Q5_1 => (0, m.to_f32()),
-        _ => (offset(format), 0.0),
-    };
-    out.iter_mut().zip(units.bytes()).for_each(|(o, u)| *o = d * (i32::from(u) - offset) as f32 + m);
+    let Group { codes, d, m, .. } = group(format, block);
+    let (offset, m) = (offset(format), m.to_f32());
+    out.iter_mut().zip(codes).for_each(|(o, u)| *o = d.to_f32() * (i32::from(u) - offset) as f32 + m);
 }
 
 /// The code that stands for zero in the symmetric formats.
 fn offset(format: BlockFormat) -> i32 {
     match format {
         BlockFormat::Q4_0 => 8,
-        BlockFormat::Q5_0 | BlockFormat::Q8_0 => 128,
+        BlockFormat::Q5_0 => 16,
+        BlockFormat::Q8_0 => 128,
         _ => 0,
     }
 }
 
-/// The block's codes, scale and constant. The symmetric formats give m = −offset·d, which f16 holds to rounding.
-pub(super) fn codes(format: BlockFormat, block: &[u8]) -> Codes {
+/// The block's codes, scale and constant.
+pub(super) fn group(format: BlockFormat, block: &[u8]) -> Group {
     let d = scale_at(block, 0);
-    let symmetric = f16::from_f32(-(offset(format) as f32) * d.to_f32());
-    let (units, m) = match format {
-        BlockFormat::Q4_0 => (Units::Pairs(array(&block[2..])), symmetric),
-        BlockFormat::Q4_1 => (Units::Pairs(array(&block[4..])), scale_at(block, 2)),
-        // From around 16 to around 128, where the symmetric tiles of bytes have their zero.
-        BlockFormat::Q5_0 => (Units::Bytes(five_bits(&block[2..6], &block[6..]).map(|u| u + 112)), symmetric),
-        BlockFormat::Q5_1 => (Units::Bytes(five_bits(&block[4..8], &block[8..])), scale_at(block, 2)),
-        _ => (Units::Bytes(array(&block[2..]).map(|b| b ^ 0x80)), symmetric),
+    let (codes, m) = match format {
+        BlockFormat::Q4_0 => (nibbles(&block[2..18]), f16::ZERO),
+        BlockFormat::Q4_1 => (nibbles(&block[4..20]), scale_at(block, 2)),
+        BlockFormat::Q5_0 => (five_bits(&block[2..6], &block[6..]), f16::ZERO),
+        BlockFormat::Q5_1 => (five_bits(&block[4..8], &block[8..]), scale_at(block, 2)),
+        _ => (array::<LEN>(&block[2..]).map(|b| b ^ 0x80), f16::ZERO),
     };
-    Codes { units, d, m }
+    Group { codes, d, m, ..Group::default() }
 }
 
 fn five_bits(high: &[u8], low: &[u8]) -> [u8; LEN] {
-    let high = u32::from_le_bytes(array(high));
-    let low = Units::Pairs(array(low)).bytes();
+    let (high, low) = (u32::from_le_bytes(array(high)), nibbles(low));
     std::array::from_fn(|i| low[i] | ((high >> i & 1) << 4) as u8)
 }
 

@@ -24,6 +24,7 @@ mod ternary;
 use crate::KernelError;
 use ::half::{bf16, f16};
 
+pub(crate) use fp4::power;
 pub use legacy::quantize_q8_0;
 
 /// How a tensor's weights are encoded in its file.
@@ -183,62 +184,48 @@ impl BlockFormat {
         blocks.for_each(|(block, out)| decode(self, block, out));
     }
 
-    /// Whether groups of 32 weights have one scale each, so that [`BlockFormat::codes`] describes them.
-    pub(crate) fn codes_are_exact(self) -> bool {
-        use BlockFormat::*;
-        !matches!(self, F32 | F16 | BF16 | F64 | Q2_K | Q3_K | Q6_K | IQ1_M | IQ2_XS | IQ2_S)
-    }
-
-    /// Group `group` of 32 weights of a row as unsigned codes, with what turns them into weights.
+    /// Group `group` of 32 weights of a row as codes, with what turns them into weights: see
+    /// [`tile`](crate::matrix::tile), which has a layout for each format.
     ///
     /// # Panics
-    /// For formats that [have none](BlockFormat::codes_are_exact).
-    pub(crate) fn codes(self, row: &[u8], group: usize) -> Codes {
-        assert!(self.codes_are_exact(), "{} has no groups of 32", self.name());
+    /// For formats of floats.
+    pub(crate) fn group(self, row: &[u8], group: usize) -> Group {
+        use BlockFormat::*;
         let (bytes, groups) = (self.block_bytes(), self.block_len() / 32);
         let block = &row[group / groups * bytes..][..bytes];
         let group = group % groups;
         match self {
-            BlockFormat::Q4_K | BlockFormat::Q5_K => k_quants::codes(self, block, group),
-            BlockFormat::IQ4_NL | BlockFormat::IQ4_XS => iq4::codes(self, block, group),
-            BlockFormat::TQ1_0 | BlockFormat::TQ2_0 => ternary::codes(self, block, group),
-            BlockFormat::MXFP4 => fp4::codes(block),
-            _ if groups == 1 => legacy::codes(self, block),
-            _ => iq::codes(self, block, group),
+            F32 | F16 | BF16 | F64 => unreachable!("floats have no groups"),
+            Q4_0 | Q4_1 | Q5_0 | Q5_1 | Q8_0 => legacy::group(self, block),
+            Q2_K | Q3_K | Q4_K | Q5_K | Q6_K => k_quants::group(self, block, group),
+            IQ1_S | IQ1_M | IQ2_XXS | IQ2_XS | IQ2_S | IQ3_XXS | IQ3_S => iq::group(self, block, group),
+            IQ4_NL | IQ4_XS => iq4::group(self, block, group),
+            TQ1_0 | TQ2_0 => ternary::group(self, block, group),
+            MXFP4 => fp4::group(block),
         }
     }
 }
 
-/// 32 weights as small integers: weight i is `d · unit i + m`.
-pub(crate) struct Codes {
-    pub(crate) units: Units,
+/// 32 weights as the integers of the file: `d · scale · (unit − offset)` or `d · scale · unit + m · constant`, where the code's
+/// [layout](crate::matrix::tile::IntegerFormat) says what its unit and its offset are. The first 16 have the first scale
+/// and constant.
+pub(crate) struct Group {
+    pub(crate) codes: [u8; 32],
     pub(crate) d: f16,
     pub(crate) m: f16,
+    pub(crate) scales: [i8; 2],
+    pub(crate) constants: [i8; 2],
 }
 
-impl Codes {
-    /// Weight i is `d · value(i)`: codes are around 128.
-    fn signed(d: f16, value: impl Fn(usize) -> i8) -> Codes {
-        let bytes = std::array::from_fn(|i| value(i) as u8 ^ 0x80);
-        Codes { units: Units::Bytes(bytes), d, m: f16::from_f32(-128.0 * d.to_f32()) }
+impl Default for Group {
+    fn default() -> Group {
+        Group { codes: [0; 32], d: f16::ZERO, m: f16::ZERO, scales: [1; 2], constants: [1; 2] }
     }
 }
 
-/// The unsigned integers of 32 weights.
-pub(crate) enum Units {
-    /// 4 bits each: byte i holds unit i below unit i + 16.
-    Pairs([u8; 16]),
-    Bytes([u8; 32]),
-}
-
-impl Units {
-    /// A byte each.
-    pub(crate) fn bytes(&self) -> [u8; 32] {
-        match self {
-            Units::Pairs(pairs) => std::array::from_fn(|i| pairs[i % 16] >> (i / 16 * 4) & 15),
-            Units::Bytes(bytes) => *bytes,
-        }
-    }
+/// Codes of 4 bits: byte i holds code i below code i + 16.
+fn nibbles(pairs: &[u8]) -> [u8; 32] {
+    std::array::from_fn(|i| pairs[i % 16] >> (i / 16 * 4) & 15)
 }
 
 fn each<const N: usize>(bytes: &[u8], out: &mut [f32], decode: impl Fn([u8; N]) -> f32) {
@@ -278,38 +265,5 @@ mod tests {
             Err(KernelError::PartialBlock { cols: 64, block: 256, .. })
         ));
         assert!(BlockFormat::F32.row_bytes(usize::MAX / 2).is_err());
-    }
-
-    #[test]
-    fn codes_say_what_dequantize_says() {
-        // Arbitrary bytes, but scales of moderate size: the high byte of every f16 is fixed, and MXFP4's exponent.
-        let mut state = 1_u32;
-        let mut byte = || {
-            state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
-            (state >> 24) as u8
-        };
-        for format in BlockFormat::ALL.into_iter().filter(|f| f.codes_are_exact()) {
-            let blocks = 2;
-            let mut row: Vec<u8> = (0..blocks * format.block_bytes()).map(|_| byte()).collect();
-            for block in row.chunks_exact_mut(format.block_bytes()) {
-                match format {
-                    BlockFormat::TQ1_0 | BlockFormat::TQ2_0 => *block.last_mut().unwrap() = 0x2c,
-                    BlockFormat::MXFP4 => block[0] = 124,
-                    _ => [1, 3].into_iter().for_each(|at| block[at] = 0x2c),
-                }
-            }
-            let mut weights = vec![0.0; blocks * format.block_len()];
-            format.dequantize(&row, &mut weights).unwrap();
-            for (group, weights) in weights.chunks_exact(32).enumerate() {
-                let codes = format.codes(&row, group);
-                // Folding two scales into one f16 rounds to 11 bits.
-                let folded = format.block_len() == 256;
-                for (u, w) in codes.units.bytes().iter().zip(weights) {
-                    let (scaled, m) = (codes.d.to_f32() * f32::from(*u), codes.m.to_f32());
-                    let tolerance = if folded { (scaled.abs() + m.abs()) / 2048.0 } else { 1e-6 };
-                    assert!((scaled + m - w).abs() <= tolerance, "{format:?}: {} is not {w}", scaled + m);
-                }
-            }
-        }
     }
 }

@@ -8,7 +8,7 @@
 //! Digit n of all bytes of a run comes before digit n + 1. A byte of TQ1_0 is a fraction of 256, in base 3 with the first
 //! digit the highest: times 3ⁿ, modulo 256, it begins with digit n.
 
-use super::{BlockFormat, Codes, Units, scale_at};
+use super::{BlockFormat, Group, scale_at};
 use ::half::f16;
 
 /// Weights in a block.
@@ -22,15 +22,10 @@ pub(super) fn dequantize(format: BlockFormat, block: &[u8], out: &mut [f32]) {
     }
 }
 
-/// The codes of group `group` of 32 weights, around 8.
-pub(super) fn codes(format: BlockFormat, block: &[u8], group: usize) -> Codes {
-    let code = |i: usize| digit(format, block, 32 * group + i) + 7;
-    let d = scale(block);
-    Codes {
-        units: Units::Pairs(std::array::from_fn(|i| code(i) | code(i + 16) << 4)),
-        d,
-        m: f16::from_f32(-8.0 * d.to_f32()),
-    }
+/// Group `group` of 32 weights; codes are around 8.
+pub(super) fn group(format: BlockFormat, block: &[u8], group: usize) -> Group {
+    let codes = std::array::from_fn(|i| digit(format, block, 32 * group + i) + 7);
+    Group { codes, d: scale(block), ..Group::default() }
 }
 
 fn scale(block: &[u8]) -> f16 {

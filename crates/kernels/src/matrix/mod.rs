@@ -7,22 +7,18 @@ use crate::activations::Activations;
 use crate::arena::WeightBuffer;
 use crate::{BlockFormat, KernelError, ThreadPool};
 use pack::FileRows;
-pub(crate) use pack::{get_codes, get_float, get_scale};
+pub(crate) use pack::{get_float, get_scales, get_units};
 use std::sync::{Mutex, PoisonError};
-use tile::{LANES, TileFormat};
+use tile::{IntegerFormat, LANES, TileFormat};
 
 /// What weights become in memory.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum WeightFormat {
-    /// What the file has.
+    /// What the file has: every format exactly, but for F64, which is rounded to f32.
     ///
-    /// | formats | in memory |
-    /// |---|---|
-    /// | F32, F16, BF16, Q4_0, Q4_1, Q5_0, Q5_1, Q8_0, IQ4_NL, TQ1_0, TQ2_0 | exact |
-    /// | Q4_K, Q5_K, IQ1_S, IQ2_XXS, IQ3_XXS, IQ3_S, IQ4_XS | exact but for the scales of a group of 32, folded into one f16 |
-    /// | MXFP4 | exact for scales from 2⁻²⁴ to 2¹⁸ |
-    /// | Q2_K, Q3_K, Q6_K, IQ1_M, IQ2_XS, IQ2_S | groups of 16, rounded to 8 bits in blocks of 32 |
-    /// | F64 | rounded to f32 |
+    /// What is quantized to 4, 5, 6 or 8 bits, or to 4 bits of a table, takes the bytes that it takes in the file; Q4_K, Q5_K
+    /// and IQ4_XS an eighth of a bit a weight more, for scales of a byte. Q2_K and Q3_K take 4 bits, IQ1, IQ2 and IQ3 take 8,
+    /// TQ1_0 and TQ2_0 take 4.
     #[default]
     Native,
     /// Decoded to `f32`, products in `f32`: the exact path.
@@ -58,8 +54,8 @@ pub(crate) struct Segment {
     /// Index of its first row in the matrix.
     pub(crate) first_row: usize,
     pub(crate) rows: usize,
-    /// Blocks along a row.
-    pub(crate) blocks: usize,
+    /// Bytes of one tile.
+    tile_bytes: usize,
     tiles: WeightBuffer,
 }
 
@@ -69,14 +65,9 @@ impl Segment {
         self.rows.div_ceil(LANES)
     }
 
-    /// Bytes of one tile.
-    pub(crate) fn tile_bytes(&self) -> usize {
-        self.blocks * self.format.block_bytes()
-    }
-
     /// The bytes of tile `index`.
     pub(crate) fn tile(&self, index: usize) -> &[u8] {
-        &self.tiles[index * self.tile_bytes()..][..self.tile_bytes()]
+        &self.tiles[index * self.tile_bytes..][..self.tile_bytes]
     }
 
     fn pack(
@@ -94,12 +85,11 @@ impl Segment {
         }
         let format = match (target, TileFormat::native(part.format)) {
             (WeightFormat::F32, _) => TileFormat::F32,
-            (WeightFormat::Q8, native) if !native.is_integer() => TileFormat::U8,
+            (WeightFormat::Q8, native) if !native.is_integer() => TileFormat::Integers(IntegerFormat::U8),
             (_, native) => native,
         };
-        let blocks = format.blocks(cols);
         let tile_count = part.rows.div_ceil(LANES);
-        let tile_bytes = blocks.checked_mul(format.block_bytes()).ok_or(too_large.clone())?;
+        let tile_bytes = format.tile_bytes(cols).ok_or(too_large.clone())?;
         tile_bytes.checked_mul(tile_count).filter(|&b| b < isize::MAX as usize / 2).ok_or(too_large)?;
         let failure = Mutex::new(None);
         let tiles = WeightBuffer::new(pool, tile_count, tile_bytes, &|index, tile| {
@@ -114,7 +104,7 @@ impl Segment {
         if let Some(error) = failure.into_inner().unwrap_or_else(PoisonError::into_inner) {
             return Err(error);
         }
-        Ok(Segment { format, first_row, rows: part.rows, blocks, tiles })
+        Ok(Segment { format, first_row, rows: part.rows, tile_bytes, tiles })
     }
 }
 

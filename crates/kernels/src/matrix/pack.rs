@@ -1,7 +1,7 @@
 //! Repacking of GGUF rows into tiles, and reading a row back.
 
-use super::tile::{BLOCK, LANES, TileFormat};
-use crate::blocks::{Codes, Units};
+use super::tile::{BLOCK, Codes, IntegerFormat, LANES, LINE, SHARING, Scales, TileFormat};
+use crate::blocks::{Group, power};
 use crate::half::{bf16, f16, to_f16};
 use crate::{BlockFormat, KernelError, Scale};
 
@@ -26,29 +26,29 @@ impl<'a> FileRows<'a> {
 /// Writes the rows as one tile. `tile` is zeroed.
 pub(super) fn pack_tile(rows: FileRows, format: TileFormat, tile: &mut [u8]) -> Result<(), KernelError> {
     let same = TileFormat::native(rows.format) == format;
-    if same && rows.format.codes_are_exact() {
-        for (group, block) in tile.chunks_exact_mut(format.block_bytes()).enumerate() {
-            for (lane, row) in rows.rows().enumerate() {
-                let codes = rows.format.codes(row, group);
-                check_finite(codes.d.is_finite(), &rows, lane)?;
-                check_finite(!format.is_affine() || codes.m.is_finite(), &rows, lane)?;
-                put_codes(format, block, lane, &codes);
+    match format {
+        TileFormat::Integers(format) if same => {
+            for block in 0..rows.cols / BLOCK {
+                for (lane, row) in rows.rows().enumerate() {
+                    let group = rows.format.group(row, block);
+                    check_finite(group.d.is_finite() && group.m.is_finite(), &rows, lane)?;
+                    put_group(format, tile, block, lane, &group);
+                }
             }
         }
-        return Ok(());
-    }
-    let weights = decode(&rows)?;
-    if format.is_integer() {
-        for (group, block) in tile.chunks_exact_mut(format.block_bytes()).enumerate() {
+        TileFormat::Integers(format) => {
+            let weights = decode(&rows)?;
             for (lane, row) in weights.chunks_exact(rows.cols).enumerate() {
-                let row = &row[group * BLOCK..rows.cols.min((group + 1) * BLOCK)];
-                put_codes(format, block, lane, &quantize(row));
+                for (block, weights) in row.chunks(BLOCK).enumerate() {
+                    put_group(format, tile, block, lane, &quantize(weights));
+                }
             }
         }
-    } else if same && format != TileFormat::F32 {
-        transpose(rows.bytes.as_chunks::<2>().0, |bytes| *bytes, rows.cols, tile);
-    } else {
-        transpose(&weights, |w| w.to_le_bytes(), rows.cols, tile);
+        TileFormat::F16 | TileFormat::BF16 if same => {
+            decode(&rows)?;
+            transpose(rows.bytes.as_chunks::<2>().0, |bytes| *bytes, rows.cols, tile);
+        }
+        _ => transpose(&decode(&rows)?, |w| w.to_le_bytes(), rows.cols, tile),
     }
     Ok(())
 }
@@ -85,51 +85,114 @@ fn check_finite(finite: bool, rows: &FileRows, lane: usize) -> Result<(), Kernel
 }
 
 /// Up to 32 weights as 8-bit codes around 128; the scale is rounded to f16 first, so that the codes suit it.
-fn quantize(weights: &[f32]) -> Codes {
+fn quantize(weights: &[f32]) -> Group {
     /// Adding 1.5·2²³ rounds to the nearest integer, ties to even, and leaves it in the low bits.
     const TO_INTEGER: f32 = 12_582_912.0;
     let largest = weights.iter().fold(0.0_f32, |a, w| a.max(w.abs()));
     let Scale { scale, inverse } = Scale::in_f16(largest, 127.0);
-    let mut u = [128; BLOCK];
-    for (u, w) in u.iter_mut().zip(weights) {
+    let mut codes = [128; BLOCK];
+    for (code, w) in codes.iter_mut().zip(weights) {
         let rounded = (w * inverse).clamp(-127.0, 127.0) + TO_INTEGER;
-        *u = rounded.to_bits() as u8 ^ 0x80;
+        *code = rounded.to_bits() as u8 ^ 0x80;
     }
-    Codes { units: Units::Bytes(u), d: to_f16(scale), m: f16::ZERO }
+    Group { codes, d: to_f16(scale), ..Group::default() }
 }
 
-fn put_codes(format: TileFormat, block: &mut [u8], lane: usize, codes: &Codes) {
-    let (scales, lines) = block.split_at_mut(format.scale_bytes());
-    let (scales, lines) =
-        (scales.as_chunks_mut::<2>().0, lines.as_chunks_mut::<4>().0.as_chunks_mut::<LANES>().0);
-    scales[lane] = codes.d.to_le_bytes();
-    if format.is_affine() {
-        scales[LANES + lane] = codes.m.to_le_bytes();
-    }
-    let words = match &codes.units {
-        Units::Pairs(pairs) => pairs.as_chunks::<4>().0,
-        Units::Bytes(bytes) => bytes.as_chunks::<4>().0,
+/// Writes block `block` of row `lane`.
+fn put_group(format: IntegerFormat, tile: &mut [u8], block: usize, lane: usize, group: &Group) {
+    let (codes, scales) = (format.codes(), format.scales());
+    let put_halves = |place: &mut [u8]| {
+        let halves = place.as_chunks_mut::<2>().0;
+        halves[lane] = group.d.to_le_bytes();
+        if scales.are_affine() {
+            halves[LANES + lane] = group.m.to_le_bytes();
+        }
     };
-    for (line, word) in lines.iter_mut().zip(words) {
+    if scales.are_shared() && block.is_multiple_of(SHARING) {
+        put_halves(&mut tile[format.header_at(block)..]);
+    }
+    let (head, lines) =
+        tile[format.block_at(block)..][..format.block_bytes()].split_at_mut(scales.block_bytes());
+    if scales.are_shared() || scales == Scales::Power {
+        let parts = scales.parts();
+        for (part, places) in head.chunks_exact_mut(LANES).enumerate() {
+            places[lane] =
+                if part < parts { group.scales[part] } else { group.constants[part - parts] } as u8;
+        }
+    } else {
+        put_halves(head);
+    }
+    let lines = lines.as_chunks_mut::<4>().0.as_chunks_mut::<LANES>().0;
+    if codes.are_bytes() {
+        for (line, word) in lines.iter_mut().zip(group.codes.as_chunks::<4>().0) {
+            line[lane] = *word;
+        }
+        return;
+    }
+    let pairs: [u8; BLOCK / 2] =
+        std::array::from_fn(|i| group.codes[i] & 15 | group.codes[i + BLOCK / 2] << 4);
+    for (line, word) in lines.iter_mut().zip(pairs.as_chunks::<4>().0) {
         line[lane] = *word;
     }
-}
-
-/// The codes of row `lane` of an integer block.
-pub(crate) fn get_codes(format: TileFormat, block: &[u8], lane: usize) -> [u8; BLOCK] {
-    let lines = block[format.scale_bytes()..].as_chunks::<4>().0.as_chunks::<LANES>().0;
-    let byte = |i: usize| lines[i / 4][lane][i % 4];
-    if format.is_nibbles() {
-        Units::Pairs(std::array::from_fn(byte)).bytes()
-    } else {
-        std::array::from_fn(byte)
+    let bits = codes.high_bits();
+    for (j, word) in group.codes.as_chunks::<4>().0.iter().enumerate().take(if bits > 0 { 8 } else { 0 }) {
+        let (line, shift) = high_place(bits, j);
+        let place = &mut lines[Codes::NIBBLE_LINES + line][lane];
+        for (place, code) in place.iter_mut().zip(word) {
+            *place |= (code >> 4) << shift;
+        }
     }
 }
 
-/// Scale and constant of row `lane` of an integer block: `w = d·(u − offset) + m`.
-pub(crate) fn get_scale(format: TileFormat, block: &[u8], lane: usize) -> (f32, f32) {
-    let half = |i: usize| f16::from_le_bytes([block[2 * i], block[2 * i + 1]]).to_f32();
-    (half(lane), if format.is_affine() { half(LANES + lane) } else { 0.0 })
+/// Which line of high bits has those of columns 4j to 4j + 3, and from which bit of its bytes.
+fn high_place(bits: usize, j: usize) -> (usize, usize) {
+    (j * bits / 8, j * bits % 8)
+}
+
+/// The units of row `lane` of a block.
+pub(crate) fn get_units(format: IntegerFormat, tile: &[u8], block: usize, lane: usize) -> [u8; BLOCK] {
+    let codes = format.codes();
+    let lines = &tile[format.block_at(block)..][format.scales().block_bytes()..][..codes.lines() * LINE];
+    let lines = lines.as_chunks::<4>().0.as_chunks::<LANES>().0;
+    if codes.are_bytes() {
+        return std::array::from_fn(|i| lines[i / 4][lane][i % 4]);
+    }
+    std::array::from_fn(|i| {
+        let pair = lines[i % 16 / 4][lane][i % 4];
+        let low = pair >> (i / 16 * 4) & 15;
+        let high = match codes.high_bits() {
+            0 => 0,
+            bits => {
+                let (line, shift) = high_place(bits, i / 4);
+                lines[Codes::NIBBLE_LINES + line][lane][i % 4] >> shift & ((1 << bits) - 1)
+            }
+        };
+        codes.unit(low | high << 4)
+    })
+}
+
+/// Scale and constant of each half of row `lane` of a block: `w = d·(u − offset)` or `d·u + m`.
+pub(crate) fn get_scales(format: IntegerFormat, tile: &[u8], block: usize, lane: usize) -> [(f32, f32); 2] {
+    let (scales, unit) = (format.scales(), format.codes().scale_unit());
+    let half = |at: usize, kind: usize| {
+        let at = at + 2 * (kind * LANES + lane);
+        f16::from_le_bytes([tile[at], tile[at + 1]]).to_f32()
+    };
+    let at = format.block_at(block);
+    if scales == Scales::Power {
+        return [(power(tile[at + lane]), 0.0); 2];
+    }
+    if !scales.are_shared() {
+        let m = if scales.are_affine() { half(at, 1) } else { 0.0 };
+        return [(half(at, 0) * unit, m); 2];
+    }
+    let header = format.header_at(block);
+    let small = |index: usize| f32::from(tile[at + index * LANES + lane] as i8);
+    let parts = scales.parts();
+    [0, parts - 1].map(|part| {
+        let m = if scales.are_affine() { half(header, 1) * small(parts + part) } else { 0.0 };
+        (half(header, 0) * unit * small(part), m)
+    })
 }
 
 /// Weight `lane` of a float block.
@@ -149,15 +212,18 @@ pub(crate) fn get_float(format: TileFormat, block: &[u8], lane: usize) -> f32 {
 
 /// Decodes row `lane` of a tile into `out`, one value for each column.
 pub(super) fn unpack_row(format: TileFormat, tile: &[u8], lane: usize, out: &mut [f32]) {
-    let blocks = tile.chunks_exact(format.block_bytes());
-    if !format.is_integer() {
-        out.iter_mut().zip(blocks).for_each(|(o, block)| *o = get_float(format, block, lane));
+    let TileFormat::Integers(format) = format else {
+        let columns = tile.chunks_exact(format.column_bytes());
+        out.iter_mut().zip(columns).for_each(|(o, column)| *o = get_float(format, column, lane));
         return;
-    }
-    for (block, out) in blocks.zip(out.chunks_mut(BLOCK)) {
-        let (d, m) = get_scale(format, block, lane);
-        for (o, u) in out.iter_mut().zip(get_codes(format, block, lane)) {
-            *o = d * (i32::from(u) - format.offset()) as f32 + m;
+    };
+    let offset = if format.scales().are_affine() { 0 } else { 1 << format.codes().offset_bits() };
+    for (block, out) in out.chunks_mut(BLOCK).enumerate() {
+        let scales = get_scales(format, tile, block, lane);
+        let units = get_units(format, tile, block, lane);
+        for (i, (o, u)) in out.iter_mut().zip(units).enumerate() {
+            let (d, m) = scales[i / (BLOCK / 2)];
+            *o = d * (i32::from(u) - offset) as f32 + m;
         }
     }
 }

@@ -3,23 +3,21 @@
 
 use super::{FloatKernel, IntegerKernel, Sums, for_tokens};
 use crate::activations::Group;
-use crate::matrix::tile::{BLOCK, LANES, TileFormat};
+use crate::matrix::tile::{
+    BLOCK, Codes, IntegerFormat, LANES, LINE, Layout, SHARING, Scales, TileFormat, for_layout,
+};
 use std::arch::x86_64::*;
 
 /// How far ahead of its use a tile is fetched. The hardware follows the stream as well, but stops at every page.
 const PREFETCH_BYTES: usize = 2048;
 
-pub(super) fn integer_kernel(format: TileFormat, tokens: usize) -> IntegerKernel {
-    const NIBBLES: bool = true;
-    const BYTES: bool = false;
-    const AFFINE: bool = true;
-    const SYMMETRIC: bool = false;
-    match format {
-        TileFormat::U4 => for_tokens!(tokens, integers, NIBBLES, SYMMETRIC),
-        TileFormat::U4M => for_tokens!(tokens, integers, NIBBLES, AFFINE),
-        TileFormat::U8 => for_tokens!(tokens, integers, BYTES, SYMMETRIC),
-        _ => for_tokens!(tokens, integers, BYTES, AFFINE),
+pub(super) fn integer_kernel(format: IntegerFormat, tokens: usize) -> IntegerKernel {
+    macro_rules! kernel {
+        ($layout:ty, $tokens:expr) => {
+            for_tokens!($tokens, integers, $layout)
+        };
     }
+    for_layout!(format, kernel!(tokens))
 }
 
 pub(super) fn float_kernel(format: TileFormat, tokens: usize) -> FloatKernel {
@@ -33,76 +31,175 @@ pub(super) fn float_kernel(format: TileFormat, tokens: usize) -> FloatKernel {
 /// # Safety
 /// See [`IntegerKernel`].
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx512vnni,f16c")]
-unsafe fn integers<const TOKENS: usize, const NIBBLES: bool, const AFFINE: bool>(
-    tile: &[u8],
-    x: &Group,
-    sums: &mut Sums,
-) {
-    let scale_bytes = if AFFINE { 4 * LANES } else { 2 * LANES };
-    let code_bytes = if NIBBLES { LANES * BLOCK / 2 } else { LANES * BLOCK };
-    let blocks = tile.len() / (scale_bytes + code_bytes);
+unsafe fn integers<const TOKENS: usize, L: Layout>(tile: &[u8], x: &Group, sums: &mut Sums) {
+    let blocks = L::FORMAT.blocks(tile.len());
     debug_assert_eq!(x.scales.len(), blocks * TOKENS);
     let mut at = tile.as_ptr();
+    let mut shared = Factors { d: [_mm512_setzero_ps(); 2], m: [_mm512_setzero_ps(); 2] };
     let mut total = [_mm512_setzero_ps(); TOKENS];
     for block in 0..blocks {
-        // SAFETY: `at` runs over the blocks of the tile and `place` over `[block][token]`, both as long as the caller
-        // promises; a prefetch may name any address.
+        // SAFETY: `at` runs over the headers and blocks of the tile and `place` over `[block][token]`, both as long as the
+        // caller promises; a prefetch may name any address.
         unsafe {
-            for line in (0..scale_bytes + code_bytes).step_by(64) {
+            if L::SCALES.are_shared() && block % SHARING == 0 {
+                shared = own_factors::<L>(at);
+                at = at.add(L::SCALES.header_bytes());
+            }
+            for line in (0..L::FORMAT.block_bytes()).step_by(64) {
                 _mm_prefetch::<_MM_HINT_T0>(at.wrapping_add(PREFETCH_BYTES + line).cast());
             }
-            let d = _mm512_cvtph_ps(_mm256_loadu_si256(at.cast()));
-            let m = if AFFINE {
-                _mm512_cvtph_ps(_mm256_loadu_si256(at.add(2 * LANES).cast()))
-            } else {
-                _mm512_setzero_ps()
+            let Factors { d, m } = match L::SCALES {
+                Scales::Own | Scales::OwnAffine => own_factors::<L>(at),
+                Scales::Power => Factors { d: [powers(at); 2], m: shared.m },
+                _ => shared.times::<L>(at),
             };
-            let weights = load_codes::<NIBBLES>(at.add(scale_bytes));
+            let weights = load_units::<L>(at.add(L::SCALES.block_bytes()));
             for (token, total) in total.iter_mut().enumerate() {
                 let place = block * TOKENS + token;
                 let quants = x.quants.as_ptr().add(place * BLOCK).cast::<i32>();
-                let mut dot = if AFFINE {
-                    _mm512_setzero_si512()
-                } else {
-                    // −offset·Σq: the offset is 8 or 128.
-                    let sum = _mm512_set1_epi32(*x.negative_sums.get_unchecked(place));
-                    if NIBBLES { _mm512_slli_epi32::<3>(sum) } else { _mm512_slli_epi32::<7>(sum) }
+                // In tiles without m, begun at −offset·Σq.
+                let begin = |negative_sum: i32| {
+                    if L::SCALES.are_affine() {
+                        _mm512_setzero_si512()
+                    } else {
+                        let bits = _mm_cvtsi32_si128(L::CODES.offset_bits() as i32);
+                        _mm512_sll_epi32(_mm512_set1_epi32(negative_sum), bits)
+                    }
                 };
-                for (j, w) in weights.iter().enumerate() {
-                    dot = _mm512_dpbusd_epi32(dot, *w, _mm512_set1_epi32(quants.add(j).read_unaligned()));
-                }
+                let step = |dot, j: usize| {
+                    _mm512_dpbusd_epi32(dot, weights[j], _mm512_set1_epi32(quants.add(j).read_unaligned()))
+                };
                 // The scale of the activations comes last: products of the others do not leave f32.
-                let mut product = _mm512_mul_ps(d, _mm512_cvtepi32_ps(dot));
-                if AFFINE {
-                    product = _mm512_fmadd_ps(m, _mm512_set1_ps(*x.sums.get_unchecked(place)), product);
+                let mut product;
+                if L::SCALES.parts() == 1 {
+                    let dot = (0..8).fold(begin(*x.negative_sums.get_unchecked(place)), step);
+                    product = _mm512_mul_ps(d[0], _mm512_cvtepi32_ps(dot));
+                    if L::SCALES.are_affine() {
+                        product =
+                            _mm512_fmadd_ps(m[0], _mm512_set1_ps(*x.sums.get_unchecked(place)), product);
+                    }
+                } else {
+                    let [first, last] = *x.negative_halves.get_unchecked(place);
+                    let dot = (0..4).fold(begin(first), step);
+                    product = _mm512_mul_ps(d[0], _mm512_cvtepi32_ps(dot));
+                    let dot = (4..8).fold(begin(last), step);
+                    product = _mm512_fmadd_ps(d[1], _mm512_cvtepi32_ps(dot), product);
+                    if L::SCALES.are_affine() {
+                        product = _mm512_fnmadd_ps(m[0], _mm512_set1_ps(first as f32), product);
+                        product = _mm512_fnmadd_ps(m[1], _mm512_set1_ps(last as f32), product);
+                    }
                 }
                 *total = _mm512_fmadd_ps(product, _mm512_set1_ps(*x.scales.get_unchecked(place)), *total);
             }
-            at = at.add(scale_bytes + code_bytes);
+            at = at.add(L::FORMAT.block_bytes());
         }
     }
     store(&total, sums);
 }
 
-/// The codes of a block as unsigned bytes: register j has columns 4j to 4j + 3.
+/// d and m of the halves of a block, a row in each lane.
+#[derive(Clone, Copy)]
+struct Factors {
+    d: [__m512; 2],
+    m: [__m512; 2],
+}
+
+impl Factors {
+    /// D and M times what lies before a block.
+    ///
+    /// # Safety
+    /// The scales of a block lie at `at`.
+    #[inline]
+    #[target_feature(enable = "avx512f")]
+    unsafe fn times<L: Layout>(self, at: *const u8) -> Factors {
+        let parts = L::SCALES.parts();
+        let small = |index: usize| {
+            // SAFETY: see above.
+            _mm512_cvtepi32_ps(_mm512_cvtepi8_epi32(unsafe { _mm_loadu_si128(at.add(index * LANES).cast()) }))
+        };
+        let last = parts - 1;
+        let mut factors = Factors { d: [_mm512_mul_ps(self.d[0], small(0)); 2], ..self };
+        if parts == 2 {
+            factors.d[1] = _mm512_mul_ps(self.d[0], small(1));
+        }
+        if L::SCALES.are_affine() {
+            factors.m =
+                [_mm512_mul_ps(self.m[0], small(parts)), _mm512_mul_ps(self.m[0], small(parts + last))];
+        }
+        factors
+    }
+}
+
+/// The f16 that lie at `at`: before a block, or before the eight that share them.
+///
+/// # Safety
+/// They lie there.
+#[inline]
+#[target_feature(enable = "avx512f,f16c")]
+unsafe fn own_factors<L: Layout>(at: *const u8) -> Factors {
+    // SAFETY: see above.
+    let half = |kind: usize| unsafe { _mm512_cvtph_ps(_mm256_loadu_si256(at.add(2 * LANES * kind).cast())) };
+    let d = match L::CODES {
+        Codes::Eighths => _mm512_mul_ps(half(0), _mm512_set1_ps(L::CODES.scale_unit())),
+        _ => half(0),
+    };
+    let m = if L::SCALES.are_affine() { half(1) } else { _mm512_setzero_ps() };
+    Factors { d: [d; 2], m: [m; 2] }
+}
+
+/// 2^(e − 128) of the bytes at `at`.
+///
+/// # Safety
+/// Sixteen lie there.
+#[inline]
+#[target_feature(enable = "avx512f")]
+unsafe fn powers(at: *const u8) -> __m512 {
+    // SAFETY: see above.
+    let exponents = _mm512_cvtepu8_epi32(unsafe { _mm_loadu_si128(at.cast()) });
+    let normal = _mm512_slli_epi32::<23>(_mm512_sub_epi32(exponents, _mm512_set1_epi32(1)));
+    let subnormal = _mm512_sllv_epi32(_mm512_set1_epi32(0x0020_0000), exponents);
+    let is_subnormal = _mm512_cmplt_epi32_mask(exponents, _mm512_set1_epi32(2));
+    _mm512_castsi512_ps(_mm512_mask_blend_epi32(is_subnormal, normal, subnormal))
+}
+
+/// The units of a block: register j has columns 4j to 4j + 3.
 ///
 /// # Safety
 /// A whole block of codes lies at `codes`.
 #[inline]
 #[target_feature(enable = "avx512f,avx512bw")]
-unsafe fn load_codes<const NIBBLES: bool>(codes: *const u8) -> [__m512i; 8] {
-    // SAFETY: four lines of nibbles or eight of bytes lie there.
-    let line = |j: usize| unsafe { _mm512_loadu_si512(codes.add(64 * j).cast()) };
-    if NIBBLES {
-        let low = _mm512_set1_epi8(15);
-        let lines = [line(0), line(1), line(2), line(3)];
-        std::array::from_fn(|j| {
-            let word = if j < 4 { lines[j] } else { _mm512_srli_epi16::<4>(lines[j - 4]) };
-            _mm512_and_si512(word, low)
-        })
-    } else {
-        std::array::from_fn(line)
+unsafe fn load_units<L: Layout>(codes: *const u8) -> [__m512i; 8] {
+    // SAFETY: as many lines lie there as the codes have.
+    let line = |j: usize| unsafe { _mm512_loadu_si512(codes.add(LINE * j).cast()) };
+    if L::CODES.are_bytes() {
+        return std::array::from_fn(line);
     }
+    let low_bits = _mm512_set1_epi8(15);
+    std::array::from_fn(|j| {
+        let pairs = line(j % Codes::NIBBLE_LINES);
+        let pairs = if j < Codes::NIBBLE_LINES { pairs } else { _mm512_srli_epi16::<4>(pairs) };
+        let low = _mm512_and_si512(pairs, low_bits);
+        let bits = L::CODES.high_bits();
+        if let Some(table) = L::CODES.table() {
+            // SAFETY: the table has sixteen bytes.
+            let table = _mm512_broadcast_i32x4(unsafe { _mm_loadu_si128(table.as_ptr().cast()) });
+            return _mm512_shuffle_epi8(table, low);
+        }
+        if bits == 0 {
+            return low;
+        }
+        let high = line(Codes::NIBBLE_LINES + j * bits / 8);
+        // To bit 4 and up of the same byte: what comes from its neighbour is masked.
+        let from = (j * bits % 8) as i32;
+        let high = if from <= 4 {
+            _mm512_sll_epi16(high, _mm_cvtsi32_si128(4 - from))
+        } else {
+            _mm512_srl_epi16(high, _mm_cvtsi32_si128(from - 4))
+        };
+        let mask = _mm512_set1_epi8(((1 << bits) - 1) << 4);
+        // low | high & mask
+        _mm512_ternarylogic_epi32::<0xf8>(low, high, mask)
+    })
 }
 
 #[inline]

@@ -16,7 +16,7 @@ use crate::activations::{Activations, GROUP, Group, Input, ProductWorkspace};
 use crate::buffer::Disjoint;
 use crate::cpu::Level;
 use crate::matrix::Segment;
-use crate::matrix::tile::{BLOCK, LANES, TileFormat};
+use crate::matrix::tile::{BLOCK, IntegerFormat, LANES, TileFormat};
 use crate::{Matrix, ThreadPool};
 use std::ops::Range;
 
@@ -166,17 +166,16 @@ impl Call<'_> {
     fn tile(&self, segment: &Segment, index: usize, panel: Range<usize>, sums: &mut Sums) {
         let (level, cols, activations) =
             (self.workspace.level(), self.matrix.cols(), self.matrix.activations());
-        let integers = segment.format.is_integer();
-        let group_tokens = if integers { activations.group_tokens() } else { GROUP };
+        let group_tokens = if segment.format.is_integer() { activations.group_tokens() } else { GROUP };
         let tile = segment.tile(index);
         for first in panel.clone().step_by(group_tokens) {
             let tokens = first..panel.end.min(first + group_tokens);
-            if integers {
+            if let TileFormat::Integers(format) = segment.format {
                 let x = self.workspace.group(first / group_tokens, self.tokens, cols, activations);
-                debug_assert_eq!(x.quants.len(), x.tokens * segment.blocks * BLOCK);
+                debug_assert_eq!(x.quants.len(), x.tokens * format.blocks(tile.len()) * BLOCK);
                 // SAFETY: the kernel was chosen for this format and number of rows, at a level the workspace has
                 // checked; tile and activations have the same number of blocks.
-                unsafe { integer_kernel(level, segment.format, x.tokens)(tile, &x, sums) };
+                unsafe { integer_kernel(level, format, x.tokens)(tile, &x, sums) };
                 if activations == Activations::Bits16 {
                     sums.add_pairs();
                 }
@@ -210,7 +209,7 @@ impl Call<'_> {
     }
 }
 
-fn integer_kernel(level: Level, format: TileFormat, tokens: usize) -> IntegerKernel {
+fn integer_kernel(level: Level, format: IntegerFormat, tokens: usize) -> IntegerKernel {
     match level {
         #[cfg(target_arch = "x86_64")]
         Level::Avx512 => avx512::integer_kernel(format, tokens),
@@ -239,7 +238,7 @@ fn float_kernel(level: Level, format: TileFormat, tokens: usize) -> FloatKernel 
 /// Chooses the instance of a kernel, generic over its number of tokens, for a number known at run time.
 #[allow(unused_macros, reason = "used by the levels of this architecture")]
 macro_rules! for_tokens {
-    ($tokens:expr, $kernel:ident $(, $parameter:ident)*) => {
+    ($tokens:expr, $kernel:ident $(, $parameter:ty)*) => {
         match $tokens {
             1 => $kernel::<1 $(, $parameter)*>,
             2 => $kernel::<2 $(, $parameter)*>,

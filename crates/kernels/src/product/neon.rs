@@ -1,12 +1,15 @@
 //! aarch64 with the dot product extension: a quarter of a tile at a time, a row in each of four lanes. `sdot` multiplies
 //! four bytes of each row with one word of the activations, which it picks out of a register itself.
 //!
-//! `sdot` takes signed bytes, so byte codes are multiplied around zero, as u − 128.
+//! `sdot` takes signed bytes, so units beyond 127 are multiplied around zero, as u − 128.
 
 use super::{FloatKernel, IntegerKernel, RUN, Sums, for_tokens};
 use crate::aarch64::{dot_word, load_halves};
 use crate::activations::Group;
-use crate::matrix::tile::{BLOCK, LANES, TileFormat};
+use crate::blocks::power;
+use crate::matrix::tile::{
+    BLOCK, Codes, IntegerFormat, LANES, LINE, Layout, SHARING, Scales, TileFormat, for_layout,
+};
 use std::arch::aarch64::*;
 
 /// Rows in a register.
@@ -14,17 +17,13 @@ const ROWS: usize = 4;
 /// Registers in a row of a tile.
 const QUARTERS: usize = LANES / ROWS;
 
-pub(super) fn integer_kernel(format: TileFormat, tokens: usize) -> IntegerKernel {
-    const NIBBLES: bool = true;
-    const BYTES: bool = false;
-    const AFFINE: bool = true;
-    const SYMMETRIC: bool = false;
-    match format {
-        TileFormat::U4 => for_tokens!(tokens, integers, NIBBLES, SYMMETRIC),
-        TileFormat::U4M => for_tokens!(tokens, integers, NIBBLES, AFFINE),
-        TileFormat::U8 => for_tokens!(tokens, integers, BYTES, SYMMETRIC),
-        _ => for_tokens!(tokens, integers, BYTES, AFFINE),
+pub(super) fn integer_kernel(format: IntegerFormat, tokens: usize) -> IntegerKernel {
+    macro_rules! kernel {
+        ($layout:ty, $tokens:expr) => {
+            for_tokens!($tokens, integers, $layout)
+        };
     }
+    for_layout!(format, kernel!(tokens))
 }
 
 pub(super) fn float_kernel(format: TileFormat, tokens: usize) -> FloatKernel {
@@ -38,24 +37,25 @@ pub(super) fn float_kernel(format: TileFormat, tokens: usize) -> FloatKernel {
 /// # Safety
 /// See [`IntegerKernel`].
 #[target_feature(enable = "neon,dotprod")]
-unsafe fn integers<const TOKENS: usize, const NIBBLES: bool, const AFFINE: bool>(
-    tile: &[u8],
-    x: &Group,
-    sums: &mut Sums,
-) {
+unsafe fn integers<const TOKENS: usize, L: Layout>(tile: &[u8], x: &Group, sums: &mut Sums) {
     for first in (0..TOKENS).step_by(4) {
         for quarter in 0..QUARTERS {
             // SAFETY: as promised to this function; there are `TOKENS` tokens from 0.
             unsafe {
                 match TOKENS - first {
-                    1 => some_tokens::<1, NIBBLES, AFFINE>(tile, x, first, quarter, sums),
-                    2 => some_tokens::<2, NIBBLES, AFFINE>(tile, x, first, quarter, sums),
-                    3 => some_tokens::<3, NIBBLES, AFFINE>(tile, x, first, quarter, sums),
-                    _ => some_tokens::<4, NIBBLES, AFFINE>(tile, x, first, quarter, sums),
+                    1 => some_tokens::<1, L>(tile, x, first, quarter, sums),
+                    2 => some_tokens::<2, L>(tile, x, first, quarter, sums),
+                    3 => some_tokens::<3, L>(tile, x, first, quarter, sums),
+                    _ => some_tokens::<4, L>(tile, x, first, quarter, sums),
                 }
             }
         }
     }
+}
+
+/// What units are multiplied around: `sdot` takes signed bytes.
+const fn centre(codes: Codes) -> u8 {
+    if codes.largest_unit() > 127 { 128 } else { 0 }
 }
 
 /// A quarter of the tile with the group's tokens from `first` on.
@@ -64,44 +64,56 @@ unsafe fn integers<const TOKENS: usize, const NIBBLES: bool, const AFFINE: bool>
 /// See [`IntegerKernel`]; the group has `TOKENS` tokens from `first` on.
 #[inline]
 #[target_feature(enable = "neon,dotprod")]
-unsafe fn some_tokens<const TOKENS: usize, const NIBBLES: bool, const AFFINE: bool>(
+unsafe fn some_tokens<const TOKENS: usize, L: Layout>(
     tile: &[u8],
     x: &Group,
     first: usize,
     quarter: usize,
     sums: &mut Sums,
 ) {
-    let scale_bytes = if AFFINE { 4 * LANES } else { 2 * LANES };
-    let block_bytes = scale_bytes + if NIBBLES { LANES * BLOCK / 2 } else { LANES * BLOCK };
-    // What a code is short of in `dot`, times the sum of the activations, is added back.
-    let offset = match (NIBBLES, AFFINE) {
-        (true, true) | (false, false) => 0,
-        (true, false) => -8,
-        (false, true) => 128,
-    };
-    let mut total = [vdupq_n_f32(0.0); TOKENS];
-    for block in 0..tile.len() / block_bytes {
+    let zero = vdupq_n_f32(0.0);
+    let mut shared = Factors { d: [zero; 2], m: [zero; 2] };
+    let mut total = [zero; TOKENS];
+    let mut at = tile.as_ptr();
+    for block in 0..L::FORMAT.blocks(tile.len()) {
         let place = block * x.tokens + first;
-        // SAFETY: `block` runs over the blocks of the tile and `place` over `[block][token]`, both as long as the caller
-        // promises.
+        // SAFETY: `at` runs over the headers and blocks of the tile and `place` over `[block][token]`, both as long as the
+        // caller promises.
         unsafe {
-            let at = tile.as_ptr().add(block * block_bytes);
-            let d = load_halves(at.add(2 * ROWS * quarter));
-            let codes = at.add(scale_bytes + 4 * ROWS * quarter);
+            if L::SCALES.are_shared() && block % SHARING == 0 {
+                shared = own_factors::<L>(at, quarter);
+                at = at.add(L::SCALES.header_bytes());
+            }
+            let Factors { d, m } = match L::SCALES {
+                Scales::Own | Scales::OwnAffine => own_factors::<L>(at, quarter),
+                Scales::Power => Factors { d: [powers(at, quarter); 2], m: shared.m },
+                _ => shared.times::<L>(at, quarter),
+            };
+            let codes = at.add(L::SCALES.block_bytes() + 4 * ROWS * quarter);
             let quants: [*const i8; TOKENS] =
                 std::array::from_fn(|t| x.quants.as_ptr().add((place + t) * BLOCK));
-            let dots = dot::<TOKENS, NIBBLES>(codes, quants);
-            for (t, (total, dot)) in total.iter_mut().zip(dots).enumerate() {
-                let sum = -*x.negative_sums.get_unchecked(place + t);
-                let dot = vaddq_s32(dot, vdupq_n_s32(offset * sum));
+            let dots = dot::<TOKENS, L>(codes, quants);
+            for (t, (total, dots)) in total.iter_mut().zip(dots).enumerate() {
+                let halves = *x.negative_halves.get_unchecked(place + t);
+                let [first, last] = [0, 1].map(|half| with_offset::<L>(dots[half], halves[half]));
                 // The scale of the activations comes last: products of the others do not leave f32.
-                let mut product = vmulq_f32(d, vcvtq_f32_s32(dot));
-                if AFFINE {
-                    let m = load_halves(at.add(2 * (LANES + ROWS * quarter)));
-                    product = vfmaq_n_f32(product, m, *x.sums.get_unchecked(place + t));
+                let mut product;
+                if L::SCALES.parts() == 1 {
+                    product = vmulq_f32(d[0], vcvtq_f32_s32(vaddq_s32(first, last)));
+                    if L::SCALES.are_affine() {
+                        product = vfmaq_n_f32(product, m[0], *x.sums.get_unchecked(place + t));
+                    }
+                } else {
+                    product = vmulq_f32(d[0], vcvtq_f32_s32(first));
+                    product = vfmaq_f32(product, d[1], vcvtq_f32_s32(last));
+                    if L::SCALES.are_affine() {
+                        product = vfmaq_n_f32(product, m[0], -halves[0] as f32);
+                        product = vfmaq_n_f32(product, m[1], -halves[1] as f32);
+                    }
                 }
                 *total = vfmaq_n_f32(*total, product, *x.scales.get_unchecked(place + t));
             }
+            at = at.add(L::FORMAT.block_bytes());
         }
     }
     for (t, total) in total.iter().enumerate() {
@@ -111,36 +123,130 @@ unsafe fn some_tokens<const TOKENS: usize, const NIBBLES: bool, const AFFINE: bo
     }
 }
 
-/// Dot products of a block of four rows with the blocks of some tokens.
+/// Adds (centre − offset)·Σq, the offset being 0 in affine tiles.
+#[inline]
+#[target_feature(enable = "neon")]
+fn with_offset<L: Layout>(dot: int32x4_t, negative_sum: i32) -> int32x4_t {
+    let offset = if L::SCALES.are_affine() { 0 } else { 1 << L::CODES.offset_bits() };
+    vaddq_s32(dot, vdupq_n_s32((offset - i32::from(centre(L::CODES))) * negative_sum))
+}
+
+/// d and m of the halves of a block, a row in each lane.
+#[derive(Clone, Copy)]
+struct Factors {
+    d: [float32x4_t; 2],
+    m: [float32x4_t; 2],
+}
+
+impl Factors {
+    /// D and M times what lies before a block.
+    ///
+    /// # Safety
+    /// The scales of a block lie at `at`.
+    #[inline]
+    #[target_feature(enable = "neon")]
+    unsafe fn times<L: Layout>(self, at: *const u8, quarter: usize) -> Factors {
+        let parts = L::SCALES.parts();
+        let small = |index: usize| {
+            let bytes = at.wrapping_add(index * LANES + ROWS * quarter).cast::<i8>();
+            // SAFETY: see above.
+            let values: [f32; ROWS] = std::array::from_fn(|row| f32::from(unsafe { *bytes.add(row) }));
+            // SAFETY: four values lie there.
+            unsafe { vld1q_f32(values.as_ptr()) }
+        };
+        let last = parts - 1;
+        let mut factors = Factors { d: [vmulq_f32(self.d[0], small(0)); 2], ..self };
+        if parts == 2 {
+            factors.d[1] = vmulq_f32(self.d[0], small(1));
+        }
+        if L::SCALES.are_affine() {
+            factors.m = [vmulq_f32(self.m[0], small(parts)), vmulq_f32(self.m[0], small(parts + last))];
+        }
+        factors
+    }
+}
+
+/// The f16 that lie at `at`: before a block, or before the eight that share them.
+///
+/// # Safety
+/// They lie there.
+#[inline]
+#[target_feature(enable = "neon")]
+unsafe fn own_factors<L: Layout>(at: *const u8, quarter: usize) -> Factors {
+    // SAFETY: see above.
+    let halves = |kind: usize| unsafe { load_halves(at.add(2 * (LANES * kind + ROWS * quarter))) };
+    let d = match L::CODES {
+        Codes::Eighths => vmulq_n_f32(halves(0), L::CODES.scale_unit()),
+        _ => halves(0),
+    };
+    let m = if L::SCALES.are_affine() { halves(1) } else { vdupq_n_f32(0.0) };
+    Factors { d: [d; 2], m: [m; 2] }
+}
+
+/// 2^(e − 128) of a quarter of the bytes at `at`.
+///
+/// # Safety
+/// Sixteen lie there.
+#[inline]
+#[target_feature(enable = "neon")]
+unsafe fn powers(at: *const u8, quarter: usize) -> float32x4_t {
+    // SAFETY: see above.
+    let values: [f32; ROWS] = std::array::from_fn(|row| power(unsafe { *at.add(ROWS * quarter + row) }));
+    // SAFETY: four values lie there.
+    unsafe { vld1q_f32(values.as_ptr()) }
+}
+
+/// The units of columns 4j to 4j + 3 of a quarter of a tile, around the [`centre`].
+///
+/// # Safety
+/// A block of codes begins at `codes`, lines 64 bytes apart.
+#[inline]
+#[target_feature(enable = "neon")]
+unsafe fn load_units<L: Layout>(codes: *const u8, j: usize) -> int8x16_t {
+    // SAFETY: as many lines lie there as the codes have.
+    let line = |j: usize| unsafe { vld1q_u8(codes.add(LINE * j)) };
+    let units = if L::CODES.are_bytes() {
+        line(j)
+    } else {
+        let pairs = line(j % Codes::NIBBLE_LINES);
+        let low =
+            if j < Codes::NIBBLE_LINES { vandq_u8(pairs, vdupq_n_u8(15)) } else { vshrq_n_u8::<4>(pairs) };
+        let bits = L::CODES.high_bits();
+        if let Some(table) = L::CODES.table() {
+            // SAFETY: the table has sixteen bytes.
+            vqtbl1q_u8(unsafe { vld1q_u8(table.as_ptr()) }, low)
+        } else if bits == 0 {
+            low
+        } else {
+            let high = line(Codes::NIBBLE_LINES + j * bits / 8);
+            // To bit 4 and up; a negative shift goes to the right.
+            let high = vshlq_u8(high, vdupq_n_s8(4 - (j * bits % 8) as i8));
+            vorrq_u8(low, vandq_u8(high, vdupq_n_u8(((1 << bits) - 1) << 4)))
+        }
+    };
+    vreinterpretq_s8_u8(veorq_u8(units, vdupq_n_u8(centre(L::CODES))))
+}
+
+/// Dot products of the halves of a block of four rows with the blocks of some tokens.
 ///
 /// # Safety
 /// A block of codes begins at `codes`, lines 64 bytes apart, and 32 quants lie at each of `quants`.
 #[inline]
 #[target_feature(enable = "neon,dotprod")]
-unsafe fn dot<const TOKENS: usize, const NIBBLES: bool>(
+unsafe fn dot<const TOKENS: usize, L: Layout>(
     codes: *const u8,
     quants: [*const i8; TOKENS],
-) -> [int32x4_t; TOKENS] {
-    // SAFETY: see above.
-    let line = |j: usize| unsafe { vld1q_u8(codes.add(64 * j)) };
-    let lines: [int8x16_t; 8] = if NIBBLES {
-        std::array::from_fn(|j| {
-            let nibbles =
-                if j < 4 { vandq_u8(line(j), vdupq_n_u8(15)) } else { vshrq_n_u8::<4>(line(j - 4)) };
-            vreinterpretq_s8_u8(nibbles)
-        })
-    } else {
-        std::array::from_fn(|j| vreinterpretq_s8_u8(veorq_u8(line(j), vdupq_n_u8(0x80))))
-    };
-    let [l0, l1, l2, l3, l4, l5, l6, l7] = lines;
-    let mut dots = [vdupq_n_s32(0); TOKENS];
-    for (dot, quants) in dots.iter_mut().zip(quants) {
+) -> [[int32x4_t; 2]; TOKENS] {
+    let mut dots = [[vdupq_n_s32(0); 2]; TOKENS];
+    for half in 0..2 {
         // SAFETY: see above.
-        let (low, high) = unsafe { (vld1q_s8(quants), vld1q_s8(quants.add(16))) };
-        let first = dot_word::<1>(dot_word::<0>(*dot, l0, low), l1, low);
-        let second = dot_word::<3>(dot_word::<2>(first, l2, low), l3, low);
-        let third = dot_word::<1>(dot_word::<0>(second, l4, high), l5, high);
-        *dot = dot_word::<3>(dot_word::<2>(third, l6, high), l7, high);
+        let [l0, l1, l2, l3] = [0, 1, 2, 3].map(|j| unsafe { load_units::<L>(codes, 4 * half + j) });
+        for (dot, quants) in dots.iter_mut().zip(quants) {
+            // SAFETY: see above.
+            let x = unsafe { vld1q_s8(quants.add(16 * half)) };
+            let sum = dot_word::<1>(dot_word::<0>(dot[half], l0, x), l1, x);
+            dot[half] = dot_word::<3>(dot_word::<2>(sum, l2, x), l3, x);
+        }
     }
     dots
 }

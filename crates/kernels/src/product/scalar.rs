@@ -2,16 +2,16 @@
 
 use super::{FloatKernel, IntegerKernel, RUN, Sums};
 use crate::activations::Group;
-use crate::matrix::tile::{BLOCK, LANES, TileFormat};
-use crate::matrix::{get_codes, get_float, get_scale};
+use crate::matrix::tile::{BLOCK, IntegerFormat, LANES, Layout, TileFormat, for_layout};
+use crate::matrix::{get_float, get_scales, get_units};
 
-pub(super) fn integer_kernel(format: TileFormat) -> IntegerKernel {
-    match format {
-        TileFormat::U4 => |tile, x, sums| integers(TileFormat::U4, tile, x, sums),
-        TileFormat::U4M => |tile, x, sums| integers(TileFormat::U4M, tile, x, sums),
-        TileFormat::U8 => |tile, x, sums| integers(TileFormat::U8, tile, x, sums),
-        _ => |tile, x, sums| integers(TileFormat::U8M, tile, x, sums),
+pub(super) fn integer_kernel(format: IntegerFormat) -> IntegerKernel {
+    macro_rules! kernel {
+        ($layout:ty) => {
+            integers::<$layout>
+        };
     }
+    for_layout!(format, kernel!())
 }
 
 pub(super) fn float_kernel(format: TileFormat) -> FloatKernel {
@@ -22,19 +22,27 @@ pub(super) fn float_kernel(format: TileFormat) -> FloatKernel {
     }
 }
 
-/// `sum = Σ_block (d·Σ (u − offset)·q + m·Σ q)·s` with weight d·(u − offset) + m and activation s·q.
-fn integers(format: TileFormat, tile: &[u8], x: &Group, sums: &mut Sums) {
+/// `sum = Σ_block Σ_half (d·Σ (u − offset)·q + m·Σ q)·s` with weight d·(u − offset) + m and activation s·q.
+fn integers<L: Layout>(tile: &[u8], x: &Group, sums: &mut Sums) {
     sums.0.fill(0.0);
-    for (b, block) in tile.chunks_exact(format.block_bytes()).enumerate() {
+    let (format, affine) = (L::FORMAT, L::SCALES.are_affine());
+    for block in 0..format.blocks(tile.len()) {
         for lane in 0..LANES {
-            let codes = get_codes(format, block, lane);
-            let (d, m) = get_scale(format, block, lane);
+            let units = get_units(format, tile, block, lane);
+            let scales = get_scales(format, tile, block, lane);
             for token in 0..x.tokens {
-                let place = b * x.tokens + token;
+                let place = block * x.tokens + token;
                 let quants = &x.quants[place * BLOCK..][..BLOCK];
-                let terms = codes.iter().zip(quants).map(|(u, q)| i32::from(*u) * i32::from(*q));
-                let dot = terms.sum::<i32>() + format.offset() * x.negative_sums[place];
-                sums.0[token * LANES + lane] += (d * dot as f32 + m * x.sums[place]) * x.scales[place];
+                let halves = units.chunks_exact(BLOCK / 2).zip(quants.chunks_exact(BLOCK / 2)).enumerate();
+                let mut products = 0.0;
+                for (half, (units, quants)) in halves {
+                    let (d, m) = scales[half];
+                    let minus = x.negative_halves[place][half];
+                    let dot: i32 = units.iter().zip(quants).map(|(u, q)| i32::from(*u) * i32::from(*q)).sum();
+                    let dot = if affine { dot } else { dot + (minus << format.codes().offset_bits()) };
+                    products += d * dot as f32 - m * minus as f32;
+                }
+                sums.0[token * LANES + lane] += products * x.scales[place];
             }
         }
     }
@@ -43,7 +51,7 @@ fn integers(format: TileFormat, tile: &[u8], x: &Group, sums: &mut Sums) {
 /// `sum = Σ_col w·x`
 fn floats(format: TileFormat, tile: &[u8], x: &[f32], sums: &mut Sums) {
     sums.0.fill(0.0);
-    let bytes = format.block_bytes();
+    let bytes = format.column_bytes();
     let cols = tile.len() / bytes;
     for (run, blocks) in tile.chunks(RUN * bytes).enumerate() {
         for lane in 0..LANES {
