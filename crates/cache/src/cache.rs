@@ -1,5 +1,6 @@
 //! The cache of one sequence.
 
+use crate::admit::Admission;
 use crate::allot::Allotment;
 use crate::budget::Rivals;
 use crate::context::Context;
@@ -7,11 +8,12 @@ use crate::cost::HeadCost;
 use crate::format::{Env, Format};
 use crate::head::Head;
 use crate::keep::Keep;
-use crate::plan::Choosing;
+use crate::plan::{Choosing, Limit};
 use crate::probe::Attention;
 use crate::profile::Profile;
 use crate::refine::Refine;
 use crate::slots::Slots as HeadSlots;
+use crate::workspace::DraftLayer;
 use crate::{CacheError, CacheShape, Ledger, Spec};
 use sketchkv_kernels::cpu;
 use std::mem::size_of;
@@ -24,11 +26,12 @@ pub struct Cache {
     pub(crate) seed: u64,
     pub(crate) position: usize,
     /// KV heads, `[layer][kv_head]`.
-    pub(crate) layers: Vec<Vec<Head>>,
+    pub(crate) layers: State,
     /// What all caches of one spec and shape share.
     pub(crate) common: Arc<Common>,
     /// A pass has begun to commit and has not come to its end.
     pub(crate) torn: bool,
+    pub(crate) guessing: Guessing,
     /// Where the time went, if asked for.
     pub(crate) profile: Option<Box<Profile>>,
     /// Of each layer, if asked for.
@@ -52,6 +55,44 @@ pub(crate) struct Common {
     pub(crate) allotment: Allotment,
     pub(crate) choosing: Choosing,
     pub(crate) refine: Option<Box<dyn Refine>>,
+}
+
+impl Common {
+    /// What a layer is asked to take in: `tokens` tokens, the first at `position`, as `draft` has seen them.
+    pub(crate) fn admission<'a>(
+        &'a self,
+        shape: &CacheShape,
+        (layer, position): (usize, usize),
+        limit: Limit,
+        draft: &'a DraftLayer,
+        tokens: usize,
+    ) -> Admission<'a> {
+        Admission {
+            env: Env { format: &self.formats[layer], level: cpu::level() },
+            layer,
+            choosing: self.choosing,
+            refine: self.refine.as_deref(),
+            limit,
+            visible: shape.layers[layer].visible(usize::MAX),
+            keys: &draft.keys,
+            values: &draft.values,
+            tokens,
+            position,
+            traces: &draft.traces,
+        }
+    }
+}
+
+/// A state of all layers, `[layer][kv_head]`.
+pub(crate) type State = Vec<Vec<Head>>;
+
+/// Whether a cache takes guesses, and what it can go back to.
+#[derive(Default)]
+pub(crate) struct Guessing {
+    /// The next pass is one over guesses.
+    pub(crate) next: bool,
+    /// The states after the tokens of the last pass, if that was one, but for the last token.
+    pub(crate) states: Vec<State>,
 }
 
 impl Cache {
@@ -88,6 +129,7 @@ impl Cache {
             layers,
             common,
             torn: false,
+            guessing: Guessing::default(),
             profile: None,
             attention: None,
         })
@@ -196,6 +238,7 @@ impl Cache {
     /// Forgets every token; the next sequence runs as in a new cache.
     pub fn reset(&mut self) {
         (self.position, self.torn) = (0, false);
+        self.guessing = Guessing::default();
         self.layers = new_layers(&self.shape, &self.spec, &self.common.formats, self.seed);
     }
 
@@ -210,6 +253,7 @@ impl Cache {
             layers: self.layers.clone(),
             common: self.common.clone(),
             torn: self.torn,
+            guessing: Guessing::default(),
             profile: None,
             attention: None,
         }
@@ -227,6 +271,7 @@ impl Cache {
     /// When tokens have been evicted or have left a sliding window (those before `position` cannot be had back), or the
     /// keep has learned from the tokens to be forgotten and will evict by it.
     pub fn truncate(&mut self, position: usize) -> Result<(), CacheError> {
+        self.guessing = Guessing::default();
         if position >= self.position {
             return Ok(());
         }

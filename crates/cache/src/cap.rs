@@ -1,5 +1,6 @@
 //! A cap that changes while a cache is in use.
 
+use crate::cache::Guessing;
 use crate::spec::Cap;
 use crate::workspace::DraftLayer;
 use crate::{AttentionWorkspace, Cache, CacheError, Spec};
@@ -25,6 +26,7 @@ impl Cache {
         spec.check()?;
         self.common.allotment.check(&spec)?;
         self.spec = spec;
+        self.guessing = Guessing::default();
         // There may be room for finer pages.
         self.layers.iter_mut().flatten().for_each(|head| head.slots.restart_rungs());
         let mut draft = workspace.draft(self.layers.len());

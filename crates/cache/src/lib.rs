@@ -19,6 +19,7 @@ mod fit;
 mod forecast;
 mod format;
 mod grading;
+mod guess;
 mod head;
 mod holding;
 mod judgement;

@@ -1,9 +1,11 @@
 //! One forward pass of one sequence over all layers: begin, attend, finish.
 
-use crate::admit::{Admission, AdmitScratch};
+use crate::admit::AdmitScratch;
 use crate::attend::Attend;
+use crate::cache::Guessing;
 use crate::contest::{self, LayerAdmission};
 use crate::format::{Env, SideFormat, largest};
+use crate::guess::Guesses;
 use crate::head::Trace;
 use crate::plan::Choosing;
 use crate::probe::Attention;
@@ -20,6 +22,8 @@ use sketchkv_kernels::{ThreadPool, cpu, for_each_pair_mut};
 pub struct Pass<'c> {
     cache: &'c mut Cache,
     draft: Draft,
+    /// Where the tokens are guesses.
+    guesses: Option<Guesses>,
     tokens: usize,
     /// Layers that have attended.
     attended: usize,
@@ -44,8 +48,10 @@ impl Cache {
                 self.position
             )));
         }
-        let draft = workspace.draft(self.layers.len());
-        Ok(Pass { cache: self, draft, tokens, attended: 0 })
+        let Guessing { next, .. } = std::mem::take(&mut self.guessing);
+        let guesses = (next && tokens > 1).then(|| Guesses::begin(self, tokens, workspace));
+        let draft = workspace.draft(if guesses.is_some() { 0 } else { self.layers.len() });
+        Ok(Pass { cache: self, draft, guesses, tokens, attended: 0 })
     }
 
     /// Goes on with a pass that was paused over this cache.
@@ -53,14 +59,14 @@ impl Cache {
     /// # Errors
     /// When the cache has seen other tokens since, or it is another one.
     pub fn resume(&mut self, paused: PausedPass) -> Result<Pass<'_>, CacheError> {
-        let PausedPass { draft, tokens, attended, position } = paused;
-        if position != self.position || draft.layers.len() != self.layers.len() {
+        let PausedPass { draft, guesses, tokens, attended, position, layers } = paused;
+        if position != self.position || layers != self.layers.len() {
             return Err(CacheError::Argument(format!(
                 "the pass was paused at position {position} and cannot go on at {}: begin another one",
                 self.position
             )));
         }
-        Ok(Pass { cache: self, draft, tokens, attended })
+        Ok(Pass { cache: self, draft, guesses, tokens, attended })
     }
 }
 
@@ -68,9 +74,11 @@ impl Cache {
 /// been.
 pub struct PausedPass {
     draft: Draft,
+    guesses: Option<Guesses>,
     tokens: usize,
     attended: usize,
     position: usize,
+    layers: usize,
 }
 
 impl Pass<'_> {
@@ -86,8 +94,8 @@ impl Pass<'_> {
 
     /// Lets go of the cache until [`Cache::resume`].
     pub fn pause(self) -> PausedPass {
-        let position = self.cache.position;
-        PausedPass { draft: self.draft, tokens: self.tokens, attended: self.attended, position }
+        let Pass { cache, draft, guesses, tokens, attended } = self;
+        PausedPass { draft, guesses, tokens, attended, position: cache.position, layers: cache.layers.len() }
     }
 
     /// Causal attention of the tokens over everything the cache remembers of this layer, and over each other.
@@ -121,10 +129,24 @@ impl Pass<'_> {
         at.check("queries", q)?;
         at.check_fits("keys", k, &format.keys)?;
         at.check_fits("values", v, &format.values)?;
-        let draft = &mut self.draft.layers[layer];
-        draft.note(k, v, shape.kv_heads);
         let env = Env { format, level: cpu::level() };
         let (tokens, position) = (self.tokens, self.cache.position);
+        if let Some(guesses) = &mut self.guesses {
+            let row = |x: &[f32]| x.len() / tokens;
+            let rows = (q.chunks_exact(row(q)), k.chunks_exact(row(k)), v.chunks_exact(row(v)));
+            let width = row(out);
+            let of_tokens = rows.0.zip(rows.1).zip(rows.2).zip(out.chunks_exact_mut(width)).enumerate();
+            for (token, (((q, keys), values), out)) in of_tokens {
+                let position = position + token;
+                let attend = Attend { shape, env, pool, q, keys, values, tokens: 1, position };
+                guesses.attend(self.cache, layer, token, &attend, workspace, out);
+            }
+            at.check("attention output", out)?;
+            self.attended += 1;
+            return Ok(());
+        }
+        let draft = &mut self.draft.layers[layer];
+        draft.note(k, v, shape.kv_heads);
         let attend = Attend { shape, env, pool, q, keys: k, values: v, tokens, position };
         let mut watch = Stopwatch::start(self.cache.profile.is_some());
         let heads = &self.cache.layers[layer];
@@ -147,7 +169,7 @@ impl Pass<'_> {
     /// As [`Pass::attend`], and when the cache evicts: it would not know whom.
     pub fn store(&mut self, layer: usize, k: &[f32], v: &[f32]) -> Result<(), CacheError> {
         self.check_turn(layer)?;
-        if self.cache.spec.evicts() {
+        if self.cache.spec.evicts() || self.guesses.is_some() {
             return Err(CacheError::Unsupported(format!(
                 "`{}` evicts by what attention shows, and there is none: leave the cap out",
                 self.cache.spec
@@ -183,14 +205,17 @@ impl Pass<'_> {
     /// # Errors
     /// When not all layers have attended; the cache is as it was before the pass.
     pub fn finish(self, pool: &ThreadPool, workspace: &mut AttentionWorkspace) -> Result<(), CacheError> {
-        let Pass { cache, draft, tokens, attended } = self;
+        let Pass { cache, draft, guesses, tokens, attended } = self;
         if attended < cache.layers.len() {
             return Err(CacheError::Argument(format!(
                 "the pass is over after {attended} of {} layers: let every layer attend",
                 cache.layers.len()
             )));
         }
-        cache.take_in(&draft.layers, tokens, pool, workspace);
+        match guesses {
+            Some(guesses) => guesses.finish(cache, pool, workspace),
+            None => cache.take_in(&draft.layers, tokens, pool, workspace),
+        }
         workspace.give_back(draft);
         Ok(())
     }
@@ -205,33 +230,22 @@ impl Cache {
         pool: &ThreadPool,
         workspace: &mut AttentionWorkspace,
     ) {
-        let (position, level, timed) = (self.position, cpu::level(), self.profile.is_some());
+        let (position, timed) = (self.position, self.profile.is_some());
         let common = self.common.clone();
         common.allotment.limits(self.spec.cap, &self.shape, position + tokens, &mut workspace.limits);
         let AttentionWorkspace { limits, admissions, order, .. } = workspace;
         if admissions.len() < self.layers.len() {
             admissions.resize_with(self.layers.len(), AdmitScratch::default);
         }
-        let shapes = &self.shape.layers;
-        let admission = |layer: usize| Admission {
-            env: Env { format: &common.formats[layer], level },
-            layer,
-            choosing: common.choosing,
-            refine: common.refine.as_deref(),
-            limit: limits[layer],
-            visible: shapes[layer].visible(usize::MAX),
-            keys: &drafts[layer].keys,
-            values: &drafts[layer].values,
-            tokens,
-            position,
-            traces: &drafts[layer].traces,
-        };
+        let shape = &self.shape;
+        let admission =
+            |layer: usize| common.admission(shape, (layer, position), limits[layer], &drafts[layer], tokens);
         let mut watch = Stopwatch::start(timed);
         self.torn = true;
-        let scratches = &mut admissions[..shapes.len()];
+        let scratches = &mut admissions[..shape.layers.len()];
         match common.choosing {
             Choosing::InCache(floor) => {
-                let mut layers = Vec::with_capacity(shapes.len());
+                let mut layers = Vec::with_capacity(shape.layers.len());
                 for (layer, (heads, scratch)) in self.layers.iter_mut().zip(&mut *scratches).enumerate() {
                     let (admission, cost) = (admission(layer), common.allotment.cost(layer));
                     layers.push(LayerAdmission { admission, cost, heads, scratch });
@@ -254,7 +268,7 @@ impl Cache {
 
 impl DraftLayer {
     /// Takes down the keys and values of the tokens.
-    fn note(&mut self, k: &[f32], v: &[f32], kv_heads: usize) {
+    pub(crate) fn note(&mut self, k: &[f32], v: &[f32], kv_heads: usize) {
         self.keys.clear();
         self.keys.extend_from_slice(k);
         self.values.clear();

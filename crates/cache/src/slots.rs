@@ -188,6 +188,14 @@ impl Slots {
             + self.index_bytes(self.len())
     }
 
+    /// Whether tokens lie in the same slots, of pages that are coded alike.
+    pub(crate) fn is_laid_out_as(&self, other: &Slots) -> bool {
+        let layout = |page: &Page| (page.strips(), page.open(), page.rung());
+        self.rung == other.rung
+            && self.positions == other.positions
+            && self.pages.iter().map(|p| layout(p)).eq(other.pages.iter().map(|p| layout(p)))
+    }
+
     /// Heap bytes of the pages that are those of `other` too, at the same place.
     pub(crate) fn bytes_shared(&self, other: &Slots) -> usize {
         let same = self.pages.iter().zip(&other.pages).filter(|(page, other)| Arc::ptr_eq(page, other));

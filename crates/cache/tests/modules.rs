@@ -20,6 +20,7 @@ const LAYERS: &[&[&str]] = &[
     &["cost", "admit", "attend"],
     &["allot", "contest", "probe", "workspace"],
     &["cache"],
+    &["guess"],
     &["cap", "fit", "forecast", "holding", "pass", "relearn", "save"],
 ];
 
