@@ -4,12 +4,16 @@ use crate::failure::usage;
 use anyhow::{Context, Result};
 use clap::{Args, ValueEnum, value_parser};
 use sketchkv_cache::Spec;
-use sketchkv_engine::{EMBEDDED, GenerateOptions, Generation, Source};
+use sketchkv_engine::{
+    EMBEDDED, GenerateOptions, Generation, Source,
+    speculate::{DraftModel, Drafter, Lookup},
+};
 use sketchkv_model::{Config, LoadOptions, Model, Sampling, WeightFormat};
 use std::{
     fs,
     io::{self, IsTerminal, Read},
     path::{Path, PathBuf},
+    sync::Arc,
 };
 
 /// Which model, and how it is run.
@@ -145,6 +149,49 @@ impl SamplingArguments {
             logit_bias: Vec::new(),
             seed: self.seed.unwrap_or(0),
         }
+    }
+}
+
+/// What guesses the tokens that come next.
+#[derive(Args)]
+pub(crate) struct SpeculationArguments {
+    /// What guesses the tokens that come next, for the model to check several at once: `lookup` in the text so far, `self` by the
+    /// same weights over a small cache, a smaller MODEL with the same tokens, `off`; `auto` is lookup. The text is the same,
+    /// token for token, and guesses are made only while they pay.
+    #[arg(long, value_name = "HOW", default_value = "auto", help_heading = "Speed")]
+    speculate: String,
+}
+
+/// The cache that drafts are made over by the weights of the model itself.
+const SELF_DRAFT: &str = "full+q8+topk(k=256)";
+/// The cache of a draft model.
+const DRAFT: &str = "full+q8";
+
+impl SpeculationArguments {
+    /// Sets `generation` to it.
+    ///
+    /// # Errors
+    /// When there is no such model, or its tokens are others.
+    pub(crate) fn apply(
+        &self,
+        models: &ModelArguments,
+        model: &Model,
+        generation: &mut Generation,
+    ) -> Result<()> {
+        let drafter: Option<Box<dyn Drafter>> = match &*self.speculate {
+            "off" => None,
+            "auto" | "lookup" => Some(Box::new(Lookup::new())),
+            "self" => Some(Box::new(DraftModel::same_weights(model, &SELF_DRAFT.parse()?)?)),
+            name => {
+                let draft = ModelArguments { model: name.to_owned(), ..*models };
+                let draft = draft.load(false).with_context(|| {
+                    format!("--speculate {name}: it is auto, lookup, self, off or a model")
+                })?;
+                Some(Box::new(DraftModel::new(Arc::new(draft), model, &DRAFT.parse()?)?))
+            }
+        };
+        generation.speculate(model, drafter);
+        Ok(())
     }
 }
 

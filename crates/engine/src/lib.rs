@@ -17,6 +17,7 @@ mod losses;
 mod profile;
 pub mod session;
 mod source;
+pub mod speculate;
 
 pub use constraint::{Constraint, Grammars};
 pub use conversation::Conversation;

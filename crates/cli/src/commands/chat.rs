@@ -1,5 +1,5 @@
 use crate::{
-    arguments::{self, ContextArguments, ModelArguments, SamplingArguments},
+    arguments::{self, ContextArguments, ModelArguments, SamplingArguments, SpeculationArguments},
     commands::run::summary,
     failure::usage,
     format, interrupt, output, warning,
@@ -40,6 +40,8 @@ pub(crate) struct Arguments {
     parse_special: bool,
     #[command(flatten)]
     sampling: SamplingArguments,
+    #[command(flatten)]
+    speculation: SpeculationArguments,
 }
 
 const HELP: &str = "\
@@ -66,6 +68,7 @@ impl Arguments {
         let interrupt = interrupt::flag()?;
         let mut conversation = self.conversation(&model, spec, session.as_mut())?;
         conversation.parse_special(self.parse_special);
+        self.speculation.apply(&self.model, &model, conversation.generation())?;
         let mut input = Input::open()?;
         let mut warned = false;
         let seen = match conversation.generation().cache().position() {

@@ -1,5 +1,7 @@
 use crate::{
-    arguments::{self, ContextArguments, ModelArguments, SamplingArguments, TextArguments},
+    arguments::{
+        self, ContextArguments, ModelArguments, SamplingArguments, SpeculationArguments, TextArguments,
+    },
     constraint::ConstraintArguments,
     failure::usage,
     format, interrupt, output, progress, warning,
@@ -69,6 +71,8 @@ pub(crate) struct Arguments {
     sampling: SamplingArguments,
     #[command(flatten)]
     constraint: ConstraintArguments,
+    #[command(flatten)]
+    speculation: SpeculationArguments,
 }
 
 impl Arguments {
@@ -88,6 +92,7 @@ impl Arguments {
         let Some(mut generation) = self.generation(&model, spec, session.as_mut(), &interrupt)? else {
             return Ok(ExitCode::from(interrupt::EXIT));
         };
+        self.speculation.apply(&self.model, &model, &mut generation)?;
         let seen = generation.tokens();
         let prompt = prompt(&model, text, seen > 0, self.chat.then_some(self.parse_special), self.system)?;
         if let Some(limit) = limit.filter(|limit| seen + prompt.len() >= *limit) {
@@ -150,6 +155,8 @@ impl Arguments {
                 "ledger": ledger_bytes(&generation.cache().ledger()),
                 "prefill_tps": timing.prefill_rate(),
                 "decode_tps": timing.decode_rate(),
+                "guessed_tokens": timing.guesses,
+                "right_guesses": timing.right_guesses,
                 "load_seconds": load_seconds,
                 "weight_bytes": model.weight_bytes(),
                 "peak_rss_bytes": peak_resident(),
@@ -287,6 +294,9 @@ pub(crate) fn summary(footprint: &Footprint, timing: &Timing) -> String {
         timing.decode_tokens,
         rate(timing.decode_rate()),
     );
+    if timing.guesses > 0 {
+        text += &format!(" | {} of {} guesses right", timing.right_guesses, timing.guesses);
+    }
     if let Some(peak) = peak_resident() {
         text += &format!(" | peak memory {}", format::bytes(peak));
     }

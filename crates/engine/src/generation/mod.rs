@@ -2,6 +2,7 @@
 
 mod choose;
 mod chosen;
+mod guessing;
 mod rest;
 mod spell;
 mod step;
@@ -10,12 +11,12 @@ mod stop;
 pub(crate) use rest::Rest;
 pub use step::{Finish, GenerateOptions, Step, Timing};
 
-use crate::{EngineError, constraint::Matcher};
+use crate::{EngineError, constraint::Matcher, speculate::Speculator};
 use chosen::Chosen;
 use sketchkv_cache::Cache;
 use sketchkv_model::{Logits, Model, Sampler, Sampling, Sequence, TextStream, Workspace};
 use spell::spell;
-use std::time::Instant;
+use std::{collections::VecDeque, time::Instant};
 use stop::StopTexts;
 
 /// A text over one cache, which goes on as long as it is fed and stepped.
@@ -77,8 +78,18 @@ pub struct Generation {
     /// What was shown since it was last fed, of which the first `given` bytes were given out in steps.
     text: String,
     given: usize,
-    /// A step that came about without a pass, and its token.
-    due: Option<Option<u32>>,
+    /// Steps that were taken and not given out.
+    due: VecDeque<Due>,
+    /// Guesses what comes next, if anything does.
+    speculator: Option<Speculator>,
+    /// Where the cache goes back to, while it has seen guesses that are not known to be right.
+    certain_position: Option<usize>,
+}
+
+/// A step that was taken: its token, and where its text ends.
+struct Due {
+    token: Option<u32>,
+    end: usize,
 }
 
 /// A cache, and what the sampler knew of its text.
@@ -115,7 +126,9 @@ impl Generation {
             certain: Vec::new(),
             text: String::new(),
             given: 0,
-            due: None,
+            due: VecDeque::new(),
+            speculator: None,
+            certain_position: None,
         }
     }
 
@@ -155,7 +168,8 @@ impl Generation {
         self.generated = 0;
         self.timing = Timing::default();
         self.text.clear();
-        (self.given, self.due) = (0, None);
+        self.given = 0;
+        self.due.clear();
         (self.running, self.finish) = (true, None);
         // What was chosen before is read, and where nothing is to be run, a token is chosen, without a pass.
         if added == 0 || self.chosen.unread().is_some() {
@@ -163,7 +177,9 @@ impl Generation {
             let token = self.advance(model, &logits);
             self.logits = logits;
             let token = token?;
-            self.due = (token.is_some() || self.finish.is_some() || !self.text.is_empty()).then_some(token);
+            if token.is_some() || self.finish.is_some() || !self.text.is_empty() {
+                self.owe(token);
+            }
         }
         Ok(())
     }
@@ -182,12 +198,17 @@ impl Generation {
                 generated: self.sampler.generated(),
             });
         }
-        let tokens = match self.chosen.next() {
-            Some(token) => std::slice::from_ref(token),
-            None => self.prompt[self.prompt_ran..].chunks(self.chunk).next()?,
+        let guesses = self.speculator.as_ref().map_or(&[][..], Speculator::tokens);
+        let (tokens, cache) = match self.chosen.next() {
+            Some(_) if !guesses.is_empty() => {
+                self.certain_position = Some(self.cache.position());
+                (guesses, self.cache.guess())
+            }
+            Some(token) => (std::slice::from_ref(token), &mut self.cache),
+            None => (self.prompt[self.prompt_ran..].chunks(self.chunk).next()?, &mut self.cache),
         };
-        self.started = Some(Instant::now());
-        Some(Sequence { tokens, cache: &mut self.cache })
+        self.started.get_or_insert_with(Instant::now);
+        Some(Sequence { tokens, cache })
     }
 
     /// Whether [`Generation::accept`] needs the logits of what is to be run next.
@@ -209,16 +230,15 @@ impl Generation {
     /// When no sequence was asked for.
     pub fn accept(&mut self, model: &Model, logits: &[f32]) -> Result<Step<'_>, EngineError> {
         let started = self.started.take().expect("logits are those of a sequence that was asked for");
-        self.due = None;
-        let single = self.chosen.next().copied();
-        if let Some(token) = single {
-            self.sampler.observe_generated(token);
-            self.chosen.run();
-            self.settle();
+        self.due.clear();
+        let token = if let Some(token) = self.chosen.next().copied() {
+            self.take_in_guesses(model, token, logits, started)?
         } else {
             let count = self.chunk.min(self.prompt.len() - self.prompt_ran);
-            let ran = &self.prompt[self.prompt_ran..][..count];
-            ran.iter().for_each(|&token| self.sampler.observe(token));
+            for place in self.prompt_ran..self.prompt_ran + count {
+                self.sampler.observe(self.prompt[place]);
+                self.see(self.prompt[place]);
+            }
             self.logits.clear();
             self.prompt_ran += count;
             if self.prompt_ran == self.prompt.len() {
@@ -227,20 +247,16 @@ impl Generation {
             }
             self.timing.prefill_tokens += count;
             self.timing.prefill += started.elapsed();
-        }
-        let token = self.advance(model, logits)?;
-        if single.is_some() {
-            self.timing.decode_tokens += 1;
-            self.timing.decode += started.elapsed();
-        }
-        Ok(self.give(token))
+            self.advance(model, logits)?
+        };
+        self.owe(token);
+        Ok(self.give().expect("a step was just taken"))
     }
 
-    /// A step that came about without a pass, by [`Generation::feed`] or [`Generation::interrupt`]; to be asked for after
-    /// these by whoever calls [`Generation::accept`].
+    /// A step that came about without a pass of its own, by [`Generation::feed`], [`Generation::interrupt`] or right guesses;
+    /// to be asked for after these by whoever calls [`Generation::accept`].
     pub fn ready(&mut self) -> Option<Step<'_>> {
-        let token = self.due.take()?;
-        Some(self.give(token))
+        self.give()
     }
 
     /// The next step, with a pass over this sequence alone; `None` when it is over.
@@ -252,13 +268,27 @@ impl Generation {
         model: &Model,
         workspace: &mut Workspace,
     ) -> Result<Option<Step<'_>>, EngineError> {
-        if self.due.is_some() {
+        if !self.due.is_empty() {
             return Ok(self.ready());
+        }
+        self.guess(model);
+        if self.guesses() > 0 {
+            let Some(sequence) = self.sequence() else { return Ok(None) };
+            match model.forward(&mut [sequence], workspace, Logits::All).of(0) {
+                Ok(logits) => return self.accept(model, logits).map(Some),
+                // It may be a guess that failed.
+                Err(_) => self.drop_guesses(),
+            }
         }
         let want = if self.wants_logits() { Logits::Last } else { Logits::None };
         let Some(sequence) = self.sequence() else { return Ok(None) };
-        let logits = model.forward(&mut [sequence], workspace, want).of(0)?;
-        self.accept(model, logits).map(Some)
+        match model.forward(&mut [sequence], workspace, want).of(0) {
+            Ok(logits) => self.accept(model, logits).map(Some),
+            Err(error) => {
+                self.started = None;
+                Err(error.into())
+            }
+        }
     }
 
     /// Steps to the end; gives what was shown.
@@ -273,8 +303,11 @@ impl Generation {
     /// Ends it, if it is not over, so that it can go on another time.
     pub fn interrupt(&mut self, model: &Model) {
         if self.running {
-            self.due = Some(self.due.flatten());
+            if self.due.is_empty() {
+                self.owe(None);
+            }
             self.end(model, Finish::Interrupted);
+            self.due.back_mut().expect("a step is owed").end = self.text.len();
         }
     }
 
@@ -290,7 +323,9 @@ impl Generation {
         self.matcher = None;
         self.stream = TextStream::default();
         self.text.clear();
-        (self.running, self.finish, self.due, self.given) = (false, None, None, 0);
+        self.due.clear();
+        (self.running, self.finish, self.given) = (false, None, 0);
+        self.rest_guesses();
     }
 
     /// Begins the random numbers anew.
@@ -427,7 +462,7 @@ impl Generation {
             self.end(model, Finish::End);
         } else if self.max_tokens.is_some_and(|most| self.generated >= most) {
             self.end(model, Finish::Length);
-        } else if model.check_position(self.cache.position() + 1).is_err() {
+        } else if model.check_position(self.certain_position.unwrap_or(self.cache.position()) + 1).is_err() {
             self.end(model, Finish::Context);
         }
     }
@@ -440,6 +475,7 @@ impl Generation {
             _ if !self.hold => self.show_all(model),
             _ => {}
         }
+        self.go_back();
         if let Some(snapshot) = self.snapshot.take() {
             self.cache = snapshot.cache;
             self.sampler.recall_generated(snapshot.recent, snapshot.generated);
@@ -450,6 +486,7 @@ impl Generation {
             self.cut(model);
         }
         (self.running, self.finish, self.started) = (false, Some(finish), None);
+        self.rest_guesses();
     }
 
     /// Shows what is held back; an unfinished character is U+FFFD.
@@ -481,8 +518,16 @@ impl Generation {
         }
     }
 
-    fn give(&mut self, token: Option<u32>) -> Step<'_> {
-        let from = std::mem::replace(&mut self.given, self.text.len());
-        Step { token, text: &self.text[from..], finish: self.finish }
+    /// A step was taken, whose text is all that is there.
+    fn owe(&mut self, token: Option<u32>) {
+        self.due.push_back(Due { token, end: self.text.len() });
+    }
+
+    /// Gives the next step out; the last says why it is over.
+    fn give(&mut self) -> Option<Step<'_>> {
+        let Due { token, end } = self.due.pop_front()?;
+        let from = std::mem::replace(&mut self.given, end);
+        let finish = self.finish.filter(|_| self.due.is_empty());
+        Some(Step { token, text: &self.text[from..end], finish })
     }
 }

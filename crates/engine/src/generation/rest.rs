@@ -120,6 +120,7 @@ impl Generation {
         self.sampler.recall_generated(recent[..left].iter().copied(), generated);
         self.logits.clear();
         self.stream = TextStream::default();
+        self.rest_guesses();
         Ok(())
     }
 

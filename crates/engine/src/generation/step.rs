@@ -58,8 +58,12 @@ pub struct Timing {
     pub prefill_tokens: usize,
     /// Time of the prompt's forward passes.
     pub prefill: Duration,
-    /// Tokens run one at a time.
+    /// Tokens run one at a time, and guesses that were right.
     pub decode_tokens: usize,
+    /// Tokens that were guessed.
+    pub guesses: usize,
+    /// How many of them were right.
+    pub right_guesses: usize,
     /// Time of their forward passes and of sampling.
     pub decode: Duration,
 }
