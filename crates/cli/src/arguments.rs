@@ -13,7 +13,6 @@ use std::{
     fs,
     io::{self, IsTerminal, Read},
     path::{Path, PathBuf},
-    sync::Arc,
 };
 
 /// Which model, and how it is run.
@@ -187,7 +186,7 @@ impl SpeculationArguments {
                 let draft = draft.load(false).with_context(|| {
                     format!("--speculate {name}: it is auto, lookup, self, off or a model")
                 })?;
-                Some(Box::new(DraftModel::new(Arc::new(draft), model, &DRAFT.parse()?)?))
+                Some(Box::new(DraftModel::new(draft, model, &DRAFT.parse()?)?))
             }
         };
         generation.speculate(model, drafter);

@@ -8,11 +8,13 @@ use sketchkv_cache::{Cache, Spec};
 use sketchkv_engine::speculate::{Confidence, DraftModel, Drafter, Lookup};
 use sketchkv_engine::{Constraint, Finish, GenerateOptions, Generation, Grammars, Session, Timing};
 use sketchkv_model::{LoadOptions, Model, Sampler, Sampling, Workspace};
-use std::sync::{Arc, LazyLock};
+use std::sync::LazyLock;
 
-static MODEL: LazyLock<Arc<Model>> = LazyLock::new(|| {
-    Arc::new(load_with(&tiny_gpt2(), &LoadOptions { threads: 1, ..LoadOptions::default() }))
-});
+static MODEL: LazyLock<Model> = LazyLock::new(tiny);
+
+fn tiny() -> Model {
+    load_with(&tiny_gpt2(), &LoadOptions { threads: 1, ..LoadOptions::default() })
+}
 
 const SPECS: [&str; 6] =
     ["full", "full+q8", "h2o(recent=8)@25%", "h2o+adaptive+buckets@48tok", "full+topk(k=16)", "auto@40%"];
@@ -185,7 +187,7 @@ fn a_model_guesses_for_itself_and_refuses_to_for_strangers() {
     let sampling = Sampling::greedy();
     let alone = outcome(begin("full", &sampling), &prompt, &options(40));
     let drafters: [Box<dyn Drafter>; 2] = [
-        Box::new(DraftModel::new(MODEL.clone(), &MODEL, &spec).unwrap()),
+        Box::new(DraftModel::new(tiny(), &MODEL, &spec).unwrap()),
         Box::new(DraftModel::same_weights(&MODEL, &"window@40tok".parse().unwrap()).unwrap()),
     ];
     for drafter in drafters {
@@ -196,6 +198,6 @@ fn a_model_guesses_for_itself_and_refuses_to_for_strangers() {
         assert!(guessed.session == alone.session);
     }
     let other = load_with(&repository("crates/model/tests/golden/granite.gguf"), &LoadOptions::default());
-    let refused = DraftModel::new(Arc::new(other), &MODEL, &spec).err().unwrap().to_string();
+    let refused = DraftModel::new(other, &MODEL, &spec).err().unwrap().to_string();
     assert!(refused.contains("tokens are different"), "{refused}");
 }

@@ -178,7 +178,7 @@ impl ModelFile {
             config,
             tokenizer,
             network,
-            pool,
+            pool: Arc::new(pool),
             origin: checkpoint.origin(),
             fingerprint,
             chunk: options.chunk,
@@ -234,7 +234,7 @@ pub struct Model {
     pub(crate) config: Config,
     pub(crate) network: Arc<Network>,
     pub(crate) rotations: Rotations,
-    pub(crate) pool: ThreadPool,
+    pub(crate) pool: Arc<ThreadPool>,
     pub(crate) beyond_context: bool,
     shape: CacheShape,
     tokenizer: Tokenizer,
@@ -280,6 +280,12 @@ impl Model {
     /// Gives its caches what is known of its attention beforehand.
     pub fn set_scorer(&mut self, scorer: Scorer) {
         self.shape.scorer = Some(scorer);
+    }
+
+    /// Runs on the threads of `other` from now on, instead of its own: for models that take turns, whose threads would else
+    /// wait for work on the same cores.
+    pub fn share_threads(&mut self, other: &Model) {
+        self.pool = other.pool.clone();
     }
 
     /// The threads that run the model.

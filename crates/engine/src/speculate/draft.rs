@@ -19,11 +19,11 @@ pub struct DraftModel {
 }
 
 impl DraftModel {
-    /// Guesses for `target` by `model`, over a cache of `spec`.
+    /// Guesses for `target` by `model`, over a cache of `spec`, on the same threads.
     ///
     /// # Errors
     /// When the two do not have the same tokens, or the spec does not fit.
-    pub fn new(model: Arc<Model>, target: &Model, spec: &Spec) -> Result<Self, EngineError> {
+    pub fn new(mut model: Model, target: &Model, spec: &Spec) -> Result<Self, EngineError> {
         if let Some(why) = difference(&model, target) {
             let (draft, target) = (&model.config().name, &target.config().name);
             return Err(ModelError::Argument(format!(
@@ -31,8 +31,10 @@ impl DraftModel {
             ))
             .into());
         }
+        model.share_threads(target);
         let cache = Cache::new(model.cache_shape(), spec, 0)?;
-        Ok(DraftModel { model: Some(model), cache, workspace: Workspace::new(), seen: vec![], base: None })
+        let model = Some(Arc::new(model));
+        Ok(DraftModel { model, cache, workspace: Workspace::new(), seen: vec![], base: None })
     }
 
     /// Guesses for `target` by its own weights over a cache of `spec`: worth it where attention takes most of the time.
@@ -100,6 +102,10 @@ impl Drafter for DraftModel {
             self.base = None;
         }
         Confidence::High
+    }
+
+    fn confidence(&self) -> Option<Confidence> {
+        Some(Confidence::High)
     }
 }
 

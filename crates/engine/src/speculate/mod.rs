@@ -37,6 +37,12 @@ pub trait Drafter: Send {
     /// Puts up to `most` tokens into `guesses`, which is empty: the first that may follow `text`, then those after it. `model` is
     /// the one that will check them. To give none is no failure.
     fn draft(&mut self, model: &Model, text: &[u32], most: usize, guesses: &mut Vec<u32>) -> Confidence;
+
+    /// How sure it is of all its guesses, where that is known before they are made: they are not made then where it would not
+    /// pay. For those to whom guesses come dear.
+    fn confidence(&self) -> Option<Confidence> {
+        None
+    }
 }
 
 /// A drafter at work on one text.
@@ -82,7 +88,10 @@ impl Speculator {
     /// Guesses what comes after the text and `next`, at most `most` tokens.
     pub(crate) fn guess(&mut self, model: &Model, next: u32, most: usize) {
         self.tokens.clear();
-        let most = most.min(self.pace.most()).min(MOST);
+        let most = match self.drafter.confidence() {
+            Some(confidence) => most.min(self.pace.count(confidence)),
+            None => most.min(self.pace.most()),
+        };
         if most == 0 {
             return;
         }
@@ -93,7 +102,10 @@ impl Speculator {
         self.text.pop();
         let vocabulary = model.config().vocabulary;
         let known = self.tokens.iter().take_while(|&&token| (token as usize) < vocabulary).count();
-        let count = if known == 0 { 0 } else { self.pace.count(self.confidence) };
+        let count = match self.drafter.confidence() {
+            None if known > 0 => self.pace.count(self.confidence),
+            _ => most,
+        };
         self.tokens.truncate(count.min(known).min(most));
         if !self.tokens.is_empty() {
             self.tokens.insert(0, next);

@@ -5,7 +5,8 @@ use std::time::Duration;
 
 /// Of a measurement that is added to those before.
 const NEW: f64 = 0.15;
-/// How far confidence that is out of use comes back towards `TRIED`, each time that it would have been used.
+/// How far what is out of use comes back, each time that it would have been used: confidence towards `TRIED`, cost towards
+/// nothing. It may have been measured at a bad moment.
 const BACK: f64 = 0.01;
 /// A guess this likely is tried again.
 const TRIED: f64 = 0.5;
@@ -50,6 +51,7 @@ impl Pace {
         }
         if count == 0 {
             *right += BACK * (TRIED - *right).max(0.0);
+            self.more = Some(more * (1.0 - BACK));
         }
         count
     }
