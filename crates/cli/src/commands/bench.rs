@@ -95,6 +95,8 @@ struct Document<'a> {
     bench: &'a Bench,
     /// Bytes per second that the threads together read from memory; measured with --profile.
     bandwidth_bytes_per_s: Option<f64>,
+    /// 8-bit multiply-adds per second that the threads together reach at best; measured with --profile.
+    peak_multiply_adds_per_s: Option<f64>,
 }
 
 impl Arguments {
@@ -110,6 +112,8 @@ impl Arguments {
         let bandwidth = self
             .profile
             .then(|| sketchkv_kernels::bandwidth(model.pool(), BANDWIDTH_BYTES, BANDWIDTH_PASSES));
+        let peak =
+            if self.profile { sketchkv_kernels::int8_peak(model.pool(), BANDWIDTH_PASSES) } else { None };
         let longest = tests.iter().map(Test::length).max().unwrap_or(0);
         let tokens = comparison_text::tokens(&model, longest)?;
         let options = BenchOptions {
@@ -131,10 +135,14 @@ impl Arguments {
         watching.bar.finish_and_clear();
         let results = results?;
         warning::show(&results.warnings);
-        let document = Document { bench: &results, bandwidth_bytes_per_s: bandwidth };
+        let document =
+            Document { bench: &results, bandwidth_bytes_per_s: bandwidth, peak_multiply_adds_per_s: peak };
         match if self.json { Form::Json } else { self.output } {
             Form::Md => {
                 output::line(table(&results))?;
+                if let Some(table) = peak.and_then(|peak| products_table(&results, peak)) {
+                    output::line(format!("\n{table}"))?;
+                }
                 if let Some(bandwidth) = bandwidth {
                     output::line(format!("\n{}", parts_table(&results, bandwidth)))?;
                 }
@@ -251,6 +259,24 @@ fn table(bench: &Bench) -> String {
     output::table(&header, &[2, 3, 4, 5], rows).to_string()
 }
 
+/// The products of prompts beside the `peak`, in multiply-adds per second; `None` where no prompt was timed.
+fn products_table(bench: &Bench, peak: f64) -> Option<String> {
+    let rows = bench.rows.iter().filter_map(|row| Some((row, row.multiply_adds_per_s?)));
+    let rows: Vec<Vec<String>> = rows
+        .map(|(row, rate)| {
+            vec![
+                row.test.clone(),
+                row.spec.clone(),
+                format!("{:.0}", rate / 1e9),
+                format!("{:.0}", peak / 1e9),
+                format!("{:.0}%", 100.0 * rate / peak),
+            ]
+        })
+        .collect();
+    let header = ["test", "spec", "10⁹ multiply-adds/s", "at best", "of that"];
+    (!rows.is_empty()).then(|| output::table(&header, &[2, 3, 4], rows).to_string())
+}
+
 /// Where the time goes; `bandwidth` in bytes per second.
 fn parts_table(bench: &Bench, bandwidth: f64) -> String {
     let header = ["test", "spec", "part", "µs a token", "share", "reads", "GB/s", "of bandwidth"];
@@ -313,6 +339,7 @@ fn jsonl(document: &Document<'_>) -> Result<()> {
         "seed": seed,
         "machine": machine,
         "bandwidth_bytes_per_s": document.bandwidth_bytes_per_s,
+        "peak_multiply_adds_per_s": document.peak_multiply_adds_per_s,
     });
     for row in rows {
         let (mut line, mut row) = (common.clone(), serde_json::to_value(row)?);

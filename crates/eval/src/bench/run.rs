@@ -64,6 +64,9 @@ pub struct BenchRow {
     pub stddev_ts: f64,
     /// Tokens per second of each repetition.
     pub samples_ts: Vec<f64>,
+    /// 8-bit multiply-adds per second of the products with weights, of a prompt; the mean.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub multiply_adds_per_s: Option<f64>,
     /// The cache after the test.
     #[serde(flatten)]
     pub footprint: Footprint,
@@ -143,9 +146,14 @@ pub fn bench(
             lanes.each(
                 |_| Some(*test),
                 |lane, test| {
+                    let before = bed.workspace.multiply_adds();
                     let sample = bed.time(lane, test, repetition)?;
                     let row = lane.row.get_or_insert_with(|| row(test, lane.spec, sample.footprint));
                     row.samples_ts.push(sample.rate());
+                    if let Work::Prompt(count) = test.work {
+                        let each = (bed.workspace.multiply_adds() - before) as f64 / count as f64;
+                        row.multiply_adds_per_s = Some(each);
+                    }
                     Ok(sample)
                 },
             )?;
@@ -159,6 +167,8 @@ pub fn bench(
         }
         for mut row in lanes.going.iter_mut().filter_map(|lane| lane.row.take()) {
             (row.avg_ts, row.stddev_ts) = mean_and_deviation(&row.samples_ts);
+            // Of a token, till now.
+            row.multiply_adds_per_s = row.multiply_adds_per_s.map(|each| each * row.avg_ts);
             bench.rows.push(row);
         }
     }
@@ -235,6 +245,7 @@ fn row(test: &Test, spec: &Spec, footprint: Footprint) -> BenchRow {
         avg_ts: 0.0,
         stddev_ts: 0.0,
         samples_ts: vec![],
+        multiply_adds_per_s: None,
         footprint,
         profile: None,
     }

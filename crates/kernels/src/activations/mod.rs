@@ -59,6 +59,7 @@ pub struct ProductWorkspace {
     negative_halves: AlignedBuffer<[i32; 2]>,
     /// `[token][cols]`, for matrices of floats.
     rows: AlignedBuffer<f32>,
+    multiply_adds: u64,
 }
 
 /// The quantized activations of one group of rows: `[block][row]`, 32 quants each.
@@ -97,12 +98,23 @@ impl ProductWorkspace {
             negative_sums: AlignedBuffer::zeroed(0),
             negative_halves: AlignedBuffer::zeroed(0),
             rows: AlignedBuffer::zeroed(0),
+            multiply_adds: 0,
         }
     }
 
     /// The level that products with this workspace run at.
     pub fn level(&self) -> Level {
         self.level
+    }
+
+    /// 8-bit multiply-adds of all products so far: each term of an activation counts.
+    pub fn multiply_adds(&self) -> u64 {
+        self.multiply_adds
+    }
+
+    /// Counts those of some rows with some tokens.
+    pub(crate) fn count(&mut self, rows: usize, cols: usize, tokens: usize, activations: Activations) {
+        self.multiply_adds += (rows * activations.terms()) as u64 * (cols * tokens) as u64;
     }
 
     /// Bytes held.

@@ -117,6 +117,8 @@ impl Matrix {
         }
         if self.segments().iter().any(|s| s.format.is_integer()) {
             workspace.quantize(pool, &input, tokens, self.cols(), self.activations());
+            let integers = self.segments().iter().filter(|s| s.format.is_integer());
+            workspace.count(integers.map(|s| s.rows).sum(), self.cols(), tokens, self.activations());
         }
         if self.segments().iter().any(|s| !s.format.is_integer()) {
             workspace.compute(pool, &input, tokens, self.cols());

@@ -62,6 +62,11 @@ impl Workspace {
         self.profile.take().unwrap_or_default()
     }
 
+    /// 8-bit multiply-adds of the products with weights of all forward passes so far.
+    pub fn multiply_adds(&self) -> u64 {
+        self.pass.products.multiply_adds()
+    }
+
     /// A watch for one call, off unless a profile is taken.
     pub(super) fn watch(&self) -> Stopwatch {
         Stopwatch::start(self.profile.is_some())

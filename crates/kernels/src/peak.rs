@@ -1,0 +1,122 @@
+//! What the processor's 8-bit products give at best: the measure of prefill.
+
+use crate::ThreadPool;
+use crate::cpu::{self, Level};
+use std::hint::black_box;
+use std::time::{Duration, Instant};
+
+/// How long a thread multiplies for one measurement.
+const TIME: Duration = Duration::from_millis(60);
+/// Rounds between looks at the clock.
+const ROUNDS: usize = 4096;
+
+/// 8-bit multiply-adds per second that the threads of `pool` reach together, from registers alone, by the instructions that
+/// [`Matrix::product`](crate::Matrix::product) uses: the median of `passes`. `None` at the scalar level, which has none.
+pub fn int8_peak(pool: &ThreadPool, passes: usize) -> Option<f64> {
+    let level = cpu::level();
+    let work: fn(usize) -> usize = match level {
+        #[cfg(target_arch = "x86_64")]
+        // SAFETY: a level is only ever in use where the machine has its features.
+        Level::Avx512 => |rounds| unsafe { x86::avx512(rounds) },
+        #[cfg(target_arch = "x86_64")]
+        // SAFETY: as above.
+        Level::AvxVnni => |rounds| unsafe { x86::avx_vnni(rounds) },
+        #[cfg(target_arch = "x86_64")]
+        // SAFETY: as above.
+        Level::Avx2 => |rounds| unsafe { x86::avx2(rounds) },
+        #[cfg(target_arch = "aarch64")]
+        // SAFETY: as above.
+        Level::Neon => |rounds| unsafe { neon::neon(rounds) },
+        _ => return None,
+    };
+    let mut rates: Vec<f64> = (0..passes.max(1))
+        .map(|_| {
+            let rates = std::sync::Mutex::new(0.0);
+            pool.run(pool.threads(), &|_| {
+                let (begin, mut done) = (Instant::now(), 0);
+                while begin.elapsed() < TIME {
+                    done += work(ROUNDS);
+                }
+                let rate = done as f64 / begin.elapsed().as_secs_f64();
+                *rates.lock().unwrap_or_else(std::sync::PoisonError::into_inner) += rate;
+            });
+            rates.into_inner().unwrap_or_else(std::sync::PoisonError::into_inner)
+        })
+        .collect();
+    rates.sort_by(f64::total_cmp);
+    Some(rates[rates.len() / 2])
+}
+
+/// Sums that do not wait for each other.
+const SUMS: usize = 8;
+
+#[cfg(target_arch = "x86_64")]
+mod x86 {
+    use super::{SUMS, black_box};
+    use std::arch::x86_64::*;
+
+    #[target_feature(enable = "avx512f,avx512bw,avx512vnni")]
+    pub(super) fn avx512(rounds: usize) -> usize {
+        let (a, b) = (_mm512_set1_epi8(black_box(3)), _mm512_set1_epi8(black_box(5)));
+        let mut sums = [_mm512_setzero_si512(); SUMS];
+        for _ in 0..rounds {
+            sums.iter_mut().for_each(|sum| *sum = _mm512_dpbusd_epi32(*sum, a, b));
+        }
+        black_box(sums);
+        rounds * SUMS * 64
+    }
+
+    #[target_feature(enable = "avx2,avxvnni")]
+    pub(super) fn avx_vnni(rounds: usize) -> usize {
+        let (a, b) = (_mm256_set1_epi8(black_box(3)), _mm256_set1_epi8(black_box(5)));
+        let mut sums = [_mm256_setzero_si256(); SUMS];
+        for _ in 0..rounds {
+            sums.iter_mut().for_each(|sum| *sum = _mm256_dpbusd_avx_epi32(*sum, a, b));
+        }
+        black_box(sums);
+        rounds * SUMS * 32
+    }
+
+    #[target_feature(enable = "avx2")]
+    pub(super) fn avx2(rounds: usize) -> usize {
+        let (a, b) = (_mm256_set1_epi8(black_box(3)), _mm256_set1_epi8(black_box(5)));
+        let mut sums = [_mm256_setzero_si256(); SUMS];
+        for _ in 0..rounds {
+            // Not one product for all sums.
+            let a = black_box(a);
+            sums.iter_mut().for_each(|sum| *sum = _mm256_add_epi16(*sum, _mm256_maddubs_epi16(a, b)));
+        }
+        black_box(sums);
+        rounds * SUMS * 32
+    }
+}
+
+#[cfg(target_arch = "aarch64")]
+mod neon {
+    use super::{SUMS, black_box};
+    use crate::aarch64::dot_word;
+    use std::arch::aarch64::*;
+
+    #[target_feature(enable = "neon,dotprod")]
+    pub(super) fn neon(rounds: usize) -> usize {
+        let (a, b) = (vdupq_n_s8(black_box(3)), vdupq_n_s8(black_box(5)));
+        let mut sums = [vdupq_n_s32(0); SUMS];
+        for _ in 0..rounds {
+            sums.iter_mut().for_each(|sum| *sum = dot_word::<0>(*sum, a, b));
+        }
+        black_box(sums);
+        rounds * SUMS * 16
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_peak_is_timed() {
+        let peak = int8_peak(&ThreadPool::new(1), 1);
+        assert_eq!(peak.is_none(), cpu::level() == Level::Scalar);
+        assert!(peak.is_none_or(|rate| rate > 1e8 && rate.is_finite()), "{peak:?}");
+    }
+}
