@@ -11,13 +11,13 @@ use std::arch::x86_64::*;
 /// How far ahead of its use a tile is fetched. The hardware follows the stream as well, but stops at every page.
 const PREFETCH_BYTES: usize = 2048;
 
-pub(super) fn integer_kernel(format: IntegerFormat, tokens: usize) -> IntegerKernel {
+pub(super) fn integer_kernel(format: IntegerFormat) -> IntegerKernel {
     macro_rules! kernel {
-        ($layout:ty, $tokens:expr) => {
-            for_tokens!($tokens, integers, $layout)
+        ($layout:ty) => {
+            integers::<$layout>
         };
     }
-    for_layout!(format, kernel!(tokens))
+    for_layout!(format, kernel!())
 }
 
 pub(super) fn float_kernel(format: TileFormat, tokens: usize) -> FloatKernel {
@@ -31,12 +31,34 @@ pub(super) fn float_kernel(format: TileFormat, tokens: usize) -> FloatKernel {
 /// # Safety
 /// See [`IntegerKernel`].
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx512vnni,f16c")]
-unsafe fn integers<const TOKENS: usize, L: Layout>(tile: &[u8], x: &Group, sums: &mut Sums) {
+unsafe fn integers<L: Layout>(tile: &[u8], x: &Group, sums: &mut Sums) {
+    // SAFETY: as promised to this function; the group has so many rows.
+    unsafe {
+        match x.tokens {
+            1 => rows::<1, L>(tile, x, sums),
+            2 => rows::<2, L>(tile, x, sums),
+            3 => rows::<3, L>(tile, x, sums),
+            4 => rows::<4, L>(tile, x, sums),
+            5 => rows::<5, L>(tile, x, sums),
+            6 => rows::<6, L>(tile, x, sums),
+            7 => rows::<7, L>(tile, x, sums),
+            _ => rows::<8, L>(tile, x, sums),
+        }
+    }
+}
+
+/// The tile with the rows of a group.
+///
+/// # Safety
+/// See [`IntegerKernel`]; the group has `ROWS` rows.
+#[inline]
+#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx512vnni,f16c")]
+unsafe fn rows<const ROWS: usize, L: Layout>(tile: &[u8], x: &Group, sums: &mut Sums) {
     let blocks = L::FORMAT.blocks(tile.len());
-    debug_assert_eq!(x.scales.len(), blocks * TOKENS);
+    debug_assert_eq!(x.scales.len(), blocks * ROWS);
     let mut at = tile.as_ptr();
     let mut shared = Factors { d: [_mm512_setzero_ps(); 2], m: [_mm512_setzero_ps(); 2] };
-    let mut total = [_mm512_setzero_ps(); TOKENS];
+    let mut total = [_mm512_setzero_ps(); ROWS];
     for block in 0..blocks {
         // SAFETY: `at` runs over the headers and blocks of the tile and `place` over `[block][token]`, both as long as the
         // caller promises; a prefetch may name any address.
@@ -55,7 +77,7 @@ unsafe fn integers<const TOKENS: usize, L: Layout>(tile: &[u8], x: &Group, sums:
             };
             let weights = load_units::<L>(at.add(L::SCALES.block_bytes()));
             for (token, total) in total.iter_mut().enumerate() {
-                let place = block * TOKENS + token;
+                let place = block * ROWS + token;
                 let quants = x.quants.as_ptr().add(place * BLOCK).cast::<i32>();
                 // In tiles without m, begun at −offset·Σq.
                 let begin = |negative_sum: i32| {
@@ -79,14 +101,14 @@ unsafe fn integers<const TOKENS: usize, L: Layout>(tile: &[u8], x: &Group, sums:
                             _mm512_fmadd_ps(m[0], _mm512_set1_ps(*x.sums.get_unchecked(place)), product);
                     }
                 } else {
-                    let [first, last] = *x.negative_halves.get_unchecked(place);
-                    let dot = (0..4).fold(begin(first), step);
+                    let [early, late] = *x.negative_halves.get_unchecked(place);
+                    let dot = (0..4).fold(begin(early), step);
                     product = _mm512_mul_ps(d[0], _mm512_cvtepi32_ps(dot));
-                    let dot = (4..8).fold(begin(last), step);
+                    let dot = (4..8).fold(begin(late), step);
                     product = _mm512_fmadd_ps(d[1], _mm512_cvtepi32_ps(dot), product);
                     if L::SCALES.are_affine() {
-                        product = _mm512_fnmadd_ps(m[0], _mm512_set1_ps(first as f32), product);
-                        product = _mm512_fnmadd_ps(m[1], _mm512_set1_ps(last as f32), product);
+                        product = _mm512_fnmadd_ps(m[0], _mm512_set1_ps(early as f32), product);
+                        product = _mm512_fnmadd_ps(m[1], _mm512_set1_ps(late as f32), product);
                     }
                 }
                 *total = _mm512_fmadd_ps(product, _mm512_set1_ps(*x.scales.get_unchecked(place)), *total);
@@ -204,7 +226,7 @@ unsafe fn load_units<L: Layout>(codes: *const u8) -> [__m512i; 8] {
 
 #[inline]
 #[target_feature(enable = "avx512f")]
-fn store<const TOKENS: usize>(total: &[__m512; TOKENS], sums: &mut Sums) {
+fn store<const ROWS: usize>(total: &[__m512; ROWS], sums: &mut Sums) {
     for (total, sums) in total.iter().zip(sums.0.chunks_exact_mut(LANES)) {
         // SAFETY: the chunk holds 16 values.
         unsafe { _mm512_storeu_ps(sums.as_mut_ptr(), *total) };

@@ -1,7 +1,7 @@
 //! Products of weight matrices with the activations of one or many tokens.
 //!
-//! One kernel call multiplies one tile (16 rows) with one group of up to eight tokens over all columns, sums in
-//! registers. Work is split over tiles only, and every sum is taken in column order, so that a result depends neither on the
+//! One kernel call multiplies one tile (16 rows) with one group of up to eight rows of activations over all columns, sums
+//! in registers. Work is split over tiles only, and every sum is taken in column order, so that a result depends neither on the
 //! number of threads nor on how many tokens share the call.
 
 #[cfg(target_arch = "x86_64")]
@@ -57,14 +57,14 @@ impl Sums {
 /// Multiplies an integer tile with quantized activations.
 ///
 /// # Safety
-/// The machine runs the kernel's level; the tile has as many blocks as the group, and its format and number of
-/// tokens are those the kernel was chosen for.
+/// The machine runs the kernel's level; the tile has as many blocks as the group, and its format is that which the kernel was
+/// chosen for.
 type IntegerKernel = unsafe fn(tile: &[u8], x: &Group, sums: &mut Sums);
 
 /// Multiplies a float tile with rows `[token][cols]`.
 ///
 /// # Safety
-/// As [`IntegerKernel`].
+/// As [`IntegerKernel`], with the number of tokens that the kernel was chosen for.
 type FloatKernel = unsafe fn(tile: &[u8], x: &[f32], sums: &mut Sums);
 
 impl Matrix {
@@ -175,9 +175,8 @@ impl Call<'_> {
             if let TileFormat::Integers(format) = segment.format {
                 let x = self.workspace.group(first / group_tokens, self.tokens, cols, activations);
                 debug_assert_eq!(x.quants.len(), x.tokens * format.blocks(tile.len()) * BLOCK);
-                // SAFETY: the kernel was chosen for this format and number of rows, at a level the workspace has
-                // checked; tile and activations have the same number of blocks.
-                unsafe { integer_kernel(level, format, x.tokens)(tile, &x, sums) };
+                // SAFETY: the kernel was chosen for this format, at a level the workspace has checked; tile and activations have the same number of blocks.
+                unsafe { integer_kernel(level, format)(tile, &x, sums) };
                 if activations == Activations::Bits16 {
                     sums.add_pairs();
                 }
@@ -211,16 +210,16 @@ impl Call<'_> {
     }
 }
 
-fn integer_kernel(level: Level, format: IntegerFormat, tokens: usize) -> IntegerKernel {
+fn integer_kernel(level: Level, format: IntegerFormat) -> IntegerKernel {
     match level {
         #[cfg(target_arch = "x86_64")]
-        Level::Avx512 => avx512::integer_kernel(format, tokens),
+        Level::Avx512 => avx512::integer_kernel(format),
         #[cfg(target_arch = "x86_64")]
-        Level::AvxVnni => x86_256::avx_vnni::integer_kernel(format, tokens),
+        Level::AvxVnni => x86_256::avx_vnni::integer_kernel(format),
         #[cfg(target_arch = "x86_64")]
-        Level::Avx2 => x86_256::avx2::integer_kernel(format, tokens),
+        Level::Avx2 => x86_256::avx2::integer_kernel(format),
         #[cfg(target_arch = "aarch64")]
-        Level::Neon => neon::integer_kernel(format, tokens),
+        Level::Neon => neon::integer_kernel(format),
         _ => scalar::integer_kernel(format),
     }
 }

@@ -17,13 +17,13 @@ const ROWS: usize = 4;
 /// Registers in a row of a tile.
 const QUARTERS: usize = LANES / ROWS;
 
-pub(super) fn integer_kernel(format: IntegerFormat, tokens: usize) -> IntegerKernel {
+pub(super) fn integer_kernel(format: IntegerFormat) -> IntegerKernel {
     macro_rules! kernel {
-        ($layout:ty, $tokens:expr) => {
-            for_tokens!($tokens, integers, $layout)
+        ($layout:ty) => {
+            integers::<$layout>
         };
     }
-    for_layout!(format, kernel!(tokens))
+    for_layout!(format, kernel!())
 }
 
 pub(super) fn float_kernel(format: TileFormat, tokens: usize) -> FloatKernel {
@@ -37,12 +37,12 @@ pub(super) fn float_kernel(format: TileFormat, tokens: usize) -> FloatKernel {
 /// # Safety
 /// See [`IntegerKernel`].
 #[target_feature(enable = "neon,dotprod")]
-unsafe fn integers<const TOKENS: usize, L: Layout>(tile: &[u8], x: &Group, sums: &mut Sums) {
-    for first in (0..TOKENS).step_by(4) {
+unsafe fn integers<L: Layout>(tile: &[u8], x: &Group, sums: &mut Sums) {
+    for first in (0..x.tokens).step_by(4) {
         for quarter in 0..QUARTERS {
-            // SAFETY: as promised to this function; there are `TOKENS` tokens from 0.
+            // SAFETY: as promised to this function; there are so many rows from `first` on.
             unsafe {
-                match TOKENS - first {
+                match x.tokens - first {
                     1 => some_tokens::<1, L>(tile, x, first, quarter, sums),
                     2 => some_tokens::<2, L>(tile, x, first, quarter, sums),
                     3 => some_tokens::<3, L>(tile, x, first, quarter, sums),

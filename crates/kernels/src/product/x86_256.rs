@@ -21,25 +21,25 @@ macro_rules! integer_kernels {
         pub(super) mod $module {
             use super::*;
 
-            pub(in crate::product) fn integer_kernel(format: IntegerFormat, tokens: usize) -> IntegerKernel {
+            pub(in crate::product) fn integer_kernel(format: IntegerFormat) -> IntegerKernel {
                 macro_rules! kernel {
-                    ($layout:ty, $tokens:expr) => {
-                        for_tokens!($tokens, integers, $layout)
+                    ($layout:ty) => {
+                        integers::<$layout>
                     };
                 }
-                for_layout!(format, kernel!(tokens))
+                for_layout!(format, kernel!())
             }
 
             /// # Safety
             /// See [`IntegerKernel`].
             #[target_feature(enable = $features)]
-            unsafe fn integers<const TOKENS: usize, L: Layout>(tile: &[u8], x: &Group, sums: &mut Sums) {
+            unsafe fn integers<L: Layout>(tile: &[u8], x: &Group, sums: &mut Sums) {
                 // Four tokens at a time are what sixteen registers hold.
-                for first in (0..TOKENS).step_by(4) {
+                for first in (0..x.tokens).step_by(4) {
                     for half in 0..2 {
-                        // SAFETY: as promised to this function; there are `TOKENS` tokens from 0.
+                        // SAFETY: as promised to this function; there are so many rows from `first` on.
                         unsafe {
-                            match TOKENS - first {
+                            match x.tokens - first {
                                 1 => some_tokens::<1, L>(tile, x, first, half, sums),
                                 2 => some_tokens::<2, L>(tile, x, first, half, sums),
                                 3 => some_tokens::<3, L>(tile, x, first, half, sums),
