@@ -87,8 +87,10 @@ impl Allotment {
     pub(crate) fn asked_bytes(cap: Cap, shape: &CacheShape, seen: usize) -> Option<usize> {
         match cap {
             Cap::Bytes(cap) => Some(cap),
-            Cap::Percent(percent) => Some((percent / 100.0 * shape.f16_bytes(seen) as f64) as usize),
             Cap::None | Cap::Tokens(_) => None,
+            Cap::Percent(_) | Cap::PercentSeen(_) => {
+                cap.percent_seen().map(|percent| (percent / 100.0 * shape.f16_bytes(seen) as f64) as usize)
+            }
         }
     }
 
@@ -125,7 +127,7 @@ impl Allotment {
                     Limit { slots: slots.max(layer.least).min(layer.most), bytes: usize::MAX }
                 }));
             }
-            Cap::Bytes(_) | Cap::Percent(_) => {
+            Cap::Bytes(_) | Cap::Percent(_) | Cap::PercentSeen(_) => {
                 self.share_out(Self::asked_bytes(cap, shape, seen).unwrap_or(0), limits);
             }
         }

@@ -6,7 +6,8 @@ pub enum CacheError {
     Spec(String),
     /// The cap is below what the spec needs to work at all.
     #[error(
-        "a cap of {cap} bytes is below the minimum of {minimum} bytes for `{spec}` on this model: raise the cap"
+        "a cap of {cap} bytes is below the minimum of {minimum} bytes for `{spec}` on this model: raise it to @{}KiB",
+        minimum.div_ceil(1024)
     )]
     CapTooSmall {
         /// The spec as given.

@@ -3,7 +3,7 @@
 use crate::chosen::Chosen;
 use crate::method::{Call, Choice, Method};
 use crate::registry::{Build, PRESETS, Registry};
-use crate::{CacheError, budget, keep, read, refine, store, tail};
+use crate::{CacheError, CacheShape, budget, keep, read, refine, store, tail};
 use std::fmt;
 use std::str::FromStr;
 
@@ -16,36 +16,58 @@ pub enum Cap {
     Bytes(usize),
     /// Slots per KV head, on average over the heads where the budget moves them.
     Tokens(usize),
-    /// A share, in percent, of what an f16 cache of all tokens seen so far would take.
+    /// A share, in percent, of what an f16 cache would take: of the tokens that are to come where [`Spec::for_context`] was told
+    /// how many, else of those seen so far.
     Percent(f64),
+    /// A share, in percent, of what an f16 cache of all tokens seen so far would take. Of a short text that is little.
+    PercentSeen(f64),
+}
+
+impl Cap {
+    /// The share of the tokens seen, if it is one.
+    pub(crate) fn percent_seen(self) -> Option<f64> {
+        match self {
+            Cap::Percent(percent) | Cap::PercentSeen(percent) => Some(percent),
+            _ => None,
+        }
+    }
 }
 
 impl FromStr for Cap {
     type Err = CacheError;
 
     fn from_str(text: &str) -> Result<Self, CacheError> {
-        let wrong = || {
+        let wrong = |hint: &str| {
             CacheError::Spec(format!(
-                "`@{text}` is no cap: write a share `@25%`, tokens `@512tok` or bytes `@64MiB` (B, KiB, MiB, GiB, KB, MB, GB)"
+                "`@{text}` is no cap{hint}: write bytes `@64MiB` (B, KiB, MiB, GiB, KB, MB, GB), a share of the context `@25%`, of \
+                 what was seen so far `@25%seen`, or tokens `@512tok`"
             ))
         };
-        let split = text.find(|c: char| !c.is_ascii_digit() && c != '.').ok_or_else(wrong)?;
-        let (number, unit) = text.split_at(split);
-        let number: f64 = number.parse().map_err(|_| wrong())?;
+        let plain: String =
+            text.chars().filter(|c| !c.is_whitespace()).collect::<String>().to_ascii_lowercase();
+        let is_unit = |c: char| !c.is_ascii_digit() && c != '.';
+        let Some(split) = plain.find(is_unit) else {
+            return Err(wrong(&format!(" (`{plain}` of what? {plain}MiB, {plain}KiB, {plain}tok)")));
+        };
+        let (number, unit) = plain.split_at(split);
+        let number: f64 = number.parse().map_err(|_| wrong(""))?;
         let scale = match unit {
             "%" if number > 0.0 && number <= 100.0 => return Ok(Cap::Percent(number)),
-            "tok" if number >= 1.0 && number.fract() == 0.0 => return Ok(Cap::Tokens(number as usize)),
-            "B" => 1.0,
-            "KB" => 1e3,
-            "MB" => 1e6,
-            "GB" => 1e9,
-            "KiB" => 1024.0,
-            "MiB" => 1024f64.powi(2),
-            "GiB" => 1024f64.powi(3),
-            _ => return Err(wrong()),
+            "%seen" if number > 0.0 && number <= 100.0 => return Ok(Cap::PercentSeen(number)),
+            "tok" | "token" | "tokens" if number >= 1.0 && number.fract() == 0.0 => {
+                return Ok(Cap::Tokens(number as usize));
+            }
+            "b" => 1.0,
+            "kb" => 1e3,
+            "mb" => 1e6,
+            "gb" => 1e9,
+            "kib" | "k" => 1024.0,
+            "mib" | "m" => 1024f64.powi(2),
+            "gib" | "g" => 1024f64.powi(3),
+            _ => return Err(wrong("")),
         };
         let bytes = (number * scale).round();
-        if bytes >= 1.0 && bytes < 2f64.powi(53) { Ok(Cap::Bytes(bytes as usize)) } else { Err(wrong()) }
+        if bytes >= 1.0 && bytes < 2f64.powi(53) { Ok(Cap::Bytes(bytes as usize)) } else { Err(wrong("")) }
     }
 }
 
@@ -55,6 +77,7 @@ impl fmt::Display for Cap {
             Cap::None => Ok(()),
             Cap::Tokens(n) => write!(f, "@{n}tok"),
             Cap::Percent(p) => write!(f, "@{p}%"),
+            Cap::PercentSeen(p) => write!(f, "@{p}%seen"),
             Cap::Bytes(n) => {
                 let units = [(1 << 30, "GiB"), (1 << 20, "MiB"), (1 << 10, "KiB"), (1, "B")];
                 let (size, unit) = units.into_iter().find(|(size, _)| n % size == 0).expect("1 divides all");
@@ -262,16 +285,19 @@ impl Spec {
         if text.len() > 1000 {
             return Err(CacheError::Spec(format!("a spec of {} characters; {GRAMMAR}", text.len())));
         }
+        // Names and units in any case.
+        let lower = text.trim().to_ascii_lowercase();
         // Bytes, or a share, alone.
-        if text.trim().starts_with(|c: char| c.is_ascii_digit()) {
-            return Spec::parse_with(&format!("auto@{}", text.trim()), registry);
+        let number = lower.strip_prefix('@').unwrap_or(&lower);
+        if number.starts_with(|c: char| c.is_ascii_digit()) {
+            return Spec::parse_with(&format!("auto@{number}"), registry);
         }
-        let (body, cap) = match text.trim().rsplit_once('@') {
+        let (body, cap) = match lower.rsplit_once('@') {
             Some((body, _)) if body.contains('@') => {
                 return Err(CacheError::Spec(format!("`{text}`: there is more than one `@`; {GRAMMAR}")));
             }
             Some((body, cap)) => (body.trim(), cap.trim().parse()?),
-            None => (text.trim(), Cap::None),
+            None => (&*lower, Cap::None),
         };
         if let Some(preset) = PRESETS.iter().find(|p| p.name == body) {
             let mut spec = if cap == Cap::None {
@@ -300,6 +326,19 @@ impl Spec {
             return Ok(());
         };
         Err(CacheError::Spec(format!("`{self}` contradicts itself: {contradiction}")))
+    }
+
+    /// The spec with a share of the context as the bytes that it is of `tokens` tokens of a model of this `shape`.
+    #[must_use]
+    pub fn for_context(&self, shape: &CacheShape, tokens: usize) -> Spec {
+        let cap = match self.cap {
+            Cap::Percent(percent) => {
+                let kib = percent / 100.0 * shape.f16_bytes(tokens) as f64 / 1024.0;
+                Cap::Bytes(kib.round().max(1.0) as usize * 1024)
+            }
+            cap => cap,
+        };
+        Spec { cap, ..self.clone() }
     }
 
     /// Heap bytes.

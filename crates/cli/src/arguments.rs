@@ -1,25 +1,29 @@
 //! Arguments that several commands share.
 
-use crate::failure::usage;
+use crate::{config, failure::usage, format, warning};
 use anyhow::{Context, Result};
 use clap::{Args, ValueEnum, value_parser};
-use sketchkv_cache::Spec;
+use sketchkv_cache::{Cap, Spec};
 use sketchkv_engine::{
-    EMBEDDED, GenerateOptions, Generation, Source,
+    GenerateOptions, Generation, Source,
     speculate::{DraftModel, Drafter, Lookup},
 };
+use sketchkv_eval::floor_bytes;
 use sketchkv_model::{Config, LoadOptions, Model, Sampling, WeightFormat};
 use std::{
     fs,
+    hash::{BuildHasher, Hasher, RandomState},
     io::{self, IsTerminal, Read},
     path::{Path, PathBuf},
+    str::FromStr,
+    sync::LazyLock,
 };
 
 /// Which model, and how it is run.
 #[derive(Args)]
 pub(crate) struct ModelArguments {
     /// A name from `sketchkv models`, a GGUF file, or a Hugging Face folder.
-    #[arg(long, short, default_value = EMBEDDED)]
+    #[arg(long, short, default_value_t = config::usual_model())]
     pub(crate) model: String,
     /// How weights are held and multiplied.
     #[arg(long, value_enum, default_value_t = Weights::Native)]
@@ -52,10 +56,21 @@ impl ModelArguments {
             Weights::F32 => WeightFormat::F32,
             Weights::Q8 => WeightFormat::Q8,
         };
-        let threads = self.threads.map_or(0, usize::from);
+        let threads = self.threads.or(config::get().threads).map_or(0, usize::from);
         let options = LoadOptions { weights, threads, beyond_context, ..LoadOptions::default() };
         Ok(self.source()?.load(&options)?)
     }
+}
+
+/// A whole number from 0 up.
+fn whole<T: FromStr>(text: &str) -> Result<T, String> {
+    text.parse().map_err(|_| "give a whole number from 0 up".to_owned())
+}
+
+/// A number that is another in each run, short enough to be typed.
+fn chance() -> u64 {
+    static CHANCE: LazyLock<u64> = LazyLock::new(|| RandomState::new().build_hasher().finish() >> 40);
+    *CHANCE
 }
 
 /// How long a sequence may get.
@@ -63,7 +78,7 @@ impl ModelArguments {
 pub(crate) struct ContextArguments {
     /// Most tokens of the sequence, prompt and answer together [default: the model's context].
     #[arg(long, short, value_parser = value_parser!(u64).range(2..))]
-    context: Option<u64>,
+    pub(crate) context: Option<u64>,
     /// Let the sequence go past the context the model was made for, with a spec that bounds the cache.
     #[arg(long)]
     pub(crate) beyond_context: bool,
@@ -117,12 +132,13 @@ pub(crate) struct SamplingArguments {
     /// How many of the last tokens the penalties look at.
     #[arg(long, default_value_t = 64)]
     repetition_window: usize,
-    /// Reproduces a run bit for bit; a session's random numbers go on unless it is another [default: 0, or the session's].
-    #[arg(long)]
+    /// Reproduces a run bit for bit; a session's random numbers go on unless it is another [default: a new one each time, which
+    /// is printed at the end; or the session's].
+    #[arg(long, allow_negative_numbers = true, value_parser = whole::<u64>)]
     pub(crate) seed: Option<u64>,
     /// Most tokens to generate.
-    #[arg(long, short = 'n')]
-    max_tokens: Option<usize>,
+    #[arg(long, short = 'n', value_name = "TOKENS", allow_negative_numbers = true, value_parser = whole::<usize>)]
+    pub(crate) max_tokens: Option<usize>,
     /// Ends the generation where this text appears; may be given several times.
     #[arg(long)]
     stop: Vec<String>,
@@ -132,6 +148,11 @@ impl SamplingArguments {
     /// What a generation is asked for, beside what the command says.
     pub(crate) fn options(&self) -> GenerateOptions {
         GenerateOptions { max_tokens: self.max_tokens, stop: self.stop.clone(), ..GenerateOptions::default() }
+    }
+
+    /// Whether tokens are drawn by a seed that nobody asked for.
+    pub(crate) fn is_random(&self) -> bool {
+        self.seed.is_none() && self.temperature > 0.0
     }
 
     /// As the sampler takes them.
@@ -146,7 +167,7 @@ impl SamplingArguments {
             frequency_penalty: self.frequency_penalty,
             repetition_window: self.repetition_window,
             logit_bias: Vec::new(),
-            seed: self.seed.unwrap_or(0),
+            seed: self.seed.unwrap_or_else(chance),
         }
     }
 }
@@ -200,7 +221,7 @@ pub(crate) struct TextArguments {
     /// The text; without it and without --file, standard input.
     pub(crate) text: Option<String>,
     /// Reads the text from a file.
-    #[arg(long, short, conflicts_with = "text")]
+    #[arg(long, short, alias = "text", value_name = "FILE", conflicts_with = "text")]
     file: Option<PathBuf>,
 }
 
@@ -236,9 +257,49 @@ pub(crate) fn reseed(generation: &mut Generation, asked: Option<u64>) {
     }
 }
 
+/// The cache where none is asked for: next to nothing is lost of any model, at about half of the bytes.
+pub(crate) const USUAL_CACHE: &str = "auto";
+
+/// The spec of a new cache for `tokens` tokens to come, of which a cap in percent is a share; says what cannot be meant.
+pub(crate) fn new_cache(asked: Option<Spec>, model: &Model, tokens: usize) -> Result<Spec> {
+    let usual = config::get().kv.as_deref().unwrap_or(USUAL_CACHE);
+    let spec = asked.map_or_else(|| spec(usual), Ok)?;
+    if !spec.evicts() && spec.keep.method().name != "full" {
+        let keep = spec.keep.method().name;
+        warning::show(&[format!("`{spec}` evicts nothing without a cap: add one, as in `{keep}@64MiB`")]);
+    }
+    let mut bytes = spec.for_context(&model.cache_shape(), tokens);
+    if let (Cap::Percent(percent), Cap::Bytes(share)) = (spec.cap, bytes.cap) {
+        let (tokens, size) = (format::count(tokens as u64), |bytes| format::bytes(bytes as u64));
+        let floor = floor_bytes(&model.cache_shape(), &bytes).unwrap_or(0).next_multiple_of(1024);
+        let least = if floor > share {
+            format!(", less than this cache works with: it gets {}", size(floor))
+        } else {
+            String::new()
+        };
+        eprintln!("{percent}% of {tokens} tokens in f16 is {}{least}", size(share));
+        bytes.cap = Cap::Bytes(share.max(floor));
+    }
+    Ok(bytes)
+}
+
+/// A spec as one would write it: by the name of its preset, if it has one.
+pub(crate) fn written(spec: &Spec) -> String {
+    spec.preset.map_or_else(|| spec.to_string(), |name| format!("{name}{}", spec.cap))
+}
+
 /// Refuses a session whose cache is another than the one asked for.
 pub(crate) fn check_session(path: &Path, held: &Spec, asked: Option<&Spec>) -> Result<()> {
-    match asked.filter(|asked| asked.to_string() != held.to_string()) {
+    // A share was of the tokens that were to come then.
+    let alike = |asked: &Spec| {
+        let is_share = matches!((asked.cap, held.cap), (Cap::Percent(_), Cap::Bytes(_)));
+        if is_share {
+            Spec { cap: held.cap, ..asked.clone() } == *held
+        } else {
+            asked.to_string() == held.to_string()
+        }
+    };
+    match asked.filter(|asked| !alike(asked)) {
         None => Ok(()),
         Some(asked) => Err(usage(format!(
             "the session {} has the cache `{held}`, not `{asked}`: leave --kv out, or begin another session",

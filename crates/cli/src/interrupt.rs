@@ -1,4 +1,4 @@
-//! Ctrl-C: the first asks the work to stop at the next token, the second ends the program.
+//! Ctrl-C: the first asks the work to stop at the next token, the second ends the program. And being told to end.
 
 use anyhow::{Context, Result};
 use std::{
@@ -23,4 +23,31 @@ pub(crate) fn flag() -> Result<Arc<AtomicBool>> {
     };
     ctrlc::set_handler(handler).context("cannot watch for Ctrl-C")?;
     Ok(flag)
+}
+
+/// Being told to end, by SIGTERM: at once while there is nothing to save, else when the work has come to a stop.
+pub(crate) struct Termination {
+    /// It was told to.
+    pub(crate) told: Arc<AtomicBool>,
+    /// There is nothing to save.
+    pub(crate) idle: Arc<AtomicBool>,
+}
+
+impl Termination {
+    /// The exit code of a program that was told to end: 128 + SIGTERM.
+    pub(crate) const EXIT: u8 = 143;
+
+    /// To be called after [`flag`], which stops the work on this signal, too.
+    pub(crate) fn watch() -> Result<Termination> {
+        let termination = Termination { told: Arc::default(), idle: Arc::default() };
+        #[cfg(unix)]
+        {
+            use signal_hook::{consts::SIGTERM, flag};
+            let Termination { told, idle } = &termination;
+            flag::register_conditional_shutdown(SIGTERM, Self::EXIT.into(), idle.clone())
+                .and_then(|_| flag::register(SIGTERM, told.clone()))
+                .context("cannot watch for being told to end")?;
+        }
+        Ok(termination)
+    }
 }

@@ -3,6 +3,7 @@
 mod arguments;
 mod commands;
 mod comparison_text;
+mod config;
 mod constraint;
 mod failure;
 mod interrupt;
@@ -26,6 +27,9 @@ struct Arguments {
 }
 
 fn main() -> ExitCode {
+    if let Err(error) = config::read() {
+        return failure::report(&error);
+    }
     match Arguments::parse().command.run() {
         Ok(code) => code,
         // Whoever read our output has had enough.

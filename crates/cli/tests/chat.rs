@@ -7,7 +7,10 @@ use support::{Finished, finish, sketchkv, smollm2};
 
 fn chat(model: &Path, options: &[&str], lines: &str) -> Finished {
     let mut command = sketchkv();
-    command.arg("chat").arg("--model").arg(model).args(["--temperature", "0", "-n", "24"]).args(options);
+    command.arg("chat").arg("--model").arg(model).args(["--temperature", "0"]).args(options);
+    if !options.contains(&"-n") {
+        command.args(["-n", "24"]);
+    }
     let done = finish(command.write_stdin(lines));
     assert_eq!(done.code, 0, "{}", done.stderr);
     done
@@ -69,9 +72,117 @@ fn a_conversation_that_would_overflow_is_not_run() {
     let Some(model) = smollm2::path() else { return };
     let lines = format!("{}\nHi\n", "word ".repeat(300));
     let done = chat(&model, &["--context", "120"], &lines);
-    assert!(done.stderr.contains("of 120 tokens: /reset begins anew"), "{}", done.stderr);
+    assert!(done.stderr.contains("of 120 tokens: say less"), "{}", done.stderr);
     // The turn that did not fit left nothing behind.
     assert_eq!(done.stdout.lines().count(), 1, "{}", done.stdout);
+}
+
+#[test]
+fn the_oldest_goes_when_the_context_is_full() {
+    let Some(model) = smollm2::path() else { return };
+    let lines = "Tell me about a colour.\n".repeat(8);
+    let done = chat(&model, &["--context", "200"], &lines);
+    assert_eq!(done.stdout.lines().filter(|line| !line.is_empty()).count().min(8), 8, "{}", done.stdout);
+    assert_eq!(done.stderr.matches("oldest turns are forgotten").count(), 1, "{}", done.stderr);
+    assert!(!done.stderr.contains("say less"), "{}", done.stderr);
+}
+
+#[test]
+fn what_was_said_is_taken_back_and_said_otherwise() {
+    let Some(model) = smollm2::path() else { return };
+    let france = "What is the capital of France?";
+    let done = chat(
+        &model,
+        &["--kv", "full+q8"],
+        &format!("{france}\n/retry\n/edit What is the capital of Italy?\n/stats\n"),
+    );
+    let answers: Vec<_> = done.stdout.lines().collect();
+    assert_eq!(answers.len(), 3, "{}", done.stdout);
+    assert_eq!(answers[0], answers[1], "greedy");
+    assert!(answers[0].contains("Paris") && answers[2] != answers[0], "{}", done.stdout);
+    assert!(done.stderr.contains("3 answers of"), "{}", done.stderr);
+    // It is as if nothing else had ever been said, whether the cache forgets a part or is filled anew.
+    for kv in ["full+q8", "h2o@2MiB"] {
+        let plain = chat(&model, &["--kv", kv], &format!("{france}\nAnd of Spain?\n"));
+        let detour = format!("{france}\nTell me of the sea.\n/undo\nAnd of Spain?\n");
+        let detour = chat(&model, &["--kv", kv], &detour);
+        let last = |done: &Finished| done.stdout.lines().last().unwrap().to_owned();
+        assert_eq!(last(&detour), last(&plain), "{kv}");
+        assert!(detour.stderr.contains("taken back: Tell me of the sea."), "{}", detour.stderr);
+    }
+}
+
+#[test]
+fn an_answer_that_was_cut_off_goes_on() {
+    let Some(model) = smollm2::path() else { return };
+    let lines = "Write a long story of the sea.\n";
+    let whole = chat(&model, &["-n", "48"], lines).stdout.replace('\n', "");
+    let parts = chat(&model, &["-n", "16"], &format!("{lines}/more\n/more\n"));
+    assert_eq!(parts.stdout.replace('\n', ""), whole);
+    assert!(parts.stderr.contains("cut off, /more goes on"), "{}", parts.stderr);
+}
+
+#[test]
+fn files_hold_conversations_and_copies_of_them() {
+    let Some(model) = smollm2::path() else { return };
+    let folder = tempfile::tempdir().unwrap();
+    let file = |name: &str| folder.path().join(name).to_str().unwrap().to_owned();
+    let (saved, fork, missing) = (file("saved.kv"), file("fork.kv"), file("missing.kv"));
+    let lines = format!(
+        "My name is Ada.\n/save {saved}\n/fork {fork}\nMy name is Grace now.\n/load {missing}\n/save\n"
+    );
+    let first = chat(&model, &[], &lines);
+    for text in
+        [format!("there is no file {missing}"), "/save takes the name".into(), format!("written to {saved}")]
+    {
+        assert!(first.stderr.contains(&text), "{text}: {}", first.stderr);
+    }
+    let second = chat(&model, &[], &format!("/load {saved}\nWhat is my name?\n/kv 4MiB\n/kv 1KiB\n"));
+    assert!(second.stdout.contains("Ada"), "{}", second.stdout);
+    assert!(
+        second.stderr.contains("2 messages") && second.stderr.contains("below the minimum"),
+        "{}",
+        second.stderr
+    );
+    let third = chat(&model, &["--session", &fork], "What is my name?\n");
+    assert!(third.stdout.contains("Grace"), "{}", third.stdout);
+}
+
+#[test]
+fn a_line_that_ends_in_a_backslash_goes_on() {
+    let Some(model) = smollm2::path() else { return };
+    let done = chat(&model, &[], "What is the capital \\\nof France?\n");
+    assert_eq!(done.stdout.lines().filter(|line| line.contains("Paris")).count(), 1, "{}", done.stdout);
+    assert_eq!(done.stderr.matches("prefill").count(), 1, "{}", done.stderr);
+}
+
+#[cfg(unix)]
+#[test]
+fn told_to_end_it_saves_what_was_said() {
+    use std::io::Write;
+    let Some(model) = smollm2::path() else { return };
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("talk.kv");
+    for (wait, code) in [(0, 143), (1500, 143)] {
+        let mut command = std::process::Command::new(assert_cmd::cargo::cargo_bin!("sketchkv"));
+        command
+            .args(["chat", "--temperature", "0", "-n", "4000", "--model"])
+            .arg(&model)
+            .arg("--session")
+            .arg(&file);
+        command.stdin(std::process::Stdio::piped()).stdout(std::process::Stdio::piped());
+        let mut process = command.stderr(std::process::Stdio::piped()).spawn().unwrap();
+        let mut input = process.stdin.take().unwrap();
+        if wait > 0 {
+            input.write_all(b"Write a long story of the sea.\n").unwrap();
+        }
+        std::thread::sleep(std::time::Duration::from_millis(1500 + wait));
+        let killed = std::process::Command::new("kill").arg(process.id().to_string()).status().unwrap();
+        assert!(killed.success());
+        assert_eq!(process.wait().unwrap().code(), Some(code), "told after {wait} ms");
+    }
+    let again = chat(&model, &["--session", file.to_str().unwrap()], "/stats\n");
+    assert!(again.stderr.contains("tokens seen"), "{}", again.stderr);
 }
 
 #[test]

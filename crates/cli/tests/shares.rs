@@ -19,7 +19,8 @@ fn warnings(done: &Finished) -> Vec<String> {
 fn check(warning: &str, json: &Value) {
     let floor = json["floor_bytes"].as_u64().unwrap();
     assert!(
-        warning.starts_with("`window@1%` needs at least ") && warning.contains(" tokens on"),
+        (warning.starts_with("`window@1%` needs at least ") || warning.starts_with("`window@1%seen` needs"))
+            && warning.contains(" tokens on"),
         "{warning}"
     );
     // The floor that is named is the least that works as a fixed cap.
@@ -32,19 +33,27 @@ fn check(warning: &str, json: &Value) {
 
 #[test]
 fn run_and_info_name_the_floor() {
-    let run = finish(sketchkv().args(["run", "The sea", "-n", "8", "--kv", "window@1%", "--json"]));
+    // Of what was seen, a share grows with the text.
+    let run = finish(sketchkv().args(["run", "The sea", "-n", "8", "--kv", "window@1%seen", "--json"]));
     let [warning] = &warnings(&run)[..] else { panic!("{}", run.stderr) };
     check(warning, &run.json());
     let info =
         finish(sketchkv().args(["info", "--kv", "window@1%", "--kv", "window@50%", "-c", "256", "--json"]));
     let [warning] = &warnings(&info)[..] else { panic!("{}", info.stderr) };
     check(warning, &info.json()["kv"][0]);
-    let text = finish(sketchkv().args(["run", "The sea", "-n", "8", "--kv", "window@1%"]));
+    let text = finish(sketchkv().args(["run", "The sea", "-n", "8", "--kv", "window@1%seen"]));
     assert!(
-        text.stderr.contains("% of full (took ") && text.stderr.contains(", asked 1 %)"),
+        text.stderr.contains(" tokens (took ") && text.stderr.contains(", asked 1 %)"),
         "{}",
         text.stderr
     );
+    // Of what is to come it is bytes, and no less than the cache works with.
+    let text = finish(sketchkv().args(["run", "The sea", "-n", "8", "--kv", "window@1%"]));
+    assert!(text.stderr.contains("less than this cache works with: it gets "), "{}", text.stderr);
+    assert_eq!((text.code, text.stderr.contains("took")), (0, false), "{}", text.stderr);
+    let long =
+        finish(sketchkv().args(["run", "The sea", "-n", "8", "-c", "1000", "--kv", "window@50%", "--json"]));
+    assert_eq!(long.json()["spec"], "window@2000KiB", "{}", long.stderr);
 }
 
 #[test]

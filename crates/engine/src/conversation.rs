@@ -13,8 +13,19 @@ pub struct Conversation {
     talk: Talk,
     /// Whether the last message is being answered.
     answering: bool,
+    /// What was shown of the answer before it was cut off.
+    said: String,
     /// Whether special tokens within what is said count as such.
     special: bool,
+    /// Before each thing that was said here and is in the cache: tokens and bytes of the transcript.
+    marks: Vec<Mark>,
+}
+
+/// A place in a conversation.
+struct Mark {
+    messages: usize,
+    tokens: usize,
+    transcript: usize,
 }
 
 /// What was said.
@@ -29,7 +40,14 @@ impl Conversation {
     /// A conversation without a word; what `generation` knows of another text is forgotten.
     pub fn new(mut generation: Generation) -> Self {
         generation.forget();
-        Conversation { generation, talk: Talk::default(), answering: false, special: false }
+        Conversation {
+            generation,
+            talk: Talk::default(),
+            answering: false,
+            said: String::new(),
+            special: false,
+            marks: vec![],
+        }
     }
 
     /// A text that goes on from what `generation` has seen, `transcript`, for a caller who renders the template himself and keeps
@@ -39,7 +57,14 @@ impl Conversation {
     }
 
     pub(crate) fn resume(generation: Generation, talk: Talk) -> Self {
-        Conversation { generation, talk, answering: false, special: false }
+        Conversation {
+            generation,
+            talk,
+            answering: false,
+            said: String::new(),
+            special: false,
+            marks: vec![],
+        }
     }
 
     /// Lets special tokens within what is said count as such; else they are plain text, and nobody can open a turn from
@@ -93,6 +118,7 @@ impl Conversation {
     pub fn reset(&mut self) {
         self.talk.messages.retain(|message| message.role == "system");
         self.talk.transcript.clear();
+        self.marks.clear();
         self.answering = false;
         self.generation.forget();
         self.generation.reseed(self.generation.sampling().seed);
@@ -118,12 +144,96 @@ impl Conversation {
         options: &GenerateOptions,
     ) -> Result<(), EngineError> {
         self.close(model);
+        let mark = Mark {
+            messages: self.talk.messages.len(),
+            tokens: self.generation.tokens(),
+            transcript: self.talk.transcript.len(),
+        };
         self.talk.messages.push(ChatMessage::new("user", text));
         let asked = self.feed(model, limit, options);
-        if asked.is_err() {
-            self.talk.messages.pop();
+        match asked {
+            Ok(()) => self.marks.push(mark),
+            Err(_) => drop(self.talk.messages.pop()),
         }
         asked
+    }
+
+    /// Lets the last answer go on from where it was cut off, if it was.
+    ///
+    /// # Errors
+    /// As [`Generation::feed`].
+    pub fn answer_more(
+        &mut self,
+        model: &Model,
+        limit: Option<usize>,
+        options: &GenerateOptions,
+    ) -> Result<bool, EngineError> {
+        let cut = matches!(self.generation.finish(), Some(Finish::Length | Finish::Interrupted));
+        self.close(model);
+        let Some(message) = self.talk.messages.pop_if(|message| cut && message.role == "assistant") else {
+            return Ok(false);
+        };
+        self.said = message.content;
+        let room = limit.map(|limit| limit.saturating_sub(self.generation.tokens()));
+        let max_tokens = options.max_tokens.into_iter().chain(room).min();
+        let options = GenerateOptions { max_tokens, ..options.clone() };
+        let transcript = std::mem::take(&mut self.talk.transcript);
+        self.go_on(model, &[], transcript, &options)?;
+        Ok(true)
+    }
+
+    /// Takes back what was said last, and its answer; gives what it was. Where the cache cannot forget it alone, it is filled
+    /// anew from what is left.
+    pub fn undo(&mut self, model: &Model) -> Option<String> {
+        self.close(model);
+        let last = self.talk.messages.iter().rposition(|message| message.role == "user")?;
+        let said = self.talk.messages.drain(last..).next()?.content;
+        let mark = self.marks.pop().filter(|mark| mark.messages == last);
+        match mark {
+            Some(mark) if self.generation.truncate(model, mark.tokens).is_ok() => {
+                self.talk.transcript.truncate(mark.transcript);
+            }
+            _ => self.begin_anew(),
+        }
+        Some(said)
+    }
+
+    /// Forgets the oldest things that were said, and their answers, until the others take at most `tokens` tokens; the cache is
+    /// filled anew from them. Gives how many went; none where no more than the last are left.
+    ///
+    /// # Errors
+    /// When the template refuses.
+    pub fn forget_oldest(&mut self, model: &Model, tokens: usize) -> Result<usize, EngineError> {
+        self.close(model);
+        let mut gone = 0;
+        loop {
+            let users: Vec<usize> = (0..self.talk.messages.len())
+                .filter(|&index| self.talk.messages[index].role == "user")
+                .collect();
+            let rendered = model.tokenizer().chat(&self.shielded(model), true)?;
+            let [first, second, ..] = users[..] else { break };
+            if model.tokenizer().encode_shielded(&rendered)?.len() <= tokens {
+                break;
+            }
+            self.talk.messages.drain(first..second);
+            gone += 1;
+        }
+        if gone > 0 {
+            self.begin_anew();
+        }
+        Ok(gone)
+    }
+
+    /// The cache is to see all messages again.
+    fn begin_anew(&mut self) {
+        self.generation.forget();
+        self.talk.transcript.clear();
+        self.marks.clear();
+    }
+
+    /// What was said, and by whom.
+    pub fn messages(&self) -> &[ChatMessage] {
+        &self.talk.messages
     }
 
     /// Feeds what the template makes of the messages beyond what the cache has seen.
@@ -143,8 +253,7 @@ impl Conversation {
         }
         if known.is_none() {
             // The template rewrites what was said before: the cache has to see it all again.
-            self.generation.forget();
-            self.talk.transcript.clear();
+            self.begin_anew();
         }
         let room = limit.map(|limit| limit - needed);
         let max_tokens = options.max_tokens.into_iter().chain(room).min();
@@ -168,8 +277,9 @@ impl Conversation {
             return;
         }
         self.generation.interrupt(model);
-        let answer = self.generation.text().to_owned();
-        self.talk.transcript.push_str(&answer);
+        let answer = self.generation.text();
+        self.talk.transcript.push_str(answer);
+        let answer = std::mem::take(&mut self.said) + answer;
         if self.generation.finish() == Some(Finish::End) {
             self.talk.transcript.push_str(&self.generation.hidden_end(model));
         }

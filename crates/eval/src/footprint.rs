@@ -1,6 +1,6 @@
 use crate::format;
 use serde::{Deserialize, Deserializer, Serialize};
-use sketchkv_cache::{Cache, CacheError, CacheShape, Cap, Ledger, Spec};
+use sketchkv_cache::{Cache, CacheError, CacheShape, Cap, Forecast, Ledger, Spec};
 use std::collections::BTreeMap;
 
 /// What a cache takes, beside an uncompressed one, what it was asked to take, and the least that it can.
@@ -32,10 +32,18 @@ const TOLERANCE: f64 = 1.02;
 impl Footprint {
     /// Of `cache` as it is now.
     pub fn of(cache: &Cache) -> Self {
-        let kv_tokens = cache.position();
+        Footprint::at(cache, cache.position(), cache.ledger().total())
+    }
+
+    /// Of `cache` as it will be, by a forecast.
+    pub(crate) fn forecast(cache: &Cache, forecast: &Forecast) -> Self {
+        Footprint::at(cache, forecast.tokens, forecast.bytes)
+    }
+
+    fn at(cache: &Cache, kv_tokens: usize, kv_bytes: usize) -> Self {
         let full = full_bytes(cache.shape(), kv_tokens).max(1);
         let percent = |bytes: usize| 100.0 * bytes as f64 / full as f64;
-        let (kv_bytes, asked_bytes) = (cache.ledger().total(), cache.asked_bytes(kv_tokens));
+        let asked_bytes = cache.asked_bytes(kv_tokens);
         Footprint {
             kv_tokens,
             kv_bytes,
@@ -88,7 +96,7 @@ pub(crate) fn full_bytes(shape: &CacheShape, tokens: usize) -> usize {
 }
 
 /// The smallest cap in bytes that the methods of `spec` accept for a model of this `shape`; `None` without a cap.
-pub(crate) fn floor_bytes(shape: &CacheShape, spec: &Spec) -> Option<usize> {
+pub fn floor_bytes(shape: &CacheShape, spec: &Spec) -> Option<usize> {
     if !spec.evicts() {
         return None;
     }

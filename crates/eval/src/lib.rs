@@ -31,7 +31,7 @@ pub use compare::{CompareOptions, Comparison, DEFAULT_SPECS, TIMED_STEPS, compar
 pub use distortion::{Distortion, Recall, StoreDistortion, distortion};
 pub use error::EvalError;
 pub use failure::Failure;
-pub use footprint::{Footprint, LedgerBytes, ledger_bytes};
+pub use footprint::{Footprint, LedgerBytes, floor_bytes, ledger_bytes};
 pub use losses::measure_losses;
 pub use machine::{Machine, peak_resident};
 pub use progress::{Progress, Silent, Step};

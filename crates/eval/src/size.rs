@@ -10,21 +10,13 @@ const CHUNK: usize = 512;
 /// Tokens after which stores of every kind begin anew with a page.
 const PAGE: usize = 64;
 
-/// The footprint of a cache of `spec` after `tokens` tokens of noise, for a model of this `shape`.
-///
-/// Which tokens a method keeps depends on the text, how many bytes it takes does not.
+/// What a cache of `spec` takes after `tokens` tokens, counted: nothing runs.
 ///
 /// # Errors
 /// When the spec does not fit the model.
-pub fn footprint_after(
-    shape: &CacheShape,
-    spec: &Spec,
-    tokens: usize,
-    pool: &ThreadPool,
-) -> Result<Footprint, CacheError> {
-    let mut filling = Filling::new(shape, spec)?;
-    filling.fill(tokens, pool)?;
-    Ok(Footprint::of(&filling.cache))
+pub fn footprint_after(shape: &CacheShape, spec: &Spec, tokens: usize) -> Result<Footprint, CacheError> {
+    let cache = Cache::new(with_output(shape), spec, 0)?;
+    Ok(Footprint::forecast(&cache, &cache.forecast(tokens)))
 }
 
 /// Bytes that a cache of `spec`, which evicts nothing, takes after `tokens` tokens.
@@ -67,11 +59,7 @@ impl Filling {
         let widest = |layer: &LayerShape| layer.heads * layer.key_dim.max(layer.value_dim);
         let numbers = CHUNK * shape.layers.iter().map(widest).max().unwrap_or(0);
         let noise = (0..numbers).map(|_| random.unit() as f32 - 0.5).collect();
-        let mut shape = shape.clone();
-        // Bytes do not depend on what a model makes of values, and its weights need not be loaded to count them.
-        let blank = blank_output(&shape.layers);
-        shape.output.get_or_insert(blank);
-        let cache = Cache::new(shape, spec, 0)?;
+        let cache = Cache::new(with_output(shape), spec, 0)?;
         Ok(Filling { cache, workspace: AttentionWorkspace::new(), noise, out: vec![0.0; numbers] })
     }
 
@@ -96,6 +84,15 @@ impl Filling {
     }
 }
 
+/// `shape` with some output projection: bytes do not depend on what a model makes of values, and its weights need not be loaded to
+/// count them.
+fn with_output(shape: &CacheShape) -> CacheShape {
+    let mut shape = shape.clone();
+    let blank = blank_output(&shape.layers);
+    shape.output.get_or_insert(blank);
+    shape
+}
+
 /// An output projection that makes nothing of any value.
 fn blank_output(layers: &[LayerShape]) -> OutputProjection {
     let gram = |layer: &LayerShape| layer.kv_heads * layer.value_dim * layer.value_dim;
@@ -107,6 +104,31 @@ fn blank_output(layers: &[LayerShape]) -> OutputProjection {
 mod tests {
     use super::*;
 
+    /// Of a cache after tokens of noise: which a method keeps depends on the text, how many bytes it takes does not.
+    fn filled(shape: &CacheShape, spec: &Spec, tokens: usize, pool: &ThreadPool) -> Cache {
+        let mut filling = Filling::new(shape, spec).unwrap();
+        filling.fill(tokens, pool).unwrap();
+        filling.cache
+    }
+
+    #[test]
+    fn a_forecast_is_what_a_filled_cache_takes() {
+        let shape = CacheShape::uniform(2, LayerShape::new(4, 2, 64), 4096);
+        let pool = ThreadPool::new(2);
+        for spec in
+            ["full", "full+q8", "full+kivi4", "auto", "window@25%", "h2o+q8@40%", "auto@100KiB", "full+topk"]
+        {
+            let spec: Spec = spec.parse().unwrap();
+            for tokens in [100, 1087, 1088, 2500] {
+                let cache = filled(&shape, &spec, tokens, &pool);
+                let (took, said) =
+                    (Footprint::of(&cache), Footprint::forecast(&cache, &cache.forecast(tokens)));
+                let off = said.kv_bytes as f64 / took.kv_bytes as f64 - 1.0;
+                assert!(off.abs() < 0.06, "{spec} {tokens}: {said:?} for {took:?}");
+            }
+        }
+    }
+
     #[test]
     fn what_is_reckoned_is_what_a_filled_cache_takes() {
         let shape = CacheShape::uniform(2, LayerShape::new(4, 2, 64), 4096);
@@ -114,7 +136,7 @@ mod tests {
         for spec in ["full", "full+q8", "full+q4h", "full+k=kivi4+v=q4"] {
             let spec: Spec = spec.parse().unwrap();
             for tokens in [100, 1087, 1088, 2500, 3001] {
-                let filled = footprint_after(&shape, &spec, tokens, &pool).unwrap().kv_bytes as f64;
+                let filled = filled(&shape, &spec, tokens, &pool).ledger().total() as f64;
                 let reckoned = uncapped_bytes(&shape, &spec, tokens, &pool).unwrap() as f64;
                 assert!((reckoned / filled - 1.0).abs() < 0.005, "{spec} {tokens}: {reckoned} for {filled}");
             }

@@ -1,9 +1,9 @@
-use crate::{format, output, warning};
+use crate::{config, format, output, warning};
 use anyhow::Result;
 use clap::value_parser;
 use serde_json::json;
 use sketchkv_cache::{Cache, Forecast, Spec};
-use sketchkv_engine::{EMBEDDED, ExpectedLoss, Losses, Source};
+use sketchkv_engine::{ExpectedLoss, Losses, Source};
 use sketchkv_model::LoadOptions;
 
 /// Say what a cache means on a model before anything runs: how many tokens it keeps, in how many bits, in how many bytes, and
@@ -20,7 +20,7 @@ pub(crate) struct Arguments {
     #[arg(value_name = "SPEC")]
     kv: String,
     /// A name from `sketchkv models`, a GGUF file, or a Hugging Face folder.
-    #[arg(long, short, default_value = EMBEDDED)]
+    #[arg(long, short, default_value_t = config::usual_model())]
     model: String,
     /// Tokens up to which to look [default: the model's context].
     #[arg(long, short, value_parser = value_parser!(u32).range(1..))]

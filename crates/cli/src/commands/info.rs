@@ -1,20 +1,22 @@
-use crate::{arguments, format, output, warning};
+use crate::{arguments, config, format, output, warning};
 use anyhow::Result;
 use clap::value_parser;
 use serde_json::{Value, json};
 use sketchkv_cache::LayerShape;
-use sketchkv_engine::{EMBEDDED, Source};
+use sketchkv_engine::Source;
 use sketchkv_eval::{Footprint, footprint_after};
-use sketchkv_kernels::ThreadPool;
 use sketchkv_model::{Config, ModelFile, TensorInfo};
-use std::{collections::BTreeMap, thread::available_parallelism};
+use std::collections::BTreeMap;
 
 /// Show what a model is: its architecture, its tensors, its bytes.
 #[derive(clap::Args)]
 pub(crate) struct Arguments {
-    /// A name from `sketchkv models`, a GGUF file, or a Hugging Face folder.
-    #[arg(default_value = EMBEDDED)]
-    model: String,
+    /// A name from `sketchkv models`, a GGUF file, or a Hugging Face folder [default: tiny-gpt2].
+    #[arg(value_name = "MODEL")]
+    named: Option<String>,
+    /// The same, as other commands take it.
+    #[arg(long, short, value_name = "MODEL", conflicts_with = "named")]
+    model: Option<String>,
     /// A cache whose bytes to show; may be given several times.
     #[arg(long, value_name = "SPEC", default_values = DEFAULT_SPECS)]
     kv: Vec<String>,
@@ -54,7 +56,9 @@ struct FormatShare {
 
 impl Arguments {
     pub(crate) fn run(self) -> Result<()> {
-        let file = Source::find(&self.model)?.open()?;
+        let name =
+            self.model.as_deref().or(self.named.as_deref()).map_or_else(config::usual_model, str::to_owned);
+        let file = Source::find(&name)?.open()?;
         let (tokens, sizes) = self.sizes(&file)?;
         let (config, shape) = (file.config(), file.config().cache_shape());
         let tensors = file.tensors();
@@ -191,13 +195,10 @@ impl Arguments {
     fn sizes(&self, file: &ModelFile) -> Result<(usize, Vec<CacheSize>)> {
         let shape = file.config().cache_shape();
         let tokens = self.context.map_or(DEFAULT_TOKENS.min(shape.context), |tokens| tokens as usize);
-        let pool = ThreadPool::new(available_parallelism().map_or(1, usize::from));
         let size = |text: &String| {
             let spec = arguments::spec(text)?;
-            Ok(CacheSize {
-                spec: spec.to_string(),
-                footprint: footprint_after(&shape, &spec, tokens, &pool)?,
-            })
+            let footprint = footprint_after(&shape, &spec, tokens)?;
+            Ok(CacheSize { spec: spec.to_string(), footprint })
         };
         Ok((tokens, self.kv.iter().map(size).collect::<Result<_>>()?))
     }

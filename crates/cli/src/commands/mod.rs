@@ -1,10 +1,12 @@
 //! One file per command.
 
 mod advise;
+mod batch;
 mod bench;
 mod chat;
 mod compare;
 mod completions;
+mod config;
 mod distortion;
 mod experiment;
 mod explain;
@@ -46,6 +48,7 @@ pub(crate) enum Command {
     Profile(profile::Profiling),
     TrainScorer(profile::Training),
     Tokenize(tokenize::Arguments),
+    Config(config::Arguments),
     Completions(completions::Arguments),
     Man(man::Arguments),
     #[command(hide = true)]
@@ -65,7 +68,7 @@ impl Command {
             Command::Bench(arguments) => arguments.run(),
             Command::Distortion(arguments) => arguments.run().map(done),
             Command::Run(arguments) => arguments.run(),
-            Command::Chat(arguments) => arguments.run().map(done),
+            Command::Chat(arguments) => arguments.run(),
             Command::Serve(arguments) => arguments.run().map(done),
             Command::Pull(arguments) => arguments.run().map(done),
             Command::Models(arguments) => arguments.run().map(done),
@@ -75,6 +78,7 @@ impl Command {
             Command::Profile(arguments) => arguments.run().map(done),
             Command::TrainScorer(arguments) => arguments.run().map(done),
             Command::Tokenize(arguments) => arguments.run().map(done),
+            Command::Config(arguments) => arguments.run().map(done),
             Command::Completions(arguments) => arguments.run().map(done),
             Command::Man(arguments) => arguments.run().map(done),
             Command::Reference(arguments) => arguments.run().map(done),

@@ -1,3 +1,4 @@
+use super::batch::Batch;
 use crate::{
     arguments::{
         self, ContextArguments, ModelArguments, SamplingArguments, SpeculationArguments, TextArguments,
@@ -37,8 +38,9 @@ pub(crate) struct Arguments {
     text: TextArguments,
     #[command(flatten)]
     model: ModelArguments,
-    /// The cache: a composition of methods, as listed by `sketchkv methods` [default: full, or the session's].
-    #[arg(long)]
+    /// The cache: bytes (64MiB), a share of what is to come (25%), or a composition of methods, as listed by `sketchkv methods`
+    /// [default: auto, or the session's].
+    #[arg(long, value_name = "SPEC")]
     kv: Option<String>,
     /// Go on with the text of this file, cache and all, if it is there; and write it at the end.
     #[arg(long, value_name = "FILE", conflicts_with = "chat")]
@@ -49,6 +51,14 @@ pub(crate) struct Arguments {
     document: Option<PathBuf>,
     #[command(flatten)]
     context: ContextArguments,
+    /// Answer many prompts instead: a file with a JSON object a line, `{"prompt": "…"}` or `{"messages": [{"role": "user",
+    /// "content": "…"}]}`. What all begin with is computed once.
+    #[arg(long, value_name = "FILE", requires = "output", conflicts_with_all = ["text", "file", "session", "document", "chat", "json"])]
+    input: Option<PathBuf>,
+    /// With --input, where a line is written for each: `{"index": 0, "text": "…", "finish": "end", …}`. The same command goes on where
+    /// it was interrupted.
+    #[arg(long, short, value_name = "FILE", requires = "input")]
+    output: Option<PathBuf>,
     /// Give the text as a question, in the form of the model's chat template.
     #[arg(long)]
     chat: bool,
@@ -81,7 +91,7 @@ impl Arguments {
         // A bad argument, or a session that cannot be written, is told before there is anything to wait for.
         Sampler::new(self.sampling.sampling())?;
         let asked = std::mem::take(&mut self.constraint).read()?;
-        let text = self.text.read("prompt")?;
+        let text = if self.input.is_some() { String::new() } else { self.text.read("prompt")? };
         let mut session = self.session.as_deref().map(SessionFile::open).transpose()?;
         let start = Instant::now();
         let model = self.model.load(self.context.beyond_context)?;
@@ -89,7 +99,21 @@ impl Arguments {
         let limit = self.context.limit(model.config())?;
         let constraint = asked.map(|asked| asked.compile(&model)).transpose()?;
         let interrupt = interrupt::flag()?;
-        let Some(mut generation) = self.generation(&model, spec, session.as_mut(), &interrupt)? else {
+        if let (Some(input), Some(output)) = (&self.input, &self.output) {
+            let limit = limit.unwrap_or(model.config().context);
+            let options = GenerateOptions {
+                ignore_end: self.ignore_end,
+                show_special: self.show_special,
+                constraint,
+                ..self.sampling.options()
+            };
+            let spec = arguments::new_cache(spec, &model, limit)?;
+            let batch = Batch { model: &model, spec, sampling: self.sampling.sampling(), options, limit };
+            return batch.run(input, output, &interrupt);
+        }
+        let tokens = self.tokens_to_come(&model, &text)?;
+        let made = self.generation(&model, spec, tokens, session.as_mut(), &interrupt)?;
+        let Some(mut generation) = made else {
             return Ok(ExitCode::from(interrupt::EXIT));
         };
         self.speculation.apply(&self.model, &model, &mut generation)?;
@@ -113,14 +137,14 @@ impl Arguments {
             ..asked
         };
         if !self.json && generation.cache().spec().evicts() {
-            let (cache, end) = (generation.cache(), limit.unwrap_or(model.config().context));
+            let (cache, end) = (generation.cache(), tokens.max(seen + prompt.len()));
             let profile = self.model.source()?.profile(&model)?;
             let losses = profile.and_then(|profile| profile.losses);
             let loss = losses.and_then(|losses| losses.expected(cache, end));
             let loss = loss.map(|loss| format!("; expected KL {}", format::expected_loss(&loss)));
             eprintln!(
                 "{}: {}{}",
-                cache.spec(),
+                arguments::written(cache.spec()),
                 format::forecast(&cache.forecast(end)),
                 loss.unwrap_or_default()
             );
@@ -163,7 +187,11 @@ impl Arguments {
             }))?;
         } else {
             output::line("")?;
-            eprintln!("{}", summary(&footprint, &timing));
+            let seed = match self.sampling.is_random() {
+                true => format!(" | seed {}", generation.sampling().seed),
+                false => String::new(),
+            };
+            eprintln!("{}{seed}", summary(&footprint, &timing));
         }
         Ok(match finish {
             Finish::Interrupted => ExitCode::from(interrupt::EXIT),
@@ -171,11 +199,25 @@ impl Arguments {
         })
     }
 
+    /// How many tokens the text may come to: the context asked for, or what is read and what is generated at most.
+    fn tokens_to_come(&self, model: &Model, text: &str) -> Result<usize> {
+        let context = model.config().context;
+        if let Some(asked) = self.context.context {
+            return Ok(asked as usize);
+        }
+        let Some(generated) = self.sampling.max_tokens else { return Ok(context) };
+        let document = self.document.as_deref().map(read_document_text).transpose()?;
+        let read = |text: &str| Ok::<_, anyhow::Error>(model.tokenizer().encode(text)?.len());
+        let tokens = read(text)? + document.as_deref().map_or(Ok(0), read)?;
+        Ok(tokens.saturating_add(generated).clamp(1, context))
+    }
+
     /// The session's text, or a new one; `None` where reading its document was interrupted.
     fn generation(
         &self,
         model: &Model,
         spec: Option<Spec>,
+        tokens: usize,
         session: Option<&mut SessionFile>,
         interrupt: &AtomicBool,
     ) -> Result<Option<Generation>> {
@@ -198,7 +240,7 @@ impl Arguments {
                 path.display()
             ))),
             _ => {
-                let spec = spec.unwrap_or_default();
+                let spec = arguments::new_cache(spec, model, tokens)?;
                 let cache = match &self.document {
                     None => Some(Cache::new(model.cache_shape(), &spec, sampling.seed)?),
                     Some(path) => document(model, path, &spec, sampling.seed, interrupt)?,
@@ -210,6 +252,11 @@ impl Arguments {
     }
 }
 
+fn read_document_text(path: &Path) -> Result<String> {
+    fs::read_to_string(path)
+        .with_context(|| format!("the document {} cannot be read as text", path.display()))
+}
+
 /// A cache that has read a document; `None` where that was interrupted.
 fn document(
     model: &Model,
@@ -218,8 +265,7 @@ fn document(
     seed: u64,
     interrupt: &AtomicBool,
 ) -> Result<Option<Cache>> {
-    let text = fs::read_to_string(path)
-        .with_context(|| format!("the document {} cannot be read as text", path.display()))?;
+    let text = read_document_text(path)?;
     let tokens = model.tokenizer().encode_prompt(&text)?;
     let bar = progress::bar();
     bar.set_message("document");
@@ -281,13 +327,20 @@ fn prompt(
     Ok(tokens)
 }
 
+/// Tokens from which on the bytes of a cache are set beside those of a full one.
+const FEW: usize = 256;
+
 /// The line on standard error after a generation.
 pub(crate) fn summary(footprint: &Footprint, timing: &Timing) -> String {
     let rate = |rate: f64| if rate > 0.0 { format::rate(rate) } else { "-".into() };
+    // Of some tokens the structures take more than the numbers: that is no share of anything.
+    let share = match footprint.kv_tokens {
+        0..FEW => format!(" of {} tokens", footprint.kv_tokens),
+        _ => format!(", {:.1}% of full", footprint.kv_percent),
+    };
     let mut text = format!(
-        "KV {}, {:.1}% of full{} | prefill {} tokens, {}/s | decode {} tokens, {}/s",
+        "KV {}{share}{} | prefill {} tokens, {}/s | decode {} tokens, {}/s",
         format::bytes(footprint.kv_bytes as u64),
-        footprint.kv_percent,
         footprint.mark().map(|mark| format!(" ({mark})")).unwrap_or_default(),
         timing.prefill_tokens,
         rate(timing.prefill_rate()),
@@ -303,7 +356,7 @@ pub(crate) fn summary(footprint: &Footprint, timing: &Timing) -> String {
     text
 }
 
-fn finish_name(finish: Finish) -> &'static str {
+pub(super) fn finish_name(finish: Finish) -> &'static str {
     match finish {
         Finish::End => "end",
         Finish::Stop => "stop",

@@ -12,6 +12,9 @@ pub(crate) fn sketchkv() -> Command {
     let mut command = Command::new(assert_cmd::cargo::cargo_bin!("sketchkv"));
     for name in [
         "SKETCHKV_MODELS",
+        "SKETCHKV_MODEL",
+        "SKETCHKV_KV",
+        "SKETCHKV_THREADS",
         "XDG_DATA_HOME",
         "HF_ENDPOINT",
         "HF_TOKEN",
@@ -21,6 +24,7 @@ pub(crate) fn sketchkv() -> Command {
     ] {
         command.env_remove(name).env_remove(name.to_lowercase());
     }
+    command.env("SKETCHKV_CONFIG", "");
     command
 }
 

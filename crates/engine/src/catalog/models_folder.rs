@@ -5,7 +5,11 @@ use serde::{Deserialize, Serialize};
 use std::{
     env, fs, io,
     path::{Path, PathBuf},
+    sync::OnceLock,
 };
+
+/// The folder where the environment names none.
+static USUAL: OnceLock<PathBuf> = OnceLock::new();
 
 /// The manifest's file name in a model's folder. It is written last: where it is, the model is whole.
 const MANIFEST: &str = "sketchkv.json";
@@ -45,13 +49,20 @@ impl ModelsFolder {
         ModelsFolder { root: path.into() }
     }
 
-    /// `$SKETCHKV_MODELS`, else `$XDG_DATA_HOME/sketchkv/models`, else `~/.local/share/sketchkv/models`.
+    /// Makes `root` the folder where `$SKETCHKV_MODELS` names none; the first call counts.
+    pub fn set_usual(root: PathBuf) {
+        let _ = USUAL.set(root);
+    }
+
+    /// `$SKETCHKV_MODELS`, else the [usual](ModelsFolder::set_usual) folder, else `$XDG_DATA_HOME/sketchkv/models`, else
+    /// `~/.local/share/sketchkv/models`.
     ///
     /// # Errors
     /// When none of these is set.
     pub fn from_environment() -> Result<Self, CatalogError> {
         let set = |name| env::var_os(name).filter(|value| !value.is_empty()).map(PathBuf::from);
         let root = set("SKETCHKV_MODELS")
+            .or_else(|| USUAL.get().cloned())
             .or_else(|| set("XDG_DATA_HOME").map(|data| data.join("sketchkv/models")))
             .or_else(|| env::home_dir().map(|home| home.join(".local/share/sketchkv/models")))
             .ok_or(CatalogError::NoHome)?;

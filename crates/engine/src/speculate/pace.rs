@@ -6,8 +6,8 @@ use std::time::Duration;
 /// Of a measurement that is added to those before.
 const NEW: f64 = 0.15;
 /// How far what is out of use comes back, each time that it would have been used: confidence towards `TRIED`, cost towards
-/// nothing. It may have been measured at a bad moment.
-const BACK: f64 = 0.01;
+/// nothing.
+const BACK: f64 = 0.005;
 /// A guess this likely is tried again.
 const TRIED: f64 = 0.5;
 
@@ -19,13 +19,15 @@ pub(super) struct Pace {
     more: Option<f64>,
     /// How likely a guess is right after others that were, by confidence.
     right: [f64; 3],
+    /// Times that guesses were not made for what they cost.
+    skipped: i32,
     /// Whether the drafter had nothing to catch up with, which would be taken for the cost of guesses.
     pub(super) caught_up: bool,
 }
 
 impl Default for Pace {
     fn default() -> Self {
-        Pace { one: None, more: None, right: [0.4, 0.6, 0.8], caught_up: true }
+        Pace { one: None, more: None, right: [0.4, 0.6, 0.8], skipped: 0, caught_up: true }
     }
 }
 
@@ -38,7 +40,8 @@ impl Pace {
     /// How many guesses of this confidence bring the most tokens a second; none where they cost more than they bring.
     pub(super) fn count(&mut self, confidence: Confidence) -> usize {
         let Some(one) = self.one else { return 0 };
-        let more = self.more.unwrap_or(0.15 * one);
+        // It may have been measured at a bad moment.
+        let more = self.more.unwrap_or(0.15 * one) * (1.0 - BACK).powi(self.skipped);
         let right = &mut self.right[confidence as usize];
         let (mut best, mut count, mut tokens, mut likely) = (1.0 / one, 0, 1.0, 1.0);
         for guesses in 1..=MOST {
@@ -51,7 +54,7 @@ impl Pace {
         }
         if count == 0 {
             *right += BACK * (TRIED - *right).max(0.0);
-            self.more = Some(more * (1.0 - BACK));
+            self.skipped += 1;
         }
         count
     }
@@ -63,6 +66,7 @@ impl Pace {
             mix(&mut self.one, seconds);
             return;
         }
+        self.skipped = 0;
         if let Some(one) = self.one.filter(|_| self.caught_up) {
             mix(&mut self.more, ((seconds - one) / guesses as f64).max(0.01 * one));
         }
@@ -115,8 +119,9 @@ mod tests {
         let mut pace = Pace::default();
         pace.note(Confidence::Low, 0, 0, Duration::from_millis(10));
         run(&mut pace, 40, 0.01, 0.011, |count| count);
+        pace.skipped = 0;
         assert_eq!(pace.count(Confidence::Low), 0);
-        assert!(pace.count(Confidence::High) == 0, "what a guess costs is the same for all");
+        assert_eq!(pace.count(Confidence::High), 0, "what a guess costs is the same for all");
     }
 
     #[test]

@@ -43,7 +43,9 @@ pub fn budget_bytes(cap: Cap, shape: &CacheShape, context: usize) -> Option<usiz
         Cap::None => return None,
         Cap::Bytes(bytes) => bytes,
         Cap::Tokens(tokens) => shape.f16_bytes(tokens.min(context)),
-        Cap::Percent(percent) => (percent / 100.0 * shape.f16_bytes(context) as f64) as usize,
+        Cap::Percent(percent) | Cap::PercentSeen(percent) => {
+            (percent / 100.0 * shape.f16_bytes(context) as f64) as usize
+        }
     };
     Some(bytes.max(1))
 }

@@ -160,11 +160,16 @@ fn release(map: &Mmap, bytes: &[u8]) {
 
 /// Maps a file for reading.
 fn map_file(path: &Path) -> Result<Mmap, ModelError> {
-    let file = File::open(path).map_err(|source| ModelError::io(path, source))?;
-    let length = file.metadata().map_err(|source| ModelError::io(path, source))?.len();
-    if length == 0 {
+    // A pipe would wait to be opened until somebody writes to it.
+    let metadata = std::fs::metadata(path).map_err(|source| ModelError::io(path, source))?;
+    if !metadata.is_file() {
+        let reason = "this is no file: give a GGUF file, a Hugging Face folder, or a name";
+        return Err(ModelError::format(path, reason));
+    }
+    if metadata.len() == 0 {
         return Err(ModelError::format(path, "the file is empty: fetch it again"));
     }
+    let file = File::open(path).map_err(|source| ModelError::io(path, source))?;
     // SAFETY: the map is read-only and private to this process. That nobody truncates or rewrites the file
     // while it is mapped cannot be enforced; it is the documented condition of `Model::load`.
     unsafe { Mmap::map(&file) }.map_err(|source| ModelError::io(path, source))
