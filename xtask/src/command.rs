@@ -43,7 +43,8 @@ pub(crate) fn in_ci() -> bool {
 /// The `sketchkv` command, built as the tests build it.
 pub(crate) fn sketchkv<S: AsRef<OsStr>>(arguments: impl IntoIterator<Item = S>) -> Command {
     let mut command = cargo(["run", "--quiet", "--locked", "--package", "sketchkv", "--"]);
-    command.args(arguments);
+    // What its user has set does not belong into documents and tests.
+    command.args(arguments).env("SKETCHKV_CONFIG", "");
     command
 }
 

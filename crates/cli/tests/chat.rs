@@ -137,15 +137,25 @@ fn files_hold_conversations_and_copies_of_them() {
     {
         assert!(first.stderr.contains(&text), "{text}: {}", first.stderr);
     }
-    let second = chat(&model, &[], &format!("/load {saved}\nWhat is my name?\n/kv 4MiB\n/kv 1KiB\n"));
-    assert!(second.stdout.contains("Ada"), "{}", second.stdout);
-    assert!(
-        second.stderr.contains("2 messages") && second.stderr.contains("below the minimum"),
-        "{}",
-        second.stderr
-    );
-    let third = chat(&model, &["--session", &fork], "What is my name?\n");
-    assert!(third.stdout.contains("Grace"), "{}", third.stdout);
+    let second = format!("/load {fork}\n/load {saved}\nGo on.\n");
+    let second = chat(&model, &["--kv", "h2o@2MiB"], &second);
+    for text in ["4 messages", "2 messages", "cache h2o@2MiB"] {
+        assert!(second.stderr.contains(text), "{text}: {}", second.stderr);
+    }
+    // What was said behind the copy is in the copy alone.
+    let third = chat(&model, &["--session", &fork], "/undo\n/undo\n/undo\n");
+    for text in ["taken back: My name is Grace now.", "taken back: My name is Ada.", "nothing was said yet"] {
+        assert!(third.stderr.contains(text), "{text}: {}", third.stderr);
+    }
+}
+
+#[test]
+fn a_cap_is_changed_on_the_way() {
+    let Some(model) = smollm2::path() else { return };
+    let done = chat(&model, &["--kv", "auto@8MiB"], "Hello.\n/kv 4MiB\n/kv 1KiB\n/kv nothing\n");
+    for text in ["auto@4MiB: ", "below the minimum", "`@nothing` is no cap"] {
+        assert!(done.stderr.contains(text), "{text}: {}", done.stderr);
+    }
 }
 
 #[test]

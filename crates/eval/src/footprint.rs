@@ -1,6 +1,6 @@
 use crate::format;
 use serde::{Deserialize, Deserializer, Serialize};
-use sketchkv_cache::{Cache, CacheError, CacheShape, Cap, Forecast, Ledger, Spec};
+use sketchkv_cache::{Cache, CacheError, CacheShape, Cap, Ledger, Spec};
 use std::collections::BTreeMap;
 
 /// What a cache takes, beside an uncompressed one, what it was asked to take, and the least that it can.
@@ -35,12 +35,8 @@ impl Footprint {
         Footprint::at(cache, cache.position(), cache.ledger().total())
     }
 
-    /// Of `cache` as it will be, by a forecast.
-    pub(crate) fn forecast(cache: &Cache, forecast: &Forecast) -> Self {
-        Footprint::at(cache, forecast.tokens, forecast.bytes)
-    }
-
-    fn at(cache: &Cache, kv_tokens: usize, kv_bytes: usize) -> Self {
+    /// Of `cache` as it will be when it has seen `kv_tokens` tokens and takes `kv_bytes` bytes.
+    pub(crate) fn at(cache: &Cache, kv_tokens: usize, kv_bytes: usize) -> Self {
         let full = full_bytes(cache.shape(), kv_tokens).max(1);
         let percent = |bytes: usize| 100.0 * bytes as f64 / full as f64;
         let asked_bytes = cache.asked_bytes(kv_tokens);

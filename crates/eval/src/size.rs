@@ -10,13 +10,31 @@ const CHUNK: usize = 512;
 /// Tokens after which stores of every kind begin anew with a page.
 const PAGE: usize = 64;
 
-/// What a cache of `spec` takes after `tokens` tokens, counted: nothing runs.
+/// Up to so many tokens a cache under a cap is filled to see what it takes; beyond, it is at its cap, or a forecast tells.
+const FILLED: usize = 1024;
+
+/// What a cache of `spec` takes after `tokens` tokens of noise, for a model of this `shape`: which tokens a method keeps depends on
+/// the text, how many bytes it takes does not. Takes no longer for many tokens than for some.
 ///
 /// # Errors
 /// When the spec does not fit the model.
-pub fn footprint_after(shape: &CacheShape, spec: &Spec, tokens: usize) -> Result<Footprint, CacheError> {
+pub fn footprint_after(
+    shape: &CacheShape,
+    spec: &Spec,
+    tokens: usize,
+    pool: &ThreadPool,
+) -> Result<Footprint, CacheError> {
     let cache = Cache::new(with_output(shape), spec, 0)?;
-    Ok(Footprint::forecast(&cache, &cache.forecast(tokens)))
+    let bytes = match spec.evicts() {
+        false => uncapped_bytes(shape, spec, tokens, pool)?,
+        true if tokens > FILLED => cache.forecast(tokens).bytes,
+        true => {
+            let mut filling = Filling::new(shape, spec)?;
+            filling.fill(tokens, pool)?;
+            filling.cache.ledger().total()
+        }
+    };
+    Ok(Footprint::at(&cache, tokens, bytes))
 }
 
 /// Bytes that a cache of `spec`, which evicts nothing, takes after `tokens` tokens.
@@ -112,19 +130,18 @@ mod tests {
     }
 
     #[test]
-    fn a_forecast_is_what_a_filled_cache_takes() {
+    fn what_is_told_of_many_tokens_is_what_a_filled_cache_takes() {
         let shape = CacheShape::uniform(2, LayerShape::new(4, 2, 64), 4096);
         let pool = ThreadPool::new(2);
-        for spec in
-            ["full", "full+q8", "full+kivi4", "auto", "window@25%", "h2o+q8@40%", "auto@100KiB", "full+topk"]
-        {
+        for spec in ["full", "full+kivi4", "auto", "window@25%", "h2o+q8@40%", "auto@100KiB", "full+topk"] {
             let spec: Spec = spec.parse().unwrap();
-            for tokens in [100, 1087, 1088, 2500] {
+            for tokens in [100, 1087, 2500] {
                 let cache = filled(&shape, &spec, tokens, &pool);
-                let (took, said) =
-                    (Footprint::of(&cache), Footprint::forecast(&cache, &cache.forecast(tokens)));
-                let off = said.kv_bytes as f64 / took.kv_bytes as f64 - 1.0;
-                assert!(off.abs() < 0.06, "{spec} {tokens}: {said:?} for {took:?}");
+                let (took, told) =
+                    (Footprint::of(&cache), footprint_after(&shape, &spec, tokens, &pool).unwrap());
+                let off = told.kv_bytes as f64 / took.kv_bytes as f64 - 1.0;
+                assert!(off.abs() < 0.05, "{spec} {tokens}: {told:?} for {took:?}");
+                assert_eq!((told.asked_bytes, told.floor_bytes), (took.asked_bytes, took.floor_bytes));
             }
         }
     }

@@ -5,8 +5,9 @@ use serde_json::{Value, json};
 use sketchkv_cache::LayerShape;
 use sketchkv_engine::Source;
 use sketchkv_eval::{Footprint, footprint_after};
+use sketchkv_kernels::ThreadPool;
 use sketchkv_model::{Config, ModelFile, TensorInfo};
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, thread::available_parallelism};
 
 /// Show what a model is: its architecture, its tensors, its bytes.
 #[derive(clap::Args)]
@@ -195,9 +196,10 @@ impl Arguments {
     fn sizes(&self, file: &ModelFile) -> Result<(usize, Vec<CacheSize>)> {
         let shape = file.config().cache_shape();
         let tokens = self.context.map_or(DEFAULT_TOKENS.min(shape.context), |tokens| tokens as usize);
+        let pool = ThreadPool::new(available_parallelism().map_or(1, usize::from));
         let size = |text: &String| {
             let spec = arguments::spec(text)?;
-            let footprint = footprint_after(&shape, &spec, tokens)?;
+            let footprint = footprint_after(&shape, &spec, tokens, &pool)?;
             Ok(CacheSize { spec: spec.to_string(), footprint })
         };
         Ok((tokens, self.kv.iter().map(size).collect::<Result<_>>()?))
