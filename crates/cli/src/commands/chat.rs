@@ -229,8 +229,8 @@ impl Chat<'_> {
                 false => eprintln!("the last answer had come to its end"),
             },
             "/save" | "/load" | "/fork" if rest.is_empty() => eprintln!("{command} takes the name of a file"),
-            "/save" => self.to_file(Path::new(rest), false),
-            "/fork" => self.to_file(Path::new(rest), true),
+            "/save" => self.write_to(Path::new(rest), false),
+            "/fork" => self.write_to(Path::new(rest), true),
             "/load" => self.load(Path::new(rest)),
             _ if command.starts_with('/') => eprintln!("there is no {command}; /help lists the commands"),
             _ => self.say(line)?,
@@ -345,7 +345,7 @@ impl Chat<'_> {
     }
 
     /// Writes the conversation to `path`, which is then the session if it `goes_on` there.
-    fn to_file(&mut self, path: &Path, goes_on: bool) {
+    fn write_to(&mut self, path: &Path, goes_on: bool) {
         let written = SessionFile::open(path).map_err(anyhow::Error::from).and_then(|mut file| {
             file.save_conversation(self.model, &mut self.conversation)?;
             Ok(file)
