@@ -193,7 +193,12 @@ fn advice_names_only_what_run_accepts() {
 fn advice_reads_well() {
     let (code, text, log) = command(&["advise", "--budget", "25%", "--context", "128", "--samples", "1"]);
     assert_eq!(code, Some(0), "{log}");
-    assert!(text.starts_with("--kv '") && text.contains("tokens a second"), "{text}");
+    assert!(
+        text.starts_with("sketchkv run -m ")
+            && text.contains(" -c 128 --kv '")
+            && text.contains("tokens a second"),
+        "{text}"
+    );
     assert!(text.contains("| decode tok/s at 128") && text.contains("| KV of 128 tokens"), "{text}");
     assert!(text.contains("Not to be used here:\n- full: takes "), "{text}");
 }

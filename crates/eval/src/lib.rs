@@ -26,7 +26,7 @@ mod scoring;
 mod size;
 pub mod tasks;
 
-pub use advise::{Advice, AdviseOptions, Candidate, advise, budget_bytes};
+pub use advise::{Advice, AdviseOptions, Candidate, NeedleCheck, advise, budget_bytes};
 pub use compare::{CompareOptions, Comparison, DEFAULT_SPECS, TIMED_STEPS, compare};
 pub use distortion::{Distortion, Recall, StoreDistortion, distortion};
 pub use error::EvalError;

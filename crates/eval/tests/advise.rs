@@ -8,10 +8,21 @@ use sketchkv_eval::{Advice, AdviseOptions, EvalError, Silent, advise, tasks::Cor
 use sketchkv_model::{Model, WeightFormat};
 use std::path::Path;
 
-fn ask(model: &Model, budget: usize, context: usize) -> Result<Advice, EvalError> {
+fn limited(
+    model: &Model,
+    budget: usize,
+    context: usize,
+    min_speed: Option<f64>,
+    max_kl: Option<f64>,
+) -> Result<Advice, EvalError> {
     let data = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../data/persuasion.txt");
     let corpus = Corpus::read(&[data]).unwrap().with_repeats();
-    advise(model, &corpus, &AdviseOptions { budget, context, samples: 1, seed: 0 }, &mut Silent)
+    let options = AdviseOptions { budget, context, samples: 1, seed: 0, min_speed, max_kl };
+    advise(model, &corpus, &options, &mut Silent)
+}
+
+fn ask(model: &Model, budget: usize, context: usize) -> Result<Advice, EvalError> {
+    limited(model, budget, context, None, None)
 }
 
 fn new_cache(model: &Model, spec: &str) -> Cache {
@@ -38,7 +49,10 @@ fn every_cache_named_is_one_that_runs() {
                     assert_eq!(cap, Cap::Bytes(budget));
                     // The whole context was measured, with the cache that is named; and its cap binds.
                     assert_eq!(row.spec, candidate.spec);
-                    assert!(row.binds_at.is_some(), "{candidate:?}");
+                    assert!(
+                        row.binds_at.is_some() || candidate.spec.contains("progressive"),
+                        "{candidate:?}"
+                    );
                 }
             }
         }
@@ -80,4 +94,21 @@ fn where_everything_fits_nothing_is_evicted() {
     assert!(specs.contains(&"full") && specs.contains(&"full+k=kivi4+v=q4"), "{specs:?}");
     let fits = advice.reasons.iter().any(|reason| reason.contains("keeps all 128 tokens"));
     assert!(fits && advice.reasons.iter().any(|reason| reason.contains("tokens a second")), "{advice:?}");
+}
+
+#[test]
+fn limits_of_loss_and_speed_are_kept_to() {
+    let model = tiny_gpt2(WeightFormat::Native);
+    let half = model.cache_shape().f16_bytes(256) / 2;
+    let free = ask(&model, half, 256).unwrap();
+    let kl = free.candidates[0].row.kl_mean;
+    let strict = limited(&model, half, 256, None, Some(kl * 1.0001 + 1e-9)).unwrap();
+    assert_eq!(strict.spec, free.candidates[0].spec);
+    assert!(strict.rejected.iter().any(|failure| failure.error.contains("has a mean KL of")), "{strict:?}");
+    let Err(EvalError::Input(message)) = limited(&model, half, 256, Some(1e9), None) else {
+        panic!("nothing is that fast")
+    };
+    assert!(message.contains("limits of speed and loss") && message.contains("tokens a second"), "{message}");
+    let check = free.needles.unwrap();
+    assert!(check.texts == 4 && check.found <= 4 && check.found_by_full <= 4, "{check:?}");
 }

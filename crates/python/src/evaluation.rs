@@ -65,7 +65,7 @@ pub(crate) fn advise(
         ))
         .into());
     }
-    let options = AdviseOptions { budget, context, samples, seed };
+    let options = AdviseOptions { budget, context, samples, seed, min_speed: None, max_kl: None };
     let mut interrupt = Interrupt::new();
     let advice = py.detach(|| {
         let corpus = corpus(text, &files)?;

@@ -1,11 +1,15 @@
-use crate::{arguments::ModelArguments, failure::usage, format, output, progress, warning};
+use crate::{
+    arguments::{self, ModelArguments},
+    failure::usage,
+    format, output, progress, warning,
+};
 use anyhow::Result;
 use clap::value_parser;
-use sketchkv_cache::Cap;
+use sketchkv_cache::{Cap, Spec};
 use sketchkv_eval::{Advice, AdviseOptions, advise, budget_bytes, tasks::Corpus};
 use std::path::PathBuf;
 
-/// Recommend a cache for a model, a budget and a context, by measuring a few for a minute or so.
+/// Recommend a cache for a model, a budget and a context, by measuring a few.
 ///
 /// Every cache that is named works with the very spec that is printed. What fails, or does not fit, is listed with its
 /// reason.
@@ -18,8 +22,14 @@ pub(crate) struct Arguments {
     model: ModelArguments,
     /// What the cache may take: bytes (64MiB), a share of the full cache (25%), or as many bytes as an f16 cache of
     /// so many tokens (512tok).
-    #[arg(long, value_name = "CAP")]
+    #[arg(long, visible_alias = "memory", value_name = "CAP")]
     budget: String,
+    /// Fewest tokens a second that it is to generate on this machine.
+    #[arg(long, value_name = "TOKENS")]
+    min_speed: Option<f64>,
+    /// Most loss: mean KL divergence from the uncompressed cache, in nats.
+    #[arg(long, value_name = "NATS")]
+    max_kl: Option<f64>,
     /// Tokens of context [default: the model's].
     #[arg(long, short, value_parser = value_parser!(u64).range(64..))]
     context: Option<u64>,
@@ -51,19 +61,30 @@ impl Arguments {
         }
         let budget = budget_bytes(cap, &model.cache_shape(), context)
             .ok_or_else(|| usage("give a budget, as in --budget 64MiB"))?;
-        let options = AdviseOptions { budget, context, samples: self.samples as usize, seed: self.seed };
+        let options = AdviseOptions {
+            budget,
+            context,
+            samples: self.samples as usize,
+            seed: self.seed,
+            min_speed: self.min_speed,
+            max_kl: self.max_kl,
+        };
         let corpus = Corpus::of_files(&self.text)?;
         let bar = progress::bar();
         let advice = advise(&model, &corpus, &options, &mut progress::shown_on(&bar));
         bar.finish_and_clear();
         let advice = advice?;
         warning::show(&advice.warnings);
-        if self.json { output::json(&advice) } else { show(&advice) }
+        if self.json { output::json(&advice) } else { show(&advice, &self.model.model, self.context) }
     }
 }
 
-fn show(advice: &Advice) -> Result<()> {
-    output::line(format!("--kv '{}'\n", advice.spec))?;
+fn show(advice: &Advice, model: &str, context: Option<u64>) -> Result<()> {
+    let context = context.map_or(String::new(), |context| format!(" -c {context}"));
+    let spec: Spec = advice.spec.parse()?;
+    let auto: Spec = format!("auto{}", spec.cap).parse()?;
+    let spec = if auto == spec { &auto } else { &spec };
+    output::line(format!("sketchkv run -m {model}{context} --kv '{}'\n", arguments::written(spec)))?;
     for reason in &advice.reasons {
         output::line(format!("- {reason}"))?;
     }

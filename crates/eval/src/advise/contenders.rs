@@ -5,23 +5,11 @@ use sketchkv_cache::{Cache, Cap, Spec};
 use sketchkv_model::Model;
 
 /// Caches of all tokens: those that fit the budget need no eviction.
-const UNCAPPED: [&str; 11] = [
-    "full",
-    "full+q8",
-    "full+k=q8+v=q4h",
-    "full+kivi4",
-    "full+k=kivi4+v=q4h",
-    "full+graded(bits=4)",
-    "full+graded",
-    "full+k=kivi4+v=q4",
-    "full+q4h",
-    "full+tq4",
-    "full+k=q4h+v=tq3",
-];
+const UNCAPPED: [&str; 7] =
+    ["full", "full+q8", "auto", "full+graded(bits=4)", "full+graded", "full+q4h", "full+k=kivi4+v=q4"];
 
 /// Caches that are held to the budget.
-const CAPPED: [&str; 5] =
-    ["window", "h2o+q8", "h2o(recent=64)+k=kivi4+v=q4", "expected+k=q8+v=q4h+pyramid(beta=0.75)", "auto"];
+const CAPPED: [&str; 4] = ["auto", "window", "h2o+q8", "expected+k=q8+v=q4h+pyramid(beta=0.75)"];
 
 /// A cache that the model accepts and that takes no more than the budget.
 pub(super) struct Contender {
@@ -58,6 +46,7 @@ fn contender(model: &Model, spec: &Spec, budget: usize, context: usize) -> Resul
     Cache::new(shape.clone(), spec, 0).map_err(|error| error.to_string())?;
     let size = |bytes: usize| format::bytes(bytes as u64);
     let of_all_tokens = everything(model, spec, context).map_err(|error| error.to_string())?;
+    // What can lose bits is told apart by them long before it evicts.
     match (spec.evicts(), of_all_tokens <= budget) {
         (false, true) => Ok(Contender { spec: spec.clone(), bytes: of_all_tokens, floor: None }),
         (false, false) => Err(format!(
@@ -82,6 +71,11 @@ fn contender(model: &Model, spec: &Spec, budget: usize, context: usize) -> Resul
 fn everything(model: &Model, spec: &Spec, tokens: usize) -> Result<usize, EvalError> {
     let all = Spec { keys: spec.keys.clone(), values: spec.values.clone(), ..Spec::default() };
     Ok(uncapped_bytes(&model.cache_shape(), &all, tokens, model.pool())?)
+}
+
+/// Whether a cap takes bits of all tokens before it takes tokens.
+pub(super) fn loses_bits(spec: &Spec) -> bool {
+    spec.evicts() && spec.keys.method().name == "progressive"
 }
 
 impl Contender {

@@ -7,12 +7,12 @@ use crate::{
     format,
     metrics::{Unit, paired_bootstrap},
     row::Entry,
-    tasks::Corpus,
+    tasks::{Awareness, Corpus, TaskKind, TaskMaker},
 };
-use contenders::{Contender, contenders, smallest};
+use contenders::{Contender, contenders, loses_bits, smallest};
 use serde::{Deserialize, Serialize};
-use sketchkv_cache::{CacheShape, Cap};
-use sketchkv_model::Model;
+use sketchkv_cache::{CacheShape, Cap, Spec};
+use sketchkv_model::{Model, Workspace};
 
 /// Tokens of a document of the measurement: a longer context is scaled down to this, with the same share of bytes.
 const LONGEST: usize = 1024;
@@ -24,7 +24,7 @@ const LONGEST_FOR_SMALL_SHARES: usize = 4 * LONGEST;
 const UNNOTICED: f64 = 0.01;
 
 /// What is asked.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq)]
 pub struct AdviseOptions {
     /// Bytes that the cache may take.
     pub budget: usize,
@@ -34,6 +34,23 @@ pub struct AdviseOptions {
     pub samples: usize,
     /// Seed of the caches.
     pub seed: u64,
+    /// Fewest tokens a second that it is to generate, where that was measured.
+    pub min_speed: Option<f64>,
+    /// Most mean KL, in nats.
+    pub max_kl: Option<f64>,
+}
+
+/// Whether facts that a text says once are found again: the same needles under the cache and under a full one.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct NeedleCheck {
+    /// Tokens of each text.
+    pub tokens: usize,
+    /// Texts.
+    pub texts: usize,
+    /// In how many the needle was found.
+    pub found: usize,
+    /// In how many with the full cache.
+    pub found_by_full: usize,
 }
 
 /// The bytes that a cap allows a cache of `context` tokens, at least 1; `None` where there is no cap. A number of tokens means
@@ -65,6 +82,10 @@ pub struct Advice {
     pub context: usize,
     /// Tokens of the documents measured.
     pub measured_context: usize,
+    /// Tokens a second of the full cache, in the same run.
+    pub full_decode_tps: Option<f64>,
+    /// Whether what a text says once is found; `None` where the text has no room for it.
+    pub needles: Option<NeedleCheck>,
     /// What was measured and fits, the best first.
     pub candidates: Vec<Candidate>,
     /// What cannot be used within the budget, and why.
@@ -102,7 +123,7 @@ pub fn advise(
     options: &AdviseOptions,
     progress: &mut dyn Progress,
 ) -> Result<Advice, EvalError> {
-    let &AdviseOptions { budget, context, samples, seed } = options;
+    let &AdviseOptions { budget, context, samples, seed, .. } = options;
     let full_bytes = crate::footprint::full_bytes(&model.cache_shape(), context);
     let (contenders, mut rejected) = contenders(model, budget, context);
     if contenders.is_empty() {
@@ -114,10 +135,20 @@ pub fn advise(
     let measured_context =
         LONGEST.max(all.min(LONGEST_FOR_SMALL_SHARES)).max(one).min(context).min(model.config().context);
     let schedule = Schedule { prefill: measured_context / 2, stream: 1, timed: 24 };
-    let specs = contenders.iter().map(|contender| contender.measured(measured_context, context)).collect();
+    let mut specs: Vec<Spec> =
+        contenders.iter().map(|contender| contender.measured(measured_context, context)).collect();
+    // Beside the others, whether it fits or not: what the speed of a cache is worth.
+    let full = specs.iter().position(|spec| *spec == Spec::default()).unwrap_or(specs.len());
+    if full == specs.len() {
+        specs.push(Spec::default());
+    }
     let text = corpus.sample(model, measured_context, samples)?;
     let compared = compare_with_units(model, &text, &CompareOptions { specs, schedule, seed }, progress);
     let (comparison, units) = compared?;
+    let full_decode_tps = match &comparison.rows[full] {
+        Entry::Measured(row) => Some(row.decode_tps),
+        Entry::Failed(_) => None,
+    };
     let mut candidates: Vec<(Candidate, Vec<Unit>)> = Vec::new();
     for ((contender, entry), units) in contenders.into_iter().zip(comparison.rows).zip(units) {
         match candidate(&contender, entry, measured_context, context) {
@@ -126,8 +157,21 @@ pub fn advise(
         }
     }
     candidates.sort_by(|(a, _), (b, _)| a.row.kl_mean.total_cmp(&b.row.kl_mean));
-    let Some(chosen) = choose(&candidates, seed) else { return Err(nothing_works(&rejected)) };
+    if candidates.is_empty() {
+        return Err(nothing_works(&rejected));
+    }
+    let mut missed = vec![];
+    candidates.retain(|(candidate, _)| match candidate.misses(options) {
+        None => true,
+        Some(why) => {
+            missed.push(Failure { name: None, spec: candidate.spec.clone(), error: why });
+            false
+        }
+    });
+    let Some(chosen) = choose(&candidates, seed) else { return Err(nothing_is_enough(&missed)) };
+    rejected.extend(missed);
     let candidates: Vec<Candidate> = candidates.into_iter().map(|(candidate, _)| candidate).collect();
+    let needles = needles(model, corpus, &candidates[chosen].row.spec, measured_context, seed)?;
     let mut advice = Advice {
         spec: candidates[chosen].spec.clone(),
         reasons: Vec::new(),
@@ -135,6 +179,8 @@ pub fn advise(
         budget_bytes: budget,
         context,
         measured_context,
+        full_decode_tps,
+        needles,
         candidates,
         rejected,
         warnings: comparison.warnings,
@@ -158,7 +204,7 @@ fn candidate(
     if let Some(mark) = row.footprint.mark() {
         return Err(format!("{at}: {mark}"));
     }
-    if contender.spec.evicts() && row.binds_at.is_none() {
+    if contender.spec.evicts() && row.binds_at.is_none() && !loses_bits(&contender.spec) {
         return Err(format!("never evicts: its cap does not bind {at}"));
     }
     let bytes = if measured == context { row.footprint.kv_bytes } else { contender.bytes };
@@ -180,6 +226,62 @@ fn choose(candidates: &[(Candidate, Vec<Unit>)], seed: u64) -> Option<usize> {
     let fastest = good.iter().map(rate).fold(0.0, f64::max);
     // A few percent of speed is noise; then the better one is taken.
     good.into_iter().find(|i| rate(i) * 1.05 >= fastest)
+}
+
+impl Candidate {
+    /// Which limit of speed or loss it does not keep to, if any.
+    fn misses(&self, options: &AdviseOptions) -> Option<String> {
+        let rate = self.row.decode_tps;
+        if options.min_speed.is_some_and(|least| rate < least) {
+            return Some(format!("generates {} tokens a second", format::rate(rate)));
+        }
+        let kl = self.row.kl_mean;
+        options
+            .max_kl
+            .filter(|most| kl > *most)
+            .map(|_| format!("has a mean KL of {}", format::divergence(kl)))
+    }
+}
+
+/// Places of the needle.
+const DEPTHS: [f64; 4] = [0.1, 0.35, 0.6, 0.85];
+
+/// Hides a needle in texts of `tokens` tokens and asks for it, with `spec` and with a full cache.
+fn needles(
+    model: &Model,
+    corpus: &Corpus,
+    spec: &str,
+    tokens: usize,
+    seed: u64,
+) -> Result<Option<NeedleCheck>, EvalError> {
+    let Ok(maker) = TaskMaker::new(model, corpus) else { return Ok(None) };
+    let (spec, mut workspace) = (spec.parse::<Spec>()?, Workspace::new());
+    // The question and its answer need room.
+    let length = tokens.min(model.config().context.saturating_sub(64));
+    let mut check = NeedleCheck { tokens: length, texts: 0, found: 0, found_by_full: 0 };
+    for (number, depth) in DEPTHS.into_iter().enumerate() {
+        let seed = seed + number as u64;
+        let Ok(task) = maker.make(TaskKind::NiahSingle, length, depth, Awareness::Agnostic, seed) else {
+            return Ok(None);
+        };
+        let mut finds = |spec: &Spec| -> Result<bool, EvalError> {
+            Ok(task.run(model, spec, seed, &mut workspace)?.score > 0.5)
+        };
+        check.texts += 1;
+        check.found += usize::from(finds(&spec)?);
+        check.found_by_full += usize::from(finds(&Spec::default())?);
+    }
+    Ok(Some(check))
+}
+
+/// What fits keeps to no limit of speed or loss.
+fn nothing_is_enough(missed: &[Failure]) -> EvalError {
+    let each: Vec<String> =
+        missed.iter().map(|failure| format!("`{}` {}", failure.spec, failure.error)).collect();
+    EvalError::Input(format!(
+        "no cache within the budget keeps to the limits of speed and loss: {}",
+        each.join("; ")
+    ))
 }
 
 /// `budget` is too small for everything.
