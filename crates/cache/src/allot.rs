@@ -88,8 +88,8 @@ impl Allotment {
         match cap {
             Cap::Bytes(cap) => Some(cap),
             Cap::None | Cap::Tokens(_) => None,
-            Cap::Percent(_) | Cap::PercentSeen(_) => {
-                cap.percent_seen().map(|percent| (percent / 100.0 * shape.f16_bytes(seen) as f64) as usize)
+            Cap::Percent(percent) | Cap::PercentSeen(percent) => {
+                Some((percent / 100.0 * shape.f16_bytes(seen) as f64) as usize)
             }
         }
     }

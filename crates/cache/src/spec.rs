@@ -23,16 +23,6 @@ pub enum Cap {
     PercentSeen(f64),
 }
 
-impl Cap {
-    /// The share of the tokens seen, if it is one.
-    pub(crate) fn percent_seen(self) -> Option<f64> {
-        match self {
-            Cap::Percent(percent) | Cap::PercentSeen(percent) => Some(percent),
-            _ => None,
-        }
-    }
-}
-
 impl FromStr for Cap {
     type Err = CacheError;
 

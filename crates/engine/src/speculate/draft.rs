@@ -119,7 +119,7 @@ fn difference(draft: &Model, target: &Model) -> Option<String> {
     let [a, b] = [draft, target].map(|model| model.config().vocabulary);
     let least = a.min(b);
     // Vocabularies are padded to different widths; what both have must be the same.
-    let bytes = |model: &Model, token| model.tokenizer().token_bytes(token).to_vec();
-    let other = (0..least as u32).find(|&token| bytes(draft, token) != bytes(target, token))?;
+    let (draft, target) = (draft.tokenizer(), target.tokenizer());
+    let other = (0..least as u32).find(|&token| draft.token_bytes(token) != target.token_bytes(token))?;
     Some(format!("their tokens are different, from token {other} on"))
 }
