@@ -1,6 +1,6 @@
 //! What a user has set once for all commands: a file, and the environment over it.
 
-use crate::failure::usage;
+use crate::{failure::usage, output};
 use anyhow::{Context, Result};
 use serde::{Deserialize, Serialize};
 use sketchkv_engine::{EMBEDDED, catalog::ModelsFolder};
@@ -87,13 +87,10 @@ pub(crate) fn read_file() -> Result<Config> {
 /// Writes the file, whole or not at all.
 pub(crate) fn write_file(config: &Config) -> Result<PathBuf> {
     let path = path().ok_or_else(|| usage("there is no home folder: set SKETCHKV_CONFIG to a file"))?;
-    let failed = || format!("cannot write {}", path.display());
     if let Some(folder) = path.parent() {
-        fs::create_dir_all(folder).with_context(failed)?;
+        fs::create_dir_all(folder).with_context(|| format!("cannot write {}", path.display()))?;
     }
-    let beside = path.with_extension("toml.new");
-    fs::write(&beside, toml::to_string(config)?).with_context(failed)?;
-    fs::rename(&beside, &path).with_context(failed)?;
+    output::file(&path, toml::to_string(config)?.as_bytes())?;
     Ok(path)
 }
 

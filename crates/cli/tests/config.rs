@@ -2,15 +2,18 @@
 
 mod support;
 
-use std::fs;
-use support::{finish, sketchkv};
+use std::{fs, path::Path};
+use support::{Finished, finish, sketchkv};
+
+fn config(file: &Path, arguments: &[&str]) -> Finished {
+    finish(sketchkv().env("SKETCHKV_CONFIG", file).arg("config").args(arguments))
+}
 
 #[test]
 fn what_is_set_goes_over_the_program_and_under_the_environment_and_flags() {
     let folder = tempfile::tempdir().unwrap();
     let file = folder.path().join("deep/config.toml");
-    let config =
-        |arguments: &[&str]| finish(sketchkv().env("SKETCHKV_CONFIG", &file).arg("config").args(arguments));
+    let config = |arguments: &[&str]| config(&file, arguments);
     let before = config(&["--json"]).json();
     assert_eq!(before["settings"]["model"]["value"], "tiny-gpt2");
     assert_eq!(before["settings"]["kv"]["from"], "the program");
@@ -36,8 +39,7 @@ fn what_is_set_goes_over_the_program_and_under_the_environment_and_flags() {
 fn what_cannot_be_set_is_said() {
     let folder = tempfile::tempdir().unwrap();
     let file = folder.path().join("config.toml");
-    let config =
-        |arguments: &[&str]| finish(sketchkv().env("SKETCHKV_CONFIG", &file).arg("config").args(arguments));
+    let config = |arguments: &[&str]| config(&file, arguments);
     for (arguments, word) in [
         (&["set", "colour", "red"][..], "model, kv, threads, models"),
         (&["set", "threads", "0"], "from 1 to 1024"),

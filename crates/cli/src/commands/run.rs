@@ -111,8 +111,10 @@ impl Arguments {
             let batch = Batch { model: &model, spec, sampling: self.sampling.sampling(), options, limit };
             return batch.run(input, output, &interrupt);
         }
-        let tokens = self.tokens_to_come(&model, &text)?;
-        let made = self.generation(&model, spec, tokens, session.as_mut(), &interrupt)?;
+        let document = self.document.as_deref().map(|path| document_tokens(&model, path)).transpose()?;
+        let tokens = self.tokens_to_come(&model, &text, document.as_deref())?;
+        let document = document.as_deref();
+        let made = self.generation(&model, spec, tokens, document, session.as_mut(), &interrupt)?;
         let Some(mut generation) = made else {
             return Ok(ExitCode::from(interrupt::EXIT));
         };
@@ -200,15 +202,13 @@ impl Arguments {
     }
 
     /// How many tokens the text may come to: the context asked for, or what is read and what is generated at most.
-    fn tokens_to_come(&self, model: &Model, text: &str) -> Result<usize> {
+    fn tokens_to_come(&self, model: &Model, text: &str, document: Option<&[u32]>) -> Result<usize> {
         let context = model.config().context;
         if let Some(asked) = self.context.context {
             return Ok(asked as usize);
         }
         let Some(generated) = self.sampling.max_tokens else { return Ok(context) };
-        let document = self.document.as_deref().map(read_document_text).transpose()?;
-        let read = |text: &str| Ok::<_, anyhow::Error>(model.tokenizer().encode(text)?.len());
-        let tokens = read(text)? + document.as_deref().map_or(Ok(0), read)?;
+        let tokens = model.tokenizer().encode(text)?.len() + document.map_or(0, <[u32]>::len);
         Ok(tokens.saturating_add(generated).clamp(1, context))
     }
 
@@ -218,6 +218,7 @@ impl Arguments {
         model: &Model,
         spec: Option<Spec>,
         tokens: usize,
+        document: Option<&[u32]>,
         session: Option<&mut SessionFile>,
         interrupt: &AtomicBool,
     ) -> Result<Option<Generation>> {
@@ -226,7 +227,7 @@ impl Arguments {
             Ok::<_, anyhow::Error>((session.path().to_owned(), session.load(model, sampling.clone())?))
         });
         match held.transpose()? {
-            Some((path, Some(_))) if self.document.is_some() => Err(usage(format!(
+            Some((path, Some(_))) if document.is_some() => Err(usage(format!(
                 "the session {} has a text already: begin another one with the document",
                 path.display()
             ))),
@@ -241,9 +242,9 @@ impl Arguments {
             ))),
             _ => {
                 let spec = arguments::new_cache(spec, model, tokens)?;
-                let cache = match &self.document {
+                let cache = match document {
                     None => Some(Cache::new(model.cache_shape(), &spec, sampling.seed)?),
-                    Some(path) => document(model, path, &spec, sampling.seed, interrupt)?,
+                    Some(tokens) => read_whole(model, tokens, &spec, sampling.seed, interrupt)?,
                 };
                 let Some(cache) = cache else { return Ok(None) };
                 Ok(Some(Generation::new(cache, Sampler::new(sampling)?)))
@@ -252,24 +253,23 @@ impl Arguments {
     }
 }
 
-fn read_document_text(path: &Path) -> Result<String> {
-    fs::read_to_string(path)
-        .with_context(|| format!("the document {} cannot be read as text", path.display()))
+fn document_tokens(model: &Model, path: &Path) -> Result<Vec<u32>> {
+    let text = fs::read_to_string(path)
+        .with_context(|| format!("the document {} cannot be read as text", path.display()))?;
+    Ok(model.tokenizer().encode_prompt(&text)?)
 }
 
 /// A cache that has read a document; `None` where that was interrupted.
-fn document(
+fn read_whole(
     model: &Model,
-    path: &Path,
+    tokens: &[u32],
     spec: &Spec,
     seed: u64,
     interrupt: &AtomicBool,
 ) -> Result<Option<Cache>> {
-    let text = read_document_text(path)?;
-    let tokens = model.tokenizer().encode_prompt(&text)?;
     let bar = progress::bar();
     bar.set_message("document");
-    let cache = read_document(model, spec, seed, &tokens, &mut Workspace::new(), &mut |done, total| {
+    let cache = read_document(model, spec, seed, tokens, &mut Workspace::new(), &mut |done, total| {
         bar.set_length(total as u64);
         bar.set_position(done as u64);
         !interrupt.load(Ordering::Relaxed)
