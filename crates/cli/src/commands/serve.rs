@@ -1,10 +1,10 @@
-use crate::{arguments, failure::usage, output};
+use crate::{arguments, config, failure::usage, output};
 use anyhow::{Context, Result};
 use clap::ValueEnum;
 use serde::Deserialize;
 use serde_json::json;
 use sketchkv_cache::{Cap, Spec};
-use sketchkv_engine::{EMBEDDED, Source};
+use sketchkv_engine::Source;
 use sketchkv_model::LoadOptions;
 use sketchkv_server::{Settings, serve};
 use std::{
@@ -212,8 +212,11 @@ impl Arguments {
         let flags = self.flags.or(from_file);
         let settings = flags.settings()?;
         log(flags.log.unwrap_or(Log::Text));
-        let options = LoadOptions { threads: flags.threads.map_or(0, usize::from), ..LoadOptions::default() };
-        let model = Source::find(flags.model.as_deref().unwrap_or(EMBEDDED))?.load(&options)?;
+        let options = LoadOptions {
+            threads: flags.threads.or(config::get().threads).map_or(0, usize::from),
+            ..LoadOptions::default()
+        };
+        let model = Source::find(&flags.model.unwrap_or_else(config::usual_model))?.load(&options)?;
         for note in &model.config().notes {
             eprintln!("note: {note}");
         }

@@ -1,7 +1,7 @@
-use crate::{arguments::TextArguments, failure::usage, output};
+use crate::{arguments::TextArguments, config, failure::usage, output};
 use anyhow::Result;
 use serde_json::json;
-use sketchkv_engine::{EMBEDDED, Source};
+use sketchkv_engine::Source;
 use sketchkv_model::Tokenizer;
 
 /// Show the tokens of a text, or the text of tokens.
@@ -10,7 +10,7 @@ pub(crate) struct Arguments {
     #[command(flatten)]
     text: TextArguments,
     /// A name from `sketchkv models`, a GGUF file, or a Hugging Face folder.
-    #[arg(long, short, default_value = EMBEDDED)]
+    #[arg(long, short, default_value_t = config::usual_model())]
     model: String,
     /// Take the text as token ids, separated by spaces or commas, and print what they say.
     #[arg(long)]
