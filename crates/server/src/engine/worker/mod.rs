@@ -186,18 +186,29 @@ impl Worker {
         true
     }
 
+    /// A job goes into the queue, if there is room.
+    fn submit(&mut self, job: Job) {
+        if self.stop.is_some() {
+            return job.say(Event::Failed(ApiError::stopping()));
+        }
+        if self.scheduler.waiting.len() >= self.limits.queue {
+            // Jobs that came together: what can begin does not wait.
+            self.admit();
+        }
+        if self.scheduler.waiting.len() >= self.limits.queue {
+            let message = format!(
+                "{} requests wait already: try again later, or start the server with a longer --queue",
+                self.limits.queue
+            );
+            self.metrics.refused.inc();
+            return job.say(Event::Failed(ApiError::busy(message, 1 + self.limits.queue as u64 / 16)));
+        }
+        self.scheduler.waiting.push_back(job);
+    }
+
     fn hear(&mut self, command: Command) {
         match command {
-            Command::Submit(job) if self.stop.is_some() => job.say(Event::Failed(ApiError::stopping())),
-            Command::Submit(job) if self.scheduler.waiting.len() >= self.limits.queue => {
-                let message = format!(
-                    "{} requests wait already: try again later, or start the server with a longer --queue",
-                    self.limits.queue
-                );
-                self.metrics.refused.inc();
-                job.say(Event::Failed(ApiError::busy(message, 1 + self.limits.queue as u64 / 16)));
-            }
-            Command::Submit(job) => self.scheduler.waiting.push_back(*job),
+            Command::Submit(job) => self.submit(*job),
             Command::Inspect(answer) => {
                 let _ = answer.send(self.inspect());
             }
