@@ -4,7 +4,10 @@ use crate::command::{self, optimised, output, sketchkv};
 use anyhow::{Context, Result, bail};
 use clap::Args;
 use serde_json::Value;
-use std::process::Command;
+use std::{
+    io::{self, Write},
+    process::{Command, Stdio},
+};
 
 #[derive(Args)]
 pub(crate) struct Options {
@@ -76,17 +79,28 @@ pub(crate) fn run(options: &Options) -> Result<()> {
 
 /// Every command that runs a model does so on this one.
 fn doors(model: &str) -> Result<()> {
-    let mut commands: Vec<Vec<&str>> = vec![
+    let commands = [
         vec!["info", model],
         vec!["run", "--model", model, "-n", "8", "--kv", "best-quality", "The sea"],
         vec!["bench", "--model", model, "-p", "64", "-n", "8", "-r", "1", "--kv", "full", "--kv", "balanced"],
         vec!["advise", "--model", model, "--budget", "32MiB", "--context", "2048"],
+        // Gemma's is a base model, without a template.
+        vec![
+            "chat",
+            "--model",
+            model,
+            "-n",
+            "8",
+            "--template",
+            if model == "gemma3-270m" { "gemma" } else { "chatml" },
+        ],
     ];
-    // Gemma's is a base model, without a template.
-    if model != "gemma3-270m" {
-        commands.push(vec!["run", "--model", model, "-n", "8", "--chat", "Hello"]);
-    }
-    commands.into_iter().try_for_each(|words| command::run(&mut optimised(words)))
+    let said = || -> io::Result<Stdio> {
+        let (lines, mut to) = io::pipe()?;
+        to.write_all(b"Hello\nAnd you?\n")?;
+        Ok(lines.into())
+    };
+    commands.into_iter().try_for_each(|words| command::run(optimised(words).stdin(said()?)))
 }
 
 /// What an f16 cache of a document takes.

@@ -27,21 +27,21 @@ pub static PRESETS: &[Preset] = &[
     },
     Preset {
         name: "best-quality",
-        spec: "full+q8",
-        capped: "foreseen+graded+adaptive",
-        summary: "the least loss at the given bytes; without a cap, none that can be seen",
+        spec: "full+progressive",
+        capped: "foreseen+progressive+adaptive",
+        summary: "the least loss at the given bytes, as auto; without a cap, none that can be seen",
     },
     Preset {
         name: "balanced",
         spec: "full+graded(bits=4)",
-        capped: "foreseen+graded+adaptive",
-        summary: "without a cap, a third of the bytes at next to no loss; with one, as best-quality",
+        capped: "foreseen+progressive+adaptive",
+        summary: "without a cap, a third of the bytes at next to no loss; with one, as auto",
     },
     Preset {
         name: "fastest",
         spec: "full+q8+topk(k=1024)",
-        capped: "foreseen+graded+adaptive",
-        summary: "the most tokens a second; without a cap, every token is kept but not every one is read",
+        capped: "foreseen+progressive+adaptive",
+        summary: "without a cap, every token is kept but not every one is read; with one, as auto",
     },
     Preset {
         name: "topk",

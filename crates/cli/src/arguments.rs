@@ -9,7 +9,7 @@ use sketchkv_engine::{
     speculate::{DraftModel, Drafter, Lookup},
 };
 use sketchkv_eval::floor_bytes;
-use sketchkv_model::{Config, LoadOptions, Model, Sampling, WeightFormat};
+use sketchkv_model::{Config, LoadOptions, Model, Sampling, Tokenizer, WeightFormat};
 use std::{
     fs,
     hash::{BuildHasher, Hasher, RandomState},
@@ -71,6 +71,46 @@ fn whole<T: FromStr>(text: &str) -> Result<T, String> {
 fn chance() -> u64 {
     static CHANCE: LazyLock<u64> = LazyLock::new(|| RandomState::new().build_hasher().finish() >> 40);
     *CHANCE
+}
+
+/// The form that a conversation is given to the model in.
+#[derive(Args)]
+pub(crate) struct TemplateArguments {
+    /// The chat template in place of the model's own: chatml, gemma, llama3, or a file of Jinja.
+    #[arg(long, value_name = "NAME|FILE")]
+    pub(crate) template: Option<String>,
+}
+
+impl TemplateArguments {
+    /// Makes it the model's, and says no where it has none.
+    pub(crate) fn apply(&self, model: &mut Model) -> Result<()> {
+        if let Some(template) = &self.template {
+            set_template(model, template)?;
+        }
+        if model.tokenizer().has_chat_template() {
+            return Ok(());
+        }
+        Err(usage(format!(
+            "{} brings no chat template: name one with --template, continue text with `sketchkv run`, or talk with another \
+             model, for instance `sketchkv pull smollm2-135m && sketchkv chat --model smollm2-135m`",
+            model.config().name
+        )))
+    }
+}
+
+/// Gives the model the chat template of this name, or of this file.
+pub(crate) fn set_template(model: &mut Model, template: &str) -> Result<()> {
+    if Tokenizer::chat_forms().any(|form| form.eq_ignore_ascii_case(template)) {
+        return model.set_chat_template(template).map_err(|error| usage(format!("--template: {error}")));
+    }
+    let source = fs::read_to_string(template).map_err(|error| {
+        let names: Vec<_> = Tokenizer::chat_forms().collect();
+        usage(format!(
+            "--template {template:?} is none of {}, and no file of Jinja: {error}",
+            names.join(", ")
+        ))
+    })?;
+    Ok(model.set_chat_template(&source)?)
 }
 
 /// How long a sequence may get.

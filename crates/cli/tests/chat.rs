@@ -2,7 +2,7 @@
 
 mod support;
 
-use std::path::Path;
+use std::{fs, path::Path};
 use support::{Finished, finish, sketchkv, smollm2};
 
 fn chat(model: &Path, options: &[&str], lines: &str) -> Finished {
@@ -21,6 +21,31 @@ fn a_model_without_a_template_is_refused_with_a_way_out() {
     let refused = finish(sketchkv().arg("chat").write_stdin("Hello\n"));
     assert_eq!(refused.code, 2);
     assert!(refused.error().contains("sketchkv run") && refused.error().contains("pull smollm2-135m"));
+}
+
+#[test]
+fn a_template_stands_in_place_of_the_models_own() {
+    let folder = tempfile::tempdir().unwrap();
+    let form = folder.path().join("form.jinja");
+    fs::write(&form, "{% for m in messages %}{{ m.role }}: {{ m.content }}\n{% endfor %}assistant:").unwrap();
+    let words = ["--temperature", "0", "-n", "12", "--chat", "Hello"];
+    let asked = finish(sketchkv().arg("run").args(words).arg("--template").arg(&form));
+    let plain = finish(sketchkv().args(["run", "--temperature", "0", "-n", "12", "user: Hello\nassistant:"]));
+    assert_eq!((asked.code, &asked.stdout), (0, &plain.stdout), "{}", asked.stderr);
+    for (words, said) in [
+        (["chat", "--template", "ChatML"], "no token <|im_start|>"),
+        (["chat", "--template", "vicuna"], "none of chatml, gemma, llama3"),
+        (["run", "--template", "chatml"], "--chat"),
+    ] {
+        let refused = finish(sketchkv().args(words).write_stdin("Hello\n"));
+        assert!(refused.code == 2 && refused.error().contains(said), "{words:?}: {}", refused.stderr);
+    }
+    let Some(model) = smollm2::path() else { return };
+    let system = ["--system", "You are a helpful assistant."];
+    let own = chat(&model, &system, "What is the capital of France?\n");
+    let named =
+        chat(&model, &[&system[..], &["--template", "chatml"]].concat(), "What is the capital of France?\n");
+    assert_eq!(own.stdout, named.stdout);
 }
 
 #[test]

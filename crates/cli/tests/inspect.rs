@@ -129,7 +129,7 @@ fn a_manual_page_for_every_command() {
 
 #[test]
 fn explain_counts_what_a_cap_means() {
-    let explained = json(&["explain", "best-quality@500KiB"]);
+    let explained = json(&["explain", "foreseen+graded+adaptive@500KiB"]);
     let row = &explained["rows"][0];
     let number = |name: &str| row[name].as_f64().unwrap();
     assert_eq!((row["tokens"].as_u64(), number("key_bits"), number("value_bits")), (Some(1024), 3.0, 3.0));

@@ -76,10 +76,10 @@ fn everything_is_measured_once_and_shown() {
     assert!(cells.iter().all(|cell| cell.state == State::Done && cell.duration_s > 0.0));
     assert_caps(&cells, &model.cache_shape());
     // What was asked for by a preset's name is shown as what it stands for, with the name beside it.
-    let named: Spec = "best-quality@25%".parse().unwrap();
+    let named: Spec = "auto@25%".parse().unwrap();
     let mut found =
         cells.iter().filter(|cell| cell.cell.experiment == "compare" && cell.cell.spec == named.to_string());
-    assert!(found.clone().count() > 0 && found.all(|cell| cell.cell.name.as_deref() == Some("best-quality")));
+    assert!(found.clone().count() > 0 && found.all(|cell| cell.cell.name.as_deref() == Some("auto")));
     let page = report(&cells);
     for part in [
         "id=\"frontier\"",

@@ -277,6 +277,14 @@ impl Model {
         self.fingerprint
     }
 
+    /// Takes another chat template: [`Tokenizer::set_chat_template`].
+    ///
+    /// # Errors
+    /// When it is not for this model.
+    pub fn set_chat_template(&mut self, template: &str) -> Result<(), ModelError> {
+        self.tokenizer.set_chat_template(template)
+    }
+
     /// Gives its caches what is known of its attention beforehand.
     pub fn set_scorer(&mut self, scorer: Scorer) {
         self.shape.scorer = Some(scorer);

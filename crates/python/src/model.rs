@@ -29,27 +29,31 @@ pub(crate) struct Model {
 impl Model {
     /// Loads a model by name, from a GGUF file or from a Hugging Face folder.
     #[staticmethod]
-    #[pyo3(signature = (name, *, weights = "native", threads = 0, beyond_context = false))]
+    #[pyo3(signature = (name, *, weights = "native", threads = 0, beyond_context = false, chat_template = None))]
     fn load(
         py: Python<'_>,
         name: &str,
         weights: &str,
         threads: usize,
         beyond_context: bool,
+        chat_template: Option<&str>,
     ) -> Result<Model, Failure> {
         let weights = options::weights(weights)?;
         if threads > 1024 {
             return Err(PyValueError::new_err("threads are 1 to 1024, or 0 for one per core").into());
         }
         let options = LoadOptions { weights, threads, beyond_context, ..LoadOptions::default() };
-        let model = py.detach(|| Ok::<_, Failure>(Source::find(name)?.load(&options)?))?;
+        let mut model = py.detach(|| Ok::<_, Failure>(Source::find(name)?.load(&options)?))?;
+        if let Some(template) = chat_template {
+            model.set_chat_template(template)?;
+        }
         py.check_signals()?;
         Ok(Model { model: Arc::new(model) })
     }
 
     /// Fetches a model if it is not here yet, and loads it.
     #[staticmethod]
-    #[pyo3(signature = (name, *, refresh = false, weights = "native", threads = 0, beyond_context = false))]
+    #[pyo3(signature = (name, *, refresh = false, weights = "native", threads = 0, beyond_context = false, chat_template = None))]
     fn pull(
         py: Python<'_>,
         name: &str,
@@ -57,6 +61,7 @@ impl Model {
         weights: &str,
         threads: usize,
         beyond_context: bool,
+        chat_template: Option<&str>,
     ) -> Result<Model, Failure> {
         if name != EMBEDDED {
             let reference = Reference::parse_or_explain(name)?;
@@ -65,7 +70,7 @@ impl Model {
             let pulled = py.detach(|| catalog::pull(&reference, &models, &hub, refresh, &mut interrupt));
             interrupt.outcome(pulled)?;
         }
-        Model::load(py, name, weights, threads, beyond_context)
+        Model::load(py, name, weights, threads, beyond_context, chat_template)
     }
 
     /// The model's name.

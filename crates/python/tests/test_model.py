@@ -97,6 +97,15 @@ def test_errors_say_the_way_out(model):
         model.logits([1] * (model.context + 1))
     with pytest.raises(Error, match="no chat template"):
         model.chat()
+    with pytest.raises(Error, match="has no token"):
+        Model.load("tiny-gpt2", chat_template="ChatML")
+
+
+def test_a_model_without_a_template_is_given_one():
+    form = "{% for m in messages %}{{ m.role }}: {{ m.content }}\n{% endfor %}{% if add_generation_prompt %}assistant:{% endif %}"
+    model = Model.load("tiny-gpt2", chat_template=form)
+    answer = model.chat().ask("Hello", max_tokens=8, temperature=0)
+    assert answer == model.generate("user: Hello\nassistant:", max_tokens=8, temperature=0)
 
 
 def test_several_threads_run_one_model(model):

@@ -1,5 +1,7 @@
 use crate::{
-    arguments::{self, ContextArguments, ModelArguments, SamplingArguments, SpeculationArguments},
+    arguments::{
+        self, ContextArguments, ModelArguments, SamplingArguments, SpeculationArguments, TemplateArguments,
+    },
     commands::run::summary,
     failure::usage,
     format,
@@ -45,6 +47,8 @@ pub(crate) struct Arguments {
     /// What the model is told first.
     #[arg(long)]
     system: Option<String>,
+    #[command(flatten)]
+    template: TemplateArguments,
     /// Let special tokens in what is said count as such, not as plain text.
     #[arg(long)]
     parse_special: bool,
@@ -77,14 +81,8 @@ impl Arguments {
         let spec = self.kv.as_deref().map(arguments::spec).transpose()?;
         Sampler::new(self.sampling.sampling())?;
         let mut session = self.session.as_deref().map(SessionFile::open).transpose()?;
-        let model = self.model.load(self.context.beyond_context)?;
-        if !model.tokenizer().has_chat_template() {
-            return Err(usage(format!(
-                "{} brings no chat template: continue text with `sketchkv run`, or talk with another model, \
-                 for instance `sketchkv pull smollm2-135m && sketchkv chat --model smollm2-135m`",
-                model.config().name
-            )));
-        }
+        let mut model = self.model.load(self.context.beyond_context)?;
+        self.template.apply(&mut model)?;
         let limit = self.context.limit(model.config())?;
         let interrupt = interrupt::flag()?;
         let termination = Termination::watch()?;

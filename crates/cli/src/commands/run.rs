@@ -1,7 +1,8 @@
 use super::batch::Batch;
 use crate::{
     arguments::{
-        self, ContextArguments, ModelArguments, SamplingArguments, SpeculationArguments, TextArguments,
+        self, ContextArguments, ModelArguments, SamplingArguments, SpeculationArguments, TemplateArguments,
+        TextArguments,
     },
     constraint::ConstraintArguments,
     failure::usage,
@@ -65,6 +66,8 @@ pub(crate) struct Arguments {
     /// With --chat, what the model is told first.
     #[arg(long, requires = "chat")]
     system: Option<String>,
+    #[command(flatten)]
+    template: TemplateArguments,
     /// With --chat, let special tokens in the text count as such, not as plain text.
     #[arg(long, requires = "chat")]
     parse_special: bool,
@@ -92,9 +95,15 @@ impl Arguments {
         Sampler::new(self.sampling.sampling())?;
         let asked = std::mem::take(&mut self.constraint).read()?;
         let text = if self.input.is_some() { String::new() } else { self.text.read("prompt")? };
+        if self.template.template.is_some() && !self.chat {
+            return Err(usage("--template is the form of a question: add --chat"));
+        }
         let mut session = self.session.as_deref().map(SessionFile::open).transpose()?;
         let start = Instant::now();
-        let model = self.model.load(self.context.beyond_context)?;
+        let mut model = self.model.load(self.context.beyond_context)?;
+        if self.chat {
+            self.template.apply(&mut model)?;
+        }
         let load_seconds = start.elapsed().as_secs_f64();
         let limit = self.context.limit(model.config())?;
         let constraint = asked.map(|asked| asked.compile(&model)).transpose()?;

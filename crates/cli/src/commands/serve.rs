@@ -45,6 +45,9 @@ struct Flags {
     /// Threads that run the model [default: one per core].
     #[arg(long, short)]
     threads: Option<u16>,
+    /// The chat template in place of the model's own: chatml, gemma, llama3, or a file of Jinja.
+    #[arg(long, value_name = "NAME|FILE")]
+    template: Option<String>,
     /// The address to listen at [default: 127.0.0.1, which this machine alone reaches].
     #[arg(long)]
     host: Option<IpAddr>,
@@ -134,6 +137,7 @@ impl Flags {
         Flags {
             model: self.model.or(others.model),
             threads: self.threads.or(others.threads),
+            template: self.template.or(others.template),
             host: self.host.or(others.host),
             port: self.port.or(others.port),
             kv: self.kv.or(others.kv),
@@ -216,7 +220,10 @@ impl Arguments {
             threads: flags.threads.or(config::get().threads).map_or(0, usize::from),
             ..LoadOptions::default()
         };
-        let model = Source::find(&flags.model.unwrap_or_else(config::usual_model))?.load(&options)?;
+        let mut model = Source::find(&flags.model.unwrap_or_else(config::usual_model))?.load(&options)?;
+        if let Some(template) = &flags.template {
+            arguments::set_template(&mut model, template)?;
+        }
         for note in &model.config().notes {
             eprintln!("note: {note}");
         }

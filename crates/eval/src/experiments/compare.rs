@@ -9,7 +9,7 @@ use sketchkv_model::Model;
 pub(super) const CONTROLS: [&str; 4] = ["full", "full+q8", "full+q4h", "full+k=kivi4+v=q4"];
 
 /// Families, each run at every budget. `window` and `random` are the controls that evict.
-const FAMILIES: [&str; 23] = [
+const FAMILIES: [&str; 22] = [
     "window",
     "random",
     "h2o(decay=1)",
@@ -31,7 +31,6 @@ const FAMILIES: [&str; 23] = [
     "tova+k=kivi4+v=q4",
     "topk",
     "aggregate",
-    "best-quality",
     "auto",
 ];
 

@@ -72,6 +72,10 @@ pub(crate) struct Group<'a> {
     pub(crate) quants: &'a [i8],
     pub(crate) scales: &'a [f32],
     pub(crate) sums: &'a [f32],
+    #[cfg_attr(
+        not(target_arch = "x86_64"),
+        expect(dead_code, reason = "for instructions that want one factor unsigned")
+    )]
     pub(crate) negative_sums: &'a [i32],
     pub(crate) negative_halves: &'a [[i32; 2]],
 }

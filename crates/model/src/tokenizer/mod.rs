@@ -21,6 +21,7 @@ use crate::file::Checkpoint;
 use bytes::TokenBytes;
 use std::borrow::Cow;
 use std::collections::{BTreeMap, BTreeSet};
+use template::forms::FORMS;
 use tokenizers::tokenizer::{Model as _, Normalizer as _, PreTokenizedString, PreTokenizer as _};
 
 /// Text to tokens and back, as the model was trained.
@@ -30,6 +31,8 @@ pub struct Tokenizer {
     special: BTreeSet<u32>,
     ends: BTreeSet<u32>,
     template: Option<ChatTemplate>,
+    /// The special tokens that a template may name.
+    named: BTreeMap<String, String>,
     notes: Vec<String>,
 }
 
@@ -60,8 +63,8 @@ impl Tokenizer {
         let bytes = TokenBytes::new(&inner)?;
         let added = inner.get_added_tokens_decoder();
         let special = added.iter().filter(|(_, token)| token.special).map(|(id, _)| *id).collect();
-        let template = template.map(|source| ChatTemplate::with_tokens(source, named));
-        Ok(Tokenizer { inner, bytes, special, ends, template, notes })
+        let template = template.map(|source| ChatTemplate::with_tokens(source, named.clone()));
+        Ok(Tokenizer { inner, bytes, special, ends, template, named, notes })
     }
 
     /// The tokens of `text`; special tokens written in it are parsed. Adds nothing.
@@ -205,6 +208,30 @@ impl Tokenizer {
     /// Whether the model brought a chat template.
     pub fn has_chat_template(&self) -> bool {
         self.template.is_some()
+    }
+
+    /// The names that [`Tokenizer::set_chat_template`] knows.
+    pub fn chat_forms() -> impl Iterator<Item = &'static str> {
+        FORMS.iter().map(|form| form.name)
+    }
+
+    /// Takes another chat template in place of the model's: a form by its name, as `chatml`, or Jinja.
+    ///
+    /// # Errors
+    /// When the form writes a special token that the tokenizer does not have: its model was not trained with it.
+    pub fn set_chat_template(&mut self, template: &str) -> Result<(), ModelError> {
+        let form = FORMS.iter().find(|form| form.name.eq_ignore_ascii_case(template));
+        if let Some(form) = form {
+            let known = |mark: &&str| self.inner.token_to_id(mark).is_some_and(|id| self.is_special(id));
+            if let Some(mark) = form.marks.iter().find(|mark| !known(mark)) {
+                let reason =
+                    format!("the form {} is not for this model, which has no token {mark}", form.name);
+                return Err(ModelError::Template(reason));
+            }
+        }
+        let source = form.map_or(template, |form| form.source);
+        self.template = Some(ChatTemplate::with_tokens(source.into(), self.named.clone()));
+        Ok(())
     }
 
     /// The prompt of a conversation by the model's chat template; `answer` opens the assistant's turn.

@@ -73,11 +73,13 @@ class Model:
         weights: Literal["native", "f32", "q8"] = "native",
         threads: int = 0,
         beyond_context: bool = False,
+        chat_template: str | None = None,
     ) -> Model:
         """Loads "tiny-gpt2" (which is part of the package), a pulled model by its name, a GGUF file or a Hugging Face folder.
 
         `weights` are held as in the file, in f32 (the reference) or in 8 bits; 0 `threads` are one per core; `beyond_context` lets
-        positions go past the model's context, where they are rotary.
+        positions go past the model's context, where they are rotary. `chat_template` stands in place of the model's own: "chatml",
+        "gemma", "llama3", or Jinja.
 
         >>> Model.load("no-such-model")
         Traceback (most recent call last):
@@ -92,6 +94,7 @@ class Model:
         weights: Literal["native", "f32", "q8"] = "native",
         threads: int = 0,
         beyond_context: bool = False,
+        chat_template: str | None = None,
     ) -> Model:
         """Fetches a model if it is not here yet, every byte checked, and loads it. `refresh` asks its source even then."""
     def tokenize(self, text: str, *, begin: bool = False, special: bool = True) -> list[int]:

@@ -1,6 +1,7 @@
 //! Chat templates: Jinja as transformers runs it.
 
 mod filters;
+pub(super) mod forms;
 mod lists;
 mod python_json;
 mod python_text;
