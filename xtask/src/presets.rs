@@ -50,7 +50,7 @@ pub(crate) fn run(options: &Options) -> Result<()> {
     for model in
         MODELS.iter().filter(|model| options.only.is_empty() || options.only.iter().any(|o| o == *model))
     {
-        command::run(&mut sketchkv(["pull", model, "--quiet"]))?;
+        command::run(&mut optimised(["pull", model, "--quiet"]))?;
         doors(model)?;
         let presets: Vec<_> = LIMITS.iter().map(|&(preset, most)| (preset.to_owned(), most)).collect();
         let full = full_bytes(model)?;
