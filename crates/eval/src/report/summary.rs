@@ -1,33 +1,38 @@
 use super::{
-    budgets::{Budget, budgets},
-    data::{Family, Measured, ModelResults, escape},
+    budgets::{Budget, Kept},
+    data::{Measured, ModelResults},
+    escape::escape,
+    family::Family,
+    speed,
 };
 use crate::{experiments::Scored, format, metrics::paired_bootstrap};
 use std::{collections::BTreeMap, fmt::Write};
 
-/// The answer in plain words: what to use at which budget, and what is lost.
-pub(super) fn section(model: &ModelResults<'_>) -> String {
+/// What the answer rests on, in plain words: every budget that was measured, ties, controls, and what says nothing.
+pub(super) fn summary(model: &ModelResults<'_>) -> String {
     let scored = model.comparable();
-    let mut html = format!("<h2>{}</h2>\n<section class=\"summary\">", escape(&model.name));
+    let mut html = "<section class=\"summary\"><h3>What that rests on</h3>".to_owned();
     let full = scored.iter().find(|s| s.of.row.spec == "full");
     if let (Some(full), Some(first)) = (full, scored.first()) {
         let cell = &first.cell.cell;
         let _ = write!(
             html,
             "<p>Uncompressed, its cache takes <strong>{}</strong> for {} tokens and decodes {:.0} tokens a second. \
-             Measured on {} tokens of {}; every loss below is against the uncompressed cache on the same tokens.</p>",
+             Measured on {} tokens of {}; every loss is a mean KL divergence in nats with its 95 % interval, against the \
+             uncompressed cache on the same tokens. {}</p>",
             format::bytes(full.of.row.footprint.kv_bytes as u64),
             cell.context,
             full.of.row.decode_tps,
             full.of.scored_tokens,
-            escape(&cell.text)
+            escape(&cell.text),
+            escape(&speed::how(&scored))
         );
     }
     let mut lines = Vec::new();
     if let Some(free) = nearly_free(&scored) {
         lines.push(format!("<strong>Before evicting anything:</strong> {}.", taken_and_lost(free)));
     }
-    lines.extend(budgets(&scored).iter().filter_map(at_budget));
+    lines.extend(Kept::of(&scored).asked().iter().filter_map(at_budget));
     lines.extend(failing_tasks(model));
     if lines.is_empty() {
         html.push_str("<p>There are too few comparable results for advice: run <code>sketchkv experiment compare</code>.</p>");
@@ -73,10 +78,10 @@ fn nearly_free<'a, 'b>(scored: &[&'a Measured<'b, Scored>]) -> Option<&'a Measur
         .copied()
 }
 
-/// The cache of least divergence within a budget, what it ties with, and what a window within it loses.
+/// The best cache within a budget, what it ties with, and what a window within it loses.
 fn at_budget(budget: &Budget<'_, '_>) -> Option<String> {
     let Budget { bytes, percent, within } = budget;
-    let best = within.iter().min_by(|a, b| a.of.row.kl_mean.total_cmp(&b.of.row.kl_mean))?;
+    let best = budget.best()?;
     let others = || within.iter().filter(|other| other.of.row.spec != best.of.row.spec);
     others().next()?;
     let ties: Vec<String> = others()
