@@ -42,9 +42,9 @@ impl<'a, 'b> Kept<'a, 'b> {
         self.0.first().copied()
     }
 
-    /// Bytes of one percent of an f16 cache.
+    /// Bytes of one percent of an f16 cache; the largest cache tells it most exactly.
     fn one_percent(&self) -> Option<f64> {
-        let footprint = &self.0.first()?.of.row.footprint;
+        let footprint = &self.0.last()?.of.row.footprint;
         Some(footprint.kv_bytes as f64 / footprint.kv_percent)
     }
 

@@ -55,7 +55,8 @@ fn over_depth(
         .map(|(i, speed)| {
             let name = typed(&speed.cell.cell);
             Series {
-                class: format!("line{}", i % 8),
+                // Eight colours; then they come again, broken.
+                class: format!("line{}{}", i % 8, if i % 16 < 8 { "" } else { " broken" }),
                 points: speed.of.points.iter().map(|p| point(&name, p, value(p))).collect(),
                 line: true,
                 label: Some(name),

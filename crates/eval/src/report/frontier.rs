@@ -36,9 +36,12 @@ pub(super) fn frontier(model: &ModelResults<'_>) -> String {
     let is_control = |i: usize| Family::of(&scored[i].of.row.spec) == Family::Control;
     // Names are placed in this order: first of what nothing beats, then of the controls.
     let mut order: Vec<usize> = (0..scored.len()).collect();
-    order.sort_by_key(|i| (!best.contains(i), !is_control(*i)));
-    let series: Vec<Series> =
-        order.iter().map(|&i| series(scored[i], best.contains(&i) || is_control(i), is_control(i))).collect();
+    let telling = telling(&scored, &best);
+    order.sort_by_key(|i| (!telling.contains(i), !is_control(*i)));
+    let series: Vec<Series> = order
+        .iter()
+        .map(|&i| series(scored[i], telling.contains(&i) || is_control(i), is_control(i)))
+        .collect();
     let unbeaten: Vec<String> = best.iter().map(|&i| in_words(scored[i])).collect();
     let about = format!(
         "Mean KL divergence against bytes of the KV cache, {} caches of {}. Nothing beats: {}.",
@@ -97,6 +100,21 @@ fn unbeaten(scored: &[&Measured<'_, Scored>]) -> Vec<usize> {
     let exact: Vec<(f64, f64)> =
         kept.iter().map(|&i| (place(scored[i]).0, scored[i].of.row.kl_mean)).collect();
     lowest(&exact).into_iter().map(|i| kept[i]).collect()
+}
+
+/// Of the frontier, those that lose at least a tenth less than the next smaller one: steps too small to see have no names.
+fn telling(scored: &[&Measured<'_, Scored>], best: &[usize]) -> Vec<usize> {
+    let mut last = f64::INFINITY;
+    let mut telling = best.to_vec();
+    telling.retain(|&i| {
+        let (_, loss) = place(scored[i]);
+        let tells = loss < 0.9 * last;
+        if tells {
+            last = loss;
+        }
+        tells
+    });
+    telling
 }
 
 /// The places of `points` (x, y) that no other point is at or below in both, by x.

@@ -8,8 +8,6 @@ pub(super) const LETTER: f64 = 6.65;
 const GAP: f64 = 2.0;
 /// Beyond this a line leads from the mark to its label.
 const NEAR: f64 = 14.0;
-/// How far from its mark a label is looked a place for.
-const FARTHEST: f64 = 260.0;
 
 /// A rectangle of a drawing.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -65,7 +63,8 @@ impl Area {
     }
 }
 
-type Line = ((f64, f64), (f64, f64));
+/// Its two ends.
+pub(super) type Line = ((f64, f64), (f64, f64));
 
 /// A label that is to stand by a mark.
 pub(super) struct Wish {
@@ -78,21 +77,34 @@ pub(super) struct Wish {
 pub(super) struct Place {
     pub(super) area: Area,
     pub(super) leader: Option<Line>,
+    distance: f64,
 }
 
-/// A place for each wish, the first wishes first: within `frame`, on no other label, and off `marks` where that can be had;
-/// `None` where all near places are taken.
-pub(super) fn place(wishes: &[Wish], marks: &[Area], frame: &Area) -> Vec<Option<Place>> {
+/// What is drawn already, and is better not written on.
+pub(super) struct Drawn {
+    pub(super) marks: Vec<Area>,
+    pub(super) lines: Vec<Line>,
+}
+
+impl Drawn {
+    /// How far out a label goes rather than stand here.
+    fn cost(&self, place: &Place) -> f64 {
+        let marks = self.marks.iter().filter(|mark| place.area.meets(mark)).count();
+        let lines = self.lines.iter().filter(|&&line| place.area.crossed(line)).count();
+        place.distance + 60.0 * marks as f64 + 12.0 * lines as f64
+    }
+}
+
+/// A place for each wish, the first wishes first: within `frame`, on no other label, and off what is drawn where that can be
+/// had nearby; `None` where all places up to `reach` from its mark are taken.
+pub(super) fn place(wishes: &[Wish], drawn: &Drawn, frame: &Area, reach: f64) -> Vec<Option<Place>> {
     let mut placed: Vec<Place> = Vec::new();
     wishes
         .iter()
         .map(|wish| {
-            let off_marks = |place: &Place| marks.iter().all(|mark| !place.area.meets(mark));
-            let free: Vec<Place> = candidates(wish)
-                .into_iter()
-                .filter(|place| frame.holds(&place.area) && placed.iter().all(|other| apart(place, other)))
-                .collect();
-            let best = free.iter().find(|place| off_marks(place)).or(free.first()).cloned();
+            let free = candidates(wish, reach)
+                .filter(|place| frame.holds(&place.area) && placed.iter().all(|other| apart(place, other)));
+            let best = free.min_by(|a, b| drawn.cost(a).total_cmp(&drawn.cost(b)));
             placed.extend(best.clone());
             best
         })
@@ -104,27 +116,29 @@ fn apart(one: &Place, other: &Place) -> bool {
     !one.area.meets(&other.area) && clear(&one.area, other.leader) && clear(&other.area, one.leader)
 }
 
-/// Places around a mark, the nearest first.
-fn candidates(wish: &Wish) -> Vec<Place> {
+/// Places around a mark.
+fn candidates(wish: &Wish, reach: f64) -> impl Iterator<Item = Place> {
     const TURNS: i32 = 16;
-    let (width, (x, y)) = (wish.text.chars().count() as f64 * LETTER, wish.mark);
     let distances = std::iter::successors(Some(8.0), |distance| Some(distance * 1.25));
-    let at = |distance: f64, turn: i32| {
-        let angle = std::f64::consts::TAU * f64::from(turn) / f64::from(TURNS);
-        let middle = (x + angle.cos() * (distance + width / 2.0), y - angle.sin() * (distance + LINE / 2.0));
-        let area = Area {
-            left: middle.0 - width / 2.0,
-            top: middle.1 - LINE / 2.0,
-            right: middle.0 + width / 2.0,
-            bottom: middle.1 + LINE / 2.0,
-        };
-        let leader = (distance > NEAR).then(|| (wish.mark, area.nearest(wish.mark)));
-        Place { area, leader }
-    };
     distances
-        .take_while(|&distance| distance < FARTHEST)
-        .flat_map(|distance| (0..TURNS).map(move |turn| at(distance, turn)))
-        .collect()
+        .take_while(move |&distance| distance < reach)
+        .flat_map(move |distance| (0..TURNS).map(move |turn| (distance, f64::from(turn) / f64::from(TURNS))))
+        .map(|(distance, turn)| beside(wish, distance, std::f64::consts::TAU * turn))
+}
+
+/// The place in a direction from a mark.
+fn beside(wish: &Wish, distance: f64, angle: f64) -> Place {
+    let (width, height) = (wish.text.chars().count() as f64 * LETTER, LINE);
+    let x = wish.mark.0 + angle.cos() * (distance + width / 2.0);
+    let y = wish.mark.1 - angle.sin() * (distance + height / 2.0);
+    let area = Area {
+        left: x - width / 2.0,
+        top: y - height / 2.0,
+        right: x + width / 2.0,
+        bottom: y + height / 2.0,
+    };
+    let leader = (distance > NEAR).then(|| (wish.mark, area.nearest(wish.mark)));
+    Place { area, leader, distance }
 }
 
 /// Heights for labels in a column that would like to stand at `wished`, ascending, a line apart and within `top` and
@@ -153,12 +167,16 @@ mod tests {
         marks.iter().enumerate().map(|(i, &mark)| Wish { text: format!("label number {i}"), mark }).collect()
     }
 
+    fn drawn(marks: &[(f64, f64)]) -> Drawn {
+        Drawn { marks: marks.iter().map(|&mark| Area::around(mark, 5.0)).collect(), lines: Vec::new() }
+    }
+
     #[test]
     fn labels_of_a_crowd_are_apart_and_within_the_frame() {
         let crowd: Vec<(f64, f64)> =
             (0..20).map(|i| (300.0 + f64::from(i % 5) * 3.0, 200.0 + f64::from(i))).collect();
-        let marks: Vec<Area> = crowd.iter().map(|&mark| Area::around(mark, 5.0)).collect();
-        let places: Vec<Place> = place(&wishes(&crowd), &marks, &FRAME).into_iter().flatten().collect();
+        let places: Vec<Place> =
+            place(&wishes(&crowd), &drawn(&crowd), &FRAME, 260.0).into_iter().flatten().collect();
         assert!(places.len() > 12, "{}", places.len());
         for (i, one) in places.iter().enumerate() {
             assert!(FRAME.holds(&one.area));
@@ -169,7 +187,7 @@ mod tests {
     #[test]
     fn a_lone_label_is_near_and_off_its_mark() {
         let mark = (595.0, 3.0);
-        let places = place(&wishes(&[mark]), &[Area::around(mark, 5.0)], &FRAME);
+        let places = place(&wishes(&[mark]), &drawn(&[mark]), &FRAME, 260.0);
         let place = places[0].as_ref().unwrap();
         assert!(!place.area.meets(&Area::around(mark, 4.0)), "{place:?}");
         let (x, y) = place.area.nearest(mark);

@@ -1,6 +1,6 @@
 use super::{
     escape::escape,
-    labels::{Area, LETTER, LINE, Wish, column, place},
+    labels::{Area, Drawn, LETTER, LINE, Line, Wish, column, place},
     name::shortened,
     scale::Scale,
 };
@@ -19,15 +19,17 @@ struct Frame {
     width: f64,
     height: f64,
     left: f64,
+    /// How far from its mark a label may stand.
+    reach: f64,
     /// Letters of a label at most.
     letters: usize,
     ticks: usize,
 }
 
 const FRAMES: [Frame; 3] = [
-    Frame { class: "narrow", width: 332.0, height: 420.0, left: 48.0, letters: 17, ticks: 4 },
-    Frame { class: "medium", width: 700.0, height: 440.0, left: 60.0, letters: 26, ticks: 7 },
-    Frame { class: "wide", width: 1120.0, height: 500.0, left: 64.0, letters: 40, ticks: 9 },
+    Frame { class: "narrow", width: 332.0, height: 460.0, left: 48.0, reach: 80.0, letters: 17, ticks: 4 },
+    Frame { class: "medium", width: 700.0, height: 440.0, left: 60.0, reach: 160.0, letters: 26, ticks: 7 },
+    Frame { class: "wide", width: 1120.0, height: 500.0, left: 64.0, reach: 260.0, letters: 40, ticks: 9 },
 ];
 
 /// An axis: its values, whether they are laid out by ratio, its title and how its ticks are written.
@@ -184,7 +186,9 @@ impl Drawing<'_> {
     }
 
     fn marks(&self, svg: &mut String, series: &Series) {
-        let _ = write!(svg, "<g class=\"{}{}\">", series.class, if series.hollow { " hollow" } else { "" });
+        let hollow = if series.hollow { " hollow" } else { "" };
+        let minor = if series.label.is_none() { " minor" } else { "" };
+        let _ = write!(svg, "<g class=\"{}{hollow}{minor}\">", series.class);
         if series.line {
             let path = self.path(series.points.iter().map(|p| (p.x, p.y)));
             let _ = write!(svg, "<polyline points=\"{path}\"/>");
@@ -224,32 +228,41 @@ impl Drawing<'_> {
 
     /// Labels of single marks.
     fn labels(&self, svg: &mut String) {
-        let single = || self.plot.series.iter().filter(|series| !series.line);
-        let marks: Vec<Area> = single()
-            .flat_map(|series| &series.points)
-            .map(|point| Area::around(self.at(point), MARK))
-            .collect();
-        let wished: Vec<(&Series, Wish)> = single()
+        let (series, wishes): (Vec<&Series>, Vec<Wish>) = self
+            .single()
             .filter_map(|series| {
                 let (label, point) = (series.label.as_ref()?, series.points.last()?);
-                let text = shortened(label, self.frame.letters);
-                Some((series, Wish { text, mark: self.at(point) }))
+                Some((series, Wish { text: shortened(label, self.frame.letters), mark: self.at(point) }))
             })
-            .collect();
-        let (series, wishes): (Vec<&Series>, Vec<Wish>) = wished.into_iter().unzip();
+            .unzip();
         let frame = Area { right: self.frame.width - 4.0, ..self.area };
-        for ((series, wish), place) in series.iter().zip(&wishes).zip(place(&wishes, &marks, &frame)) {
+        let places = place(&wishes, &self.drawn(), &frame, self.frame.reach);
+        for ((series, wish), place) in series.iter().zip(&wishes).zip(places) {
             let Some(place) = place else { continue };
             if let Some((from, to)) = place.leader {
                 leader(svg, from, to);
             }
-            label(
-                svg,
-                &series.class,
-                place.area.left,
-                f64::midpoint(place.area.top, place.area.bottom),
-                &wish.text,
-            );
+            let middle = f64::midpoint(place.area.top, place.area.bottom);
+            label(svg, &series.class, place.area.left, middle, &wish.text);
+        }
+    }
+
+    fn single(&self) -> impl Iterator<Item = &Series> {
+        self.plot.series.iter().filter(|series| !series.line)
+    }
+
+    /// What labels of single marks are not to stand on.
+    fn drawn(&self) -> Drawn {
+        let points = || self.single().flat_map(|series| &series.points);
+        let whisker = |point: &Point| {
+            let (x, _) = self.at(point);
+            point.interval.map(|[low, high]| ((x, self.sy.at(low)), (x, self.sy.at(high))))
+        };
+        let at = |&(x, y): &(f64, f64)| (self.sx.at(x), self.sy.at(y));
+        let steps = self.plot.steps.windows(2).map(|pair| (at(&pair[0]), at(&pair[1])));
+        Drawn {
+            marks: points().map(|point| Area::around(self.at(point), MARK)).collect(),
+            lines: points().filter_map(whisker).chain(steps).collect::<Vec<Line>>(),
         }
     }
 

@@ -78,8 +78,9 @@ fn section(
         return String::new();
     }
     let bars = Bars::of(scored);
+    let caption = format!("{heading}: {} rows, by {}", scored.len(), HEADER[sorted_by]);
     let table = Table {
-        caption: heading,
+        caption: &caption,
         header: HEADER.to_vec(),
         sorted_by: Some(sorted_by),
         rows: scored.iter().map(|s| bars.row(s)).collect(),
