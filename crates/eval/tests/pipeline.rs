@@ -88,8 +88,8 @@ fn everything_is_measured_once_and_shown() {
     let page = report(&cells);
     for part in [
         "id=\"frontier\"",
-        "<section class=\"card\"><h3>Within 50 %",
-        "<details class=\"key\">",
+        "<section class=\"card\"><h3>Within 50 % of full",
+        "<details class=\"key\" open>",
         "id=\"cost\"",
         "id=\"memory\"",
         "id=\"needles\"",

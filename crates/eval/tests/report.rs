@@ -48,7 +48,7 @@ fn the_first_thing_said_is_what_to_use_at_three_budgets() {
     assert_eq!(cards.len(), 3);
     for (card, parts) in cards.iter().zip([
         [
-            "Within 50 % <small>1 MiB</small>",
+            "Within 50 % of full <small>1 MiB</small>",
             // Of two whose loss nobody notices, the faster.
             "<code>full+q4h</code>",
             "<strong>716.8 KiB</strong>, 35.0 % of full",
@@ -57,7 +57,7 @@ fn the_first_thing_said_is_what_to_use_at_three_budgets() {
             "<code>sketchkv run --model models/tiny.gguf --kv 'full+q4h' 'Once upon a time'</code>",
         ],
         [
-            "Within 25 % <small>512 KiB</small>",
+            "Within 25 % of full <small>512 KiB</small>",
             "<code>foreseen+progressive+adaptive@25%</code>",
             "<strong>491.5 KiB</strong>, 24.0 % of full; asked 512 KiB",
             "<strong>little</strong>: KL 0.0200 <small>(0.0160 to 0.0250)</small>",
@@ -65,7 +65,7 @@ fn the_first_thing_said_is_what_to_use_at_three_budgets() {
             "--kv 'foreseen+progressive+adaptive@25%'",
         ],
         [
-            "Within 12.5 % <small>256 KiB</small>",
+            "Within 12.5 % of full <small>256 KiB</small>",
             "<code>window@12.5%</code>",
             "12.4 % of full; asked 256 KiB",
             "<strong>much</strong>: KL 1.5000",

@@ -33,7 +33,7 @@ fn card(budget: &Budget<'_, '_>, kept: &Kept<'_, '_>, full: Option<&Measured<'_,
         None => out_of_reach(kept.smallest()?, &percent),
     };
     Some(format!(
-        "<section class=\"card\"><h3>Within {percent} % <small>{}</small></h3>{content}</section>",
+        "<section class=\"card\"><h3>Within {percent} % of full <small>{}</small></h3>{content}</section>",
         size(budget.bytes)
     ))
 }

@@ -149,7 +149,7 @@ fn unbeaten_list(scored: &[&Measured<'_, Scored>], best: &[usize]) -> String {
         return String::new();
     }
     format!(
-        "<details class=\"key\"><summary>What nothing beats, by bytes</summary><ol>{}</ol></details>",
+        "<details class=\"key\" open><summary>What nothing beats, by bytes</summary><ol>{}</ol></details>",
         items.concat()
     )
 }

@@ -11,6 +11,9 @@ const BOTTOM: f64 = 46.0;
 /// Half the width of a mark, and of one without a label.
 const MARK: f64 = 5.0;
 const SMALL_MARK: f64 = 3.5;
+const Y_TICKS: usize = 8;
+/// Width of a letter of a tick, at most about.
+const TICK_LETTER: f64 = 7.0;
 
 /// A size that a plot is drawn in: the style sheet shows the one that fits the screen, so that letters are as large on a phone
 /// as on a wide screen.
@@ -18,7 +21,6 @@ struct Frame {
     class: &'static str,
     width: f64,
     height: f64,
-    left: f64,
     /// How far from its mark a label may stand.
     reach: f64,
     /// Letters of a label at most.
@@ -27,9 +29,9 @@ struct Frame {
 }
 
 const FRAMES: [Frame; 3] = [
-    Frame { class: "narrow", width: 332.0, height: 460.0, left: 48.0, reach: 80.0, letters: 17, ticks: 4 },
-    Frame { class: "medium", width: 700.0, height: 440.0, left: 60.0, reach: 160.0, letters: 26, ticks: 7 },
-    Frame { class: "wide", width: 1120.0, height: 500.0, left: 64.0, reach: 260.0, letters: 40, ticks: 9 },
+    Frame { class: "narrow", width: 332.0, height: 460.0, reach: 80.0, letters: 17, ticks: 4 },
+    Frame { class: "medium", width: 700.0, height: 440.0, reach: 160.0, letters: 26, ticks: 7 },
+    Frame { class: "wide", width: 1120.0, height: 500.0, reach: 260.0, letters: 40, ticks: 9 },
 ];
 
 /// An axis: its values, whether they are laid out by ratio, its title and how its ticks are written.
@@ -95,18 +97,17 @@ impl Plot<'_> {
 
     fn svg(&self, frame: &Frame) -> String {
         // A column of labels needs room on the right, and a line each.
-        let letters = self.lines().filter_map(|s| Some(s.label.as_ref()?.chars().count())).max();
-        let beside = letters.map_or(14.0, |letters| letters.min(frame.letters) as f64 * LETTER + 24.0);
-        let height = frame.height.max(TOP + BOTTOM + self.lines().count() as f64 * (LINE + 1.0));
-        let area = Area { left: frame.left, top: TOP, right: frame.width - beside, bottom: height - BOTTOM };
-        let points = || self.series.iter().flat_map(|series| &series.points);
-        let drawing = Drawing {
-            plot: self,
-            frame,
-            area,
-            sx: self.x.scale(points().map(|p| p.x), area.left, area.right),
-            sy: self.y.scale(points().flat_map(heights), area.bottom, area.top),
+        let beside = match longest(self.lines().filter_map(|series| series.label.clone())) {
+            0 => 14.0,
+            letters => letters.min(frame.letters) as f64 * LETTER + 24.0,
         };
+        let height = frame.height.max(TOP + BOTTOM + self.lines().count() as f64 * (LINE + 1.0));
+        let points = || self.series.iter().flat_map(|series| &series.points);
+        let (top, bottom, right) = (TOP, height - BOTTOM, frame.width - beside);
+        let sy = self.y.scale(points().flat_map(heights), bottom, top);
+        let left = 10.0 + TICK_LETTER * longest(sy.ticks(Y_TICKS).into_iter().map(self.y.tick)) as f64;
+        let sx = self.x.scale(points().map(|p| p.x), left, right);
+        let drawing = Drawing { plot: self, frame, area: Area { left, top, right, bottom }, sx, sy };
         let mut svg = format!(
             "<svg class=\"{}\" viewBox=\"0 0 {} {height}\" role=\"img\" aria-label=\"{}\">",
             frame.class,
@@ -120,6 +121,11 @@ impl Plot<'_> {
         drawing.line_labels(&mut svg);
         svg + "</svg>"
     }
+}
+
+/// Letters of the longest.
+fn longest(texts: impl Iterator<Item = String>) -> usize {
+    texts.map(|text| text.chars().count()).max().unwrap_or(0)
 }
 
 /// A point's value and the ends of its interval.
@@ -152,7 +158,7 @@ impl Drawing<'_> {
                 bottom + 17.0
             );
         }
-        for tick in self.sy.ticks(8) {
+        for tick in self.sy.ticks(Y_TICKS) {
             let (at, text) = (self.sy.at(tick), (self.plot.y.tick)(tick));
             let _ = write!(
                 svg,
