@@ -39,7 +39,9 @@ fn where_every_cache_misses_its_cap_nothing_is_recommended() {
         !page.contains("<section class=\"card\">") && !page.contains("sketchkv run"),
         "a card recommends"
     );
-    // Nor does one stand on the frontier.
+    // Nor does one stand on the frontier, where each is marked.
+    let figure = rest.split_once("id=\"frontier\"").unwrap().1.split_once("</svg>").unwrap().0;
+    assert_eq!(figure.matches("<g class=\"missed").count(), 5, "{figure}");
     assert!(!rest.contains("<polyline class=\"frontier\""), "{rest}");
 }
 

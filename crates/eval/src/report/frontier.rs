@@ -17,6 +17,9 @@ pub(super) const FLOOR: f64 = 1e-3;
 pub(super) const BYTES: Axis =
     Axis { title: "bytes of the KV cache", log: Some(2.0), tick: |value| format::bytes(value as u64) };
 
+/// The class of marks of caches that took over 2 % more than they were asked to.
+const MISSED: &str = "missed";
+
 const LOSS: Axis = Axis { title: "mean KL divergence, nats", log: Some(10.0), tick: tick_nats };
 
 /// A power of ten, or a round number near one, on an axis.
@@ -74,12 +77,18 @@ fn series(scored: &Measured<'_, Scored>, labelled: bool, is_control: bool) -> Se
     let (x, y) = place(scored);
     let interval = scored.of.row.kl_interval.map(|ends| ends.map(|end| end.max(FLOOR)));
     Series {
-        class: Family::of(&scored.of.row.spec).class().to_owned(),
+        class: class(scored).to_owned(),
         points: vec![Point { x, y, interval, title: in_words(scored) }],
         line: false,
         label: labelled.then(|| typed(&scored.cell.cell)),
         hollow: is_control,
     }
+}
+
+/// The class of a mark in the style sheet: what missed its cap looks unlike all that kept to theirs.
+fn class(scored: &Measured<'_, Scored>) -> &'static str {
+    let row = &scored.of.row;
+    if row.footprint.missed() { MISSED } else { Family::of(&row.spec).class() }
 }
 
 fn in_words(scored: &Measured<'_, Scored>) -> String {
@@ -155,19 +164,16 @@ fn unbeaten_list(scored: &[&Measured<'_, Scored>], best: &[usize]) -> String {
 }
 
 fn legend() -> String {
-    let entries: Vec<String> = Family::ALL
-        .iter()
-        .map(|family| {
-            let class = family.class();
-            let (hollow, mark) = if *family == Family::Control {
-                (" hollow", "<rect x=\"2\" y=\"2\" width=\"10\" height=\"10\"/>")
-            } else {
-                ("", "<circle cx=\"7\" cy=\"7\" r=\"5\"/>")
-            };
-            format!(
-                "<li><svg width=\"14\" height=\"14\" aria-hidden=\"true\"><g class=\"{class}{hollow}\">{mark}</g></svg> {}</li>",
-                family.words()
-            )
+    const CIRCLE: &str = "<circle cx=\"7\" cy=\"7\" r=\"5\"/>";
+    const SQUARE: &str = "<rect x=\"2\" y=\"2\" width=\"10\" height=\"10\"/>";
+    let families = Family::ALL.iter().map(|family| match family {
+        Family::Control => ("control hollow", SQUARE, family.words()),
+        _ => (family.class(), CIRCLE, family.words()),
+    });
+    let entries: Vec<String> = families
+        .chain([(MISSED, CIRCLE, "took over 2 % more than asked")])
+        .map(|(class, mark, words)| {
+            format!("<li><svg width=\"14\" height=\"14\" aria-hidden=\"true\"><g class=\"{class}\">{mark}</g></svg> {words}</li>")
         })
         .collect();
     format!("<ul class=\"legend\">{}</ul>", entries.concat())
