@@ -93,6 +93,7 @@ fn everything_is_measured_once_and_shown() {
         "id=\"cost\"",
         "id=\"memory\"",
         "id=\"needles\"",
+        "asked to take 25%</th>",
         "id=\"tasks\"",
         "id=\"comparison\"",
         "id=\"generation\"",

@@ -162,5 +162,10 @@ fn labels_of_a_crowd_keep_apart_on_every_screen() {
         cell
     };
     cells.extend(cells.iter().map(of_another_model).collect::<Vec<_>>());
-    pictures::look_at("crowd", &report(&cells));
+    let page = report(&cells);
+    // In three sizes, of two models.
+    for name in ["full", "full+q4h", "full+k=kivi4+v=q4", "window@50%", "random@25%", "window@12.5%"] {
+        assert_eq!(page.matches(&format!(">{name}</text>")).count(), 6, "{name}");
+    }
+    pictures::look_at("crowd", &page);
 }
