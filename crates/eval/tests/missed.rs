@@ -1,94 +1,15 @@
 //! A results file in which caches miss their caps: no line of the page may rank or recommend them.
 
-use serde_json::{Value, json};
-use sketchkv_eval::{
-    Footprint, Row,
-    experiments::Scored,
-    metrics::{DivergenceTable, TokenScore, Unit},
-    report::report,
-    results::{Cell, Claim, Finished, Results},
-};
-use std::{collections::BTreeMap, time::Duration};
+#[path = "common/stored.rs"]
+mod stored;
 
-const TOKENS: usize = 512;
-const FULL: usize = 2 << 20;
-
-fn footprint(percent: f64, asked: Option<f64>) -> Footprint {
-    let bytes = |percent: f64| (percent / 100.0 * FULL as f64).round() as usize;
-    Footprint {
-        kv_tokens: TOKENS,
-        kv_bytes: bytes(percent),
-        kv_percent: percent,
-        asked_bytes: asked.map(bytes),
-        asked_percent: asked,
-        floor_bytes: asked.map(|_| bytes(percent)),
-    }
-}
-
-/// What was scored of a cache that took `percent` of the bytes and has this mean KL.
-fn scored(spec: &str, percent: f64, asked: Option<f64>, kl: f64) -> Scored {
-    let token = TokenScore { kl, delta_p: 0.0, same_top: true, nll: 1.0, nll_reference: 1.0 };
-    let row = Row {
-        name: None,
-        spec: spec.to_owned(),
-        footprint: footprint(percent, asked),
-        binds_at: asked.map(|_| 64),
-        ledger: BTreeMap::from([("total".to_owned(), footprint(percent, asked).kv_bytes)]),
-        prefill_tps: 100.0,
-        decode_tps: 50.0,
-        latency: None,
-        ppl: 3.0,
-        ppl_change: 0.1,
-        kl_mean: kl,
-        kl_interval: None,
-        same_top: 0.9,
-        tie: false,
-        peak_rss_bytes: 0,
-        divergence: DivergenceTable::of(&[token; 4]).unwrap(),
-    };
-    let units = vec![Unit { sum: 64.0 * kl, count: 64 }, Unit { sum: 64.0 * kl * 1.01, count: 64 }];
-    Scored { row, reference_ppl: 3.0, scored_tokens: 128, units }
-}
-
-fn cell(spec: &str) -> Cell {
-    let settings = json!({"work": "score", "samples": 2, "prefill": 256, "stream": 1, "timed": 8});
-    Cell {
-        experiment: "compare".into(),
-        model: "tiny".into(),
-        model_hash: "abc".into(),
-        name: None,
-        spec: spec.into(),
-        context: TOKENS,
-        text: "novel".into(),
-        text_hash: "def".into(),
-        seed: 0,
-        settings: settings.as_object().unwrap().clone(),
-    }
-}
-
-/// The finished cells of a results file that holds these.
-fn stored(all: &[Scored]) -> Vec<Finished> {
-    let folder = tempfile::tempdir().unwrap();
-    let mut results =
-        Results::open(&folder.path().join("results.sqlite"), "sketchkv experiment compare").unwrap();
-    for one in all {
-        let cell = cell(&one.row.spec);
-        assert_eq!(results.claim(&cell, false).unwrap(), Claim::Mine);
-        results.finish(&cell, &serde_json::to_value(one).unwrap(), Duration::from_secs(1)).unwrap();
-    }
-    results.finished().unwrap()
-}
+use serde_json::Value;
+use sketchkv_eval::report::report;
+use stored::{row, scored, stored};
 
 /// The summary, where lines recommend, and the rest of the page.
 fn parts(page: &str) -> (&str, &str) {
     page.split_once("<section class=\"summary\">").unwrap().1.split_once("</section>").unwrap()
-}
-
-/// The row of the table of all caches that `spec` has.
-fn row<'a>(page: &'a str, spec: &str) -> &'a str {
-    let table = page.split_once("id=\"comparison\"").unwrap().1;
-    let rows = table.split("<tr>");
-    rows.into_iter().find(|row| row.contains(&format!("<code>{spec}</code>"))).unwrap()
 }
 
 #[test]
@@ -114,7 +35,13 @@ fn where_every_cache_misses_its_cap_nothing_is_recommended() {
     ] {
         assert!(row(&page, spec).contains(mark), "{spec}: {}", row(&page, spec));
     }
-    // Nor does one stand on the frontier.
+    assert!(
+        !page.contains("<section class=\"card\">") && !page.contains("sketchkv run"),
+        "a card recommends"
+    );
+    // Nor does one stand on the frontier, where each is marked.
+    let figure = rest.split_once("id=\"frontier\"").unwrap().1.split_once("</svg>").unwrap().0;
+    assert_eq!(figure.matches("<g class=\"missed").count(), 5, "{figure}");
     assert!(!rest.contains("<polyline class=\"frontier\""), "{rest}");
 }
 
@@ -147,6 +74,7 @@ fn a_budget_is_what_was_taken_not_what_was_asked() {
     assert!(line("At 50 % of full (1 MiB)").contains("<code>full+q4h</code> took 35.0 %"));
     assert!(!summary.contains("h2o@6.25%"), "{summary}");
     assert!(summary.contains("1 of 8 caches took over 2 % more"), "{summary}");
+    assert!(!page.contains("--kv 'h2o@6.25%'"));
     assert!(row(&page, "h2o@6.25%").contains("took 23.3 %, asked 6.25 %"));
     assert!(!row(&page, "expected@25%").contains("missed"));
     // The bytes that order the rows are those taken.

@@ -1,36 +1,58 @@
 //! The report: one HTML file made of a results file, that opens without a network.
 
+mod answer;
+mod attention;
 mod budgets;
+mod command;
 mod data;
-mod figures;
+mod depth;
+mod escape;
+mod family;
+mod figure;
+mod frontier;
+mod generated;
 mod heat;
+mod labels;
+mod name;
+mod needles;
 mod page;
 mod plot;
+mod provenance;
 mod scale;
+mod scored;
+mod speed;
 mod summary;
-mod tables;
+mod table;
+mod tasks;
 
 use crate::results::Finished;
+use data::ModelResults;
 
-/// The page of everything measured: a summary in plain words, plots, heat maps and sortable tables, for every model.
+/// A part of a model's section; empty where nothing of it was measured.
+type Part = fn(&ModelResults<'_>) -> String;
+
+/// In the order of a reader who decides: the answer, what it rests on, then everything measured.
+const PARTS: [Part; 12] = [
+    answer::answer,
+    summary::summary,
+    frontier::frontier,
+    needles::needles,
+    depth::cost,
+    depth::memory,
+    scored::comparison,
+    tasks::tasks,
+    generated::generated,
+    attention::attention,
+    scored::grid,
+    scored::baseline,
+];
+
+/// The page of everything measured: for every model what to use, plots, heat maps and sortable tables.
 ///
-/// Figures are inline SVG and carry the command that made them; the only script sorts tables. Nothing is loaded.
+/// Figures are inline SVG and carry the command that made them; scripts only sort tables and copy commands. Nothing is
+/// loaded.
 pub fn report(cells: &[Finished]) -> String {
     let models = data::by_model(cells);
-    let mut body = String::new();
-    for model in &models {
-        body.push_str(&summary::section(model));
-        body.push_str(&figures::frontier(model));
-        body.push_str(&figures::speed(model));
-        body.push_str(&figures::memory(model));
-        body.push_str(&heat::attention(model));
-        body.push_str(&heat::needles(model));
-        body.push_str(&tables::tasks(model));
-        body.push_str(&tables::scored(model));
-        body.push_str(&tables::generated(model));
-        body.push_str(&tables::grid(model));
-        body.push_str(&tables::baseline(model));
-    }
-    body.push_str(&tables::provenance(cells));
-    page::page(&models.iter().map(|model| model.name.as_str()).collect::<Vec<_>>().join(", "), &body)
+    let body: String = models.iter().flat_map(|model| PARTS.iter().map(|part| part(model))).collect();
+    page::page(&models, &(body + &provenance::provenance(cells)))
 }

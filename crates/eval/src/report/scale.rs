@@ -39,32 +39,37 @@ impl Scale {
         self.from + share.clamp(0.0, 1.0) * (self.to - self.from)
     }
 
-    /// Round values to mark, at most about eight.
-    pub(super) fn ticks(&self) -> Vec<f64> {
+    /// Round values to mark, at most about `most`.
+    pub(super) fn ticks(&self, most: usize) -> Vec<f64> {
         match self.base {
-            None => {
-                let raw = self.high / 6.0;
-                let power = 10f64.powf(raw.log10().floor());
-                let step =
-                    [1.0, 2.0, 5.0, 10.0].map(|m| m * power).into_iter().find(|&s| s >= raw).unwrap_or(raw);
-                (0..=(self.high / step) as usize).map(|i| i as f64 * step).collect()
-            }
-            Some(base) => {
-                let (first, last) = (self.low.ln() / base.ln(), self.high.ln() / base.ln());
-                let powers: Vec<i32> = (first.ceil() as i32..=last.floor() as i32).collect();
-                let every = powers.len().div_ceil(8).max(1);
-                let mut ticks: Vec<f64> = powers.into_iter().step_by(every).map(|p| base.powi(p)).collect();
-                if ticks.len() < 3 && base == 10.0 {
-                    // Within two decades, 2 and 5 help.
-                    let below = first.floor() as i32;
-                    ticks = (below..=last.ceil() as i32)
-                        .flat_map(|p| [1.0, 2.0, 5.0].map(|m| m * base.powi(p)))
-                        .filter(|tick| (self.low..=self.high).contains(tick))
-                        .collect();
-                }
-                ticks
-            }
+            None => self.even_ticks(most),
+            Some(base) => self.powers(base, most),
         }
+    }
+
+    fn even_ticks(&self, most: usize) -> Vec<f64> {
+        let raw = self.high / most.saturating_sub(2).max(1) as f64;
+        let power = 10f64.powf(raw.log10().floor());
+        let step = [1.0, 2.0, 5.0, 10.0].map(|m| m * power).into_iter().find(|&s| s >= raw).unwrap_or(raw);
+        (0..=(self.high / step) as usize).map(|i| i as f64 * step).collect()
+    }
+
+    /// Powers of `base`, and what is between where there are few.
+    fn powers(&self, base: f64, most: usize) -> Vec<f64> {
+        let (first, last) =
+            ((self.low.ln() / base.ln()).floor() as i32, (self.high.ln() / base.ln()).ceil() as i32);
+        let marked = |between: &[f64]| -> Vec<f64> {
+            (first..=last)
+                .flat_map(|power| between.iter().map(move |m| m * base.powi(power)))
+                .filter(|tick| (self.low..=self.high).contains(tick))
+                .collect()
+        };
+        let ticks = marked(&[1.0]);
+        if ticks.len() < 3 {
+            return marked(if base > 5.0 { &[1.0, 2.0, 5.0] } else { &[1.0, 1.5] });
+        }
+        let every = ticks.len().div_ceil(most).max(1);
+        ticks.into_iter().step_by(every).collect()
     }
 }
 
@@ -77,17 +82,17 @@ mod tests {
         let log = Scale::log([0.001, 1.0].into_iter(), 10.0, 100.0, 0.0);
         assert!(log.at(0.001) < 100.0 && log.at(0.001) > log.at(0.1) && log.at(0.1) > log.at(1.0));
         assert_eq!(log.at(0.0), 100.0);
-        assert_eq!(log.ticks().len(), 4);
+        assert_eq!(log.ticks(8).len(), 4);
         let linear = Scale::linear([3.0, 97.0].into_iter(), 0.0, 100.0);
         assert_eq!(linear.at(0.0), 0.0);
-        assert_eq!(linear.ticks(), [0.0, 20.0, 40.0, 60.0, 80.0, 100.0]);
+        assert_eq!(linear.ticks(8), [0.0, 20.0, 40.0, 60.0, 80.0, 100.0]);
     }
 
     #[test]
     fn nothing_and_one_value_have_a_scale() {
-        assert!(!Scale::log(std::iter::empty(), 2.0, 0.0, 10.0).ticks().is_empty());
+        assert!(!Scale::log(std::iter::empty(), 2.0, 0.0, 10.0).ticks(8).is_empty());
         let one = Scale::log(std::iter::once(5.0), 10.0, 0.0, 10.0);
         assert!((one.at(5.0) - 5.0).abs() < 1e-9);
-        assert_eq!(Scale::linear(std::iter::empty(), 0.0, 1.0).ticks().first(), Some(&0.0));
+        assert_eq!(Scale::linear(std::iter::empty(), 0.0, 1.0).ticks(8).first(), Some(&0.0));
     }
 }

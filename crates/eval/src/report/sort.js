@@ -1,4 +1,3 @@
-"use strict";
 for (const table of document.querySelectorAll("table.sortable")) {
   const heads = [...table.tHead.rows[0].cells];
   heads.forEach((head, column) => head.querySelector("button").addEventListener("click", () => {
@@ -8,6 +7,7 @@ for (const table of document.querySelectorAll("table.sortable")) {
     const body = table.tBodies[0];
     const key = (row) => {
       const cell = row.cells[column];
+      if (cell.textContent === "–") return Infinity;
       return cell.dataset.value === undefined ? cell.textContent : Number(cell.dataset.value);
     };
     const order = (a, b) => typeof a === "number" && typeof b === "number" ? a - b : String(a).localeCompare(String(b));

@@ -1,50 +1,62 @@
 use super::{
-    budgets::{Budget, budgets},
-    data::{Family, Measured, ModelResults, escape},
+    budgets::{Budget, Kept},
+    data::{Measured, ModelResults},
+    escape::escape,
+    family::Family,
+    speed,
 };
 use crate::{experiments::Scored, format, metrics::paired_bootstrap};
 use std::{collections::BTreeMap, fmt::Write};
 
-/// The answer in plain words: what to use at which budget, and what is lost.
-pub(super) fn section(model: &ModelResults<'_>) -> String {
+/// What the answer rests on, in plain words: every budget that was measured, ties, controls, and what says nothing.
+pub(super) fn summary(model: &ModelResults<'_>) -> String {
     let scored = model.comparable();
-    let mut html = format!("<h2>{}</h2>\n<section class=\"summary\">", escape(&model.name));
-    let full = scored.iter().find(|s| s.of.row.spec == "full");
-    if let (Some(full), Some(first)) = (full, scored.first()) {
-        let cell = &first.cell.cell;
-        let _ = write!(
-            html,
-            "<p>Uncompressed, its cache takes <strong>{}</strong> for {} tokens and decodes {:.0} tokens a second. \
-             Measured on {} tokens of {}; every loss below is against the uncompressed cache on the same tokens.</p>",
-            format::bytes(full.of.row.footprint.kv_bytes as u64),
-            cell.context,
-            full.of.row.decode_tps,
-            full.of.scored_tokens,
-            escape(&cell.text)
-        );
+    format!(
+        "<section class=\"summary\"><h3>What that rests on</h3>{}{}{}</section>\n",
+        measured_on(&scored),
+        findings(model, &scored),
+        missed(&scored)
+    )
+}
+
+fn measured_on(scored: &[&Measured<'_, Scored>]) -> String {
+    let Some(full) = scored.iter().find(|s| s.of.row.spec == "full") else { return String::new() };
+    let cell = &full.cell.cell;
+    format!(
+        "<p>Uncompressed, its cache takes <strong>{}</strong> for {} tokens and decodes {} tokens a second. Measured on {} \
+         tokens of {}. Losses are mean KL divergences in nats from the uncompressed cache on the same tokens, with intervals \
+         of 95 %. {}</p>",
+        format::bytes(full.of.row.footprint.kv_bytes as u64),
+        cell.context,
+        format::rate(full.of.row.decode_tps),
+        full.of.scored_tokens,
+        escape(&cell.text),
+        escape(&speed::how(scored))
+    )
+}
+
+fn findings(model: &ModelResults<'_>, scored: &[&Measured<'_, Scored>]) -> String {
+    let free = nearly_free(scored)
+        .map(|free| format!("<strong>Before evicting anything:</strong> {}.", taken_and_lost(free)));
+    let budgets = Kept::of(scored).asked();
+    let lines = free.into_iter().chain(budgets.iter().filter_map(at_budget)).chain(failing_tasks(model));
+    let items: Vec<String> = lines.map(|line| format!("<li>{line}</li>")).collect();
+    if items.is_empty() {
+        return "<p>There are too few comparable results for advice: run <code>sketchkv experiment compare</code>.</p>".into();
     }
-    let mut lines = Vec::new();
-    if let Some(free) = nearly_free(&scored) {
-        lines.push(format!("<strong>Before evicting anything:</strong> {}.", taken_and_lost(free)));
-    }
-    lines.extend(budgets(&scored).iter().filter_map(at_budget));
-    lines.extend(failing_tasks(model));
-    if lines.is_empty() {
-        html.push_str("<p>There are too few comparable results for advice: run <code>sketchkv experiment compare</code>.</p>");
-    } else {
-        let items: Vec<String> = lines.into_iter().map(|line| format!("<li>{line}</li>")).collect();
-        let _ = write!(html, "<ul>{}</ul>", items.concat());
-    }
+    format!("<ul>{}</ul>", items.concat())
+}
+
+fn missed(scored: &[&Measured<'_, Scored>]) -> String {
     let missed = scored.iter().filter(|s| s.of.row.footprint.missed()).count();
-    if missed > 0 {
-        let _ = write!(
-            html,
-            "<p>{missed} of {} caches took over 2 % more than they were asked to, because they need more than that of so \
-             short a text. They are marked below, and nothing above speaks of them.</p>",
-            scored.len()
-        );
+    if missed == 0 {
+        return String::new();
     }
-    html + "</section>\n"
+    format!(
+        "<p>{missed} of {} caches took over 2 % more than they were asked to, because they need more than that of so short a \
+         text. They are marked below, and nothing above speaks of them.</p>",
+        scored.len()
+    )
 }
 
 fn code(scored: &Measured<'_, Scored>) -> String {
@@ -73,10 +85,10 @@ fn nearly_free<'a, 'b>(scored: &[&'a Measured<'b, Scored>]) -> Option<&'a Measur
         .copied()
 }
 
-/// The cache of least divergence within a budget, what it ties with, and what a window within it loses.
+/// The best cache within a budget, what it ties with, and what a window within it loses.
 fn at_budget(budget: &Budget<'_, '_>) -> Option<String> {
     let Budget { bytes, percent, within } = budget;
-    let best = within.iter().min_by(|a, b| a.of.row.kl_mean.total_cmp(&b.of.row.kl_mean))?;
+    let best = budget.best()?;
     let others = || within.iter().filter(|other| other.of.row.spec != best.of.row.spec);
     others().next()?;
     let ties: Vec<String> = others()

@@ -10,6 +10,8 @@ mod store;
 #[cfg(test)]
 mod tests;
 
+#[cfg(test)]
+pub(crate) use cell::example;
 pub use cell::{Cell, Finished, State, failures};
 pub use export::Format;
 pub use store::{Claim, Merged, Results};
