@@ -8,6 +8,7 @@ use crate::plan::{Choosing, Limit, Question, Ranking, batch, plan, weigh};
 use crate::profile::{Part, Stopwatch};
 use crate::refine::Refine;
 use crate::slots::Turned;
+use sketchkv_kernels::attention::layout::STRIP;
 use std::mem::size_of;
 
 /// What a layer is asked to take in.
@@ -132,6 +133,7 @@ impl<'a> Admission<'a> {
             limit: self.limit,
             layer: self.layer,
             skipped: self.skipped(),
+            slides: self.visible != usize::MAX,
             tokens,
             traces: self.traces,
         }
@@ -154,13 +156,19 @@ impl<'a> Admission<'a> {
             _ if self.tokens == 0 => {
                 heads.iter_mut().for_each(|head| head.slots.compact(self.env, 0));
             }
-            // Heads give back what they will not need themselves.
-            Choosing::InCache(_) => {
+            // Heads give back what they will not need themselves, and windows what others need more.
+            choosing => {
                 for (head, limit) in heads.iter_mut().zip(&*limits) {
-                    head.slots.compact(self.env, limit.slots);
+                    let is_long = head.slots.len() >= limit.slots.saturating_add(STRIP);
+                    if is_long || matches!(choosing, Choosing::InCache(_)) {
+                        head.slots.compact(self.env, limit.slots);
+                    }
+                    // What is left of the last page may be open, which is dearer.
+                    if is_long && head.bytes() > limit.bytes {
+                        head.slots.seal(self.env.format, 1);
+                    }
                 }
             }
-            _ => {}
         }
         for (h, head) in heads.iter_mut().enumerate() {
             head.coarsen(self.env, arriving - departures[h].tokens.len(), limits[h].bytes);

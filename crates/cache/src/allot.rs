@@ -26,7 +26,23 @@ struct LayerAllotment {
     most: usize,
 }
 
+/// Steps from all tokens of a window to none.
+const PARTS: usize = 64;
+
+/// What windows keep: this part of their tokens, on no finer rung.
+#[derive(Clone, Copy)]
+struct Level {
+    rung: usize,
+    part: f64,
+}
+
 impl LayerAllotment {
+    /// Slots for this part of a window.
+    fn part_of_window(&self, part: f64) -> usize {
+        let slots = (self.most as f64 * part) as usize / STRIP * STRIP;
+        slots.max(self.least.next_multiple_of(STRIP)).min(self.most)
+    }
+
     fn bytes(&self, slots: usize) -> usize {
         self.kv_heads * self.cost.of(slots)
     }
@@ -128,16 +144,47 @@ impl Allotment {
                 }));
             }
             Cap::Bytes(_) | Cap::Percent(_) | Cap::PercentSeen(_) => {
-                self.share_out(Self::asked_bytes(cap, shape, seen).unwrap_or(0), limits);
+                self.share_out(Self::asked_bytes(cap, shape, seen).unwrap_or(0), seen, limits);
             }
         }
     }
 
     /// What is left when every head has its least goes to the layers by their shares; what a sliding window has no use for
-    /// goes to the others.
-    fn share_out(&self, asked: usize, limits: &mut Vec<Limit>) {
+    /// goes to the others. Windows come no better off than they: they have no finer codes than there is room for with all
+    /// tokens of the others, and where tokens must go they keep the same part of what they see.
+    fn share_out(&self, asked: usize, seen: usize, limits: &mut Vec<Limit>) {
+        let windows = self.layers.iter().filter(|layer| layer.most != usize::MAX);
+        let Some(rungs) = windows.map(|layer| layer.cost.rungs()).max() else {
+            return self.share_out_on(Level { rung: 0, part: 1.0 }, asked, limits);
+        };
+        // All tokens on each rung from the finest, then fewer and fewer on the coarsest.
+        let level = |step: usize| {
+            let part = (rungs + PARTS - 1 - step.max(rungs - 1)) as f64 / PARTS as f64;
+            Level { rung: step.min(rungs - 1), part }
+        };
+        let (mut low, mut high) = (0, rungs + PARTS - 2);
+        while low < high {
+            let middle = (low + high) / 2;
+            self.share_out_on(level(middle), asked, limits);
+            if self.is_fair(level(middle), seen, limits) { high = middle } else { low = middle + 1 }
+        }
+        self.share_out_on(level(low), asked, limits);
+    }
+
+    /// Whether layers without a window have room for as much as those with one.
+    fn is_fair(&self, level: Level, seen: usize, limits: &[Limit]) -> bool {
+        let mut open = self.layers.iter().zip(limits).filter(|(layer, _)| layer.most == usize::MAX);
+        open.all(|(layer, limit)| {
+            let rung = level.rung.min(layer.cost.rungs() - 1);
+            limit.bytes >= layer.cost.on(rung, (level.part * seen as f64) as usize)
+        })
+    }
+
+    /// As [`Allotment::share_out`], with all windows on one level.
+    fn share_out_on(&self, level: Level, asked: usize, limits: &mut Vec<Limit>) {
         let (mut left, mut shares) = (asked.saturating_sub(self.minimum()) as f64, 1.0);
         // Layers that have all they can use, so far.
+        limits.clear();
         limits.extend(self.layers.iter().map(|_| Limit::NONE));
         let is_open = |limit: &Limit| *limit == Limit::NONE;
         loop {
@@ -146,10 +193,11 @@ impl Allotment {
                 if layer.most == usize::MAX || !is_open(limit) {
                     continue;
                 }
-                let most = layer.kv_heads * layer.cost.of_finest(layer.most);
-                let use_for = (most - layer.bytes(layer.least)) as f64;
+                let slots = layer.part_of_window(level.part);
+                let bytes = layer.cost.all_on(level.rung, slots);
+                let use_for = (layer.kv_heads * bytes).saturating_sub(layer.bytes(layer.least)) as f64;
                 if before * (layer.share / open) >= use_for {
-                    *limit = layer.limited(layer.most, usize::MAX);
+                    *limit = layer.limited(slots, bytes);
                     (left, shares, changed) = (left - use_for, shares - layer.share, true);
                 }
             }

@@ -51,7 +51,13 @@ impl HeadCost {
 
     /// The bytes that a head with `slots` slots has a use for: all its pages are on the first rung.
     pub(crate) fn of_finest(&self, slots: usize) -> usize {
-        self.of(slots) + slots.div_ceil(STRIP) * (self.strips[0] - self.last_strip())
+        self.all_on(0, slots)
+    }
+
+    /// The bytes that a head with `slots` slots has a use for while no page is on a finer rung than this.
+    pub(crate) fn all_on(&self, rung: usize, slots: usize) -> usize {
+        let strip = self.strips[rung.min(self.rungs() - 1)];
+        self.of(slots) + slots.div_ceil(STRIP) * (strip - self.last_strip())
     }
 
     /// Bytes of a head with `slots` slots, all on the last rung.

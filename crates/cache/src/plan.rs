@@ -81,6 +81,8 @@ pub(crate) struct Question<'a> {
     pub(crate) layer: usize,
     /// How many tokens of the chunk the layer's window has left behind already.
     pub(crate) skipped: usize,
+    /// Whether there is a window, which lets tokens go by itself: few more have to.
+    pub(crate) slides: bool,
     /// New tokens of each head.
     pub(crate) tokens: &'a dyn Fn(usize) -> NewTokens<'a>,
     /// Of each head.
@@ -96,7 +98,8 @@ pub(crate) fn plan(
     ranking: &mut Ranking,
 ) {
     let Question { choosing, limit, tokens, refine, .. } = *question;
-    let batch = batch(&heads[0], refine);
+    let most = if question.slides { STRIP } else { usize::MAX };
+    let batch = batch(&heads[0], refine).min(most);
     match choosing {
         // What has a window keeps that, whatever the others do.
         Choosing::Alone | Choosing::InCache(_) => {

@@ -413,7 +413,7 @@ impl Slots {
     /// Gives back whole strips that free slots beyond the `least` to be kept amount to, moving the tokens of the last strip
     /// into others.
     pub(crate) fn compact(&mut self, env: Env<'_>, least: usize) {
-        while self.len() >= self.count.max(least) + STRIP {
+        while self.len() >= self.count.max(least).saturating_add(STRIP) {
             let last = self.pages.len() - 1;
             let strip = self.pages[last].strips() - 1;
             let first = last * PAGE + strip * STRIP;

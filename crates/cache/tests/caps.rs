@@ -216,6 +216,36 @@ fn a_forecast_is_what_comes() {
 }
 
 #[test]
+fn windows_come_no_better_off_than_the_others() {
+    let layer = LayerShape::new(4, 1, 64);
+    let windowed = LayerShape { window: Some(512), ..layer.clone() };
+    let layers = (0..6).map(|index| if index == 2 { layer.clone() } else { windowed.clone() }).collect();
+    let shape = CacheShape { layers, ..CacheShape::uniform(6, layer, 4096) };
+    let stream = Stream::new(&shape, 4096, 3);
+    let full = shape.f16_bytes(4096);
+    let cases = [
+        ("foreseen+progressive+adaptive", 2, 512),
+        ("foreseen+progressive+adaptive", 4, 256),
+        ("foreseen+progressive+adaptive", 8, 128),
+        ("expected+progressive", 4, 256),
+        ("h2o", 4, 256),
+        ("h2o+ada+q8", 4, 256),
+        ("window+graded", 6, 256),
+    ];
+    for (spec, part, chunk) in cases {
+        let spec = format!("{spec}@{}B", full / part);
+        let mut cache = cache(&shape, &spec);
+        for first in (0..4096).step_by(chunk) {
+            stream.run(&mut cache, &ThreadPool::new(2), first, chunk, chunk);
+            assert_within(&cache, &format!("{spec} after {}", first + chunk));
+        }
+        let kept = |layer: usize| cache.kept(layer)[0] as f64;
+        let (window, other) = (kept(0) / 512.0, kept(2) / 4096.0);
+        assert!(window < other + 0.15, "{spec}: {window} of a window is kept, {other} of the others");
+    }
+}
+
+#[test]
 fn a_cache_never_takes_more_than_it_says() {
     let uniform = CacheShape::uniform(3, LayerShape::new(4, 2, 64), 4096);
     let layer = LayerShape::new(4, 2, 64);
