@@ -111,11 +111,7 @@ impl Model {
 
     /// The text of a conversation by its chat template.
     #[pyo3(signature = (messages, *, answer = true))]
-    fn chat_prompt(
-        &self,
-        messages: Vec<BTreeMap<String, String>>,
-        answer: bool,
-    ) -> Result<String, Failure> {
+    fn chat_prompt(&self, messages: Vec<BTreeMap<String, String>>, answer: bool) -> Result<String, Failure> {
         for (number, message) in messages.iter().enumerate() {
             if let Some(lacking) = ["role", "content"].iter().find(|key| !message.contains_key(**key)) {
                 return Err(PyValueError::new_err(format!("message {number} has no {lacking:?}")).into());
