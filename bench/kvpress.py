@@ -319,7 +319,8 @@ def table(rows):
     for (model, context, share), group in groups.items():
         if share is None:
             row = group[0]
-            parts.append(f"{model}, {context} tokens, uncompressed: perplexity {row['ppl']:.2f}, needles {row['needles']} of {row['needles_of']}")
+            needles = f", needles {row['needles']} of {row['needles_of']}" if row["needles_of"] else ""
+            parts.append(f"{model}, {context} tokens, uncompressed: perplexity {row['ppl']:.2f}{needles}")
             continue
         group.sort(key=lambda row: row.get("kl", math.inf))
         head = ["engine", "cache", "held", "claimed", "mean KL", "ppl change", "same top", "needles"]

@@ -32,8 +32,8 @@ class SketchLM(TemplateLM):
     `model` is a name, GGUF file or folder, as for `Model.load`, or a `Model`. `chunk` tokens are run at a time: within a chunk every
     token sees the whole chunk before it, so that a cap binds token by token with 1 alone. `prefix_token` is the token, as text, that
     a text without context follows; by default the one that begins a text, where the model has one. `chat_template` stands in place of
-    the model's own, as for `Model.load`. `max_length`, in tokens, is at most the model's context. Requests run one after the other on the processor: `batch_size`, `max_batch_size` and `device`, which
-    lm-eval gives every model, change nothing.
+    the model's own, as for `Model.load`. `max_length`, in tokens, is at most the model's context. Requests run one after the other on
+    the processor: `batch_size`, `max_batch_size` and `device`, which lm-eval gives every model, change nothing.
     """
 
     def __init__(
