@@ -266,6 +266,8 @@ def measure(bench, name, options, context, keep, done):
             row["seconds"] = round(row.get("seconds", 0) + time.monotonic() - began, 2)
             if row["needles_of"] == options.needles:
                 keep(row)
+            elif kind == "text":
+                note(f"{name} {context} {share} {key[-1]}: KL {row['kl']:.4f}, {row['seconds']:.0f} s; needles to come")
 
         if (name, context, None, FULL) not in done:
             see((name, context, None, FULL), None, "transformers", None, None, *full[1:], time.monotonic())

@@ -7,7 +7,7 @@ import pytest
 # Before sketchkv.transformers: what kvpress does to attention when it is imported must reach an implementation that comes later.
 kvpress = pytest.importorskip("kvpress")
 import torch
-from transformers import AutoTokenizer, DynamicCache, LlamaConfig, LlamaForCausalLM, StaticCache, pipeline
+from transformers import AutoTokenizer, DynamicCache, LlamaConfig, LlamaForCausalLM, QuantizedCache, StaticCache, pipeline
 
 from sketchkv import Error, SpecError
 from sketchkv.kvpress import ITEMS, SketchPress, ledger
@@ -218,6 +218,26 @@ def test_slices_hold_what_they_are_cut_from(model):
     found = ledger(cache)
     assert found["keys"] + found["values"] == 100 * TOKEN
     assert found["slack"] == 300 * TOKEN
+
+
+def test_bytes_of_a_quantized_cache(model):
+    """Codes of 4 bits and, for every 64 numbers, a scale and a zero point."""
+    pytest.importorskip("hqq")
+    numbers = 400 * TOKEN // 4
+    for press, kept, hidden in (
+        (kvpress.KnormPress(0.0), 400, 0),
+        (kvpress.KnormPress(0.75), 100, 0),
+        (kvpress.AdaKVPress(kvpress.KnormPress(0.75)), 400, 300),
+    ):
+        cache = QuantizedCache("hqq", model.config, nbits=4, axis_key=1, axis_value=1, q_group_size=64)
+        with press(model):
+            model.model(tokens(400), past_key_values=cache)
+        found = ledger(cache, model)
+        assert found["keys"] == found["values"] == numbers * kept // 400 // 4
+        assert 0 < found["scales"] <= 0.6 * found["keys"]
+        held = found["keys"] + found["values"] + found["scales"]
+        assert found["total"] == held + found["tables"]
+        assert found["masked"] == held * hidden // 400 and found["claimed"] == held * (400 - hidden) // 400
 
 
 def test_sketchkv_has_its_own_ledger(model):

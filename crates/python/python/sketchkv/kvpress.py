@@ -321,7 +321,9 @@ def _hidden(model: PreTrainedModel | None) -> Iterator[tuple[int, torch.Tensor]]
 def _shape(layer: Any) -> tuple[int, int, int]:
     """Sequences, KV heads and tokens of a layer that holds some."""
     parts = [getattr(layer, "keys", None), getattr(layer, "_quantized_keys", None)]
-    shapes = [part.shape for part in parts if isinstance(part, torch.Tensor) and part.dim() == 4]
+    # HQQ has a tuple of codes and what they stand for.
+    shapes = [part[1]["shape"] if isinstance(part, tuple) else part.shape for part in parts if part is not None]
+    shapes = [shape for shape in shapes if len(shape) == 4]
     if not shapes:
         raise ValueError(f"hidden keys of a {type(layer).__name__} cannot be told: it shows no tensor of four dimensions")
     return shapes[0][0], shapes[0][1], sum(shape[2] for shape in shapes)
