@@ -1,6 +1,6 @@
 //! `AttentionCaches`: the caches of a batch whose model runs elsewhere, layer by layer.
 
-use crate::cache::ledger_dict;
+use crate::cache::{self, ledger_dict};
 use crate::error::Failure;
 use crate::options;
 use numpy::{PyArray1, PyArray4, PyArrayMethods, PyReadonlyArray4, PyUntypedArrayMethods};
@@ -271,6 +271,21 @@ impl AttentionCaches {
             PyArray1::from_vec(py, keys).reshape([rows, heads, tokens, shape.key_dim])?,
             PyArray1::from_vec(py, values).reshape([rows, heads, tokens, shape.value_dim])?,
         ))
+    }
+
+    /// Positions, keys and values in the slots of one KV head of a sequence; positions do not count padding.
+    fn slots<'py>(
+        &self,
+        py: Python<'py>,
+        row: usize,
+        layer: usize,
+        kv_head: usize,
+    ) -> Result<cache::Slots<'py>, Failure> {
+        let Some(of) = self.rows.get(row) else {
+            let held = self.rows.len();
+            return Err(Failure::refuse(format!("there is no sequence {row} in a batch of {held}")));
+        };
+        py.detach(|| cache::held(&of.cache, layer, kv_head))?.arrays(py)
     }
 
     /// A second batch that goes on from here; they share pages until one writes to them. A pass that runs is not part of it.

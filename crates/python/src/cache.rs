@@ -7,7 +7,7 @@ use crate::text::{Running, Text};
 use numpy::{PyArray1, PyArrayMethods, ToPyArray};
 use pyo3::prelude::*;
 use pyo3::types::PyDict;
-use sketchkv_cache::{Cap, Ledger, Spec};
+use sketchkv_cache::{Cache as KvCache, Cap, Ledger, Spec};
 use sketchkv_engine::{Session, SessionFile};
 use sketchkv_model::Sampling;
 use std::path::PathBuf;
@@ -60,31 +60,13 @@ impl Cache {
 
     /// Positions, keys and values in the slots of one KV head.
     fn slots<'py>(&self, py: Python<'py>, layer: usize, kv_head: usize) -> Result<Slots<'py>, Failure> {
-        let slots = self.text.with(py, |state| {
+        let held = self.text.with(py, |state| {
             let Some(cache) = state.cache() else {
                 return Err(Failure::refuse("this cache has no model yet: generate with it first"));
             };
-            let heads =
-                cache.shape().layers.get(layer).map(|layer| (layer.kv_heads, layer.key_dim, layer.value_dim));
-            match heads {
-                Some((kv_heads, key_dim, value_dim)) if kv_head < kv_heads => {
-                    Ok((cache.slots(layer, kv_head), key_dim, value_dim))
-                }
-                _ => Err(Failure::refuse(format!(
-                    "there is no KV head {kv_head} in layer {layer}: the model has {} layers{}",
-                    cache.shape().layers.len(),
-                    heads.map_or(String::new(), |(kv_heads, ..)| format!(", this one {kv_heads} KV heads"))
-                ))),
-            }
+            held(cache, layer, kv_head)
         })?;
-        let (slots, key_dim, value_dim) = slots;
-        let count = slots.positions.len();
-        let positions: Vec<i64> = slots.positions.iter().map(|&position| position as i64).collect();
-        Ok((
-            positions.to_pyarray(py),
-            slots.keys.to_pyarray(py).reshape([count, key_dim])?,
-            slots.values.to_pyarray(py).reshape([count, value_dim])?,
-        ))
+        held.arrays(py)
     }
 
     /// A second text that goes on from here; pages are shared until one of the two writes to them.
@@ -167,7 +149,44 @@ impl Cache {
 }
 
 type Matrix<'py> = Bound<'py, numpy::PyArray2<f32>>;
-type Slots<'py> = (Bound<'py, PyArray1<i64>>, Matrix<'py>, Matrix<'py>);
+pub(crate) type Slots<'py> = (Bound<'py, PyArray1<i64>>, Matrix<'py>, Matrix<'py>);
+
+/// What the slots of one KV head hold, and how wide keys and values are.
+pub(crate) struct Held {
+    slots: sketchkv_cache::Slots,
+    key_dim: usize,
+    value_dim: usize,
+}
+
+/// The slots of one KV head, which must exist.
+pub(crate) fn held(cache: &KvCache, layer: usize, kv_head: usize) -> Result<Held, Failure> {
+    let layers = &cache.shape().layers;
+    match layers.get(layer) {
+        Some(shape) if kv_head < shape.kv_heads => Ok(Held {
+            slots: cache.slots(layer, kv_head),
+            key_dim: shape.key_dim,
+            value_dim: shape.value_dim,
+        }),
+        shape => Err(Failure::refuse(format!(
+            "there is no KV head {kv_head} in layer {layer}: the model has {} layers{}",
+            layers.len(),
+            shape.map_or(String::new(), |shape| format!(", this one {} KV heads", shape.kv_heads))
+        ))),
+    }
+}
+
+impl Held {
+    /// Positions `[slots]`, keys `[slots][key_dim]` and values `[slots][value_dim]`.
+    pub(crate) fn arrays(self, py: Python<'_>) -> Result<Slots<'_>, Failure> {
+        let count = self.slots.positions.len();
+        let positions: Vec<i64> = self.slots.positions.iter().map(|&position| position as i64).collect();
+        Ok((
+            positions.to_pyarray(py),
+            self.slots.keys.to_pyarray(py).reshape([count, self.key_dim])?,
+            self.slots.values.to_pyarray(py).reshape([count, self.value_dim])?,
+        ))
+    }
+}
 
 /// What a session's file holds, which must exist.
 pub(crate) fn saved(py: Python<'_>, path: PathBuf, model: &Model) -> Result<Session, Failure> {

@@ -65,10 +65,10 @@ impl Chat {
     ) -> Result<Stream, Failure> {
         let options = Options::read(options)?;
         let begun = self.text.with(py, |state| {
-            let (model, conversation) = state
-                .running()
-                .and_then(conversation)
-                .ok_or_else(|| Failure::refuse("this chat has come to its end: begin another one"))?;
+            let over = || Failure::refuse("this chat has come to its end: begin another one");
+            let running = state.running().ok_or_else(over)?;
+            running.speculate(options.speculate);
+            let (model, conversation) = conversation(running).ok_or_else(over)?;
             sample_by(conversation.generation(), &options)?;
             let limit = Some(model.config().context);
             conversation.ask(model, text, limit, &options.generate)?;

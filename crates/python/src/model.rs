@@ -16,8 +16,8 @@ use sketchkv_engine::{
     EMBEDDED, GenerateOptions, Source,
     catalog::{self, Hub, ModelsFolder, Reference},
 };
-use sketchkv_model::{LoadOptions, Logits, Model as Loaded};
-use std::sync::Arc;
+use sketchkv_model::{ChatRequest, LoadOptions, Logits, Model as Loaded};
+use std::{collections::BTreeMap, sync::Arc};
 
 /// A model ready to run.
 #[pyclass(frozen, module = "sketchkv")]
@@ -101,6 +101,23 @@ impl Model {
     #[getter]
     fn notes(&self) -> Vec<String> {
         self.model.config().notes.clone()
+    }
+
+    /// The source of its chat template.
+    #[getter]
+    fn chat_template(&self) -> Option<&str> {
+        self.model.tokenizer().chat_template()
+    }
+
+    /// The text of a conversation by its chat template.
+    #[pyo3(signature = (messages, *, answer = true))]
+    fn chat_prompt(&self, messages: Vec<BTreeMap<String, String>>, answer: bool) -> Result<String, Failure> {
+        for (number, message) in messages.iter().enumerate() {
+            if let Some(lacking) = ["role", "content"].iter().find(|key| !message.contains_key(**key)) {
+                return Err(PyValueError::new_err(format!("message {number} has no {lacking:?}")).into());
+            }
+        }
+        Ok(self.model.tokenizer().chat_request(&ChatRequest::new(&messages).answer(answer))?)
     }
 
     /// The tokens of a text.

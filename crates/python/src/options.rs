@@ -15,13 +15,23 @@ pub(crate) struct Options {
     /// Whether a seed was given: random numbers begin anew then.
     pub(crate) seeded: bool,
     pub(crate) generate: GenerateOptions,
+    pub(crate) speculate: Speculate,
+}
+
+/// Whether what comes next is guessed, for the model to check several tokens at once.
+#[derive(Clone, Copy, Default, PartialEq, Eq)]
+pub(crate) enum Speculate {
+    Off,
+    /// In the text so far.
+    #[default]
+    Lookup,
 }
 
 impl Options {
     /// Reads `**options`.
     pub(crate) fn read(given: Option<&Bound<'_, PyDict>>) -> PyResult<Options> {
         let mut options = Options { sampling: Sampling::default(), ..Options::default() };
-        let Options { sampling, seeded, generate } = &mut options;
+        let Options { sampling, seeded, generate, speculate } = &mut options;
         for (name, value) in given.into_iter().flatten() {
             match name.extract::<String>()?.as_str() {
                 "temperature" => sampling.temperature = value.extract()?,
@@ -39,10 +49,21 @@ impl Options {
                 "stop" => generate.stop = texts(&value)?,
                 "ignore_end" => generate.ignore_end = value.extract()?,
                 "show_special" => generate.show_special = value.extract()?,
+                "speculate" => {
+                    *speculate = match value.extract::<String>()?.as_str() {
+                        "auto" | "lookup" => Speculate::Lookup,
+                        "off" => Speculate::Off,
+                        other => {
+                            return Err(PyValueError::new_err(format!(
+                                "speculate is \"auto\", \"lookup\" or \"off\", not {other:?}"
+                            )));
+                        }
+                    }
+                }
                 unknown => {
                     return Err(PyTypeError::new_err(format!(
                         "there is no option `{unknown}`: the options are max_tokens, stop, temperature, top_k, top_p, min_p, \
-                         repetition_penalty, repetition_window, seed, ignore_end and show_special"
+                         repetition_penalty, repetition_window, seed, ignore_end, show_special and speculate"
                     )));
                 }
             }

@@ -1,9 +1,10 @@
 //! A text over one cache, shared by the Python objects that show it.
 
 use crate::error::Failure;
-use crate::options::Options;
+use crate::options::{Options, Speculate};
 use pyo3::prelude::*;
 use sketchkv_cache::{Cache, Spec};
+use sketchkv_engine::speculate::{Drafter, Lookup};
 use sketchkv_engine::{Conversation, EngineError, Finish, Generation, Session};
 use sketchkv_model::{Model, Sampler, Sampling, Workspace};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -27,6 +28,8 @@ pub(crate) struct Running {
     pub(crate) model: Arc<Model>,
     pub(crate) session: Session,
     pub(crate) workspace: Workspace,
+    /// How the generation guesses: set anew only when it is to be another way, for it looks in what it has seen since.
+    speculate: Speculate,
 }
 
 /// What a step brought.
@@ -37,6 +40,23 @@ pub(crate) struct Stepped {
 }
 
 impl Running {
+    fn new(model: Arc<Model>, session: Session) -> Self {
+        Running { model, session, workspace: Workspace::new(), speculate: Speculate::Off }
+    }
+
+    /// Guesses what comes next in this way from now on.
+    pub(crate) fn speculate(&mut self, how: Speculate) {
+        if self.speculate != how {
+            self.speculate = how;
+            let drafter: Option<Box<dyn Drafter>> = match how {
+                Speculate::Off => None,
+                Speculate::Lookup => Some(Box::new(Lookup::new())),
+            };
+            let model = self.model.clone();
+            self.generation().speculate(&model, drafter);
+        }
+    }
+
     pub(crate) fn generation(&mut self) -> &mut Generation {
         match &mut self.session {
             Session::Text(generation) => generation,
@@ -76,7 +96,7 @@ impl State {
             let cache = Cache::new(model.cache_shape(), &self.spec, self.seed)?;
             let sampler = Sampler::new(Sampling { seed: self.seed, ..Sampling::default() })?;
             let session = Session::Text(Generation::new(cache, sampler));
-            self.running = Some(Running { model: model.clone(), session, workspace: Workspace::new() });
+            self.running = Some(Running::new(model.clone(), session));
         }
         Ok(self.running.as_mut().expect("it was made above"))
     }
@@ -114,7 +134,7 @@ impl Text {
 
     /// A text that goes on.
     pub(crate) fn of(model: Arc<Model>, session: Session, seed: u64) -> Self {
-        let running = Some(Running { model, session, workspace: Workspace::new() });
+        let running = Some(Running::new(model, session));
         Text(Arc::new(Mutex::new(State { spec: Spec::default(), seed, running, begun: 0 })))
     }
 
@@ -141,6 +161,8 @@ impl Text {
     ) -> Result<u64, Failure> {
         self.with(py, |state| {
             let running = state.with_model(model)?;
+            running.alone()?;
+            running.speculate(options.speculate);
             let (model, generation, _) = running.alone()?;
             let tokens = prompt.tokens(model, generation.tokens() > 0)?;
             sample_by(generation, options)?;
@@ -157,7 +179,7 @@ impl Text {
                     "another text was begun over this cache: give each its own, or fork the cache first",
                 ));
             }
-            let Some(Running { model, session, workspace }) = state.running() else { return Ok(None) };
+            let Some(Running { model, session, workspace, .. }) = state.running() else { return Ok(None) };
             let generation = match session {
                 Session::Text(generation) => generation,
                 Session::Conversation(conversation) => conversation.generation(),

@@ -1,5 +1,7 @@
 """The model class of lm-eval; only where that is installed."""
 
+from pathlib import Path
+
 import pytest
 
 import sketchkv
@@ -92,3 +94,76 @@ def test_what_cannot_be_is_said(model):
         SketchLM(model, prefix_token="The sea was")
     with pytest.raises(ValueError, match="leave no context"):
         SketchLM(model, max_length=16).generate_until(requests("generate_until", ("The", {})), disable_tqdm=True)
+
+
+TEMPLATE = (
+    "{{ bos_token }}{% for m in messages %}<{{ m.role }}> {{ m.content | trim }}</{{ m.role }}>\n{% endfor %}"
+    "{% if add_generation_prompt %}<assistant>{% endif %}"
+)
+TALK = [
+    {"role": "system", "content": "Be brief."},
+    {"role": "user", "content": "What is the sea?"},
+    {"role": "assistant", "content": "Water."},
+    {"role": "user", "content": "And the sky?"},
+]
+
+
+@pytest.fixture(scope="module")
+def talker():
+    return SketchLM("tiny-gpt2", "h2o+q8@48tok", chunk=1, prefix_token=PREFIX, chat_template=TEMPLATE)
+
+
+def test_messages_become_the_text_of_the_template(talker):
+    said = "<|endoftext|><system> Be brief.</system>\n<user> What is the sea?</user>\n<assistant> Water.</assistant>\n"
+    assert talker.apply_chat_template(TALK) == f"{said}<user> And the sky?</user>\n<assistant>"
+    # The model goes on with a message that is not over.
+    unfinished = [*TALK[:2], {"role": "assistant", "content": " It is "}]
+    assert talker.apply_chat_template(unfinished, add_generation_prompt=False).endswith("<assistant> It is")
+    assert talker.chat_template(True) == TEMPLATE
+    with pytest.raises(ValueError, match="none called 'rag'"):
+        talker.chat_template("rag")
+
+
+def test_a_template_without_a_system_gets_its_words_in_the_first_message():
+    refuses = "{% if messages[0].role == 'system' %}{{ raise_exception('no system') }}{% endif %}" + TEMPLATE
+    lm = SketchLM("tiny-gpt2", prefix_token=PREFIX, chat_template=refuses)
+    assert "<user> Be brief.\n\nWhat is the sea?</user>" in lm.apply_chat_template(TALK)
+    with pytest.raises(sketchkv.Error, match="no system"):
+        lm.apply_chat_template(TALK[:1])
+
+
+def test_models_without_a_template_say_so(model):
+    assert SketchLM(model).chat_template(True) is None
+    with pytest.raises(sketchkv.Error, match="no chat template"):
+        SketchLM(model).apply_chat_template(TALK)
+    with pytest.raises(ValueError, match="give it to Model.load"):
+        SketchLM(model, chat_template=TEMPLATE)
+
+
+def test_requests_of_other_templates_are_others(talker, model):
+    assert talker.tokenizer_name != SketchLM(model).tokenizer_name
+
+
+def test_answers_in_a_conversation_are_scored_as_the_engine_scores(talker):
+    context = talker.apply_chat_template(TALK)
+    asked = requests("loglikelihood", *((context, answer) for answer in (" Blue.", " Calm.", " Blue.")))
+    found = talker.loglikelihood(asked, disable_tqdm=True)
+    assert found[0] == found[2] != found[1]
+    *before, last = talker.model.tokenize(context)
+    cache = sketchkv.Cache(talker.kv)
+    talker.model.score(before, cache=cache, chunk=1)
+    expected = talker.model.score([last, *talker.model.tokenize(" Blue.")], cache=cache, chunk=1).sum()
+    assert found[0][0] == pytest.approx(expected, rel=1e-5)
+    (text,) = talker.generate_until(requests("generate_until", (context, {"until": ["</"], "max_gen_toks": 8})), disable_tqdm=True)
+    assert text == talker.model.generate(context, kv=talker.kv, stop="</", max_tokens=8, temperature=0)
+
+
+def test_a_begin_that_the_template_writes_is_not_written_twice():
+    # A model of the engine's tests, whose tokenizer begins every text with a token.
+    folder = Path(__file__).parents[2] / "model" / "tests" / "golden" / "llama"
+    lm = SketchLM(str(folder), chat_template=TEMPLATE)
+    context = lm.apply_chat_template(TALK)
+    assert context.startswith("<s><system>")
+    begin = lm.prefix_token_id
+    assert lm.tok_encode(context)[:2].count(begin) == 1 == lm.tok_encode("The sea")[:2].count(begin)
+    assert begin not in lm.tok_encode("The sea", add_special_tokens=False)

@@ -210,6 +210,11 @@ impl Tokenizer {
         self.template.is_some()
     }
 
+    /// The source of the chat template, in Jinja, where there is one.
+    pub fn chat_template(&self) -> Option<&str> {
+        self.template.as_ref().map(ChatTemplate::source)
+    }
+
     /// The names that [`Tokenizer::set_chat_template`] knows.
     pub fn chat_forms() -> impl Iterator<Item = &'static str> {
         FORMS.iter().map(|form| form.name)

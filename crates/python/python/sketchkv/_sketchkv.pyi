@@ -52,6 +52,9 @@ class Options(TypedDict, total=False):
     """Goes on past tokens that end a text."""
     show_special: bool
     """Spells special tokens out instead of hiding them."""
+    speculate: Literal["auto", "lookup", "off"]
+    """What guesses the tokens that come next, for the model to check several at once: "lookup" in the text so far, which "auto" is.
+    The text is the same, token for token, and guesses are made only while they pay; "auto", unless given."""
 
 @final
 class Model:
@@ -65,6 +68,8 @@ class Model:
     weight_bytes: int
     notes: list[str]
     """Remarks on its files."""
+    chat_template: str | None
+    """The source of its chat template, in Jinja."""
 
     @staticmethod
     def load(
@@ -105,6 +110,16 @@ class Model:
         """
     def detokenize(self, tokens: Sequence[int]) -> str:
         """The text of tokens, special ones spelled out."""
+    def chat_prompt(self, messages: Sequence[dict[str, str]], *, answer: bool = True) -> str:
+        """The text of a conversation by the chat template; `answer` opens the model's turn at its end.
+
+        Messages have a "role" and a "content". Special tokens that they spell count as such. The text has the token that begins a
+        text where the template writes it: tokenize it without `begin`.
+
+        >>> talker = Model.load("tiny-gpt2", chat_template="{% for m in messages %}{{ m.role }}: {{ m.content }}\\n{% endfor %}")
+        >>> talker.chat_prompt([{"role": "user", "content": "Who are you?"}])
+        'user: Who are you?\\n'
+        """
     def generate(
         self,
         prompt: str | Sequence[int],
@@ -404,6 +419,10 @@ class AttentionCaches:
         """Commits the pass."""
     def decoded(self, layer: int) -> tuple[NDArray[numpy.float32], NDArray[numpy.float32]]:
         """What a layer holds: keys `[sequences][kv_heads][tokens][key_dim]` and values `[sequences][kv_heads][tokens][value_dim]`."""
+    def slots(
+        self, row: int, layer: int, kv_head: int
+    ) -> tuple[NDArray[numpy.int64], NDArray[numpy.float32], NDArray[numpy.float32]]:
+        """As those of `Cache`, of one sequence; positions do not count padding."""
     def fork(self) -> AttentionCaches:
         """A second batch that goes on from here."""
     def select(self, indices: Sequence[int]) -> None:

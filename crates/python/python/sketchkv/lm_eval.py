@@ -6,6 +6,7 @@ the class registered; a program imports this module first. It needs lm-eval.
 
 from __future__ import annotations
 
+import hashlib
 from typing import Any, Literal
 
 import numpy
@@ -16,7 +17,7 @@ from lm_eval.api.registry import register_model
 from lm_eval.models.utils import normalize_gen_kwargs
 from tqdm import tqdm
 
-from ._sketchkv import Cache, Model
+from ._sketchkv import Cache, Error, Model
 
 Tokens = list[int]
 
@@ -30,9 +31,9 @@ class SketchLM(TemplateLM):
 
     `model` is a name, GGUF file or folder, as for `Model.load`, or a `Model`. `chunk` tokens are run at a time: within a chunk every
     token sees the whole chunk before it, so that a cap binds token by token with 1 alone. `prefix_token` is the token, as text, that
-    a text without context follows; by default the one that begins a text, where the model has one. `max_length`, in tokens, is at
-    most the model's context. Requests run one after the other on the processor: `batch_size`, `max_batch_size` and `device`, which
-    lm-eval gives every model, change nothing.
+    a text without context follows; by default the one that begins a text, where the model has one. `chat_template` stands in place of
+    the model's own, as for `Model.load`. `max_length`, in tokens, is at most the model's context. Requests run one after the other on
+    the processor: `batch_size`, `max_batch_size` and `device`, which lm-eval gives every model, change nothing.
     """
 
     def __init__(
@@ -44,6 +45,7 @@ class SketchLM(TemplateLM):
         max_length: int | None = None,
         max_gen_toks: int = 256,
         prefix_token: str | None = None,
+        chat_template: str | None = None,
         weights: Literal["native", "f32", "q8"] = "native",
         threads: int = 0,
         batch_size: int | str | None = None,
@@ -51,7 +53,11 @@ class SketchLM(TemplateLM):
         device: str | None = None,
     ) -> None:
         super().__init__()
-        self.model = Model.load(model, weights=weights, threads=threads) if isinstance(model, str) else model
+        if isinstance(model, str):
+            model = Model.load(model, weights=weights, threads=threads, chat_template=chat_template)
+        elif chat_template is not None:
+            raise ValueError("a model that is loaded has its chat_template: give it to Model.load")
+        self.model = model
         # Kept as it was given: a preset becomes what is best for the model when a cache is used.
         self.kv = kv
         Cache(kv)
@@ -61,6 +67,8 @@ class SketchLM(TemplateLM):
         self._prefix = self.model.tokenize(prefix_token or "", begin=prefix_token is None)
         if len(self._prefix) > 1:
             raise ValueError(f"prefix_token is to be one token of the model, and {prefix_token!r} is {len(self._prefix)}")
+        # What a chat template may have written already.
+        self._begin = self.model.detokenize(self.model.tokenize("", begin=True))
         self._most_bytes = 0
 
     @property
@@ -77,8 +85,45 @@ class SketchLM(TemplateLM):
         """What results say of the model: the cache, and the most `kv_bytes` that a request took."""
         return {"sketchkv_model": self.model.name, "kv": self.kv, "chunk": self.chunk, "kv_bytes": self._most_bytes}
 
+    @property
+    def tokenizer_name(self) -> str:
+        """What lm-eval keeps prepared requests under: the model, and its chat template."""
+        template = hashlib.sha256((self.model.chat_template or "").encode()).hexdigest()
+        return f"{self.model.name.replace('/', '__')}__{template[:16]}"
+
+    def chat_template(self, chat_template: bool | str = False) -> str | None:
+        """The source of the model's chat template, which results are told apart by; there is one, so that a name chooses none."""
+        if not chat_template:
+            return None
+        if isinstance(chat_template, str):
+            raise ValueError(
+                f"a model of sketchkv has one chat template, and none called {chat_template!r}: give "
+                "--apply_chat_template without a name, or chat_template in --model_args"
+            )
+        return self.model.chat_template
+
+    def apply_chat_template(self, chat_history: list[dict[str, str]], add_generation_prompt: bool = True) -> str:
+        """The text of messages `{"role": ..., "content": ...}` by the model's chat template.
+
+        It opens the model's turn or, without `add_generation_prompt`, ends within the last message, which the model is to go on with.
+        Where the template knows no system message, what it says begins the first message. A `sketchkv.Error` where the model has no
+        template, or it refuses the messages.
+        """
+        history = list(chat_history)
+        try:
+            text = self.model.chat_prompt(history, answer=add_generation_prompt)
+        except Error:
+            if len(history) < 2 or history[0]["role"] != "system":
+                raise
+            (system, first, *rest) = history
+            history = [{**first, "content": f"{system['content']}\n\n{first['content']}"}, *rest]
+            text = self.model.chat_prompt(history, answer=add_generation_prompt)
+        return text if add_generation_prompt else _within(text, history[-1]["content"])
+
     def tok_encode(self, string: str, add_special_tokens: bool | None = None, **_: Any) -> Tokens:
-        return self.model.tokenize(string, begin=add_special_tokens is not False)
+        if add_special_tokens is None:
+            add_special_tokens = not (self._begin and string.startswith(self._begin))
+        return self.model.tokenize(string, begin=add_special_tokens)
 
     def loglikelihood_rolling(self, requests: list[Instance], disable_tqdm: bool = False) -> list[float]:
         sums = []
@@ -151,6 +196,18 @@ class SketchLM(TemplateLM):
 
     def _account(self, cache: Cache) -> None:
         self._most_bytes = max(self._most_bytes, cache.ledger()["total"])
+
+
+def _within(text: str, last: str) -> str:
+    """A conversation up to the end of its last message, without what the template writes behind it."""
+    # Templates may trim what is said.
+    said = last.strip()
+    found = text.rfind(said)
+    if not said or found < 0:
+        raise ValueError(f"the chat template does not write the message that is to be gone on with: {last!r}")
+    end = found + len(said)
+    space = last[len(last.rstrip()) :]
+    return text[: end + len(space)] if text.startswith(space, end) else text[:end]
 
 
 if __name__ == "__main__":

@@ -32,6 +32,8 @@ const LONGEST: usize = 64 << 20;
 pub struct ChatTemplate {
     /// The source, or why it cannot be rendered.
     source: Result<String, String>,
+    /// The source as the model brought it.
+    given: String,
     tokens: BTreeMap<String, String>,
 }
 
@@ -45,7 +47,12 @@ impl ChatTemplate {
     /// A template that knows `tokens` by their names in transformers: `bos_token`, `eos_token`, `unk_token`,
     /// `sep_token`, `pad_token`, `cls_token`, `mask_token`. Those the tokenizer lacks are left out.
     pub fn with_tokens(source: String, tokens: BTreeMap<String, String>) -> Self {
-        ChatTemplate { source: source::as_minijinja_reads_it(&source), tokens }
+        ChatTemplate { source: source::as_minijinja_reads_it(&source), given: source, tokens }
+    }
+
+    /// Its source, in Jinja.
+    pub fn source(&self) -> &str {
+        &self.given
     }
 
     /// The text of a conversation.

@@ -29,16 +29,20 @@ def attention(
     key: torch.Tensor,
     value: torch.Tensor,
     attention_mask: torch.Tensor | None,
+    dropout: float = 0.0,
     scaling: float | None = None,
     **options: Any,
 ) -> tuple[torch.Tensor, None]:
     """Attention of `query` `[batch][head][token][dim]`; gives `[batch][token][head][dim]`.
 
-    `SketchCache.update` has left on `key` which cache it belongs to.
+    `SketchCache.update` has left on `key` which cache it belongs to. Arguments are in the order of transformers' own
+    implementations, for those that wrap them.
     """
     cache = getattr(key, "sketchkv_cache", None)
     if cache is None:
-        return sdpa_attention_forward(module, query, key, value, attention_mask, scaling=scaling, **options)
+        return sdpa_attention_forward(
+            module, query, key, value, attention_mask, dropout=dropout, scaling=scaling, **options
+        )
     for option in ("position_bias", "s_aux"):
         if options.get(option) is not None:
             raise NotImplementedError(f"attention with {option} cannot run in a SketchCache: use a CompressedCache")

@@ -54,6 +54,14 @@ class _RustCache(Cache):
         """Another cap for each sequence from now on."""
         self._caches.set_cap(cap)
 
+    def slots(self, layer: int, kv_head: int, row: int = 0) -> tuple[numpy.ndarray, numpy.ndarray, numpy.ndarray]:
+        """What one KV head of a sequence holds, as its store gives it back.
+
+        Positions `[slots]`, which do not count padding, keys `[slots][key_dim]` and values `[slots][value_dim]`. A
+        `sketchkv.Error` where there is no such layer, head or sequence.
+        """
+        return self._caches.slots(row, layer, kv_head)
+
     def fork(self) -> Self:
         """A second cache that goes on from here; the two share memory until one of them writes to it."""
         copy = type(self).__new__(type(self))
