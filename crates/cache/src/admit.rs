@@ -8,7 +8,6 @@ use crate::plan::{Choosing, Limit, Question, Ranking, batch, plan, weigh};
 use crate::profile::{Part, Stopwatch};
 use crate::refine::Refine;
 use crate::slots::Turned;
-use sketchkv_kernels::attention::layout::STRIP;
 use std::mem::size_of;
 
 /// What a layer is asked to take in.
@@ -158,13 +157,13 @@ impl<'a> Admission<'a> {
             }
             // Heads give back what they will not need themselves, and windows what others need more.
             choosing => {
+                let slides = self.visible != usize::MAX;
                 for (head, limit) in heads.iter_mut().zip(&*limits) {
-                    let is_long = head.slots.len() >= limit.slots.saturating_add(STRIP);
-                    if is_long || matches!(choosing, Choosing::InCache(_)) {
+                    if slides || matches!(choosing, Choosing::InCache(_)) {
                         head.slots.compact(self.env, limit.slots);
                     }
                     // What is left of the last page may be open, which is dearer.
-                    if is_long && head.bytes() > limit.bytes {
+                    if slides && head.bytes() > limit.bytes {
                         head.slots.seal(self.env.format, 1);
                     }
                 }

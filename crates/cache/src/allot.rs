@@ -26,21 +26,36 @@ struct LayerAllotment {
     most: usize,
 }
 
-/// Steps from all tokens of a window to none.
-const PARTS: usize = 64;
-
-/// What windows keep: this part of their tokens, on no finer rung.
-#[derive(Clone, Copy)]
-struct Level {
-    rung: usize,
-    part: f64,
-}
+/// How often the range of what windows may hold is halved.
+const HALVINGS: usize = 20;
 
 impl LayerAllotment {
-    /// Slots for this part of a window.
-    fn part_of_window(&self, part: f64) -> usize {
-        let slots = (self.most as f64 * part) as usize / STRIP * STRIP;
-        slots.max(self.least.next_multiple_of(STRIP)).min(self.most)
+    /// Bytes of a head with a window at this coarseness: all its tokens on the rung of that number, or between two, and beyond the
+    /// last rung less and less of them.
+    fn of_window(&self, coarseness: f64) -> usize {
+        let (rung, part) = self.rung(coarseness);
+        let less = if rung + 1 < self.cost.rungs() {
+            self.cost.all_on(rung + 1, self.most)
+        } else {
+            self.cost.of(self.least.next_multiple_of(STRIP).min(self.most))
+        };
+        between(self.cost.all_on(rung, self.most), less, part)
+    }
+
+    /// The rung of a coarseness, and how far it is to the next, or to no tokens.
+    fn rung(&self, coarseness: f64) -> (usize, f64) {
+        let rung = (coarseness as usize).min(self.cost.rungs() - 1);
+        (rung, coarseness - rung as f64)
+    }
+
+    /// Bytes that a head without a window is to have beside windows of this coarseness, when `seen` tokens have been seen: all of them
+    /// on the same rung, or half the part of them that a window keeps.
+    fn beside_windows(&self, coarseness: f64, seen: usize) -> usize {
+        let (rung, part) = self.rung(coarseness);
+        if rung + 1 < self.cost.rungs() {
+            return between(self.cost.on(rung, seen), self.cost.on(rung + 1, seen), part);
+        }
+        self.cost.on(rung, ((1.0 - part).max(0.0) / 2.0 * seen as f64) as usize)
     }
 
     fn bytes(&self, slots: usize) -> usize {
@@ -49,15 +64,19 @@ impl LayerAllotment {
 
     /// What the layer may hold when it has `surplus` bytes beyond its least.
     fn limit(&self, surplus: f64) -> Limit {
-        let bytes = self.cost.of(self.least) + surplus as usize / self.kv_heads;
-        let slots = self.cost.slots_within(bytes).max(self.least.next_multiple_of(STRIP)).min(self.most);
-        self.limited(slots, bytes)
+        self.within(self.cost.of(self.least) + surplus as usize / self.kv_heads)
     }
 
-    /// What `slots` slots make of `bytes` bytes.
-    fn limited(&self, slots: usize, bytes: usize) -> Limit {
+    /// What a head may hold in `bytes` bytes.
+    fn within(&self, bytes: usize) -> Limit {
+        let slots = self.cost.slots_within(bytes).max(self.least.next_multiple_of(STRIP)).min(self.most);
         Limit { slots, bytes: bytes.clamp(self.cost.of(slots), self.cost.of_finest(slots)) }
     }
+}
+
+/// From `a` bytes to `b`.
+fn between(a: usize, b: usize, part: f64) -> usize {
+    (a as f64 + (b as f64 - a as f64) * part) as usize
 }
 
 impl Allotment {
@@ -150,38 +169,31 @@ impl Allotment {
     }
 
     /// What is left when every head has its least goes to the layers by their shares; what a sliding window has no use for
-    /// goes to the others. Windows come no better off than they: they have no finer codes than there is room for with all
-    /// tokens of the others, and where tokens must go they keep the same part of what they see.
+    /// goes to the others. Windows have no finer codes than there is room for with all tokens of the others, and where those
+    /// are left with less than half of what they see, windows keep twice the part that they do.
     fn share_out(&self, asked: usize, seen: usize, limits: &mut Vec<Limit>) {
         let windows = self.layers.iter().filter(|layer| layer.most != usize::MAX);
         let Some(rungs) = windows.map(|layer| layer.cost.rungs()).max() else {
-            return self.share_out_on(Level { rung: 0, part: 1.0 }, asked, limits);
+            return self.share_out_at(0.0, asked, limits);
         };
-        // All tokens on each rung from the finest, then fewer and fewer on the coarsest.
-        let level = |step: usize| {
-            let part = (rungs + PARTS - 1 - step.max(rungs - 1)) as f64 / PARTS as f64;
-            Level { rung: step.min(rungs - 1), part }
+        let mut is_fair = |coarseness: f64| {
+            self.share_out_at(coarseness, asked, limits);
+            let mut open = self.layers.iter().zip(&*limits).filter(|(layer, _)| layer.most == usize::MAX);
+            open.all(|(layer, limit)| limit.bytes >= layer.beside_windows(coarseness, seen))
         };
-        let (mut low, mut high) = (0, rungs + PARTS - 2);
-        while low < high {
-            let middle = (low + high) / 2;
-            self.share_out_on(level(middle), asked, limits);
-            if self.is_fair(level(middle), seen, limits) { high = middle } else { low = middle + 1 }
+        if is_fair(0.0) {
+            return;
         }
-        self.share_out_on(level(low), asked, limits);
+        let (mut low, mut high) = (0.0, rungs as f64);
+        for _ in 0..HALVINGS {
+            let middle = (low + high) / 2.0;
+            *if is_fair(middle) { &mut high } else { &mut low } = middle;
+        }
+        self.share_out_at(high, asked, limits);
     }
 
-    /// Whether layers without a window have room for as much as those with one.
-    fn is_fair(&self, level: Level, seen: usize, limits: &[Limit]) -> bool {
-        let mut open = self.layers.iter().zip(limits).filter(|(layer, _)| layer.most == usize::MAX);
-        open.all(|(layer, limit)| {
-            let rung = level.rung.min(layer.cost.rungs() - 1);
-            limit.bytes >= layer.cost.on(rung, (level.part * seen as f64) as usize)
-        })
-    }
-
-    /// As [`Allotment::share_out`], with all windows on one level.
-    fn share_out_on(&self, level: Level, asked: usize, limits: &mut Vec<Limit>) {
+    /// As [`Allotment::share_out`], with all windows at one coarseness.
+    fn share_out_at(&self, coarseness: f64, asked: usize, limits: &mut Vec<Limit>) {
         let (mut left, mut shares) = (asked.saturating_sub(self.minimum()) as f64, 1.0);
         // Layers that have all they can use, so far.
         limits.clear();
@@ -193,11 +205,10 @@ impl Allotment {
                 if layer.most == usize::MAX || !is_open(limit) {
                     continue;
                 }
-                let slots = layer.part_of_window(level.part);
-                let bytes = layer.cost.all_on(level.rung, slots);
+                let bytes = layer.of_window(coarseness);
                 let use_for = (layer.kv_heads * bytes).saturating_sub(layer.bytes(layer.least)) as f64;
                 if before * (layer.share / open) >= use_for {
-                    *limit = layer.limited(slots, bytes);
+                    *limit = layer.within(bytes);
                     (left, shares, changed) = (left - use_for, shares - layer.share, true);
                 }
             }

@@ -276,7 +276,7 @@ impl Cache {
             return Ok(());
         }
         let head = &self.layers[0][0];
-        let learns = head.keep.feedback().is_some() || head.keep.bytes() > 0;
+        let learns = head.keep.feedback(2).is_some() || head.keep.bytes() > 0;
         let why = if self.has_evicted() {
             "tokens were evicted that cannot be had back"
         } else if self.layers.iter().flatten().any(|head| head.expired > 0) {

@@ -96,9 +96,9 @@ impl Head {
     }
 
     /// Whether attention weights are needed, and how a chunk's queries count: see [`Keep::feedback`].
-    pub(crate) fn feedback(&self) -> Option<Feedback> {
+    pub(crate) fn feedback(&self, tokens: usize) -> Option<Feedback> {
         let tail = self.tail.as_ref().is_some_and(|tail| tail.watches());
-        self.keep.feedback().or(tail.then_some(Feedback::Sum(0.0)))
+        self.keep.feedback(tokens).or(tail.then_some(Feedback::Sum(0.0)))
     }
 
     /// The fewest slots it can work with: sinks, recent tokens and one to choose about.

@@ -106,7 +106,7 @@ impl Attend<'_> {
             for task in tasks.iter().filter(|task| task.head == h) {
                 if trace.mass.is_empty() {
                     trace.mass.extend_from_slice(&task.mass);
-                } else if let Some(feedback) = heads[h].feedback() {
+                } else if let Some(feedback) = heads[h].feedback(self.tokens) {
                     feedback.take(self.env.level, &mut trace.mass, 1.0, &task.mass);
                 }
             }
@@ -171,7 +171,7 @@ impl Attend<'_> {
         let (level, slots, group) = (self.env.level, head.slots.len(), self.group());
         let Tiles { scores, partial, .. } = tiles;
         let d = self.shape.value_dim;
-        let feedback = head.feedback();
+        let feedback = head.feedback(self.tokens);
         task.mass.clear();
         if feedback.is_some() {
             task.mass.resize(slots + self.tokens, 0.0);
@@ -191,7 +191,8 @@ impl Attend<'_> {
             if let Some(feedback) = feedback {
                 let weight = feedback.weight(self.tokens - 1 - token, group);
                 if weight > 0.0 {
-                    feedback.take(level, &mut task.mass, weight, &scores[..slots + self.tokens]);
+                    let told = slots + feedback.own(token);
+                    feedback.take(level, &mut task.mass[..told], weight, &scores[..told]);
                 }
             }
         }

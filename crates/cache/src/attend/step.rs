@@ -250,7 +250,7 @@ impl Attend<'_> {
         }
         own.out.resize(group * d, 0.0);
         trace.mass.clear();
-        let feedback = head.feedback();
+        let feedback = head.feedback(1);
         if feedback.is_some() {
             trace.mass.resize(head.slots.len() + 1, 0.0);
         }
@@ -267,9 +267,11 @@ impl Attend<'_> {
                     let factor = share * (task.max[g] - partial.max[g]).exp();
                     task.take_mass(self.env, feedback, g, factor, &mut trace.mass);
                 }
-                let last = trace.mass.len() - 1;
-                let own = (logit - partial.max[g]).exp();
-                feedback.take(self.env.level, &mut trace.mass[last..], share, &[own]);
+                if feedback.own(0) > 0 {
+                    let last = trace.mass.len() - 1;
+                    let own = (logit - partial.max[g]).exp();
+                    feedback.take(self.env.level, &mut trace.mass[last..], share, &[own]);
+                }
             }
         }
         self.note(h, head, trace);

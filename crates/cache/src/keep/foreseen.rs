@@ -1,7 +1,7 @@
 use super::{Arrival, Context, Feedback, Keep, MOST_RECENT, RECENT, SINKS, Step, interval, norm};
 use crate::context::{Candidates, EMPTY};
 use crate::method::{Call, Choice, Kind, Method, Parameter};
-use crate::shape::{Distances, NEAR};
+use crate::shape::{ByDistance, Distances, NEAR};
 use crate::state::{Reader, StateError, Writer};
 use crate::{HeadScorer, LayerShape, Scorer};
 
@@ -114,6 +114,11 @@ impl Slot {
 }
 
 impl Foreseen {
+    /// What is known of a token beforehand counts as much as having expected this much of it.
+    fn trust_in(&self, by_distance: &ByDistance) -> f64 {
+        f64::from(self.trust) * (by_distance.before(FAR) - by_distance.before(NEAR))
+    }
+
     fn known(&self) -> Option<&HeadScorer> {
         self.scorer.as_ref()?.head(self.place.0, self.place.1)
     }
@@ -132,8 +137,8 @@ impl Keep for Foreseen {
         1
     }
 
-    fn feedback(&self) -> Option<Feedback> {
-        self.position.is_multiple_of(self.stride).then_some(Feedback::Sum(1.0))
+    fn feedback(&self, tokens: usize) -> Option<Feedback> {
+        (tokens > 1 || self.position.is_multiple_of(self.stride)).then_some(Feedback::Far)
     }
 
     fn is_attention(&self) -> bool {
@@ -158,7 +163,7 @@ impl Keep for Foreseen {
             return;
         }
         let by_distance = self.distances.means();
-        let trust = f64::from(self.trust) * (by_distance.before(FAR) - by_distance.before(NEAR));
+        let trust = self.trust_in(&by_distance);
         // A step stands for those that were not looked at.
         let times = if step.tokens == 1 { self.stride as f32 } else { 1.0 };
         for ((word, &mass), &position) in state.iter_mut().zip(step.mass).zip(step.positions) {
@@ -177,13 +182,23 @@ impl Keep for Foreseen {
     }
 
     fn arrive(&mut self, token: &Arrival<'_>, state: &mut [u32]) {
-        let ratio = self.known().map_or(1.0, |known| {
+        let mut ratio = self.known().map_or(1.0, |known| {
             let mut features = [0.0; HeadScorer::MOST];
             let features = &mut features[..HeadScorer::width(&self.layer)];
             HeadScorer::features(&self.layer, token.key, token.value, token.position, features);
             let sum: f32 = features.iter().zip(&known.factors).map(|(x, w)| x * w).sum();
             sum.clamp(-7.0, 7.0).exp()
         });
+        // Of a long chunk there are queries that have looked at the token already.
+        let end = self.position.saturating_sub(token.position);
+        if end > NEAR {
+            let by_distance = self.distances.means();
+            let expected = (by_distance.before(end) - by_distance.before(NEAR)) as f32;
+            let trust = self.trust_in(&by_distance) as f32;
+            let next = ratio + (token.mass - ratio * expected) / (trust + expected).max(f32::MIN_POSITIVE);
+            self.distances.observe_range(NEAR, end, token.mass, ratio, &by_distance);
+            ratio = next.clamp(1e-6, 1e6);
+        }
         let code = Slot::code(norm(token.value));
         self.norms += f64::from(code);
         self.seen += 1;

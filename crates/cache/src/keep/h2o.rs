@@ -40,7 +40,7 @@ impl Keep for HeavyHitters {
         1
     }
 
-    fn feedback(&self) -> Option<Feedback> {
+    fn feedback(&self, _tokens: usize) -> Option<Feedback> {
         Some(Feedback::Sum(self.decay))
     }
 

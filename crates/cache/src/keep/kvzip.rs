@@ -36,7 +36,7 @@ impl Keep for KvZip {
         1
     }
 
-    fn feedback(&self) -> Option<Feedback> {
+    fn feedback(&self, _tokens: usize) -> Option<Feedback> {
         Some(Feedback::Greatest)
     }
 

@@ -22,7 +22,7 @@ mod tests;
 
 use crate::context::{Candidates, Context, GroupQueries};
 use crate::method::{Call, Kind, Method, Parameter};
-use crate::shape::norm;
+use crate::shape::{NEAR, norm};
 use crate::state::{Reader, StateError, Writer};
 use sketchkv_kernels::attention::add_scaled;
 use sketchkv_kernels::cpu::Level;
@@ -46,15 +46,15 @@ pub trait Keep: Send + Sync {
         0
     }
 
-    /// Whether attention weights are needed, and which.
-    fn feedback(&self) -> Option<Feedback> {
+    /// Whether attention weights of a pass over so many tokens are needed, and which.
+    fn feedback(&self, _tokens: usize) -> Option<Feedback> {
         None
     }
 
     /// Whether importance is attention: seen, or expected. Only such importance can be multiplied with how much a value
     /// matters.
     fn is_attention(&self) -> bool {
-        self.feedback().is_some()
+        self.feedback(2).is_some()
     }
 
     /// Whether the importance of one head says as much as the same of another; else it is taken relative to the sum over its
@@ -124,6 +124,9 @@ pub trait Keep: Send + Sync {
 pub enum Feedback {
     /// Of each slot Σ_t γ^(T−1−t) · mean over the group of a_t, with this decay γ; 0 asks for the newest query alone.
     Sum(f32),
+    /// As the sum without decay, but a token of the chunk is told only of queries at least [`NEAR`] after it: those who come
+    /// right after a token say little of who looks at it later.
+    Far,
     /// The greatest that any query of the chunk and the group gave a slot.
     Greatest,
 }
@@ -134,14 +137,23 @@ impl Feedback {
         match self {
             // 0 to the power 0 is 1: with no memory, the newest query alone counts.
             Feedback::Sum(decay) => decay.powi(later as i32) / group as f32,
+            Feedback::Far => 1.0 / group as f32,
             Feedback::Greatest => 1.0,
+        }
+    }
+
+    /// How many of the first tokens of a chunk are told of the query of its token number `token`.
+    pub(crate) fn own(self, token: usize) -> usize {
+        match self {
+            Feedback::Far => (token + 1).saturating_sub(NEAR),
+            Feedback::Sum(_) | Feedback::Greatest => token + 1,
         }
     }
 
     /// Takes the weights of one more query, or of one more task, into `mass`, each times `factor`.
     pub(crate) fn take(self, level: Level, mass: &mut [f32], factor: f32, weights: &[f32]) {
         match self {
-            Feedback::Sum(_) => add_scaled(level, mass, factor, weights),
+            Feedback::Sum(_) | Feedback::Far => add_scaled(level, mass, factor, weights),
             Feedback::Greatest => {
                 mass.iter_mut().zip(weights).for_each(|(most, weight)| *most = most.max(factor * weight));
             }

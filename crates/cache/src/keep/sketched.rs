@@ -223,7 +223,7 @@ impl<C: Counts> Keep for Sketched<C> {
         }
     }
 
-    fn feedback(&self) -> Option<Feedback> {
+    fn feedback(&self, _tokens: usize) -> Option<Feedback> {
         Some(Feedback::Sum(self.decay))
     }
 

@@ -82,6 +82,28 @@ impl Distances {
         self.pairs[bin] += pairs;
     }
 
+    /// Attention of `mass` was seen on a token by `factor` queries at each distance from `first` to before `end`; it is shared out
+    /// as `means` has it.
+    pub(crate) fn observe_range(
+        &mut self,
+        first: usize,
+        end: usize,
+        mass: f32,
+        factor: f32,
+        means: &ByDistance,
+    ) {
+        let all = means.before(end) - means.before(first);
+        let mut from = first;
+        while from < end {
+            let bin = bin_of(from);
+            let to = if bin + 1 < BINS { first_of(bin + 1).min(end) } else { end };
+            let part = (means.before(to) - means.before(from)) / all.max(f64::MIN_POSITIVE);
+            self.mass[bin] += mass * part as f32;
+            self.pairs[bin] += factor * (to - from) as f32;
+            from = to;
+        }
+    }
+
     pub(crate) fn means(&self) -> ByDistance {
         let mut weights = [0.0; BINS];
         for ((weight, mass), pairs) in weights.iter_mut().zip(&self.mass).zip(&self.pairs) {
