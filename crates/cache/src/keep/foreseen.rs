@@ -11,7 +11,8 @@ pub(super) static METHOD: Method = Method {
     summary: "the tokens that queries to come will look at, by their age and by what each has drawn beyond its age",
     formula: "g(a) = mean attention at distance a, of the head; r_i = attention drawn over that expected by age, beginning \
               with exp(w·features_i) where the model has a scorer, with 1 where not: r += (m − r·e)/(E + e) for attention m where \
-              e was expected; evict argmin r_i·Σ_{a=age_i}^{age_i+horizon} g(a)·‖v_i‖",
+              e was expected, within a pass from queries 64 tokens after it on; \
+              evict argmin r_i·Σ_{a=age_i}^{age_i+horizon} g(a)·‖v_i‖",
     state: "4 B a slot; 336 B a head",
     paper: "ours; a prior learned from keys and values after KVzap, arXiv 2601.07891",
     differs: "The posterior mean of a Gamma-Poisson model of how much attention a token draws; KVzap's score is fixed when a \
