@@ -124,7 +124,7 @@ pub trait Keep: Send + Sync {
 pub enum Feedback {
     /// Of each slot Σ_t γ^(T−1−t) · mean over the group of a_t, with this decay γ; 0 asks for the newest query alone.
     Sum(f32),
-    /// As the sum without decay, but a token of the chunk is told only of queries at least [`NEAR`] after it: those who come
+    /// As the sum without decay, but a token of the chunk is told only of queries at least 64 tokens after it: those who come
     /// right after a token say little of who looks at it later.
     Far,
     /// The greatest that any query of the chunk and the group gave a slot.
