@@ -53,7 +53,7 @@ pub(crate) fn admit(
                 layer.scratch.limits[h].slots = layer.heads[h].slots.len().max(layer.left(h));
             }
         } else {
-            // What has a window keeps that, whatever the others do.
+            // What has a window has its own part, whatever the others do.
             layer.admission.plan(layer.heads, layer.scratch);
         }
     });

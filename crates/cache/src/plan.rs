@@ -101,7 +101,7 @@ pub(crate) fn plan(
     let most = if question.slides { STRIP } else { usize::MAX };
     let batch = batch(&heads[0], refine).min(most);
     match choosing {
-        // What has a window keeps that, whatever the others do.
+        // What has a window has its own part, whatever the others do.
         Choosing::Alone | Choosing::InCache(_) => {
             for (h, head) in heads.iter_mut().enumerate() {
                 let excess = head.excess(&tokens(h), limit.slots, batch);

@@ -228,6 +228,11 @@ const SELF_DRAFT: &str = "full+q8+topk(k=256)";
 const DRAFT: &str = "full+q8";
 
 impl SpeculationArguments {
+    /// Whether it names a model that drafts, which is loaded for one text.
+    pub(crate) fn names_model(&self) -> bool {
+        !matches!(&*self.speculate, "auto" | "lookup" | "self" | "off")
+    }
+
     /// Sets `generation` to it.
     ///
     /// # Errors

@@ -53,6 +53,23 @@ fn every_prompt_is_answered_as_if_it_were_alone_and_once() {
 }
 
 #[test]
+fn guesses_are_made_as_asked_and_change_nothing() {
+    let folder = tempfile::tempdir().unwrap();
+    let (input, output) = (folder.path().join("prompts.jsonl"), folder.path().join("answers.jsonl"));
+    fs::write(&input, format!("{}\n", json!({ "prompt": "The sea, the sea, the sea," }))).unwrap();
+    let texts = ["off", "lookup", "self"].map(|how| {
+        let _ = fs::remove_file(&output);
+        let done = batch(&input, &output, &["--speculate", how]);
+        assert_eq!(done.code, 0, "{}", done.stderr);
+        answers(&output)[0]["text"].clone()
+    });
+    assert!(texts.iter().all(|text| *text == texts[0]), "{texts:?}");
+    let _ = fs::remove_file(&output);
+    let refused = batch(&input, &output, &["--speculate", "tiny-gpt2"]);
+    assert!(refused.code == 2 && refused.error().contains("--speculate"), "{}", refused.stderr);
+}
+
+#[test]
 fn bad_lines_and_files_are_said() {
     let folder = tempfile::tempdir().unwrap();
     let (input, output) = (folder.path().join("prompts.jsonl"), folder.path().join("answers.jsonl"));

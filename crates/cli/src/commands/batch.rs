@@ -1,7 +1,11 @@
 //! Many prompts from a file, and their answers into another.
 
 use super::run::finish_name;
-use crate::{failure::usage, interrupt, progress};
+use crate::{
+    arguments::{ModelArguments, SpeculationArguments},
+    failure::usage,
+    interrupt, progress,
+};
 use anyhow::{Context, Result};
 use serde::Deserialize;
 use serde_json::{Value, json};
@@ -30,6 +34,8 @@ pub(super) struct Batch<'a> {
     pub(super) spec: Spec,
     pub(super) sampling: Sampling,
     pub(super) options: GenerateOptions,
+    pub(super) models: &'a ModelArguments,
+    pub(super) speculation: &'a SpeculationArguments,
     /// Most tokens of a prompt and its answer.
     pub(super) limit: usize,
 }
@@ -165,7 +171,7 @@ impl Batch<'_> {
         let mut sampler = Sampler::new(self.sampling.clone())?;
         tokens[..seen].iter().for_each(|&token| sampler.observe(token));
         let mut generation = Generation::new(cache, sampler);
-        generation.speculate(self.model, Some(Box::new(sketchkv_engine::speculate::Lookup::new())));
+        self.speculation.apply(self.models, self.model, &mut generation)?;
         let room = self.limit - tokens.len();
         let max_tokens = self.options.max_tokens.into_iter().chain([room]).min();
         generation.feed(

@@ -117,7 +117,18 @@ impl Arguments {
                 ..self.sampling.options()
             };
             let spec = arguments::new_cache(spec, &model, limit)?;
-            let batch = Batch { model: &model, spec, sampling: self.sampling.sampling(), options, limit };
+            if self.speculation.names_model() {
+                return Err(usage("--speculate with --input is auto, lookup, self or off"));
+            }
+            let batch = Batch {
+                model: &model,
+                spec,
+                sampling: self.sampling.sampling(),
+                options,
+                models: &self.model,
+                speculation: &self.speculation,
+                limit,
+            };
             return batch.run(input, output, &interrupt);
         }
         let document = self.document.as_deref().map(|path| document_tokens(&model, path)).transpose()?;
