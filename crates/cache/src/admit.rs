@@ -57,6 +57,11 @@ impl AdmitScratch {
 }
 
 impl<'a> Admission<'a> {
+    /// Whether there is a sliding window.
+    pub(crate) fn slides(&self) -> bool {
+        self.visible != usize::MAX
+    }
+
     /// The first position that the token after the chunk sees.
     fn first_visible(&self) -> usize {
         (self.position + self.tokens).saturating_sub(self.visible)
@@ -132,7 +137,7 @@ impl<'a> Admission<'a> {
             limit: self.limit,
             layer: self.layer,
             skipped: self.skipped(),
-            slides: self.visible != usize::MAX,
+            slides: self.slides(),
             tokens,
             traces: self.traces,
         }
@@ -157,13 +162,12 @@ impl<'a> Admission<'a> {
             }
             // Heads give back what they will not need themselves, and windows what others need more.
             choosing => {
-                let slides = self.visible != usize::MAX;
                 for (head, limit) in heads.iter_mut().zip(&*limits) {
-                    if slides || matches!(choosing, Choosing::InCache(_)) {
+                    if self.slides() || matches!(choosing, Choosing::InCache(_)) {
                         head.slots.compact(self.env, limit.slots);
                     }
                     // What is left of the last page may be open, which is dearer.
-                    if slides && head.bytes() > limit.bytes {
+                    if self.slides() && head.bytes() > limit.bytes {
                         head.slots.seal(self.env.format, 1);
                     }
                 }

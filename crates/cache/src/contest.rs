@@ -19,7 +19,7 @@ pub(crate) struct LayerAdmission<'a> {
 
 impl LayerAdmission<'_> {
     fn competes(&self) -> bool {
-        self.admission.visible == usize::MAX
+        !self.admission.slides()
     }
 
     fn arriving(&self) -> usize {

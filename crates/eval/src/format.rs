@@ -98,6 +98,11 @@ pub fn forecast(forecast: &Forecast) -> String {
     )
 }
 
+/// A word of a shell's line, in quotes.
+pub fn in_quotes(word: &str) -> String {
+    format!("'{}'", word.replace('\'', r"'\''"))
+}
+
 /// A field of comma-separated values (RFC 4180).
 pub fn csv_field(text: &str) -> String {
     let plain = !text.contains(['"', ',', '\n', '\r']);

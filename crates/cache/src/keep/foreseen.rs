@@ -114,6 +114,12 @@ impl Slot {
     }
 }
 
+/// The ratio of a token of which `so_far` was expected, when it draws `mass` where `expected` more was.
+fn learned(ratio: f32, so_far: f32, mass: f32, expected: f32) -> f32 {
+    let next = ratio + (mass - ratio * expected) / (so_far + expected).max(f32::MIN_POSITIVE);
+    next.clamp(1e-6, 1e6)
+}
+
 impl Foreseen {
     /// What is known of a token beforehand counts as much as having expected this much of it.
     fn trust_in(&self, by_distance: &ByDistance) -> f64 {
@@ -176,9 +182,8 @@ impl Keep for Foreseen {
             let expected = (by_distance.before(age + step.tokens) - before) as f32 * times;
             let so_far = (trust + before - by_distance.before(NEAR)) as f32;
             let (mass, ratio) = (mass * times, Slot::ratio(*word));
-            let next = ratio + (mass - ratio * expected) / (so_far + expected).max(f32::MIN_POSITIVE);
             self.distances.observe(age + step.tokens / 2, mass, ratio * step.tokens as f32 * times);
-            *word = Slot::pack(next.clamp(1e-6, 1e6), *word & Slot::CODE);
+            *word = Slot::pack(learned(ratio, so_far, mass, expected), *word & Slot::CODE);
         }
     }
 
@@ -196,9 +201,8 @@ impl Keep for Foreseen {
             let by_distance = self.distances.means();
             let expected = (by_distance.before(end) - by_distance.before(NEAR)) as f32;
             let trust = self.trust_in(&by_distance) as f32;
-            let next = ratio + (token.mass - ratio * expected) / (trust + expected).max(f32::MIN_POSITIVE);
             self.distances.observe_range(NEAR, end, token.mass, ratio, &by_distance);
-            ratio = next.clamp(1e-6, 1e6);
+            ratio = learned(ratio, trust, token.mass, expected);
         }
         let code = Slot::code(norm(token.value));
         self.norms += f64::from(code);

@@ -84,7 +84,10 @@ fn show(advice: &Advice, model: &str, context: Option<u64>) -> Result<()> {
     let spec: Spec = advice.spec.parse()?;
     let auto: Spec = format!("auto{}", spec.cap).parse()?;
     let spec = if auto == spec { &auto } else { &spec };
-    output::line(format!("sketchkv run -m {model}{context} --kv '{}'\n", arguments::written(spec)))?;
+    output::line(format!(
+        "sketchkv run -m {model}{context} --kv {}\n",
+        format::in_quotes(&arguments::written(spec))
+    ))?;
     for reason in &advice.reasons {
         output::line(format!("- {reason}"))?;
     }

@@ -235,7 +235,7 @@ fn command_line() -> String {
     let quoted = |argument: String| {
         let plain =
             !argument.is_empty() && argument.chars().all(|c| c.is_alphanumeric() || "-_./=,:+@%".contains(c));
-        if plain { argument } else { format!("'{}'", argument.replace('\'', r"'\''")) }
+        if plain { argument } else { format::in_quotes(&argument) }
     };
     let arguments: Vec<String> = std::env::args().skip(1).map(quoted).collect();
     format!("sketchkv {}", arguments.join(" "))

@@ -93,11 +93,14 @@ impl Arguments {
         let spec = self.kv.as_deref().map(arguments::spec).transpose()?;
         // A bad argument, or a session that cannot be written, is told before there is anything to wait for.
         Sampler::new(self.sampling.sampling())?;
-        let asked = std::mem::take(&mut self.constraint).read()?;
-        let text = if self.input.is_some() { String::new() } else { self.text.read("prompt")? };
         if self.template.template.is_some() && !self.chat {
             return Err(usage("--template is the form of a question: add --chat"));
         }
+        if self.input.is_some() && self.speculation.names_model() {
+            return Err(usage("--speculate with --input is auto, lookup, self or off"));
+        }
+        let asked = std::mem::take(&mut self.constraint).read()?;
+        let text = if self.input.is_some() { String::new() } else { self.text.read("prompt")? };
         let mut session = self.session.as_deref().map(SessionFile::open).transpose()?;
         let start = Instant::now();
         let mut model = self.model.load(self.context.beyond_context)?;
@@ -117,9 +120,6 @@ impl Arguments {
                 ..self.sampling.options()
             };
             let spec = arguments::new_cache(spec, &model, limit)?;
-            if self.speculation.names_model() {
-                return Err(usage("--speculate with --input is auto, lookup, self or off"));
-            }
             let batch = Batch {
                 model: &model,
                 spec,

@@ -21,7 +21,7 @@ const LONGEST: usize = 1024;
 const LONGEST_FOR_SMALL_SHARES: usize = 4 * LONGEST;
 
 /// Divergence that nobody notices: below it speed decides.
-const UNNOTICED: f64 = 0.01;
+pub(crate) const UNNOTICED: f64 = 0.01;
 
 /// What is asked.
 #[derive(Debug, Clone, Copy, PartialEq)]

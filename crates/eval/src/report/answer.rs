@@ -1,13 +1,14 @@
 //! The first screen: what to use at three budgets.
 
 use super::{
-    budgets::{Budget, Kept, UNNOTICED},
+    budgets::{Budget, Kept},
     command::{copyable, measure, run},
     data::{Measured, ModelResults},
     escape::escape,
     speed::beside,
 };
 use crate::{
+    advise::UNNOTICED,
     experiments::Scored,
     format::{self, divergence},
 };

@@ -1,9 +1,9 @@
 use super::{
     data::{Measured, ModelResults, specs_of},
-    figure::{figure, scrolled},
+    figure::{cells, figure, scrolled},
     heat::{Group, Heat, HeatMap},
 };
-use crate::{experiments::AttentionMeasured, format::divergence, results::Finished};
+use crate::{experiments::AttentionMeasured, format::divergence};
 
 const HEADING: &str = "Attention, layer by layer";
 
@@ -17,12 +17,11 @@ pub(super) fn attention(model: &ModelResults<'_>) -> String {
         .filter_map(|spec| model.attention.iter().find(|one| one.cell.cell.spec == *spec))
         .map(map)
         .collect();
-    let cells: Vec<&Finished> = model.attention.iter().map(|one| one.cell).collect();
     let words = "KL divergence of each query head's attention weights from those of an uncompressed f32 cache on the same \
                  text, mean over single-token steps. Weight that a tail or an estimate holds counts as spread evenly over \
                  the positions it stands for; a position that has none counts as 1e-10, about 23 nats times the mass lost.";
     let content = scrolled(HEADING, &format!("<div class=\"maps\">{}</div>", maps.concat()));
-    figure(model, "attention", HEADING, words, &content, &cells)
+    figure(model, "attention", HEADING, words, &content, &cells(&model.attention))
 }
 
 fn map(one: &Measured<'_, AttentionMeasured>) -> String {

@@ -1,8 +1,5 @@
 use super::data::Measured;
-use crate::experiments::Scored;
-
-/// Below this mean KL nobody notices a loss.
-pub(super) const UNNOTICED: f64 = 0.01;
+use crate::{advise::UNNOTICED, experiments::Scored};
 
 /// Shares of an uncompressed cache that the page answers for, in percent.
 const SHARES: [f64; 3] = [50.0, 25.0, 12.5];

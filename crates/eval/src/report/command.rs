@@ -1,8 +1,10 @@
 //! Commands to paste into a shell.
 
 use super::{escape::escape, name::typed};
-use crate::results::Cell;
-use crate::results::Finished;
+use crate::{
+    format,
+    results::{Cell, Finished},
+};
 
 /// What runs the model of `finished` in its cache.
 pub(super) fn run(finished: &Finished) -> String {
@@ -56,7 +58,7 @@ fn quoted(word: &str) -> String {
     if !word.is_empty() && word.chars().all(plain) {
         return word.to_owned();
     }
-    format!("'{}'", word.replace('\'', r"'\''"))
+    format::in_quotes(word)
 }
 
 #[cfg(test)]

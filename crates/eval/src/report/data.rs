@@ -82,6 +82,13 @@ impl<'a> ModelResults<'a> {
     }
 }
 
+/// Of the runs of a cache the one in which it took most.
+pub(super) fn largest<'t, 'r>(
+    runs: &[&'t Measured<'r, TaskMeasured>],
+) -> Option<&'t Measured<'r, TaskMeasured>> {
+    runs.iter().copied().max_by(|a, b| a.of.footprint.kv_percent.total_cmp(&b.of.footprint.kv_percent))
+}
+
 /// The specs of `cells`, each once, in the order of a reader: the whole cache, others of all tokens, then by the cap,
 /// larger shares first.
 pub(super) fn specs_of<'a>(cells: impl Iterator<Item = &'a Finished>) -> Vec<&'a str> {

@@ -3,7 +3,7 @@
 use super::{
     data::ModelResults,
     escape::escape,
-    figure::figure,
+    figure::{cells, figure},
     frontier::BYTES,
     name::typed,
     plot::{Axis, Plot, Point, Series},
@@ -71,8 +71,7 @@ fn over_depth(
         last_values(&series, y)
     );
     let plot = Plot { x: &DEPTH, y, series: &series, steps: &[], about: &about };
-    let cells: Vec<&Finished> = model.speed.iter().map(|s| s.cell).collect();
-    figure(model, part, heading, &words(first.cell, first.of.threads), &plot.html(), &cells)
+    figure(model, part, heading, &words(first.cell, first.of.threads), &plot.html(), &cells(&model.speed))
 }
 
 fn point(name: &str, point: &SpeedPoint, y: f64) -> Point {

@@ -36,6 +36,8 @@ pub(super) fn scrolled(name: &str, content: &str) -> String {
     )
 }
 
-pub(super) fn cells<'a, T>(measured: &[&Measured<'a, T>]) -> Vec<&'a Finished> {
-    measured.iter().map(|m| m.cell).collect()
+pub(super) fn cells<'m, 'a: 'm, T: 'm>(
+    measured: impl IntoIterator<Item = &'m Measured<'a, T>>,
+) -> Vec<&'a Finished> {
+    measured.into_iter().map(|m| m.cell).collect()
 }

@@ -54,7 +54,7 @@ pub(super) fn frontier(model: &ModelResults<'_>) -> String {
     );
     let plot = Plot { x: &BYTES, y: &LOSS, series: &series, steps: &steps, about: &about };
     let content = plot.html() + &legend() + &unbeaten_list(&scored, &best);
-    figure(model, "frontier", "What a byte buys", &words(&scored), &content, &cells(&scored))
+    figure(model, "frontier", "What a byte buys", &words(&scored), &content, &cells(scored.iter().copied()))
 }
 
 fn words(scored: &[&Measured<'_, Scored>]) -> String {

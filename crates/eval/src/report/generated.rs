@@ -1,10 +1,9 @@
 use super::{
     data::ModelResults,
-    figure::figure,
+    figure::{cells, figure},
     name::named,
     table::{Field, Table},
 };
-use crate::results::Finished;
 
 /// BLEU of greedy continuations.
 pub(super) fn generated(model: &ModelResults<'_>) -> String {
@@ -33,6 +32,5 @@ pub(super) fn generated(model: &ModelResults<'_>) -> String {
     };
     let words = "Greedy continuations of the same prompts. A small change of one token changes all that follow, so a low \
                  BLEU need not mean a worse text; the same letters mean the same cache to a reader.";
-    let cells: Vec<&Finished> = model.generated.iter().map(|g| g.cell).collect();
-    figure(model, "generation", "What it writes", words, &table.html(), &cells)
+    figure(model, "generation", "What it writes", words, &table.html(), &cells(&model.generated))
 }

@@ -1,5 +1,5 @@
 use super::{
-    data::{Measured, ModelResults, specs_of},
+    data::{Measured, ModelResults, largest, specs_of},
     figure::{cells, figure, scrolled},
     heat::{Group, Heat, HeatMap},
     name::{named, typed},
@@ -29,7 +29,7 @@ pub(super) fn needles(model: &ModelResults<'_>) -> String {
                  Where a number bears a star, the model fails with its whole cache too, so it says nothing about the \
                  method.";
     let content = scrolled(HEADING, &format!("<div class=\"maps\">{}</div>", maps.concat()));
-    figure(model, "needles", HEADING, words, &content, &cells(&needles))
+    figure(model, "needles", HEADING, words, &content, &cells(needles.iter().copied()))
 }
 
 fn map(all: &[&Needle<'_>], length: usize) -> String {
@@ -68,9 +68,7 @@ fn groups(needles: &[&Needle<'_>], depths: &[String]) -> Vec<Group> {
 fn row(needles: &[&Needle<'_>], spec: &str, depths: &[String]) -> (String, Vec<Option<Heat>>) {
     let of_spec: Vec<&Needle<'_>> =
         needles.iter().copied().filter(|task| task.cell.cell.spec == spec).collect();
-    let largest =
-        of_spec.iter().max_by(|a, b| a.of.footprint.kv_percent.total_cmp(&b.of.footprint.kv_percent));
-    let name = largest.map_or_else(String::new, |largest| {
+    let name = largest(&of_spec).map_or_else(String::new, |largest| {
         let footprint = &largest.of.footprint;
         let name = named(&typed(&largest.cell.cell), footprint);
         // What missed its cap says already what it took.

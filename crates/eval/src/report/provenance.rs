@@ -36,7 +36,7 @@ fn origin(cell: &Finished) -> Vec<String> {
         cell.cell.experiment.clone(),
         cell.cell.text.clone(),
         cell.version.clone(),
-        format!("{}, {} cores", cell.machine.cpu, cell.machine.cores),
+        cell.machine.to_string(),
         start(&cell.cell.model_hash),
         start(&cell.cell.text_hash),
         cell.cell.seed.to_string(),

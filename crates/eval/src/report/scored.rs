@@ -86,7 +86,7 @@ fn section(
         rows: scored.iter().map(|s| bars.row(s)).collect(),
     };
     let words = format!("{words} {} Bars of KL are by ratio, from {FLOOR}.", speed::how(scored));
-    figure(model, part, heading, &words, &table.html(), &cells(scored))
+    figure(model, part, heading, &words, &table.html(), &cells(scored.iter().copied()))
 }
 
 /// What the longest bar of a column stands for.

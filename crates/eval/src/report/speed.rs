@@ -12,8 +12,7 @@ pub(super) fn beside(scored: &Measured<'_, Scored>, full: &Measured<'_, Scored>)
 /// How the speeds of these caches were measured.
 pub(super) fn how(scored: &[&Measured<'_, Scored>]) -> String {
     let Some(first) = scored.first() else { return String::new() };
-    let mut machines: Vec<String> =
-        scored.iter().map(|s| format!("{}, {} cores", s.cell.machine.cpu, s.cell.machine.cores)).collect();
+    let mut machines: Vec<String> = scored.iter().map(|s| s.cell.machine.to_string()).collect();
     machines.sort_unstable();
     machines.dedup();
     format!(

@@ -1,10 +1,10 @@
 use super::{
-    data::{Measured, ModelResults, specs_of},
-    figure::figure,
+    data::{Measured, ModelResults, largest, specs_of},
+    figure::{cells, figure},
     name::named,
     table::{Field, Table},
 };
-use crate::{experiments::TaskMeasured, format, results::Finished};
+use crate::{experiments::TaskMeasured, format};
 use std::collections::BTreeSet;
 
 type Task<'r> = Measured<'r, TaskMeasured>;
@@ -36,8 +36,7 @@ pub(super) fn tasks(model: &ModelResults<'_>) -> String {
     let words = "Score in percent. A question that comes after the text only is what a conversation about a document is \
                  like; one that comes before it too lets a cache keep what will be asked for. A dagger marks a cache that took \
                  over 2 % more than it was asked to.";
-    let cells: Vec<&Finished> = model.tasks.iter().map(|t| t.cell).collect();
-    figure(model, "tasks", "Tasks", words, &table.html(), &cells)
+    figure(model, "tasks", "Tasks", words, &table.html(), &cells(&model.tasks))
 }
 
 fn kind(task: &Task<'_>) -> Kind {
@@ -60,9 +59,7 @@ fn head(model: &ModelResults<'_>, of: &Kind) -> String {
 }
 
 fn row(spec: &str, of_spec: &[&Task<'_>], kinds: &BTreeSet<Kind>) -> Vec<Field> {
-    let largest =
-        of_spec.iter().max_by(|a, b| a.of.footprint.kv_percent.total_cmp(&b.of.footprint.kv_percent));
-    let name = largest.map_or_else(String::new, |largest| named(spec, &largest.of.footprint));
+    let name = largest(of_spec).map_or_else(String::new, |largest| named(spec, &largest.of.footprint));
     let score = |of: &Kind| {
         let tasks: Vec<&Task<'_>> = of_spec.iter().copied().filter(|task| kind(task) == *of).collect();
         if tasks.is_empty() {
