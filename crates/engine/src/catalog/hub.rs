@@ -24,16 +24,19 @@ pub(super) struct HubSource {
     pub(super) file: Option<Cow<'static, str>>,
     /// What that file must hash to, whatever the server says.
     pub(super) pinned: Option<Checksum>,
+    /// Bytes of its weights, where they are known beforehand: those of the main branch may change.
+    pub(super) bytes: Option<u64>,
 }
 
 impl HubSource {
     /// What the main branch of `repository` has.
-    pub(super) const fn named(repository: &'static str) -> Self {
+    pub(super) const fn named(repository: &'static str, bytes: u64) -> Self {
         HubSource {
             repository: Cow::Borrowed(repository),
             revision: Cow::Borrowed("main"),
             file: None,
             pinned: None,
+            bytes: Some(bytes),
         }
     }
 }
@@ -53,10 +56,11 @@ pub(super) struct Listing {
 }
 
 /// Beside the weights, what a model folder consists of; only `config.json` and `tokenizer.json` must be there.
-const SIDE_FILES: [&str; 5] = [
+const SIDE_FILES: [&str; 6] = [
     "config.json",
     "tokenizer.json",
     "tokenizer_config.json",
+    "special_tokens_map.json",
     "generation_config.json",
     "chat_template.jinja",
 ];
@@ -133,16 +137,22 @@ impl Hub {
     }
 }
 
+/// The split model that a file is a part of: what stands around its number in `NAME-00001-of-00003.gguf`.
+pub(crate) fn split_model(file: &str) -> Option<(&str, &str)> {
+    let (before, count) = file.rsplit_once("-of-")?;
+    let (stem, number) = before.rsplit_once('-')?;
+    let digits = |text: &str| text.len() == 5 && text.bytes().all(|byte| byte.is_ascii_digit());
+    let count = count.strip_suffix(".gguf").filter(|count| digits(count))?;
+    digits(number).then_some((stem, count))
+}
+
 impl Listing {
     /// The files of the listing that `source` asks for.
     pub(super) fn wanted(&self, source: &HubSource) -> Result<Vec<&str>, CatalogError> {
         let has = |name: &str| self.files.iter().any(|file| file == name);
         if let Some(wanted) = &source.file {
-            let found = self.files.iter().find(|file| *file == wanted);
-            return match found {
-                Some(found) => Ok(vec![found]),
-                None => Err(self.missing(source, wanted)),
-            };
+            let parts = self.parts_beside(wanted);
+            return if parts.is_empty() { Err(self.missing(source, wanted)) } else { Ok(parts) };
         }
         let mut wanted: Vec<&str> = SIDE_FILES.into_iter().filter(|name| has(name)).collect();
         if has(WEIGHTS) {
@@ -161,12 +171,22 @@ impl Listing {
         Ok(wanted)
     }
 
-    /// The GGUF file of a repository that has exactly one and no safetensors.
+    /// The file of this name, and of a split model all parts, in order.
+    fn parts_beside(&self, wanted: &str) -> Vec<&str> {
+        let is_wanted = |file: &&str| {
+            *file == wanted || split_model(file).is_some_and(|of| split_model(wanted) == Some(of))
+        };
+        let mut files: Vec<&str> = self.files.iter().map(String::as_str).filter(is_wanted).collect();
+        files.sort_unstable();
+        if files.contains(&wanted) { files } else { vec![] }
+    }
+
+    /// The GGUF file of a repository that has exactly one and no safetensors; a split model is one.
     fn only_gguf(&self, source: &HubSource) -> Result<Vec<&str>, CatalogError> {
         let gguf: Vec<&str> = self.files.iter().map(String::as_str).filter(|file| is_gguf(file)).collect();
         let repository = &source.repository;
         match gguf[..] {
-            [only] => Ok(vec![only]),
+            [first, ..] if self.parts_beside(first).len() == gguf.len() => Ok(self.parts_beside(first)),
             [] => Err(CatalogError::Source(format!("{repository} has neither {WEIGHTS} nor a GGUF file"))),
             _ => Err(CatalogError::Source(format!(
                 "{repository} has several GGUF files; name one as {repository}:FILE: {}",

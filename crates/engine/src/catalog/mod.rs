@@ -15,6 +15,7 @@ mod wheel;
 pub use entries::{ENTRIES, Entry, Licence};
 pub use error::CatalogError;
 pub use hub::Hub;
+pub(crate) use hub::split_model;
 pub use models_folder::{Manifest, ManifestFile, ModelsFolder};
 pub use progress::Progress;
 pub use pull::{Pulled, pull};

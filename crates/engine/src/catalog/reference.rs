@@ -80,6 +80,7 @@ impl Reference {
                 revision: revision.clone().unwrap_or_else(|| "main".into()).into(),
                 file: file.clone().map(Into::into),
                 pinned: None,
+                bytes: None,
             })],
         }
     }
