@@ -18,8 +18,19 @@ pub(crate) fn usage(message: impl Into<String>) -> anyhow::Error {
 
 /// Prints `error` as one line on standard error and gives the exit code it deserves.
 pub(crate) fn report(error: &anyhow::Error) -> ExitCode {
-    eprintln!("error: {error:#}");
+    eprintln!("error: {}", line(error));
     ExitCode::from(if is_usage(error) { 2 } else { 1 })
+}
+
+/// The error with its causes. Many messages have their cause in them already; it is not said again.
+pub(crate) fn line(error: &anyhow::Error) -> String {
+    let mut line = error.to_string();
+    for cause in error.chain().skip(1).map(ToString::to_string) {
+        if !line.contains(&cause) {
+            line = format!("{line}: {cause}");
+        }
+    }
+    line
 }
 
 /// Says on standard error which caches failed, and gives the exit code of a command that measured the others: 1 if any

@@ -2,7 +2,7 @@
 
 mod common;
 
-use common::{spoiled, tiny_gpt2};
+use common::{Spoiled, spoiled, tiny_gpt2};
 use sketchkv_cache::Spec;
 use sketchkv_eval::{
     CompareOptions, Comparison, EvalError, Failure, Progress, Schedule, Step,
@@ -68,15 +68,18 @@ fn a_comparison_finishes_the_others() {
     assert!(last.total > 0 && last.done == last.total, "{} of {}", last.done, last.total);
 }
 
-#[test]
-fn a_cache_that_fails_on_the_way_does_not_stop_the_others() {
-    // Position 40 is all dimension 0, which the first layer makes a value of about 80,000 from: beyond f16.
-    let checkpoint = spoiled(&[
+/// A model that position 40 gives a value beyond f16: it is all dimension 0, which the first layer makes about 80,000 of.
+fn beyond_f16() -> Spoiled {
+    spoiled(&[
         ("transformer.wpe.weight", 40 * 64..40 * 64 + 1, 1e4),
         ("transformer.h.0.ln_1.weight", 0..1, 1.0),
         ("transformer.h.0.attn.c_attn.weight", 128..129, 1e4),
-    ]);
-    let model = checkpoint.load(WeightFormat::F32);
+    ])
+}
+
+#[test]
+fn a_cache_that_fails_on_the_way_does_not_stop_the_others() {
+    let model = beyond_f16().load(WeightFormat::F32);
     let options = CompareOptions {
         specs: specs(&["full", "full+f32", "full+q8"]),
         schedule: Schedule { prefill: 16, stream: 1, timed: 4 },
@@ -175,4 +178,33 @@ fn a_benchmark_goes_on_without_a_refused_cache() {
     let only = BenchOptions { specs: specs(&["window@1KiB"]), ..options };
     let refused = bench(&model, &[1, 2, 3], &only, &mut heard).unwrap_err();
     assert!(matches!(refused, EvalError::Cache(_)), "{refused}");
+}
+
+/// Of a cache that fails on the way what was measured before stays, the others finish, and nothing that nobody asked for
+/// ends it all.
+#[test]
+fn a_benchmark_goes_on_without_a_cache_that_fails_on_the_way() {
+    let model = beyond_f16().load(WeightFormat::F32);
+    let of = |asked: &[&str]| {
+        let options = BenchOptions {
+            specs: specs(asked),
+            tests: Test::all(&[Work::Prompt(50)], &[0]),
+            repetitions: 1,
+            profile: false,
+            seed: 0,
+        };
+        let mut heard = Heard::default();
+        let done = bench(&model, &[1, 2, 3], &options, &mut heard).unwrap();
+        assert_eq!(done.failed, heard.0);
+        done
+    };
+    let sound = of(&["full+f32", "full+bf16"]);
+    assert_eq!((sound.rows.len(), sound.failed.len()), (2, 0));
+    let mixed = of(&["full", "full+f32"]);
+    assert_eq!(mixed.rows.iter().map(|row| row.spec.as_str()).collect::<Vec<_>>(), ["full+f32"]);
+    assert!(
+        mixed.failed[0].spec == "full" && mixed.failed[0].error.contains("at position 40"),
+        "{:?}",
+        mixed.failed
+    );
 }

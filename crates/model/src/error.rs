@@ -47,9 +47,9 @@ pub enum ModelError {
     Argument(String),
     /// NaN or infinity where there must be numbers: the logits of this sequence would mean nothing.
     #[error(
-        "{model} with the cache `{cache}`: NaN or infinity in {what}{} at position {position}: try the cache `full`, or \
-         weights in f32",
-        of_layer(*.layer)
+        "{model} with the cache `{cache}`: NaN or infinity in {what}{} at position {position}: try {}weights in f32",
+        of_layer(*.layer),
+        if cache.starts_with("full") { "" } else { "the cache `full`, or " }
     )]
     NotFinite {
         /// The model's name.

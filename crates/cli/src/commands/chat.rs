@@ -3,7 +3,7 @@ use crate::{
         self, ContextArguments, ModelArguments, SamplingArguments, SpeculationArguments, TemplateArguments,
     },
     commands::run::summary,
-    failure::usage,
+    failure::{self, usage},
     format,
     interrupt::{self, Termination},
     output, warning,
@@ -326,7 +326,7 @@ impl Chat<'_> {
         });
         match changed {
             Ok(()) => eprintln!("{}", ledger_table(self.conversation.cache())),
-            Err(error) => eprintln!("{error:#}"),
+            Err(error) => eprintln!("{}", failure::line(&error)),
         }
     }
 
@@ -355,7 +355,7 @@ impl Chat<'_> {
                     self.session = Some(file);
                 }
             }
-            Err(error) => eprintln!("{error:#}"),
+            Err(error) => eprintln!("{}", failure::line(&error)),
         }
     }
 
@@ -372,11 +372,11 @@ impl Chat<'_> {
                 eprintln!("{}: {said} messages", path.display());
                 (self.conversation, self.session) = (conversation, Some(file));
                 if let Err(error) = self.prepare() {
-                    eprintln!("{error:#}");
+                    eprintln!("{}", failure::line(&error));
                 }
             }
             Ok((_, None)) => eprintln!("there is no file {}", path.display()),
-            Err(error) => eprintln!("{error:#}"),
+            Err(error) => eprintln!("{}", failure::line(&error)),
         }
     }
 }

@@ -4,7 +4,7 @@
 mod model;
 
 #[allow(unused_imports, reason = "each test file uses some of it")]
-pub(crate) use model::spoiled::spoiled;
+pub(crate) use model::spoiled::{Spoiled, spoiled};
 use sketchkv_model::{Model, WeightFormat};
 
 pub(crate) fn tiny_gpt2(weights: WeightFormat) -> Model {
