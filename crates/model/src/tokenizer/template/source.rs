@@ -29,11 +29,54 @@ pub(super) fn as_minijinja_reads_it(source: &str) -> Result<String, String> {
             "macro" if defaults_name_arguments(tag) => {
                 return Err(format!("a macro's default that names an argument is not supported: {tag}"));
             }
-            _ => out.push_str(tag),
+            "raw" => out.push_str(tag),
+            _ if tag.starts_with("{#") => out.push_str(tag),
+            _ => format_calls(tag, &mut out),
         }
         rest = after;
     }
     Ok(out + rest)
+}
+
+/// Writes a tag in which `"…" % value` becomes `"…" | format(value)`: minijinja has no such operator on text.
+fn format_calls(tag: &str, out: &mut String) {
+    let mut at = 0;
+    while let Some(quote) = tag[at..].find(['"', '\'']) {
+        let end = at + quote + quoted_length(&tag[at + quote..]);
+        out.push_str(&tag[at..end]);
+        at = end;
+        let rest = tag[end..].trim_start();
+        if let Some(operand) = rest.strip_prefix('%').filter(|operand| !operand.starts_with('}')) {
+            let operand = operand.trim_start();
+            let (value, after) = operand.split_at(operand_length(operand));
+            // In Python a tuple is several values.
+            let value = value.strip_prefix('(').and_then(|value| value.strip_suffix(')')).unwrap_or(value);
+            *out += &format!(" | format({value})");
+            at = tag.len() - after.len();
+        }
+    }
+    out.push_str(&tag[at..]);
+}
+
+/// Bytes of the value that `text` begins with: a literal, a name, or what stands in brackets, with what is called,
+/// looked up and indexed of it.
+fn operand_length(text: &str) -> usize {
+    let (mut depth, mut at) = (0usize, 0);
+    while let Some(c) = text[at..].chars().next() {
+        match c {
+            '"' | '\'' => {
+                at += quoted_length(&text[at..]);
+                continue;
+            }
+            '(' | '[' | '{' => depth += 1,
+            ')' | ']' | '}' if depth == 0 => break,
+            ')' | ']' | '}' => depth -= 1,
+            _ if depth > 0 || c.is_alphanumeric() || c == '_' || c == '.' => {}
+            _ => break,
+        }
+        at += c.len_utf8();
+    }
+    at
 }
 
 /// The word that a `{% tag %}` begins with; empty for what is no such tag.
