@@ -1,6 +1,5 @@
 #!/usr/bin/env python3
-"""Golden files of crates/model for every architecture beside GPT-2 and Llama: small random checkpoints as transformers
-saves them and as GGUF, with the logits that transformers computes in f32 over 200 tokens. Windows, and the lengths at
+"""Golden files of crates/model for every architecture: small random checkpoints as transformers saves them and as GGUF, with the logits that transformers computes in f32 over 200 tokens. Windows, and the lengths at
 which rotations change, lie within these tokens.
 
     pip install -r scripts/golden/requirements.txt
@@ -280,7 +279,36 @@ def mistral_window():
     make("mistral-window", config, "llama", {"attention.sliding_window": 24})
 
 
-ALL = [qwen3, qwen2_window, gemma2, gemma3, phi3, smollm3, granite, olmo2, mixtral, qwen3_moe, mistral_window]
+def llama_long():
+    rope = {
+        "rope_type": "llama3", "rope_theta": 10000.0, "factor": 4.0, "low_freq_factor": 1.0, "high_freq_factor": 4.0,
+        "original_max_position_embeddings": 64,
+    }
+    config = hf.LlamaConfig(**SHAPE, num_hidden_layers=2, rope_parameters=rope)
+    inverse = hf.models.llama.modeling_llama.LlamaRotaryEmbedding(config).inv_freq.numpy()
+    plain = 1.0 / 10000.0 ** (np.arange(0, 16, 2, dtype=np.float32) / 16)
+    make("llama-long", config, "llama", {"rope.freq_base": 10000.0}, extra={"rope_freqs.weight": plain / inverse})
+
+
+def qwen2_long():
+    config = hf.Qwen2Config(**SHAPE, num_hidden_layers=2, rope_parameters=PLAIN)
+    make("qwen2-long", config, "qwen2", {"rope.freq_base": 10000.0})
+
+
+def gpt2_long():
+    config = hf.GPT2Config(n_embd=64, n_inner=96, n_layer=2, n_head=4, n_positions=256, bos_token_id=0, eos_token_id=0)
+    make("gpt2-long", config)
+    folder = OUT / "gpt2-long"
+    values = {
+        "general.name": "gpt2-long", "gpt2.block_count": 2, "gpt2.context_length": 256, "gpt2.embedding_length": 64,
+        "gpt2.feed_forward_length": 96, "gpt2.attention.head_count": 4, "gpt2.attention.layer_norm_epsilon": 1e-5,
+    }
+    state = {key: tensor.float() for key, tensor in load_file(folder / "model.safetensors").items()}
+    tokenizer = {"kind": "qwen2", "tokenizer": model_tokenizers.byte_level("qwen2", 300)}
+    model_gguf.write(OUT / "gpt2-long.gguf", "gpt2", state, values, tokenizer, lambda name: Q.F16, None, None)
+
+
+ALL = [qwen3, qwen2_window, gemma2, gemma3, phi3, smollm3, granite, olmo2, mixtral, qwen3_moe, mistral_window, llama_long, qwen2_long, gpt2_long]
 
 if __name__ == "__main__":
     for function in ALL:
