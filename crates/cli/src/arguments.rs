@@ -58,7 +58,9 @@ impl ModelArguments {
         };
         let threads = self.threads.or(config::get().threads).map_or(0, usize::from);
         let options = LoadOptions { weights, threads, beyond_context, ..LoadOptions::default() };
-        Ok(self.source()?.load(&options)?)
+        let model = self.source()?.load(&options)?;
+        warning::notes(&model.config().notes);
+        Ok(model)
     }
 }
 

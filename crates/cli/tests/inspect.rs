@@ -46,6 +46,44 @@ fn info_of_a_real_model() {
     assert!(stdout(&["info", path.to_str().unwrap(), "--tensors"]).contains("blk.29.ffn_down.weight"));
 }
 
+/// What of a file is not used, and what only flags decide, is told by whatever runs the model.
+#[test]
+fn remarks_on_a_file_reach_the_user() {
+    let folder = tempfile::TempDir::new().unwrap();
+    let golden = "../model/tests/golden/mistral-window";
+    for entry in fs::read_dir(golden).unwrap() {
+        let path = entry.unwrap().path();
+        fs::copy(&path, folder.path().join(path.file_name().unwrap())).unwrap();
+    }
+    let config = fs::read_to_string(folder.path().join("config.json")).unwrap();
+    fs::write(folder.path().join("config.json"), config.replacen('{', "{\"attention_sinks\": 4,", 1))
+        .unwrap();
+    fs::write(folder.path().join("generation_config.json"), "{\"temperature\": 0.6}").unwrap();
+    let model = folder.path().to_str().unwrap();
+    for arguments in [
+        vec!["info", model],
+        vec!["run", "-m", model, "-n", "1", "a"],
+        vec!["bench", "-m", model, "-p", "4", "-n", "0", "-d", "0", "-r", "1", "--kv", "full"],
+        vec!["explain", "full", "-m", model],
+    ] {
+        let done = finish(sketchkv().args(&arguments));
+        assert_eq!(done.code, 0, "{arguments:?}: {}", done.stderr);
+        for note in [
+            "note: the file has keys that were not used: `attention_sinks`",
+            "note: generation_config.json suggests temperature 0.6",
+        ] {
+            assert_eq!(done.stderr.matches(note).count(), 1, "{arguments:?}: {}", done.stderr);
+        }
+    }
+    // Its window is all that it ever holds.
+    let info = json(&["info", model, "--kv", "full+f32", "-c", "200"]);
+    assert_eq!(
+        (info["sliding_window"].as_u64(), info["f16_kv_bytes_per_token"].as_u64()),
+        (Some(24), Some(0))
+    );
+    assert!(info["kv"][0]["kv_bytes"].as_u64().unwrap() < 2 * 32 * 2 * 2 * 16 * 4 * 2, "{info}");
+}
+
 #[test]
 fn tokens_and_back() {
     let text = "Naïve café, 東京 🙂\n\tif (x) { y(); }";

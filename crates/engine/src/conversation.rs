@@ -212,7 +212,7 @@ impl Conversation {
                 .collect();
             let rendered = model.tokenizer().chat(&self.shielded(model), true)?;
             let [first, second, ..] = users[..] else { break };
-            if model.tokenizer().encode_shielded(&rendered)?.len() <= tokens {
+            if model.tokenizer().encode(&rendered)?.len() <= tokens {
                 break;
             }
             self.talk.messages.drain(first..second);
@@ -246,7 +246,7 @@ impl Conversation {
         let tokenizer = model.tokenizer();
         let rendered = tokenizer.chat(&self.shielded(model), true)?;
         let known = rendered.strip_prefix(&self.talk.transcript);
-        let fresh = tokenizer.encode_shielded(known.unwrap_or(&rendered))?;
+        let fresh = tokenizer.encode(known.unwrap_or(&rendered))?;
         let needed = known.map_or(0, |_| self.generation.tokens()) + fresh.len();
         if let Some(limit) = limit.filter(|limit| needed >= *limit) {
             return Err(EngineError::TooLong { needed, limit });

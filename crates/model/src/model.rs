@@ -1,7 +1,7 @@
 //! Models and the files they come from.
 
 use crate::arch::Network;
-use crate::file::{Checkpoint, EmbeddedFolder, Files, TensorEntry, content_hash};
+use crate::file::{Checkpoint, EmbeddedFolder, Files, Tensor, TensorEntry, content_hash};
 use crate::forward::Rotations;
 use crate::weights::Weights;
 use crate::{Config, ModelError, Tokenizer};
@@ -79,7 +79,19 @@ impl ModelFile {
     }
 
     fn of(checkpoint: Checkpoint) -> Result<ModelFile, ModelError> {
-        let config = Config::read(&checkpoint)?;
+        let mut config = Config::read(&checkpoint)?;
+        check_layers(&checkpoint, &config)?;
+        // As transformers has it.
+        if config.tied_embeddings
+            && let Some([embedding, output]) = embeddings(&checkpoint, &config)
+            && !holds_twice(&embedding, &output)
+        {
+            config.tied_embeddings = false;
+            config.notes.push(format!(
+                "the embedding is said to be the output projection too, yet `{}` is another: it is used",
+                output.entry.name
+            ));
+        }
         Ok(ModelFile { checkpoint, config })
     }
 
@@ -96,15 +108,8 @@ impl ModelFile {
     /// Tensors whose values the file holds a second time: the output projection of a model whose embedding is both,
     /// which some converters write twice, coded differently.
     pub fn repeated(&self) -> Option<TensorInfo> {
-        let tensors = |names: [&str; 2]| names.into_iter().find_map(|name| self.checkpoint.tensor(name));
-        let embedding = tensors(["token_embd.weight", "model.embed_tokens.weight"])?;
-        let output = tensors(["output.weight", "lm_head.weight"])?;
-        let alike = embedding.entry.shape == output.entry.shape
-            && (0..16).all(|i| {
-                let row = i * (embedding.entry.shape[0] / 16);
-                matches!((embedding.row(row), output.row(row)), (Ok(a), Ok(b)) if alike(&a, &b))
-            });
-        alike.then(|| info(output.entry))
+        let [embedding, output] = embeddings(&self.checkpoint, &self.config)?;
+        holds_twice(&embedding, &output).then(|| info(output.entry))
     }
 
     /// The tokenizer of the file or folder.
@@ -194,6 +199,42 @@ fn info(entry: &TensorEntry) -> TensorInfo {
         format: entry.element.name.to_owned(),
         bytes: entry.end - entry.start,
     }
+}
+
+/// The embedding of tokens and the projection to logits, of a checkpoint that has both.
+fn embeddings<'a>(checkpoint: &'a Checkpoint, config: &Config) -> Option<[Tensor<'a>; 2]> {
+    let [embedding, output] = config.architecture.embedding_names();
+    Some([checkpoint.weight(embedding)?, checkpoint.weight(output)?])
+}
+
+/// Whether two matrices are one: to the last bit, or where they are coded differently, by some of their rows.
+fn holds_twice(a: &Tensor<'_>, b: &Tensor<'_>) -> bool {
+    if a.entry.element == b.entry.element {
+        return a.entry.shape == b.entry.shape && a.bytes == b.bytes;
+    }
+    let rows = a.entry.shape.first().map_or(0, |rows| *rows);
+    a.entry.shape == b.entry.shape
+        && (0..16).all(|i| {
+            let row = i * (rows / 16);
+            matches!((a.row(row), b.row(row)), (Ok(a), Ok(b)) if alike(&a, &b))
+        })
+}
+
+/// Whether the checkpoint has tensors of as many layers as its config says, before anything is sized by that number.
+fn check_layers(checkpoint: &Checkpoint, config: &Config) -> Result<(), ModelError> {
+    // The first number in a tensor's name is its layer.
+    let layer = |name: &str| name.split('.').find_map(|part| part.parse::<usize>().ok());
+    let last = checkpoint.entries().filter_map(|entry| layer(&entry.name)).max();
+    // A file of a tokenizer alone has none.
+    let Some(found) = last.map(|last| last.saturating_add(1)) else { return Ok(()) };
+    let said = config.layers.len();
+    if found == said {
+        return Ok(());
+    }
+    let reason = format!(
+        "the file has tensors of {found} layers, and its config says {said}: it is incomplete or corrupt"
+    );
+    Err(ModelError::format(checkpoint.path(), reason))
 }
 
 /// Whether two vectors point the same way, but for the rounding of their codes.

@@ -1,7 +1,7 @@
 //! From named tensors of a checkpoint to matrices and vectors of the shapes a network needs.
 
 use crate::ModelError;
-use crate::config::Bias;
+use crate::config::{Architecture, Bias, Config};
 use crate::file::{Checkpoint, Tensor};
 use sketchkv_kernels::{Activations, Matrix, Rows, ThreadPool, WeightFormat};
 use sketchkv_sketch::mix;
@@ -122,7 +122,7 @@ impl<'a> Weights<'a> {
         bias: Bias,
     ) -> Result<Linear, ModelError> {
         let matrix = self.matrix(sources, layer, cols)?;
-        let is_there = |source: &Source| self.find(&self.name(source, layer, "bias")).is_some();
+        let is_there = |source: &Source| self.checkpoint.named(&self.name(source, layer, "bias")).is_some();
         let has_bias = match bias {
             Bias::Absent => false,
             Bias::Present => true,
@@ -183,9 +183,10 @@ impl<'a> Weights<'a> {
     ///
     /// # Errors
     /// When one was not.
-    pub(crate) fn check_all_used(&self, tied: bool) -> Result<(), ModelError> {
+    pub(crate) fn check_all_used(&self, config: &Config) -> Result<(), ModelError> {
         let used = self.used.borrow();
-        let is_left = |name: &&str| !used.contains(*name) && !is_inert(name, tied);
+        let of_config = |name: &str| config.read_tensors.iter().any(|read| read == name);
+        let is_left = |name: &&str| !used.contains(*name) && !of_config(name) && !is_inert(name, config);
         let left: Vec<&str> = self.checkpoint.entries().map(|entry| &*entry.name).filter(is_left).collect();
         let [first, ..] = left[..] else { return Ok(()) };
         Err(self.error(format!(
@@ -206,15 +207,9 @@ impl<'a> Weights<'a> {
         format!("{}.{suffix}", name.replace("{e}", &expert))
     }
 
-    /// The tensor of this name, or of its rest: checkpoints of a base model leave the first component out.
-    fn find(&self, name: &str) -> Option<Tensor<'a>> {
-        let bare = || name.split_once('.').and_then(|(_, bare)| self.checkpoint.tensor(bare));
-        self.checkpoint.tensor(name).or_else(bare)
-    }
-
     /// The tensor of this name, which must be there.
     fn take(&self, name: &str) -> Result<Tensor<'a>, ModelError> {
-        let tensor = self.find(name).ok_or_else(|| self.missing(name))?;
+        let tensor = self.checkpoint.named(name).ok_or_else(|| self.missing(name))?;
         self.used.borrow_mut().insert(tensor.entry.name.clone());
         Ok(tensor)
     }
@@ -277,14 +272,15 @@ impl<'a> Weights<'a> {
     }
 }
 
-/// Whether a tensor may be left unread: masks and frequencies that follow from the config, which old files hold, what
-/// the config is read from, and an output projection beside an embedding that stands for it.
-fn is_inert(name: &str, tied: bool) -> bool {
-    const ENDS: [&str; 3] = ["rotary_emb.inv_freq", "attn.bias", "attn.masked_bias"];
-    const NAMES: [&str; 3] = ["rope_freqs.weight", "rope_factors_long.weight", "rope_factors_short.weight"];
-    ENDS.iter().any(|end| name.ends_with(end))
-        || NAMES.contains(&name)
-        || tied && matches!(name, "lm_head.weight" | "output.weight")
+/// Whether a tensor may be left unread: masks and frequencies that follow from the config, which old files hold, and an
+/// output projection beside an embedding that stands for it.
+fn is_inert(name: &str, config: &Config) -> bool {
+    let ends: &[&str] = match config.architecture {
+        Architecture::Gpt2 => &[".attn.bias", ".attn.masked_bias"],
+        _ => &["rotary_emb.inv_freq"],
+    };
+    ends.iter().any(|end| name.ends_with(end))
+        || config.tied_embeddings && matches!(name, "lm_head.weight" | "output.weight")
 }
 
 /// Where row `i` of what the network wants lies in the file.

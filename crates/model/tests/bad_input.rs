@@ -9,10 +9,17 @@ use std::fs;
 use std::path::Path;
 use tempfile::TempDir;
 
+/// Bytes that a file of some hundred kilobytes may cost before it is refused: one block of 32 MiB that weights are put into,
+/// and what is small beside it.
+const MOST_BYTES: u64 = 40 << 20;
+
 /// Loads `path`, which must fail, and returns the message.
 fn refusal(path: &Path) -> String {
     let options = LoadOptions { threads: 1, ..LoadOptions::default() };
-    let message = Model::load(path, &options).err().expect("the file is bad").to_string();
+    let mut loaded = None;
+    let calls = allocation_counter::measure(|| loaded = Some(Model::load(path, &options)));
+    assert!(calls.bytes_max < MOST_BYTES, "{} took {} bytes", path.display(), calls.bytes_max);
+    let message = loaded.unwrap().err().expect("the file is bad").to_string();
     assert!(!message.contains('\n'), "{message:?}");
     assert!(message.len() < 600, "{message}");
     message
@@ -101,17 +108,18 @@ fn metadata_of_the_wrong_kind() {
         let value = after(bytes, "general.architecture") + 12;
         put(bytes, value, b"bloom");
     });
-    assert!(message.contains("architecture `bloom` is not supported; these are: gpt2, llama"), "{message}");
+    assert!(message.contains("metadata key `general.architecture`: architecture `bloom` is not supported; these are: gpt2, llama"), "{message}");
     let message = edited(|bytes| {
         let value = after(bytes, "llama.attention.head_count_kv") + 4;
         put(bytes, value, &3u32.to_le_bytes());
     });
-    assert!(message.contains("4 heads do not divide into 3 KV heads"), "{message}");
+    assert!(message.contains("4 heads (`num_attention_heads`, "), "{message}");
+    assert!(message.contains("do not divide into 3 KV heads (`num_key_value_heads`, "), "{message}");
     let message = edited(|bytes| {
         let value = after(bytes, "llama.block_count") + 4;
         put(bytes, value, &0u32.to_le_bytes());
     });
-    assert!(message.contains("layers of 0 is impossible"), "{message}");
+    assert!(message.contains("0 is impossible for the layers (`num_hidden_layers`, "), "{message}");
 }
 
 #[test]
@@ -224,17 +232,22 @@ fn copied(name: &str) -> TempDir {
 }
 
 /// A golden folder whose file `file` is changed by `edit`.
-fn spoiled(name: &str, file: &str, edit: impl FnOnce(&mut Vec<u8>)) -> String {
+fn changed(name: &str, file: &str, edit: impl FnOnce(&mut Vec<u8>)) -> TempDir {
     let folder = copied(name);
     let path = folder.path().join(file);
     let mut bytes = fs::read(&path).unwrap();
     edit(&mut bytes);
     fs::write(&path, bytes).unwrap();
-    refusal(folder.path())
+    folder
+}
+
+/// Why that is refused.
+fn refused(name: &str, file: &str, edit: impl FnOnce(&mut Vec<u8>)) -> String {
+    refusal(changed(name, file, edit).path())
 }
 
 fn replaced(name: &str, file: &str, from: &str, to: &str) -> String {
-    spoiled(name, file, |bytes| {
+    refused(name, file, |bytes| {
         let text = String::from_utf8(bytes.clone()).unwrap();
         assert!(text.contains(from), "{file} has {from}");
         *bytes = text.replace(from, to).into_bytes();
@@ -263,31 +276,50 @@ fn folders_that_are_incomplete() {
 
 #[test]
 fn configs_that_cannot_be() {
-    assert!(spoiled("gpt2", "config.json", Vec::clear).contains("no valid JSON"));
+    assert!(refused("gpt2", "config.json", Vec::clear).contains("no valid JSON"));
     assert!(
         replaced("gpt2", "config.json", "\"model_type\": \"gpt2\"", "\"model_type\": \"mamba\"")
-            .contains("`mamba`")
+            .contains("`model_type`: architecture `mamba`")
     );
     assert!(replaced("gpt2", "config.json", "\"n_layer\": 2", "\"n_layer\": -2").contains("`n_layer` is -2"));
     assert!(
         replaced("gpt2", "config.json", "\"n_layer\": 2", "\"n_layer\": 3")
-            .contains("h.2.ln_1.weight` is missing")
+            .contains("tensors of 2 layers, and its config says 3")
     );
-    assert!(replaced("gpt2", "config.json", "gelu_new", "relu").contains("activation `relu`"));
+    assert!(
+        replaced("gpt2", "config.json", "gelu_new", "relu")
+            .contains("`activation_function`: activation `relu`")
+    );
     let message = replaced("llama3", "config.json", "\"rope_type\": \"llama3\"", "\"rope_type\": \"yarn\"");
     assert!(
         message.contains("`rope_parameters.high_freq_factor` is not supported in rope scaling `yarn`"),
         "{message}"
     );
     let message = replaced("llama3", "config.json", "\"rope_type\": \"llama3\"", "\"rope_type\": \"mrope\"");
-    assert!(message.contains("rope scaling `mrope` is not supported; linear, dynamic, yarn"), "{message}");
+    assert!(
+        message.contains(
+            "`rope_parameters.rope_type`: rope scaling `mrope` is not supported; these are: default, linear"
+        ),
+        "{message}"
+    );
+    // Of two kinds, versions of transformers take one or the other.
+    let message = replaced(
+        "llama3",
+        "config.json",
+        "\"rope_type\": \"llama3\"",
+        "\"rope_type\": \"llama3\", \"type\": \"yarn\"",
+    );
+    assert!(
+        message.contains("`rope_parameters.rope_type` is `llama3` and `rope_parameters.type` is `yarn`"),
+        "{message}"
+    );
     let message = replaced("llama", "config.json", "\"hidden_size\": 64", "\"hidden_size\": 4000000000");
     assert!(message.contains("impossible"), "{message}");
 }
 
 #[test]
 fn safetensors_that_lie() {
-    let header = |edit: fn(&mut Vec<u8>)| spoiled("gpt2", "model.safetensors", edit);
+    let header = |edit: fn(&mut Vec<u8>)| refused("gpt2", "model.safetensors", edit);
     assert!(header(|bytes| bytes.truncate(100)).contains("no sound safetensors file"));
     assert!(header(|bytes| put(bytes, 0, &u64::MAX.to_le_bytes())).contains("no sound safetensors file"));
     assert!(header(|bytes| put(bytes, 0, &8u64.to_le_bytes())).contains("no sound safetensors file"));
@@ -344,15 +376,18 @@ fn config_values_of_another_type() {
 fn tensors_without_a_place() {
     // Fewer layers than the file has.
     let message = replaced("llama", "config.json", "\"num_hidden_layers\": 2", "\"num_hidden_layers\": 1");
-    assert!(
-        message.contains("9 of the file's tensors have no place in this model, as `model.layers.1."),
-        "{message}"
-    );
+    assert!(message.contains("tensors of 2 layers, and its config says 1"), "{message}");
     let message = edited(|bytes| {
         let value = after(bytes, "llama.block_count") + 4;
         put(bytes, value, &1u32.to_le_bytes());
     });
-    assert!(message.contains("9 of the file's tensors have no place in this model, as `blk.1."), "{message}");
+    assert!(message.contains("tensors of 2 layers, and its config says 1"), "{message}");
+    // More than it has, by however much: nothing is sized by that number.
+    let message = edited(|bytes| {
+        let value = after(bytes, "llama.block_count") + 4;
+        put(bytes, value, &4096u32.to_le_bytes());
+    });
+    assert!(message.contains("tensors of 2 layers, and its config says 4096"), "{message}");
     // Norms on q and k under an architecture without them.
     let message = replaced("qwen3", "config.json", "\"model_type\": \"qwen3\"", "\"model_type\": \"llama\"");
     assert!(message.contains("4 of the file's tensors have no place in this model"), "{message}");
@@ -361,7 +396,7 @@ fn tensors_without_a_place() {
         replaced("qwen2", "config.json", "\"tie_word_embeddings\": true", "\"tie_word_embeddings\": false");
     assert!(message.contains("tensor `lm_head.weight` is missing"), "{message}");
     // The biases of Qwen2.
-    let message = spoiled("qwen2", "model.safetensors", |bytes| {
+    let message = refused("qwen2", "model.safetensors", |bytes| {
         let text = b"model.layers.0.self_attn.k_proj.bias";
         let at = bytes.windows(text.len()).position(|window| window == text).unwrap();
         put(bytes, at, b"model.layers.0.self_attn.k_prox");
@@ -394,4 +429,178 @@ fn the_older_scaling_is_not_lost() {
     };
     let (plain, scaled) = (rotation(&golden("llama")), rotation(folder.path()));
     assert_eq!(plain[0], 4.0 * scaled[0]);
+}
+
+/// The types of metadata.
+const U32: u32 = 4;
+const F32: u32 = 6;
+
+/// The golden `name` with `more` keys before the others, each with its type and its four bytes.
+fn with_keys(name: &str, more: &[(&str, u32, u32)]) -> Vec<u8> {
+    let mut bytes = fs::read(golden(name)).unwrap();
+    let entry = |(key, kind, value): (&str, u32, u32)| {
+        let length = (key.len() as u64).to_le_bytes();
+        [&length[..], key.as_bytes(), &kind.to_le_bytes(), &value.to_le_bytes()].concat()
+    };
+    let mut entries: Vec<u8> = more.iter().flat_map(|&more| entry(more)).collect();
+    // The data begins at a multiple of 32 behind the header: what is put in keeps that.
+    let filler = entry(("", U32, 0)).len();
+    entries.extend(entry((
+        &"x".repeat((entries.len() + filler).next_multiple_of(32) - entries.len() - filler),
+        U32,
+        0,
+    )));
+    let count = u64::from_le_bytes(bytes[16..24].try_into().unwrap()) + more.len() as u64 + 1;
+    put(&mut bytes, 16, &count.to_le_bytes());
+    bytes.splice(24..24, entries);
+    bytes
+}
+
+fn opened(bytes: &[u8]) -> Result<ModelFile, String> {
+    let folder = TempDir::new().unwrap();
+    let path = folder.path().join("model.gguf");
+    fs::write(&path, bytes).unwrap();
+    ModelFile::open(&path).map_err(|error| error.to_string())
+}
+
+/// Every key that changes the numbers is followed, refused or remarked on.
+#[test]
+fn metadata_that_is_not_followed() {
+    // Sliding windows of OLMo 3, which carries the name of OLMo 2.
+    let said = |name: &str, more: &[(&str, u32, u32)]| match opened(&with_keys(name, more)) {
+        Ok(file) => {
+            let tokenizer = file.tokenizer().unwrap();
+            file.config().notes.iter().chain(tokenizer.notes()).cloned().collect::<Vec<_>>().join("\n")
+        }
+        Err(error) => error,
+    };
+    let message = said("olmo2.gguf", &[("olmo2.attention.sliding_window", U32, 24)]);
+    assert!(message.contains("`olmo2.attention.sliding_window` is 24: sliding windows are not"), "{message}");
+    let message = said("granite.gguf", &[("granite.attention.sliding_window", U32, 24)]);
+    assert_eq!(message, "the file has keys that were not used: `granite.attention.sliding_window`");
+    let message = said("llama.gguf", &[("tokenizer.ggml.ad_space_prefix", U32, 0)]);
+    assert_eq!(message, "the file has keys that were not used: `tokenizer.ggml.ad_space_prefix`");
+    let message = said("llama.gguf", &[("llama.rope.scaling.attn_factor", U32, 2)]);
+    assert!(message.contains("not used: `llama.rope.scaling.attn_factor`"), "{message}");
+    assert!(said("llama.gguf", &[("llama.attention.head_count", U32, 4)]).contains("appears twice"));
+    assert!(said("llama.gguf", &[("general.alignment", U32, 33)]).contains("not a power of two"));
+}
+
+/// What older files say otherwise, or not at all, is taken as they meant it.
+#[test]
+fn older_files_are_read_as_they_were_meant() {
+    let frequencies =
+        |file: &ModelFile| file.config().layers[0].rotation.clone().unwrap().inverse_frequencies;
+    let scaled =
+        opened(&with_keys("llama.gguf", &[("llama.rope.scale_linear", F32, 4f32.to_bits())])).unwrap();
+    assert!(scaled.config().notes.is_empty(), "{:?}", scaled.config().notes);
+    let plain = ModelFile::open(&golden("llama.gguf")).unwrap();
+    assert_eq!(frequencies(&plain)[0], 4.0 * frequencies(&scaled)[0]);
+
+    let mut second = fs::read(golden("llama.gguf")).unwrap();
+    put(&mut second, 4, &2u32.to_le_bytes());
+    assert_eq!(opened(&second).unwrap().config().layers, plain.config().layers);
+
+    // Without the key, text is split as the family does; the remark says so.
+    let mut nameless = fs::read(golden("qwen2.gguf")).unwrap();
+    let at = after(&nameless, "tokenizer.ggml.pre");
+    put(&mut nameless, at - 3, b"was");
+    let (found, known) = (opened(&nameless).unwrap().tokenizer().unwrap(), tokenizer(&golden("qwen2.gguf")));
+    assert!(found.notes()[0].contains("text is split as qwen2 models do"), "{:?}", found.notes());
+    let text = "It's 2,026 o'clock:\n\n  the SEA's calm...";
+    assert_eq!(found.encode(text).unwrap(), known.encode(text).unwrap());
+}
+
+/// An embedding and an output projection that are one count once, by whatever names.
+#[test]
+fn what_a_file_holds_twice_is_known() {
+    let gpt2 = spoiled::spoiled(&[]);
+    assert_eq!(ModelFile::open(gpt2.path()).unwrap().repeated().unwrap().name, "lm_head.weight");
+    let other = spoiled::spoiled(&[("lm_head.weight", 0..64, 3.0)]);
+    assert!(ModelFile::open(other.path()).unwrap().repeated().is_none());
+}
+
+/// What a file holds twice, or under another family's name.
+#[test]
+fn tensors_that_do_not_belong() {
+    let renamed = |name: &str, from: &str, to: &str| {
+        let folder = TempDir::new().unwrap();
+        let path = folder.path().join("model.gguf");
+        let mut bytes = fs::read(golden(name)).unwrap();
+        let at = after(&bytes, from) - from.len();
+        assert_eq!(from.len(), to.len());
+        put(&mut bytes, at, to.as_bytes());
+        fs::write(&path, bytes).unwrap();
+        refusal(&path)
+    };
+    let message = renamed("llama.gguf", "blk.1.ffn_up.weight", "blk.0.ffn_up.weight");
+    assert!(message.contains("tensor `blk.0.ffn_up.weight` appears twice"), "{message}");
+    // Factors for long texts alone scale nothing.
+    let message = renamed("phi3.gguf", "rope_factors_short.weight", "rope_factors_shirt.weight");
+    assert!(message.contains("have no place in this model, as `rope_factors_"), "{message}");
+    // Biases of Qwen2 in GGUF.
+    let message = renamed("qwen2.gguf", "blk.0.attn_k.bias", "blk.0.attn_k.bios");
+    assert!(message.contains("tensor `blk.0.attn_k.bias` is missing"), "{message}");
+    let folder = copied("mistral");
+    fs::copy(
+        folder.path().join("model-00001-of-00002.safetensors"),
+        folder.path().join("model-00002-of-00002.safetensors"),
+    )
+    .unwrap();
+    assert!(refusal(folder.path()).contains("is also in another shard"));
+}
+
+/// An output projection beside an embedding that is said to stand for it.
+#[test]
+fn an_output_of_its_own_is_used() {
+    let tied = |edit: fn(&mut Vec<u8>)| {
+        let folder = changed("llama", "model.safetensors", edit);
+        let config = folder.path().join("config.json");
+        let text = fs::read_to_string(&config).unwrap();
+        let untied = "\"tie_word_embeddings\": false";
+        assert!(text.contains(untied));
+        fs::write(&config, text.replace(untied, "\"tie_word_embeddings\": true")).unwrap();
+        ModelFile::open(folder.path()).unwrap()
+    };
+    let file = tied(|_| {});
+    assert!(!file.config().tied_embeddings);
+    assert!(file.config().notes[0].contains("`lm_head.weight` is another"), "{:?}", file.config().notes);
+    assert!(file.repeated().is_none());
+    let file = tied(|bytes| {
+        let range = |name: &str| {
+            let entries = safetensors_entries(bytes).unwrap();
+            let entry = entries.iter().find(|entry| entry.name == name).unwrap();
+            entry.start..entry.end
+        };
+        let (embedding, output) = (range("model.embed_tokens.weight"), range("lm_head.weight"));
+        let values = bytes[embedding].to_vec();
+        put(bytes, output.start, &values);
+    });
+    assert!(file.config().tied_embeddings && file.config().notes.is_empty());
+    assert_eq!(file.repeated().unwrap().name, "lm_head.weight");
+}
+
+/// An embedding of no rows, or of no matrix, is refused and not divided by.
+#[test]
+fn an_embedding_that_is_none() {
+    for shape in ["[0,64]", "[]"] {
+        let folder = changed("llama", "model.safetensors", |bytes| {
+            let length = u64::from_le_bytes(bytes[..8].try_into().unwrap()) as usize;
+            let mut header: serde_json::Value = serde_json::from_slice(&bytes[8..8 + length]).unwrap();
+            for name in ["model.embed_tokens.weight", "lm_head.weight"] {
+                let shape: serde_json::Value = serde_json::from_str(shape).unwrap();
+                let elements = shape.as_array().unwrap().iter().map(|n| n.as_u64().unwrap()).product::<u64>();
+                header[name]["shape"] = shape;
+                let start = header[name]["data_offsets"][0].as_u64().unwrap();
+                header[name]["data_offsets"][1] = (start + 2 * elements).into();
+            }
+            let header = serde_json::to_vec(&header).unwrap();
+            *bytes = [&(header.len() as u64).to_le_bytes()[..], &header, &bytes[8 + length..]].concat();
+        });
+        if let Ok(file) = ModelFile::open(folder.path()) {
+            let _ = file.repeated();
+        }
+        let message = refusal(folder.path());
+        assert!(message.contains("safetensors") || message.contains("shape"), "{message}");
+    }
 }

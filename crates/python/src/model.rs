@@ -110,14 +110,20 @@ impl Model {
     }
 
     /// The text of a conversation by its chat template.
-    #[pyo3(signature = (messages, *, answer = true))]
-    fn chat_prompt(&self, messages: Vec<BTreeMap<String, String>>, answer: bool) -> Result<String, Failure> {
+    #[pyo3(signature = (messages, *, answer = true, special = false))]
+    fn chat_prompt(
+        &self,
+        messages: Vec<BTreeMap<String, String>>,
+        answer: bool,
+        special: bool,
+    ) -> Result<String, Failure> {
         for (number, message) in messages.iter().enumerate() {
             if let Some(lacking) = ["role", "content"].iter().find(|key| !message.contains_key(**key)) {
                 return Err(PyValueError::new_err(format!("message {number} has no {lacking:?}")).into());
             }
         }
-        Ok(self.model.tokenizer().chat_request(&ChatRequest::new(&messages).answer(answer))?)
+        let (tokenizer, request) = (self.model.tokenizer(), ChatRequest::new(&messages).answer(answer));
+        Ok(tokenizer.chat_request(&if special { request } else { request.shielded(tokenizer) })?)
     }
 
     /// The tokens of a text.

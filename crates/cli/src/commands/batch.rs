@@ -119,7 +119,7 @@ impl Batch<'_> {
                 for message in messages.iter_mut().filter(|message| message.role != "assistant") {
                     message.content = tokenizer.shield(&message.content).into();
                 }
-                tokenizer.chat(&messages, true).and_then(|text| tokenizer.encode_shielded(&text))
+                tokenizer.chat(&messages, true).and_then(|text| tokenizer.encode(&text))
             }
         };
         let tokens = tokens.map_err(|error| error.to_string())?;

@@ -38,6 +38,7 @@ impl Arguments {
         let spec: Spec = self.kv.parse()?;
         let source = Source::find(&self.model)?;
         let model = source.load(&LoadOptions::default())?;
+        warning::notes(&model.config().notes);
         let config = model.config();
         let cache = Cache::new(model.cache_shape(), &spec, 0)?;
         let losses = source.profile(&model)?.and_then(|profile| profile.losses);

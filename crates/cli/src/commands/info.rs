@@ -60,6 +60,11 @@ impl Arguments {
         let name =
             self.model.as_deref().or(self.named.as_deref()).map_or_else(config::usual_model, str::to_owned);
         let file = Source::find(&name)?.open()?;
+        warning::notes(&file.config().notes);
+        match file.tokenizer() {
+            Ok(tokenizer) => warning::notes(tokenizer.notes()),
+            Err(error) => warning::show(&[format!("this model cannot be run: {error}")]),
+        }
         let (tokens, sizes) = self.sizes(&file)?;
         let (config, shape) = (file.config(), file.config().cache_shape());
         let tensors = file.tensors();

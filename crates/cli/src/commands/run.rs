@@ -335,7 +335,7 @@ fn prompt(
         };
         let system = system.map(|content| message("system", &content));
         let messages: Vec<_> = system.into_iter().chain([message("user", &text)]).collect();
-        tokenizer.encode_shielded(&tokenizer.chat(&messages, true)?)?
+        tokenizer.encode(&tokenizer.chat(&messages, true)?)?
     } else if goes_on {
         return Ok(tokenizer.encode(&text)?);
     } else {

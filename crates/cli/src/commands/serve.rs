@@ -1,4 +1,4 @@
-use crate::{arguments, config, failure::usage, output};
+use crate::{arguments, config, failure::usage, output, warning};
 use anyhow::{Context, Result};
 use clap::ValueEnum;
 use serde::Deserialize;
@@ -224,9 +224,7 @@ impl Arguments {
         if let Some(template) = &flags.template {
             arguments::set_template(&mut model, template)?;
         }
-        for note in &model.config().notes {
-            eprintln!("note: {note}");
-        }
+        warning::notes(&model.config().notes);
         let (name, cache, json) = (model.config().name.clone(), settings.kv.to_string(), self.json);
         let memory = settings.kv_memory;
         let ready = move |address: SocketAddr| {

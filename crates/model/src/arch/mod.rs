@@ -50,6 +50,12 @@ struct Family {
 type LoadLayer = fn(&Config, &Weights<'_>, usize) -> Result<Box<dyn Layer>, ModelError>;
 
 impl Architecture {
+    /// The names of the embedding of tokens and of the projection to logits.
+    pub(crate) fn embedding_names(self) -> [Name; 2] {
+        let Family { tokens, output, .. } = self.family();
+        [*tokens, *output]
+    }
+
     fn family(self) -> &'static Family {
         match self {
             Architecture::Gpt2 => &gpt2::FAMILY,
@@ -103,7 +109,7 @@ impl Network {
                 output: (!config.tied_embeddings).then(|| table(family.output, vocabulary)).transpose()?,
             },
         };
-        weights.check_all_used(config.tied_embeddings)?;
+        weights.check_all_used(config)?;
         Ok(network)
     }
 

@@ -2,7 +2,8 @@
 
 use super::rotation::{Rotary, Scaling, longrope_magnitude, yarn_magnitude};
 use super::{
-    Architecture, Biases, Config, Experts, MOST_HEAD_DIM, MOST_LAYERS, layers, plausible, unused_keys,
+    Architecture, Biases, Config, Experts, HEAD_DIM, LAYERS, MOST_HEAD_DIM, MOST_LAYERS, layers, plausible,
+    unused_keys,
 };
 use crate::ModelError;
 use crate::file::Gguf;
@@ -19,8 +20,10 @@ pub(super) fn read(gguf: &Gguf) -> Result<Config, ModelError> {
     let family = gguf
         .text("general.architecture")?
         .ok_or_else(|| ModelError::format(path, "metadata key `general.architecture` is missing"))?;
-    let keys = Keys { gguf, family, read: RefCell::default() };
-    let architecture = match Architecture::of_gguf(family).ok_or_else(|| super::unsupported(path, family))? {
+    let keys = Keys { gguf, family, read: RefCell::default(), tensors: RefCell::default() };
+    let architecture = match Architecture::of_gguf(family)
+        .ok_or_else(|| super::unsupported(path, "metadata key `general.architecture`", family))?
+    {
         // Mistral and Mixtral files carry the name of the family they share with Llama.
         Architecture::Llama | Architecture::Mistral if keys.number("expert_count")?.unwrap_or(0) > 0 => {
             Architecture::Mixtral
@@ -36,6 +39,7 @@ pub(super) fn read(gguf: &Gguf) -> Result<Config, ModelError> {
         None => path.file_stem().unwrap_or_default().to_string_lossy().into_owned(),
     };
     config.notes.extend(unused_keys(&keys.unread()));
+    config.read_tensors = keys.tensors.into_inner();
     Ok(config)
 }
 
@@ -45,12 +49,16 @@ fn config(keys: &Keys<'_>, architecture: Architecture) -> Result<Config, ModelEr
     let impossible = |reason: String| ModelError::format(gguf.path(), reason);
     let (hidden, heads) = (keys.required("embedding_length")?, keys.required("attention.head_count")?);
     let head_dim = keys.number("attention.key_length")?.unwrap_or(hidden / heads.max(1));
-    let head_dim = plausible("head size", head_dim, MOST_HEAD_DIM).map_err(impossible)?;
-    if keys.number("attention.value_length")?.is_some_and(|width| width != head_dim) {
-        return Err(impossible("keys and values of different widths are not supported".into()));
+    let head_dim = plausible(HEAD_DIM, head_dim, MOST_HEAD_DIM).map_err(impossible)?;
+    if let Some(width) = keys.number("attention.value_length")?.filter(|width| *width != head_dim) {
+        let key = keys.name("attention.value_length");
+        return Err(impossible(format!(
+            "metadata key `{key}` is {width} beside keys of {head_dim}: keys and values of different widths are not \
+             supported"
+        )));
     }
     let kv_heads = keys.number("attention.head_count_kv")?.unwrap_or(heads);
-    let count = plausible("layers", keys.required("block_count")?, MOST_LAYERS).map_err(impossible)?;
+    let count = plausible(LAYERS, keys.required("block_count")?, MOST_LAYERS).map_err(impossible)?;
     let context = keys.required("context_length")?;
     let embedding = gguf
         .tensor("token_embd.weight")
@@ -106,6 +114,7 @@ fn config(keys: &Keys<'_>, architecture: Architecture) -> Result<Config, ModelEr
         logit_softcap,
         tied_embeddings: gguf.tensor("output.weight").is_none(),
         notes: vec![],
+        read_tensors: vec![],
         rotary,
         biases: match architecture {
             Gpt2 => Biases::ALL,
@@ -123,13 +132,20 @@ fn windows(
     count: usize,
 ) -> Result<Vec<Option<usize>>, ModelError> {
     use Architecture::*;
+    // The reference implementation knows no windows in these; unread, the keys are remarked on.
+    if matches!(architecture, Gpt2 | Granite | SmolLm3) {
+        return Ok(vec![None; count]);
+    }
     let window = keys.number("attention.sliding_window")?;
-    let window = match architecture {
-        Gemma2 => window.or(Some(4096)),
-        Gpt2 | Olmo2 | Granite | SmolLm3 => None,
-        _ => window,
-    };
+    let window = if architecture == Gemma2 { window.or(Some(4096)) } else { window };
     let window = window.filter(|window| *window > 0);
+    if let Some(window) = window.filter(|_| architecture == Olmo2) {
+        // OLMo 3 under the name of OLMo 2, whose sliding layers also rotate otherwise.
+        let key = keys.name("attention.sliding_window");
+        let reason =
+            format!("metadata key `{key}` is {window}: sliding windows are not supported in {architecture}");
+        return Err(ModelError::format(keys.gguf.path(), reason));
+    }
     let pattern = keys.pattern("attention.sliding_window_pattern", count)?;
     let slides = |layer: usize| match (&pattern, architecture) {
         (Some(pattern), _) => pattern[layer],
@@ -178,7 +194,10 @@ fn rotary(
     let local_base = keys.positive("rope.freq_base_swa")?.unwrap_or(10_000.0);
     let dimensions = keys.number("rope.dimension_count")?.unwrap_or(head_dim);
     if dimensions == 0 || dimensions > head_dim || !dimensions.is_multiple_of(2) {
-        return Err(impossible(format!("{dimensions} of a head's {head_dim} values cannot be rotated")));
+        let key = keys.name("rope.dimension_count");
+        return Err(impossible(format!(
+            "metadata key `{key}` is {dimensions}: so many of a head's {head_dim} values cannot be rotated"
+        )));
     }
     let scaling = scaling(keys, dimensions, context)?;
     let mut global = Rotary::new(base, dimensions, &scaling);
@@ -202,8 +221,9 @@ fn rotary(
 
 fn scaling(keys: &Keys<'_>, dimensions: usize, context: usize) -> Result<Scaling, ModelError> {
     let gguf = keys.gguf;
-    let original_context = keys.number("rope.scaling.original_context_length")?;
-    let magnitude = keys.positive("rope.scaling.attn_factor")?;
+    // Read where they count; elsewhere they are remarked on.
+    let original_context = || keys.number("rope.scaling.original_context_length");
+    let magnitude = || keys.positive("rope.scaling.attn_factor");
     let factor = keys.float("rope.scaling.factor")?.filter(|factor| *factor != 0.0);
     // What linear scaling was called at first.
     let factor = factor.or(keys.float("rope.scale_linear")?.filter(|factor| *factor != 0.0));
@@ -215,9 +235,9 @@ fn scaling(keys: &Keys<'_>, dimensions: usize, context: usize) -> Result<Scaling
                 "tensor `rope_factors_long.weight` is missing beside the short one",
             )
         })?;
-        let original_context = original_context.unwrap_or(context).max(2);
+        let original_context = original_context()?.unwrap_or(context).max(2);
         let stretch = context as f32 / original_context as f32;
-        let magnitude = magnitude.unwrap_or(longrope_magnitude(stretch, original_context));
+        let magnitude = magnitude()?.unwrap_or(longrope_magnitude(stretch, original_context));
         return Ok(Scaling::Longrope { short, long, original_context, magnitude });
     }
     let needed = |kind: &str| {
@@ -235,22 +255,29 @@ fn scaling(keys: &Keys<'_>, dimensions: usize, context: usize) -> Result<Scaling
                 factor,
                 fast: keys.positive("rope.scaling.yarn_beta_fast")?.unwrap_or(32.0),
                 slow: keys.positive("rope.scaling.yarn_beta_slow")?.unwrap_or(1.0),
-                original_context: original_context.unwrap_or(context) as f32,
+                original_context: original_context()?.unwrap_or(context) as f32,
                 truncated: true,
-                magnitude: magnitude.unwrap_or(1.0) * yarn_magnitude(factor, 1.0),
+                magnitude: magnitude()?.unwrap_or(1.0) * yarn_magnitude(factor, 1.0),
             })
         }
         None => match factor {
             None => Ok(Scaling::None),
             Some(_) => Ok(Scaling::Linear { factor: needed("linear")? }),
         },
-        Some(other) => Err(super::unsupported_scaling(gguf.path(), other)),
+        Some(other) => Err(super::unsupported_scaling(
+            gguf.path(),
+            &format!("metadata key `{}`", keys.name("rope.scaling.type")),
+            other,
+            // The others come as tensors of factors.
+            &["none", "linear", "yarn"],
+        )),
     }
 }
 
 /// A tensor with a number for each pair of rotated dimensions, if the file has it.
 fn factors(keys: &Keys<'_>, name: &str, dimensions: usize) -> Result<Option<Vec<f32>>, ModelError> {
     let Some(tensor) = keys.gguf.tensor(name) else { return Ok(None) };
+    keys.tensors.borrow_mut().push(name.to_owned());
     let path = keys.gguf.path();
     let factors = tensor.floats().map_err(|reason| ModelError::format(path, reason))?;
     if factors.len() != dimensions / 2 || factors.iter().any(|factor| !(factor.is_finite() && *factor > 0.0))
@@ -266,6 +293,8 @@ struct Keys<'a> {
     gguf: &'a Gguf,
     family: &'a str,
     read: RefCell<BTreeSet<String>>,
+    /// Tensors that belong to the config.
+    tensors: RefCell<Vec<String>>,
 }
 
 impl Keys<'_> {

@@ -2,7 +2,9 @@
 
 use super::json::Json;
 use super::rotation::{Rotary, Scaling, longrope_magnitude, yarn_magnitude};
-use super::{Architecture, Bias, Biases, Config, Experts, MOST_HEAD_DIM, layers, plausible, unused_keys};
+use super::{
+    Architecture, Bias, Biases, Config, Experts, HEAD_DIM, MOST_HEAD_DIM, layers, plausible, unused_keys,
+};
 use crate::ModelError;
 use crate::file::Folder;
 use sketchkv_cache::LayerShape;
@@ -63,7 +65,7 @@ pub(super) fn read(folder: &Folder) -> Result<Config, ModelError> {
     INERT.iter().for_each(|key| json.ignore(key));
     let family = json.text("model_type")?.ok_or_else(|| json.missing("model_type"))?;
     let architecture =
-        Architecture::of_hub(family).ok_or_else(|| super::unsupported(folder.path(), family))?;
+        Architecture::of_hub(family).ok_or_else(|| super::unsupported(&path, "`model_type`", family))?;
     if let Some(quantization) = json.object("quantization_config")? {
         let method = quantization.text("quant_method")?.unwrap_or("an unnamed method").to_owned();
         return Err(json.error(format!(
@@ -76,8 +78,17 @@ pub(super) fn read(folder: &Folder) -> Result<Config, ModelError> {
     use Architecture::{Gemma2, Gemma3, Gpt2, SmolLm3};
     let usual = matches!(architecture, Gpt2 | Gemma2 | Gemma3 | SmolLm3);
     config.tied_embeddings = json.flag("tie_word_embeddings")?.unwrap_or(usual);
+    ids_are_ids(&json)?;
+    config.notes.extend(json.notes());
     config.notes.extend(unused_keys(&json.unread()));
     Ok(config)
+}
+
+/// Whether the ids of special tokens, which the tokenizer reads, are such.
+fn ids_are_ids(json: &Json<'_>) -> Result<(), ModelError> {
+    json.id("bos_token_id")?;
+    json.id("pad_token_id")?;
+    json.ids("eos_token_id").map(drop)
 }
 
 fn gpt2(json: &Json<'_>) -> Result<Config, ModelError> {
@@ -85,16 +96,19 @@ fn gpt2(json: &Json<'_>) -> Result<Config, ModelError> {
     match json.text("activation_function")?.unwrap_or("gelu_new") {
         "gelu_new" | "gelu_pytorch_tanh" => {}
         other => {
-            return Err(json.error(format!("activation `{other}` is not supported in GPT-2; gelu_new is")));
+            return Err(json.error(format!(
+                "`activation_function`: activation `{other}` is not supported in GPT-2; gelu_new is"
+            )));
         }
     }
-    if json.flag("scale_attn_weights")? == Some(false)
-        || json.flag("scale_attn_by_inverse_layer_idx")? == Some(true)
-    {
-        return Err(json.error("attention scaled otherwise than by 1/sqrt(head size) is not supported"));
+    for (key, usual) in [("scale_attn_weights", true), ("scale_attn_by_inverse_layer_idx", false)] {
+        if json.flag(key)?.is_some_and(|value| value != usual) {
+            let reason = "attention scaled otherwise than by 1/sqrt(head size) is not supported";
+            return Err(json.error(format!("`{key}` is {}: {reason}", !usual)));
+        }
     }
     if json.flag("add_cross_attention")? == Some(true) {
-        return Err(json.error("`add_cross_attention`: attention to an encoder is not supported"));
+        return Err(json.error("`add_cross_attention` is true: attention to an encoder is not supported"));
     }
     let layers = json.layers("n_layer")?;
     Ok(Config {
@@ -114,6 +128,7 @@ fn gpt2(json: &Json<'_>) -> Result<Config, ModelError> {
         logit_softcap: None,
         tied_embeddings: true,
         notes: vec![],
+        read_tensors: vec![],
         rotary: vec![None; layers],
         biases: Biases::ALL,
     })
@@ -130,7 +145,7 @@ fn rotated(json: &Json<'_>, architecture: Architecture) -> Result<Config, ModelE
         _ => hidden / heads.max(1),
     };
     let head_dim = json.number("head_dim")?.unwrap_or(usual_width);
-    let head_dim = plausible("head size", head_dim, MOST_HEAD_DIM).map_err(|reason| json.error(reason))?;
+    let head_dim = plausible(HEAD_DIM, head_dim, MOST_HEAD_DIM).map_err(|reason| json.error(reason))?;
     let kv_heads = json.number("num_key_value_heads")?.unwrap_or(heads);
     let context = json.required("max_position_embeddings")?;
     let count = json.layers("num_hidden_layers")?;
@@ -154,7 +169,7 @@ fn rotated(json: &Json<'_>, architecture: Architecture) -> Result<Config, ModelE
     let (score_softcap, logit_softcap) =
         (softcap("attn_logit_softcapping", 50.0)?, softcap("final_logit_softcapping", 30.0)?);
     if architecture == Gemma3 && json.flag("use_bidirectional_attention")? == Some(true) {
-        return Err(json.error("`use_bidirectional_attention` is not supported"));
+        return Err(json.error("`use_bidirectional_attention` is true, which is not supported"));
     }
     let like = LayerShape { scale, softcap: score_softcap, ..LayerShape::new(heads, kv_heads, head_dim) };
     let multiplier = |key| -> Result<f32, ModelError> {
@@ -186,6 +201,7 @@ fn rotated(json: &Json<'_>, architecture: Architecture) -> Result<Config, ModelE
         logit_softcap,
         tied_embeddings: false,
         notes: vec![],
+        read_tensors: vec![],
         rotary,
         biases: biases(json, architecture)?,
     })
@@ -236,6 +252,11 @@ fn windows(
 ) -> Result<Vec<Option<usize>>, ModelError> {
     use Architecture::*;
     let count = turns.len();
+    // transformers knows no windows in these; unread, the keys are remarked on.
+    if matches!(architecture, Llama | Granite | Olmo2 | Gpt2) {
+        layer_types(json, &vec![None; count])?;
+        return Ok(vec![None; count]);
+    }
     let usual = match architecture {
         // transformers' own value where the key is absent, not where it is null.
         Mistral | Qwen2 | Qwen3 | Qwen3Moe | Gemma2 | Gemma3 if !json.is_null("sliding_window") => Some(4096),
@@ -246,26 +267,33 @@ fn windows(
     let said = matches!(architecture, Qwen2 | Qwen3 | Qwen3Moe | SmolLm3);
     let slides = !said || json.flag("use_sliding_window")?.unwrap_or(false);
     let first = if said { json.number("max_window_layers")?.unwrap_or(28) } else { 0 };
-    let pattern = json.number("sliding_window_pattern")?;
-    let kinds = layer_types(json, count)?;
+    let pattern = if architecture == Gemma3 { json.number("sliding_window_pattern")? } else { None };
     let window_of = |layer: usize| {
-        let sliding = match (&kinds, architecture) {
-            (Some(kinds), Gemma2 | Gemma3 | Qwen2 | Qwen3 | SmolLm3) => kinds[layer],
-            (_, Gemma2) => layer.is_multiple_of(2),
-            (_, Gemma3) => !(layer + 1).is_multiple_of(pattern.unwrap_or(6).max(1)),
-            (_, Qwen2 | Qwen3) => layer >= first,
-            (_, SmolLm3) => !turns[layer],
-            (_, Llama | Granite | Olmo2 | Gpt2) => false,
-            (_, Mistral | Mixtral | Phi3 | Qwen3Moe) => true,
+        let sliding = match architecture {
+            Gemma2 => layer.is_multiple_of(2),
+            Gemma3 => !(layer + 1).is_multiple_of(pattern.unwrap_or(6).max(1)),
+            Qwen2 | Qwen3 => layer >= first,
+            SmolLm3 => !turns[layer],
+            _ => true,
         };
         window.filter(|_| slides && sliding)
     };
-    Ok((0..count).map(window_of).collect())
+    let windows: Vec<_> = (0..count).map(window_of).collect();
+    let kinds = layer_types(json, &windows)?;
+    Ok(match kinds {
+        Some(kinds) if matches!(architecture, Gemma2 | Gemma3 | Qwen2 | Qwen3 | SmolLm3) => {
+            json.ignore("layer_types");
+            kinds.into_iter().map(|kind| window.filter(|_| slides && kind)).collect()
+        }
+        _ => windows,
+    })
 }
 
-/// Whether each layer slides, where the file says so one by one.
-fn layer_types(json: &Json<'_>, count: usize) -> Result<Option<Vec<bool>>, ModelError> {
-    let Some(list) = json.list("layer_types")? else { return Ok(None) };
+/// Whether each layer slides, where the file says so one by one. It counts as read where it says what `windows` are
+/// without it.
+fn layer_types(json: &Json<'_>, windows: &[Option<usize>]) -> Result<Option<Vec<bool>>, ModelError> {
+    let (count, key) = (windows.len(), "layer_types");
+    let Some(list) = json.list(key)? else { return Ok(None) };
     let of = |value: &serde_json::Value| match value.as_str() {
         Some("full_attention") => Ok(false),
         Some("sliding_attention") => Ok(true),
@@ -276,6 +304,9 @@ fn layer_types(json: &Json<'_>, count: usize) -> Result<Option<Vec<bool>>, Model
     let kinds = list.iter().map(of).collect::<Result<Vec<_>, _>>()?;
     if kinds.len() != count {
         return Err(json.error(format!("`layer_types` has {} entries for {count} layers", kinds.len())));
+    }
+    if windows.iter().zip(&kinds).any(|(window, kind)| window.is_some() != *kind) {
+        json.forget(key);
     }
     Ok(Some(kinds))
 }
@@ -365,6 +396,15 @@ impl Rotaries {
         // `rope_theta` beside `rope_scaling`, which goes first where both are.
         let recent = json.object("rope_parameters")?;
         let older = json.object("rope_scaling")?;
+        if let (Some(recent), Some(older)) = (&recent, &older) {
+            let unused: Vec<String> = recent.beyond(older).map(|key| format!("`{key}`")).collect();
+            if !unused.is_empty() {
+                let unused = unused.join(", ");
+                json.note(format!(
+                    "`rope_scaling` goes before `rope_parameters`, whose {unused} are not used"
+                ));
+            }
+        }
         let scaling = older.or(recent);
         let Some(scaling) = scaling else {
             let plain = |base| reader.rotary(base, None);
@@ -408,8 +448,16 @@ impl Reader<'_> {
         };
         let base = own.positive("rope_theta")?.unwrap_or(base);
         let dimensions = self.dimensions(own.positive("partial_rotary_factor")?.or(self.partial))?;
-        let kind = own.text("rope_type")?;
-        let kind = own.text("type")?.or(kind).unwrap_or("default");
+        let kind = match (own.text("rope_type")?, own.text("type")?) {
+            // Of which versions of transformers take one or the other.
+            (Some(kind), Some(other)) if kind != other => {
+                let (key, old) = (own.name("rope_type"), own.name("type"));
+                return Err(self
+                    .json
+                    .error(format!("{key} is `{kind}` and {old} is `{other}`: take one away")));
+            }
+            (kind, old) => kind.or(old).unwrap_or("default"),
+        };
         let scaling = self.scaling(kind, own, dimensions)?;
         if let [unknown, ..] = &own.unread()[..] {
             return Err(self.json.error(format!("`{unknown}` is not supported in rope scaling `{kind}`")));
@@ -423,9 +471,9 @@ impl Reader<'_> {
         let dimensions = (self.head_dim as f32 * share) as usize;
         if share > 1.0 || dimensions == 0 || !dimensions.is_multiple_of(2) {
             let whole = self.head_dim;
-            return Err(self
-                .json
-                .error(format!("{dimensions} of a head's {whole} values cannot be rotated")));
+            return Err(self.json.error(format!(
+                "`partial_rotary_factor` is {share}: {dimensions} of a head's {whole} values cannot be rotated"
+            )));
         }
         Ok(dimensions)
     }
@@ -474,7 +522,15 @@ impl Reader<'_> {
                     magnitude: own.positive("attention_factor")?.unwrap_or(usual),
                 }
             }
-            other => return Err(super::unsupported_scaling(self.json.path(), other)),
+            other => {
+                let known = ["default", "linear", "dynamic", "llama3", "yarn", "longrope"];
+                return Err(super::unsupported_scaling(
+                    self.json.path(),
+                    &own.name("rope_type"),
+                    other,
+                    &known,
+                ));
+            }
         })
     }
 }

@@ -5,6 +5,7 @@ mod hub;
 mod json;
 mod rotation;
 
+pub(crate) use json::Json;
 pub(crate) use rotation::Rotary;
 
 use crate::ModelError;
@@ -123,6 +124,8 @@ pub struct Config {
     pub tied_embeddings: bool,
     /// Remarks a user should see.
     pub notes: Vec<String>,
+    /// Tensors that were read as a part of the config.
+    pub(crate) read_tensors: Vec<String>,
     /// Rotations, layer by layer.
     pub(crate) rotary: Vec<Option<Rotary>>,
     pub(crate) biases: Biases,
@@ -173,10 +176,40 @@ impl Biases {
 const MOST_LAYERS: usize = 1 << 12;
 const MOST_HEAD_DIM: usize = 1 << 12;
 
+/// What a number of a config is, and the keys that say it.
+struct Quantity(&'static str, &'static str);
+
+impl fmt::Display for Quantity {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} ({})", self.0, self.1)
+    }
+}
+
+const LAYERS: Quantity = Quantity("layers", "`num_hidden_layers`, `n_layer`, `block_count`");
+const HIDDEN: Quantity = Quantity("hidden size", "`hidden_size`, `n_embd`, `embedding_length`");
+const FEED_FORWARD: Quantity =
+    Quantity("feed-forward size", "`intermediate_size`, `n_inner`, `feed_forward_length`");
+const VOCABULARY: Quantity = Quantity("vocabulary", "`vocab_size`, rows of `token_embd.weight`");
+const CONTEXT: Quantity = Quantity("context", "`max_position_embeddings`, `n_positions`, `context_length`");
+const NORM_EPSILON: Quantity = Quantity(
+    "norm epsilon",
+    "`rms_norm_eps`, `layer_norm_epsilon`, `attention.layer_norm_rms_epsilon`, `attention.layer_norm_epsilon`",
+);
+const EXPERTS: Quantity = Quantity("number of experts", "`num_local_experts`, `num_experts`, `expert_count`");
+const EXPERTS_USED: Quantity = Quantity("experts of a token", "`num_experts_per_tok`, `expert_used_count`");
+const EXPERT_WIDTH: Quantity =
+    Quantity("width of an expert", "`moe_intermediate_size`, `expert_feed_forward_length`");
+const HEADS: Quantity = Quantity("heads", "`num_attention_heads`, `n_head`, `attention.head_count`");
+const KV_HEADS: Quantity = Quantity("KV heads", "`num_key_value_heads`, `attention.head_count_kv`");
+const HEAD_DIM: Quantity =
+    Quantity("head size", "`head_dim`, `attention.key_length`, or hidden size / heads");
+const SCALE: Quantity =
+    Quantity("attention scale", "`attention_multiplier`, `query_pre_attn_scalar`, `attention.scale`");
+
 /// The value, if it is from 1 to `most`.
-fn plausible(what: &str, value: usize, most: usize) -> Result<usize, String> {
+fn plausible(what: Quantity, value: usize, most: usize) -> Result<usize, String> {
     if value == 0 || value > most {
-        return Err(format!("the {what} of {value} is impossible: the file is corrupt"));
+        return Err(format!("{value} is impossible for the {what}: the file is corrupt"));
     }
     Ok(value)
 }
@@ -194,18 +227,18 @@ impl Config {
 
     fn check(&self) -> Result<(), String> {
         // The limits are far above any model; they keep products of them from overflowing.
-        plausible("layers", self.layers.len(), MOST_LAYERS)?;
-        plausible("hidden size", self.hidden, 1 << 20)?;
-        plausible("feed-forward size", self.feed_forward, 1 << 22)?;
-        plausible("vocabulary", self.vocabulary, 1 << 24)?;
-        plausible("context", self.context, 1 << 32)?;
+        plausible(LAYERS, self.layers.len(), MOST_LAYERS)?;
+        plausible(HIDDEN, self.hidden, 1 << 20)?;
+        plausible(FEED_FORWARD, self.feed_forward, 1 << 22)?;
+        plausible(VOCABULARY, self.vocabulary, 1 << 24)?;
+        plausible(CONTEXT, self.context, 1 << 32)?;
         if !(self.norm_epsilon > 0.0 && self.norm_epsilon < 1.0) {
-            return Err(format!("a norm epsilon of {} is impossible", self.norm_epsilon));
+            return Err(format!("{} is impossible for the {NORM_EPSILON}", self.norm_epsilon));
         }
         if let Some(Experts { count, used, width, .. }) = &self.experts {
-            plausible("experts", *count, 1 << 12)?;
-            plausible("experts a token", *used, *count)?;
-            plausible("width of an expert", *width, 1 << 22)?;
+            plausible(EXPERTS, *count, 1 << 12)?;
+            plausible(EXPERTS_USED, *used, *count)?;
+            plausible(EXPERT_WIDTH, *width, 1 << 22)?;
         }
         self.layers.iter().try_for_each(check_layer)
     }
@@ -233,19 +266,19 @@ fn layers(like: &LayerShape, windows: &[Option<usize>], rotary: &[Option<Rotary>
 
 fn check_layer(layer: &LayerShape) -> Result<(), String> {
     let LayerShape { heads, kv_heads, key_dim, value_dim, .. } = *layer;
-    plausible("heads", heads, 1 << 12)?;
-    plausible("KV heads", kv_heads, 1 << 12)?;
-    plausible("head size", key_dim, MOST_HEAD_DIM)?;
-    plausible("head size", value_dim, MOST_HEAD_DIM)?;
+    plausible(HEADS, heads, 1 << 12)?;
+    plausible(KV_HEADS, kv_heads, 1 << 12)?;
+    plausible(HEAD_DIM, key_dim, MOST_HEAD_DIM)?;
+    plausible(HEAD_DIM, value_dim, MOST_HEAD_DIM)?;
     if !heads.is_multiple_of(kv_heads) {
-        return Err(format!("{heads} heads do not divide into {kv_heads} KV heads"));
+        return Err(format!("{heads} {HEADS} do not divide into {kv_heads} {KV_HEADS}"));
     }
     if !(layer.scale.is_finite() && layer.scale > 0.0) {
-        return Err(format!("an attention scale of {} is impossible", layer.scale));
+        return Err(format!("{} is impossible for the {SCALE}", layer.scale));
     }
     let Some(rotation) = &layer.rotation else { return Ok(()) };
     if !key_dim.is_multiple_of(2) {
-        return Err(format!("a head size of {key_dim} cannot be rotated: it is odd"));
+        return Err(format!("a {HEAD_DIM} of {key_dim} cannot be rotated: it is odd"));
     }
     if 2 * rotation.inverse_frequencies.len() > key_dim {
         return Err(format!("a rotation of more than the {key_dim} values of a head is impossible"));
@@ -256,23 +289,22 @@ fn check_layer(layer: &LayerShape) -> Result<(), String> {
     Ok(())
 }
 
-fn unsupported(path: &Path, architecture: &str) -> ModelError {
+fn unsupported(path: &Path, key: &str, architecture: &str) -> ModelError {
     let known: Vec<&str> = NAMES.iter().map(|(_, hub, _)| *hub).collect();
+    let known = known.join(", ");
     ModelError::format(
         path,
-        format!("architecture `{architecture}` is not supported; these are: {}", known.join(", ")),
+        format!("{key}: architecture `{architecture}` is not supported; these are: {known}"),
     )
 }
 
-fn unsupported_scaling(path: &Path, kind: &str) -> ModelError {
-    ModelError::format(
-        path,
-        format!("rope scaling `{kind}` is not supported; linear, dynamic, yarn, llama3 and longrope are"),
-    )
+fn unsupported_scaling(path: &Path, key: &str, kind: &str, known: &[&str]) -> ModelError {
+    let known = known.join(", ");
+    ModelError::format(path, format!("{key}: rope scaling `{kind}` is not supported; these are: {known}"))
 }
 
 /// The remark about keys that were not used.
-fn unused_keys(keys: &[String]) -> Option<String> {
+pub(crate) fn unused_keys(keys: &[String]) -> Option<String> {
     let keys: Vec<String> = keys.iter().map(|key| format!("`{key}`")).collect();
     (!keys.is_empty()).then(|| format!("the file has keys that were not used: {}", keys.join(", ")))
 }

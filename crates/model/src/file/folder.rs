@@ -129,14 +129,14 @@ pub fn safetensors_entries(bytes: &[u8]) -> Result<Vec<TensorEntry>, String> {
     Ok(entries)
 }
 
-/// The weight files: those of the index if there is one, else `model.safetensors`.
+/// The weight files: `model.safetensors` if it is there, as transformers has it, else those of the index.
 fn shard_names(files: &Files) -> Result<Vec<String>, ModelError> {
     let index_name = "model.safetensors.index.json";
     let index_path = files.path().join(index_name);
+    if files.has("model.safetensors") {
+        return Ok(vec!["model.safetensors".into()]);
+    }
     if !files.has(index_name) {
-        if files.has("model.safetensors") {
-            return Ok(vec!["model.safetensors".into()]);
-        }
         let reason = if files.has("pytorch_model.bin") {
             "only pytorch_model.bin is here, which runs code when read: convert it to model.safetensors"
         } else {

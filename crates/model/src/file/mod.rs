@@ -18,6 +18,7 @@ pub use gguf_value::Value;
 pub(crate) use hash::content_hash;
 
 use crate::ModelError;
+use crate::weights::Name;
 use memmap2::Mmap;
 #[cfg(unix)]
 use memmap2::UncheckedAdvice;
@@ -60,7 +61,9 @@ impl Tensor<'_> {
 
     /// Row `index` of a matrix, decoded.
     pub(crate) fn row(&self, index: usize) -> Result<Vec<f32>, String> {
-        let &[rows, cols] = &self.entry.shape[..] else { return Err("this is no matrix".into()) };
+        let &[rows @ 1..=usize::MAX, cols] = &self.entry.shape[..] else {
+            return Err("this is no matrix".into());
+        };
         let bytes = self.bytes.len() / rows;
         let mut values = vec![0.0; cols];
         let row = &self.bytes[index * bytes..][..bytes];
@@ -135,6 +138,18 @@ impl Checkpoint {
             Checkpoint::Gguf(gguf) => gguf.tensor(name),
             Checkpoint::Folder(folder) => folder.tensor(name),
         }
+    }
+
+    /// The tensor of this name, or of its rest: checkpoints of a base model leave the first component out.
+    pub(crate) fn named(&self, name: &str) -> Option<Tensor<'_>> {
+        let bare = || name.split_once('.').and_then(|(_, bare)| self.tensor(bare));
+        self.tensor(name).or_else(bare)
+    }
+
+    /// The weights of this name.
+    pub(crate) fn weight(&self, name: Name) -> Option<Tensor<'_>> {
+        let name = if matches!(self, Checkpoint::Gguf(_)) { name.gguf } else { name.hub };
+        self.named(&format!("{name}.weight"))
     }
 
     /// Gives back the memory of a tensor that has been taken over; it can still be read, from the file.

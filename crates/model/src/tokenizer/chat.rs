@@ -1,9 +1,11 @@
 //! What a chat template is asked to render.
 
+use super::Tokenizer;
 use crate::ModelError;
 use minijinja::Value;
 use minijinja::value::{Serde, ValueKind};
 use serde::{Deserialize, Serialize, Serializer};
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 
 /// One message of a conversation.
@@ -56,6 +58,19 @@ impl ChatRequest {
             .map_err(|error| ModelError::Template(format!("this is no conversation in JSON: {error}")))
     }
 
+    /// Spells the special tokens of `tokenizer` so that they are plain text, in everything that the request brings: who
+    /// said it, what was said and called, tools, documents, further variables.
+    pub fn shielded(mut self, tokenizer: &Tokenizer) -> Self {
+        let shield = |value: &mut Value| *value = shielded(value, tokenizer);
+        self.messages.iter_mut().for_each(shield);
+        self.tools
+            .iter_mut()
+            .chain(&mut self.documents)
+            .chain(self.chat_template_kwargs.values_mut())
+            .for_each(shield);
+        self
+    }
+
     /// Opens the assistant's turn at the end.
     pub fn answer(mut self, answer: bool) -> Self {
         self.add_generation_prompt = answer;
@@ -102,6 +117,26 @@ impl ChatRequest {
         variables.insert("documents".into(), given(&self.documents));
         variables.insert("add_generation_prompt".into(), self.add_generation_prompt.into());
         variables
+    }
+}
+
+/// The value with all text in it shielded, keys too.
+fn shielded(value: &Value, tokenizer: &Tokenizer) -> Value {
+    if let Some(text) = value.as_str() {
+        return match tokenizer.shield(text) {
+            Cow::Borrowed(_) => value.clone(),
+            Cow::Owned(text) => text.into(),
+        };
+    }
+    match (value.kind(), value.as_object()) {
+        (ValueKind::Map, Some(object)) => {
+            let of = |(key, value): (Value, Value)| (shielded(&key, tokenizer), shielded(&value, tokenizer));
+            Value::from(Serde(Pairs(object.try_iter_pairs().into_iter().flatten().map(of).collect())))
+        }
+        (ValueKind::Seq, _) => {
+            value.try_iter().into_iter().flatten().map(|value| shielded(&value, tokenizer)).collect()
+        }
+        _ => value.clone(),
     }
 }
 

@@ -3,9 +3,12 @@
 use super::Parts;
 use super::frame::frame;
 use crate::ModelError;
+use crate::config::Json;
 use crate::file::Folder;
-use serde_json::Value;
+use serde_json::{Map, Value};
 use std::collections::{BTreeMap, BTreeSet};
+use std::path::Path;
+use tokenizers::Tokenizer;
 
 pub(super) fn read(folder: &Folder) -> Result<Parts, ModelError> {
     let path = folder.path().join("tokenizer.json");
@@ -14,54 +17,117 @@ pub(super) fn read(folder: &Folder) -> Result<Parts, ModelError> {
         return Err(ModelError::format(folder.path(), reason));
     }
     let bytes = folder.files().read("tokenizer.json")?;
-    let mut inner = tokenizers::Tokenizer::from_bytes(bytes)
+    let mut inner = Tokenizer::from_bytes(bytes)
         .map_err(|e| ModelError::format(&path, format!("no valid tokenizer: {e}")))?;
     // Saved settings of a training run; a prompt is never cut or filled up.
     inner.with_padding(None);
     inner.with_truncation(None).map_err(|e| ModelError::format(&path, e.to_string()))?;
-    let config = folder.json("tokenizer_config.json")?.unwrap_or_default();
-    let generation = folder.json("generation_config.json")?.unwrap_or_default();
+    let json = |name: &str| Ok(folder.json(name)?.unwrap_or_else(|| Value::Object(Map::new())));
+    let (config, special_tokens) = (json("tokenizer_config.json")?, json("special_tokens_map.json")?);
     let mut named = BTreeMap::new();
     for name in ["bos_token", "eos_token", "unk_token", "sep_token", "pad_token", "cls_token", "mask_token"] {
-        named.extend(token_text(&config[name]).map(|text| (name.to_owned(), text)));
+        let text = token_text(&config[name]).or_else(|| token_text(&special_tokens[name]));
+        named.extend(text.map(|text| (name.to_owned(), text)));
     }
     let special = |name: &str| {
         let text = named.get(name)?;
-        Some((inner.token_to_id(text)?, text))
+        Some((inner.token_to_id(text)?, text.clone()))
     };
     let (begin, end) = (special("bos_token"), special("eos_token"));
-    // As transformers has it: either flag, if it is there at all, goes before what tokenizer.json adds.
-    let flag = |name: &str| config[name].as_bool();
-    let mut ends = BTreeSet::new();
-    ids(&generation["eos_token_id"], &mut ends);
-    ids(&folder.config()["eos_token_id"], &mut ends);
-    ends.extend(end.map(|(id, _)| id));
-    if flag("add_bos_token").or(flag("add_eos_token")).is_some() {
-        let wanted = |name: &str| flag(name).unwrap_or(false);
-        let (begin, end) =
-            (begin.filter(|_| wanted("add_bos_token")), end.filter(|_| wanted("add_eos_token")));
-        frame(&mut inner, begin, end).map_err(|reason| ModelError::format(&path, reason))?;
-    }
-    let notes = suggested(&generation).into_iter().collect();
+    let generation = json("generation_config.json")?;
+    let generation_path = folder.path().join("generation_config.json");
+    let generation = Json::new(&generation_path, &generation)?;
+    let config_path = folder.path().join("config.json");
+    let mut ends: BTreeSet<u32> = generation.ids("eos_token_id")?.into_iter().collect();
+    ends.extend(Json::new(&config_path, folder.config())?.ids("eos_token_id")?);
+    ends.extend(end.as_ref().map(|(id, _)| *id));
+    let config_path = folder.path().join("tokenizer_config.json");
+    let config = Json::new(&config_path, &config)?;
+    let mut notes = reframe(&mut inner, &path, &config, begin, end)?;
+    notes.extend(prefix(&inner, &config)?);
+    notes.extend(suggested(&generation));
     Ok(Parts { template: template(folder, &config)?, inner, ends, named, notes })
 }
 
+/// Puts the begin and end tokens around a prompt as the flags of the config say; where one says nothing, as
+/// tokenizer.json does. Remarks on a flag that cannot be followed.
+fn reframe(
+    inner: &mut Tokenizer,
+    path: &Path,
+    config: &Json<'_>,
+    begin: Option<(u32, String)>,
+    end: Option<(u32, String)>,
+) -> Result<Vec<String>, ModelError> {
+    let fail = |reason: String| ModelError::format(path, reason);
+    let (add_begin, add_end) = (config.flag("add_bos_token")?, config.flag("add_eos_token")?);
+    if add_begin.or(add_end).is_none() {
+        return Ok(vec![]);
+    }
+    let ids = |special| Ok(inner.encode("a", special).map_err(|e| fail(e.to_string()))?.get_ids().to_vec());
+    let (bare, framed) = (ids(false)?, ids(true)?);
+    let at = framed.windows(bare.len().max(1)).position(|part| part == bare).unwrap_or(0);
+    let mut notes = vec![];
+    let mut side = |flag: Option<bool>, key: &str, token: Option<(u32, String)>, now: &[u32]| {
+        if flag == Some(false) {
+            return Ok(None);
+        }
+        if flag == Some(true) && token.is_some() {
+            return Ok(token);
+        }
+        if flag == Some(true) {
+            notes
+                .push(format!("tokenizer_config.json has `{key}` and no such token: tokenizer.json decides"));
+        }
+        match now {
+            [] => Ok(None),
+            [id] => Ok(inner.id_to_token(*id).map(|text| (*id, text))),
+            _ => Err(fail(format!("`{key}` beside {} tokens around a prompt is not supported", now.len()))),
+        }
+    };
+    let begin = side(add_begin, "add_bos_token", begin, &framed[..at])?;
+    let end = side(add_end, "add_eos_token", end, &framed[(at + bare.len()).min(framed.len())..])?;
+    let token = |(id, text): &'_ (u32, String)| (*id, text.clone());
+    let (begin, end) = (begin.as_ref().map(token), end.as_ref().map(token));
+    frame(inner, begin.as_ref().map(|(id, text)| (*id, text)), end.as_ref().map(|(id, text)| (*id, text)))
+        .map_err(fail)?;
+    Ok(notes)
+}
+
+/// The remark about a flag for the space before a text that tokenizer.json does not follow.
+fn prefix(inner: &Tokenizer, config: &Json<'_>) -> Result<Option<String>, ModelError> {
+    let Some(flag) = config.flag("add_prefix_space")? else { return Ok(None) };
+    let first = inner.encode("a", false).ok().and_then(|encoding| encoding.get_tokens().first().cloned());
+    let has = first.is_some_and(|token| token.starts_with(['▁', 'Ġ']));
+    Ok((has != flag).then(|| {
+        format!("tokenizer_config.json has `add_prefix_space` {flag}, which tokenizer.json does not follow: it decides")
+    }))
+}
+
 /// The remark about what `generation_config.json` suggests, which flags decide here.
-fn suggested(generation: &Value) -> Option<String> {
-    const KEYS: [&str; 6] = ["temperature", "top_k", "top_p", "min_p", "repetition_penalty", "stop_strings"];
-    let given = KEYS.iter().filter(|key| !generation[**key].is_null());
-    let given: Vec<String> = given.map(|key| format!("{key} {}", generation[*key])).collect();
+fn suggested(generation: &Json<'_>) -> Option<String> {
+    /// What says nothing about which token comes next.
+    const INERT: [&str; 14] = [
+        "_from_model_config",
+        "bos_token_id",
+        "cache_implementation",
+        "decoder_start_token_id",
+        "do_sample",
+        "eos_token_id",
+        "max_length",
+        "max_new_tokens",
+        "output_attentions",
+        "output_hidden_states",
+        "pad_token_id",
+        "return_dict_in_generate",
+        "transformers_version",
+        "use_cache",
+    ];
+    INERT.iter().for_each(|key| generation.ignore(key));
+    let given: Vec<String> =
+        generation.unread_values().map(|(key, value)| format!("{key} {value}")).collect();
     let list = given.join(", ");
     (!given.is_empty())
         .then(|| format!("generation_config.json suggests {list}: not used unless flags say so"))
-}
-
-/// One id, a list of ids, or nothing.
-fn ids(value: &Value, out: &mut BTreeSet<u32>) {
-    match value {
-        Value::Array(list) => list.iter().for_each(|id| ids(id, out)),
-        id => out.extend(id.as_u64().and_then(|id| u32::try_from(id).ok())),
-    }
 }
 
 /// A special token, written as text or as an object with its `content`.
@@ -70,17 +136,16 @@ fn token_text(value: &Value) -> Option<String> {
 }
 
 /// The template beside the tokenizer, or within its config: one, or the one called `default`.
-fn template(folder: &Folder, config: &Value) -> Result<Option<String>, ModelError> {
+fn template(folder: &Folder, config: &Json<'_>) -> Result<Option<String>, ModelError> {
     let name = "chat_template.jinja";
     if folder.files().has(name) {
         let bytes = folder.files().read(name)?.into_owned();
         let not_text = |_| ModelError::format(&folder.path().join(name), "not UTF-8 text");
         return String::from_utf8(bytes).map(Some).map_err(not_text);
     }
-    let named = |list: &Vec<Value>| {
+    let named = |list: &[Value]| {
         let default = list.iter().find(|entry| entry["name"] == "default").or(list.first())?;
         default["template"].as_str().map(str::to_owned)
     };
-    let value = &config["chat_template"];
-    Ok(value.as_str().map(str::to_owned).or_else(|| value.as_array().and_then(named)))
+    config.text_or_list("chat_template", named)
 }

@@ -6,6 +6,7 @@ use super::splitter::{Splitter, usual_splitter};
 use super::spm_merges::spm_merges;
 use super::unigram::unigram;
 use crate::ModelError;
+use crate::config::unused_keys;
 use crate::file::{Gguf, Value};
 use std::collections::{BTreeMap, BTreeSet};
 use tokenizers::models::bpe::BPE;
@@ -84,7 +85,54 @@ pub(super) fn read(gguf: &Gguf) -> Result<Parts, ModelError> {
         named.extend(special(name)?.map(|(_, text)| (called.to_owned(), text.clone())));
     }
     let template = gguf.text("tokenizer.chat_template")?.map(str::to_owned);
+    notes.extend(unused_keys(&unknown_keys(gguf)));
     Ok(Parts { inner, ends, template, named, notes })
+}
+
+/// Keys of `tokenizer.ggml.` that are read here, and then those that say nothing about how text becomes tokens.
+const KNOWN: [&str; 37] = [
+    "add_bos_token",
+    "add_eos_token",
+    "add_space_prefix",
+    "bos_token_id",
+    "cls_token_id",
+    "eom_token_id",
+    "eos_token_id",
+    "eot_token_id",
+    "mask_token_id",
+    "merges",
+    "model",
+    "padding_token_id",
+    "pre",
+    "precompiled_charsmap",
+    "remove_extra_whitespaces",
+    "scores",
+    "seperator_token_id",
+    "token_type",
+    "tokens",
+    "unknown_token_id",
+    "add_sep_token",
+    "fim_mid_token_id",
+    "fim_middle_token_id",
+    "fim_pad_token_id",
+    "fim_pre_token_id",
+    "fim_prefix_token_id",
+    "fim_rep_token_id",
+    "fim_repo_token_id",
+    "fim_sep_token_id",
+    "fim_separator_token_id",
+    "fim_suf_token_id",
+    "fim_suffix_token_id",
+    "middle_token_id",
+    "prefix_token_id",
+    "suffix_token_id",
+    "separator_token_id",
+    "token_type_count",
+];
+
+fn unknown_keys(gguf: &Gguf) -> Vec<String> {
+    let is_known = |key: &str| key.strip_prefix("tokenizer.ggml.").is_none_or(|key| KNOWN.contains(&key));
+    gguf.header().metadata().keys().filter(|key| !is_known(key)).cloned().collect()
 }
 
 /// Byte-level BPE, and whether its models expect the begin token.

@@ -67,7 +67,8 @@ impl Tokenizer {
         Ok(Tokenizer { inner, bytes, special, ends, template, named, notes })
     }
 
-    /// The tokens of `text`; special tokens written in it are parsed. Adds nothing.
+    /// The tokens of `text`; special tokens written in it are parsed, but for those that [`Tokenizer::shield`] has
+    /// broken. Adds nothing.
     pub fn encode(&self, text: &str) -> Result<Vec<u32>, ModelError> {
         self.encode_with(text, false)
     }
@@ -78,6 +79,9 @@ impl Tokenizer {
     }
 
     fn encode_with(&self, text: &str, add_special: bool) -> Result<Vec<u32>, ModelError> {
+        if text.contains(shield::MARK) {
+            return self.encode_shielded(text, add_special);
+        }
         let encoding = self.inner.encode_fast(text, add_special).map_err(|e| self.failed(e))?;
         Ok(encoding.get_ids().to_vec())
     }
@@ -88,10 +92,10 @@ impl Tokenizer {
         if let Some(normalizer) = self.inner.get_normalizer() {
             pieces.normalize(|s| normalizer.normalize(s)).map_err(|e| self.failed(e))?;
         }
-        self.finish(pieces)
+        Ok(self.tokens(pieces)?.get_ids().to_vec())
     }
 
-    /// `text` with every special token in it spelled so that [`Tokenizer::encode_shielded`] takes it as plain text.
+    /// `text` with every special token in it spelled so that [`Tokenizer::encode`] takes it as plain text.
     ///
     /// For what users say within a chat template, whose own special tokens count.
     pub fn shield<'t>(&self, text: &'t str) -> Cow<'t, str> {
@@ -99,8 +103,7 @@ impl Tokenizer {
         shield::shield(text, special)
     }
 
-    /// As [`Tokenizer::encode`], of a text of which [`Tokenizer::shield`] has made parts.
-    pub fn encode_shielded(&self, text: &str) -> Result<Vec<u32>, ModelError> {
+    fn encode_shielded(&self, text: &str, add_special: bool) -> Result<Vec<u32>, ModelError> {
         let added = self.inner.get_added_vocabulary();
         let mut pieces = added.extract_and_normalize(self.inner.get_normalizer(), text);
         pieces
@@ -109,19 +112,18 @@ impl Tokenizer {
                 Ok(())
             })
             .map_err(|e| self.failed(e))?;
-        self.finish(pieces)
+        let tokens = self.tokens(pieces)?;
+        let framed = self.inner.post_process(tokens, None, add_special).map_err(|e| self.failed(e))?;
+        Ok(framed.get_ids().to_vec())
     }
 
     /// Splits what is no token yet into words, and words into tokens.
-    fn finish(&self, mut pieces: PreTokenizedString) -> Result<Vec<u32>, ModelError> {
+    fn tokens(&self, mut pieces: PreTokenizedString) -> Result<tokenizers::Encoding, ModelError> {
         if let Some(splitter) = self.inner.get_pre_tokenizer() {
             splitter.pre_tokenize(&mut pieces).map_err(|e| self.failed(e))?;
         }
         pieces.tokenize(|piece| self.word(piece.get())).map_err(|e| self.failed(e))?;
-        let encoding = pieces
-            .into_encoding(None, 0, tokenizers::tokenizer::OffsetType::None)
-            .map_err(|e| self.failed(e))?;
-        Ok(encoding.get_ids().to_vec())
+        pieces.into_encoding(None, 0, tokenizers::tokenizer::OffsetType::None).map_err(|e| self.failed(e))
     }
 
     /// The tokens of a word, of which none is special: a model that knows `</s>` as a token, as unigram models do, gets it
@@ -171,7 +173,7 @@ impl Tokenizer {
     }
 
     /// Remarks a user should see.
-    pub(crate) fn notes(&self) -> &[String] {
+    pub fn notes(&self) -> &[String] {
         &self.notes
     }
 
@@ -241,8 +243,8 @@ impl Tokenizer {
 
     /// The prompt of a conversation by the model's chat template; `answer` opens the assistant's turn.
     ///
-    /// Encode it with [`Tokenizer::encode_shielded`]: the template already writes the begin token. Contents in which
-    /// special tokens are to be plain text go through [`Tokenizer::shield`] first.
+    /// Encode it with [`Tokenizer::encode`]: the template already writes the begin token. Contents in which special
+    /// tokens are to be plain text go through [`Tokenizer::shield`] first, or [`ChatRequest::shielded`].
     pub fn chat(&self, messages: &[ChatMessage], answer: bool) -> Result<String, ModelError> {
         self.chat_request(&ChatRequest::new(messages).answer(answer))
     }

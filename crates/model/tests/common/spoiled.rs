@@ -7,6 +7,7 @@ use sketchkv_model::{LoadOptions, Model, ModelFile, WeightFormat};
 use std::collections::HashMap;
 use std::fs;
 use std::ops::Range;
+use std::path::Path;
 use tempfile::TempDir;
 
 /// A checkpoint in f32 with values that are too large to compute with.
@@ -15,6 +16,11 @@ pub(crate) struct Spoiled {
 }
 
 impl Spoiled {
+    /// Where it lies.
+    pub(crate) fn path(&self) -> &Path {
+        self.folder.path()
+    }
+
     /// In chunks of 16 tokens.
     pub(crate) fn load(&self, weights: WeightFormat) -> Model {
         let options = LoadOptions { threads: 2, chunk: 16, weights, ..LoadOptions::default() };

@@ -110,11 +110,12 @@ class Model:
         """
     def detokenize(self, tokens: Sequence[int]) -> str:
         """The text of tokens, special ones spelled out."""
-    def chat_prompt(self, messages: Sequence[dict[str, str]], *, answer: bool = True) -> str:
+    def chat_prompt(self, messages: Sequence[dict[str, str]], *, answer: bool = True, special: bool = False) -> str:
         """The text of a conversation by the chat template; `answer` opens the model's turn at its end.
 
-        Messages have a "role" and a "content". Special tokens that they spell count as such. The text has the token that begins a
-        text where the template writes it: tokenize it without `begin`.
+        Messages have a "role" and a "content". Special tokens that they spell are plain text, unless `special` is on: they are
+        broken by U+FDD0, which `tokenize` and `generate` take out. The text has the token that begins a text where the template
+        writes it: tokenize it without `begin`.
 
         >>> talker = Model.load("tiny-gpt2", chat_template="{% for m in messages %}{{ m.role }}: {{ m.content }}\\n{% endfor %}")
         >>> talker.chat_prompt([{"role": "user", "content": "Who are you?"}])

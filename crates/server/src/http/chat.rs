@@ -24,7 +24,7 @@ use axum::{
 use futures_util::Stream;
 use serde::Serialize;
 use serde_json::value::RawValue;
-use sketchkv_model::{Model, Tokenizer};
+use sketchkv_model::Model;
 use std::{collections::BTreeMap, sync::Arc, time::Instant};
 
 #[utoipa::path(
@@ -111,7 +111,7 @@ fn prepare(
         parse_special: request.parse_special.unwrap_or(false),
     };
     let text = rendering.render(app)?;
-    let tokens = app.model.tokenizer().encode_shielded(&text)?;
+    let tokens = app.model.tokenizer().encode(&text)?;
     let (common, format) = (request.common(), request.response_format.as_ref());
     let constraint = answer::constraint(app, &common, format, choice.grammar.as_deref())?;
     let max_tokens = request.max_completion_tokens.or(request.max_tokens);
@@ -238,7 +238,7 @@ impl Rendering<'_> {
                 app.about.id
             )));
         }
-        let messages = self.messages.iter().map(|message| self.message(message, tokenizer));
+        let messages = self.messages.iter().map(message_for_template);
         self.tools.unwrap_or_default().iter().try_for_each(Tool::check)?;
         let request = ForTemplate {
             messages: messages.collect::<Result<_, _>>()?,
@@ -247,38 +247,34 @@ impl Rendering<'_> {
             chat_template_kwargs: self.arguments,
         };
         let request = serde_json::to_string(&request).map_err(|error| ApiError::bad(error.to_string()))?;
-        Ok(tokenizer.chat_request(&sketchkv_model::ChatRequest::from_json(&request)?)?)
+        let request = sketchkv_model::ChatRequest::from_json(&request)?;
+        let request = if self.parse_special { request } else { request.shielded(tokenizer) };
+        Ok(tokenizer.chat_request(&request)?)
     }
+}
 
-    fn message<'m>(
-        &self,
-        message: &'m Message,
-        tokenizer: &Tokenizer,
-    ) -> Result<MessageForTemplate<'m>, ApiError> {
-        let role = match message.role.as_str() {
-            "developer" => "system",
-            role @ ("system" | "user" | "assistant" | "tool") => role,
-            role => {
-                let message =
-                    format!("a message is by {role:?}: say system, developer, user, assistant or tool");
-                return Err(ApiError::param("messages", message));
-            }
-        };
-        let text = match (&message.content, &message.refusal) {
-            (Some(content), _) => content.text()?,
-            (None, refusal) => refusal.clone().unwrap_or_default(),
-        };
-        let content = if self.parse_special { text } else { tokenizer.shield(&text).into_owned() };
-        let calls = message.tool_calls.as_deref().unwrap_or_default();
-        Ok(MessageForTemplate {
-            role,
-            content,
-            reasoning_content: message.reasoning_content.as_deref(),
-            name: message.name.as_deref(),
-            tool_calls: calls.iter().map(call_for_template).collect::<Result<_, _>>()?,
-            tool_call_id: message.tool_call_id.as_deref(),
-        })
-    }
+fn message_for_template(message: &Message) -> Result<MessageForTemplate<'_>, ApiError> {
+    let role = match message.role.as_str() {
+        "developer" => "system",
+        role @ ("system" | "user" | "assistant" | "tool") => role,
+        role => {
+            let message = format!("a message is by {role:?}: say system, developer, user, assistant or tool");
+            return Err(ApiError::param("messages", message));
+        }
+    };
+    let content = match (&message.content, &message.refusal) {
+        (Some(content), _) => content.text()?,
+        (None, refusal) => refusal.clone().unwrap_or_default(),
+    };
+    let calls = message.tool_calls.as_deref().unwrap_or_default();
+    Ok(MessageForTemplate {
+        role,
+        content,
+        reasoning_content: message.reasoning_content.as_deref(),
+        name: message.name.as_deref(),
+        tool_calls: calls.iter().map(call_for_template).collect::<Result<_, _>>()?,
+        tool_call_id: message.tool_call_id.as_deref(),
+    })
 }
 
 fn call_for_template(call: &ToolCall) -> Result<CallForTemplate<'_>, ApiError> {

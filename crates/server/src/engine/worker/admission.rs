@@ -130,7 +130,7 @@ impl Worker {
         conversation: &mut Conversation,
         more: &str,
     ) -> Result<(Vec<u32>, usize), ApiError> {
-        let fresh = self.model.tokenizer().encode_shielded(more)?;
+        let fresh = self.model.tokenizer().encode(more)?;
         let generation = conversation.generation();
         let spec = generation.cache().spec();
         let alike = Spec { cap: spec.cap, ..job.spec.clone() } == *spec;
