@@ -5,7 +5,7 @@ use crate::grading::{Grading, best_ends, range, reach};
 use crate::store::to_f16;
 use half::f16;
 use sketchkv_kernels::attention::graded::Grades;
-use sketchkv_kernels::attention::layout::{Codes, Encoding, Grid, STRIP, StripLayout, nearest};
+use sketchkv_kernels::attention::layout::{Codes, Encoding, Grid, MAX_DIM, STRIP, StripLayout, nearest};
 use sketchkv_kernels::attention::{
     Queries, Stream, Strips, decode_keys, decode_values, key_scores, value_sums,
 };
@@ -328,13 +328,12 @@ impl Page {
             let (empty, reach) = (live == 0, channels.reach(channel, grid));
             // Without bits a channel has one value, whatever comes.
             if empty || most > 0 && (x < low - reach || x > high + reach) {
-                let others: Vec<(usize, f32)> = (0..PAGE)
-                    .filter(|other| live >> other & 1 == 1)
-                    .map(|other| {
-                        let code = channels.code(&self.keys[at(other)], other % STRIP, channel);
-                        (other, channels.value(code, grid))
-                    })
-                    .collect();
+                let others = || (0..PAGE).filter(|other| live >> other & 1 == 1);
+                let mut values = [0.0; PAGE];
+                for other in others() {
+                    let code = channels.code(&self.keys[at(other)], other % STRIP, channel);
+                    values[other] = channels.value(code, grid);
+                }
                 // A first key spans nothing by itself; the next ones widen. Beyond that, a little more room on the
                 // side that was left spares the next widening.
                 let (low, high) = if empty {
@@ -346,8 +345,8 @@ impl Page {
                 };
                 grid = channels.fit(channel, low, high);
                 self.set_grid(channel, format.keys.dim, grid);
-                for (other, value) in others {
-                    let code = channels.encode(channel, grid, value);
+                for other in others() {
+                    let code = channels.encode(channel, grid, values[other]);
                     channels.put(&mut self.keys[at(other)], other % STRIP, channel, code);
                 }
             }
@@ -558,9 +557,10 @@ impl Page {
         if keys.layout(sealed) != keys.layout(from_sealed)
             || keys.has_grid() && sealed.is_some() && !same_grid()
         {
-            let mut key = vec![0.0; keys.dim];
-            from.key(format, from_slot, &mut key);
-            return self.set_key(format, slot, &key, live);
+            let mut key = [0.0; MAX_DIM];
+            let key = &mut key[..keys.dim];
+            from.key(format, from_slot, key);
+            return self.set_key(format, slot, key, live);
         }
         let (to, source) = (self.span(keys, strip), from.span(keys, from_strip));
         let (to, source) = (&mut self.keys[to], &from.keys[source]);
@@ -571,13 +571,40 @@ impl Page {
         let values = &format.values;
         let ((sealed, strip), (from_sealed, from_strip)) = (self.strip_of(slot), from.strip_of(from_slot));
         if values.layout(sealed) != values.layout(from_sealed) {
-            let mut value = vec![0.0; values.dim];
-            from.value(format, from_slot, &mut value);
-            return self.set_value(format, slot, &value);
+            let mut value = [0.0; MAX_DIM];
+            let value = &mut value[..values.dim];
+            from.value(format, from_slot, value);
+            return self.set_value(format, slot, value);
         }
         let (to, source) = (self.span(values, strip), from.span(values, from_strip));
         let (to, source) = (&mut self.values[to], &from.values[source]);
         values.layout(sealed).copy(source, from_slot % STRIP, to, slot % STRIP);
+    }
+
+    /// As [`Page::copy`] from another strip of this page.
+    pub(crate) fn copy_within(&mut self, format: &Format, slot: usize, from_slot: usize, live: u64) {
+        let Format { keys, values } = format;
+        let ((sealed, strip), (from_sealed, from_strip)) = (self.strip_of(slot), self.strip_of(from_slot));
+        let spans = |side: &SideFormat| [self.span(side, from_strip.clone()), self.span(side, strip.clone())];
+        let (key_spans, value_spans) = (spans(keys), spans(values));
+        let other = "tokens move to other strips";
+        let mut vector = [0.0; MAX_DIM];
+        if keys.layout(sealed) == keys.layout(from_sealed) {
+            let [from, to] = self.keys.get_disjoint_mut(key_spans).expect(other);
+            keys.layout(sealed).copy(from, from_slot % STRIP, to, slot % STRIP);
+        } else {
+            let key = &mut vector[..keys.dim];
+            self.key(format, from_slot, key);
+            self.set_key(format, slot, key, live);
+        }
+        if values.layout(sealed) == values.layout(from_sealed) {
+            let [from, to] = self.values.get_disjoint_mut(value_spans).expect(other);
+            values.layout(sealed).copy(from, from_slot % STRIP, to, slot % STRIP);
+        } else {
+            let value = &mut vector[..values.dim];
+            self.value(format, from_slot, value);
+            self.set_value(format, slot, value);
+        }
     }
 
     /// Decodes a key, still turned and padded, `[dim]`.

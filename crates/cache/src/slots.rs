@@ -1,11 +1,11 @@
 //! The slots of one KV head: its pages, and who lives in them.
 
-use crate::context::{EMPTY, Neighbours};
+use crate::context::{Buffers, EMPTY, Neighbours};
 use crate::format::{Env, Format};
 use crate::grading::Grading;
 use crate::page::{PAGE, PAGE_STRIPS, Page};
 use crate::read::{Read, Written};
-use sketchkv_kernels::attention::layout::STRIP;
+use sketchkv_kernels::attention::layout::{MAX_DIM, STRIP};
 use std::mem::size_of;
 use std::sync::Arc;
 
@@ -61,6 +61,13 @@ pub(crate) struct Turned {
 }
 
 impl Turned {
+    /// Both, as wide as codes; they may hold anything.
+    pub(crate) fn of(&mut self, format: &Format) -> (&mut [f32], &mut [f32]) {
+        self.key.resize(format.keys.dim, 0.0);
+        self.value.resize(format.values.dim, 0.0);
+        (&mut self.key, &mut self.value)
+    }
+
     pub(crate) fn bytes(&self) -> usize {
         (self.key.capacity() + self.value.capacity()) * size_of::<f32>()
     }
@@ -132,16 +139,16 @@ impl Slots {
 
     /// Position and slot of every token held, by position.
     pub(crate) fn in_order(&self) -> Vec<(usize, usize)> {
-        let mut live = self.staying_in(&self.live);
+        let mut live: Vec<_> = self.staying().collect();
         live.sort_unstable();
         live
     }
 
-    /// Position and slot of every token whose bit is set.
-    fn staying_in(&self, live: &[u64]) -> Vec<(usize, usize)> {
-        let held = |slot: usize| live[slot / PAGE] >> (slot % PAGE) & 1 == 1;
+    /// Position and slot of every token that is not released, in the order of slots.
+    fn staying(&self) -> impl Iterator<Item = (usize, usize)> {
+        let held = |slot: usize| self.live[slot / PAGE] >> (slot % PAGE) & 1 == 1;
         let positions = self.positions.iter().enumerate();
-        positions.filter(|(slot, _)| held(*slot)).map(|(slot, &position)| (position as usize, slot)).collect()
+        positions.filter(move |(slot, _)| held(*slot)).map(|(slot, &position)| (position as usize, slot))
     }
 
     /// Takes slots that were saved.
@@ -234,10 +241,14 @@ impl Slots {
     }
 
     /// Puts a token into a slot, growing to `bytes` at most.
-    pub(crate) fn store(&mut self, env: Env<'_>, token: &Newcomer<'_>, turned: &mut Turned, bytes: usize) {
-        let Turned { key, value } = turned;
-        key.resize(env.format.keys.dim, 0.0);
-        value.resize(env.format.values.dim, 0.0);
+    pub(crate) fn store(
+        &mut self,
+        env: Env<'_>,
+        token: &Newcomer<'_>,
+        (turned, buffers): (&mut Turned, &mut Buffers),
+        bytes: usize,
+    ) {
+        let (key, value) = turned.of(env.format);
         let slot = self.place(env, bytes);
         env.format.keys.turn(token.key, key);
         env.format.values.turn(token.value, value);
@@ -245,7 +256,7 @@ impl Slots {
         let others = self.live[page];
         Arc::make_mut(&mut self.pages[page]).write(env.format, slot % PAGE, key, value, others);
         if let Some(index) = &mut self.index {
-            index.write(&Written { slot, key: token.key, value: token.value, others });
+            index.write(&Written { slot, key: token.key, value: token.value, others }, buffers);
         }
         self.live[page] |= 1 << (slot % PAGE);
         self.positions[slot] = token.position as u32;
@@ -290,10 +301,15 @@ impl Slots {
     /// Moves a token to a free slot.
     fn move_token(&mut self, env: Env<'_>, from: usize, to: usize) {
         let words = self.words;
-        let from_page = self.pages[from / PAGE].clone();
         let live = self.live[to / PAGE];
-        let page = Arc::make_mut(&mut self.pages[to / PAGE]);
-        page.copy(env.format, to % PAGE, &from_page, from % PAGE, live);
+        if from / PAGE == to / PAGE {
+            let page = Arc::make_mut(&mut self.pages[to / PAGE]);
+            page.copy_within(env.format, to % PAGE, from % PAGE, live);
+        } else {
+            let from_page = self.pages[from / PAGE].clone();
+            let page = Arc::make_mut(&mut self.pages[to / PAGE]);
+            page.copy(env.format, to % PAGE, &from_page, from % PAGE, live);
+        }
         self.live[to / PAGE] |= 1 << (to % PAGE);
         self.live[from / PAGE] &= !(1 << (from % PAGE));
         self.positions[to] = self.positions[from];
@@ -511,10 +527,12 @@ impl Slots {
     /// Tells the index of the token in a slot as it is stored; `others` are the other slots of the page that count.
     fn index(&mut self, env: Env<'_>, slot: usize, others: u64) {
         if let Some(mut index) = self.index.take() {
-            let (mut key, mut value) = (vec![0.0; env.format.keys.dim], vec![0.0; env.format.values.dim]);
-            self.load(env, slot, &mut key, &mut value);
+            let (mut key, mut value) = ([0.0; MAX_DIM], [0.0; MAX_DIM]);
+            let (key, value) = (&mut key[..env.format.keys.dim], &mut value[..env.format.values.dim]);
+            self.load(env, slot, key, value);
             let (key, value) = (&key[..env.format.keys.width], &value[..env.format.values.width]);
-            index.write(&Written { slot, key, value, others });
+            // Of no use but where an index has means of pages.
+            index.write(&Written { slot, key, value, others }, &mut Buffers::default());
             self.index = Some(index);
         }
     }
@@ -527,22 +545,25 @@ pub(crate) struct Around<'a> {
 }
 
 impl Neighbours for Around<'_> {
-    fn staying(&self) -> Vec<(usize, usize)> {
-        self.slots.staying_in(&self.slots.live)
+    fn for_each_staying(&self, f: &mut dyn FnMut(usize, usize)) {
+        self.slots.staying().for_each(|(position, slot)| f(position, slot));
     }
 
     fn load(&self, slot: usize, key: &mut [f32], value: &mut [f32]) {
         let format = self.env.format;
-        let (mut wide_key, mut wide_value) = (vec![0.0; format.keys.dim], vec![0.0; format.values.dim]);
-        self.slots.load(self.env, slot, &mut wide_key, &mut wide_value);
+        let (mut wide_key, mut wide_value) = ([0.0; MAX_DIM], [0.0; MAX_DIM]);
+        let wide_key = &mut wide_key[..format.keys.dim];
+        let wide_value = &mut wide_value[..format.values.dim];
+        self.slots.load(self.env, slot, wide_key, wide_value);
         key.copy_from_slice(&wide_key[..format.keys.width]);
         value.copy_from_slice(&wide_value[..format.values.width]);
     }
 
     fn set_value(&mut self, slot: usize, value: &[f32]) {
         let format = self.env.format;
-        let mut turned = vec![0.0; format.values.dim];
-        format.values.turn(value, &mut turned);
-        Arc::make_mut(&mut self.slots.pages[slot / PAGE]).set_value(format, slot % PAGE, &turned);
+        let mut turned = [0.0; MAX_DIM];
+        let turned = &mut turned[..format.values.dim];
+        format.values.turn(value, turned);
+        Arc::make_mut(&mut self.slots.pages[slot / PAGE]).set_value(format, slot % PAGE, turned);
     }
 }

@@ -2,8 +2,9 @@
 
 use crate::admit::AdmitScratch;
 use crate::attend::Scratch;
+use crate::contest::ContestScratch;
 use crate::head::Trace;
-use crate::plan::{Limit, Ranked};
+use crate::plan::Limit;
 use std::mem::size_of;
 
 /// What attention needs beside a cache: grown once, used again, and shared by all sequences of a batch. Nothing in it
@@ -13,8 +14,7 @@ pub struct AttentionWorkspace {
     pub(crate) scratch: Scratch,
     /// Of each layer of the pass that ends.
     pub(crate) admissions: Vec<AdmitScratch>,
-    /// Of a choice among all heads.
-    pub(crate) order: Vec<Ranked>,
+    pub(crate) contest: ContestScratch,
     pub(crate) limits: Vec<Limit>,
     spare: Vec<Draft>,
 }
@@ -47,7 +47,7 @@ impl AttentionWorkspace {
     pub fn bytes(&self) -> usize {
         self.scratch.bytes()
             + self.admissions.iter().map(AdmitScratch::bytes).sum::<usize>()
-            + self.order.capacity() * size_of::<Ranked>()
+            + self.contest.bytes()
             + self.limits.capacity() * size_of::<Limit>()
             + self.spare.iter().map(Draft::bytes).sum::<usize>()
     }

@@ -49,7 +49,8 @@ impl<'a> Attend<'a> {
             None => own.read_all(&heads[h]),
             Some(index) => {
                 let estimates = tasks.iter().filter(|task| task.head == h).map(|task| &task.estimate);
-                choose(&**index, estimates, &self.view(&heads[h]), own.strips_mut());
+                let (strips, buffers) = own.strips_mut();
+                choose(&**index, estimates, &self.view(&heads[h]), strips, buffers);
             }
         });
     }

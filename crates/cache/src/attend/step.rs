@@ -3,7 +3,7 @@
 
 use super::choose::EstimateTask;
 use super::{Attend, floats, next};
-use crate::context::{Partial, Softcap, dot};
+use crate::context::{Buffers, Partial, Softcap, dot};
 use crate::format::Env;
 use crate::head::{Head, Trace};
 use crate::keep::Feedback;
@@ -41,6 +41,8 @@ pub(super) struct StepHead {
     partial: Partial,
     /// Output of the group, `[query][value_dim]`.
     out: Vec<f32>,
+    /// Of the index and the tail.
+    buffers: Buffers,
 }
 
 impl StepHead {
@@ -48,15 +50,15 @@ impl StepHead {
         &self.scaled
     }
 
-    /// The strips to read, none yet.
-    pub(super) fn strips_mut(&mut self) -> &mut Vec<u32> {
+    /// The strips to read, none yet, and what to choose them in.
+    pub(super) fn strips_mut(&mut self) -> (&mut Vec<u32>, &mut Buffers) {
         self.strips.clear();
-        &mut self.strips
+        (&mut self.strips, &mut self.buffers)
     }
 
     /// All strips are to be read.
     pub(super) fn read_all(&mut self, head: &Head) {
-        self.strips_mut().extend(0..(head.slots.len() / STRIP) as u32);
+        self.strips_mut().0.extend(0..(head.slots.len() / STRIP) as u32);
     }
 
     /// Strips of a task, in whole pages.
@@ -113,6 +115,7 @@ impl StepScratch {
             floats(&[&own.scaled, &own.turned, max, sum, acc, &own.out])
                 + own.strips.capacity() * size_of::<u32>()
                 + own.turned.capacity() * size_of::<f32>() * 2
+                + own.buffers.bytes()
         });
         let tasks = self.tasks.iter().map(|task| {
             floats(&[&task.scores, &task.max, &task.sum, &task.acc]) + task.runs.capacity() * size_of::<Run>()
@@ -151,7 +154,7 @@ impl StepScratch {
             let others: Vec<u32> =
                 all.clone().filter(|strip| !of_page(*strip) || own.strips.contains(strip)).collect();
             alone.reset(attend.group(), attend.shape.value_dim);
-            index.rest(&own.scaled, &view, &others, &mut alone);
+            index.rest(&own.scaled, &view, &others, &mut alone, &mut Buffers::default());
             for (query, slots) in slots.iter_mut().enumerate() {
                 let mass = alone.sum[query] * (alone.max[query] - own.partial.max[query]).exp();
                 let share = mass / own.partial.sum[query] / unread.len().max(1) as f32;
@@ -243,10 +246,10 @@ impl Attend<'_> {
         }
         own.partial.narrow(dim, d);
         if let Some(index) = &head.slots.index {
-            index.rest(&own.scaled, &self.view(head), &own.strips, &mut own.partial);
+            index.rest(&own.scaled, &self.view(head), &own.strips, &mut own.partial, &mut own.buffers);
         }
         if let Some(tail) = &head.tail {
-            tail.attend(&own.scaled, &mut own.partial);
+            tail.attend(&own.scaled, &mut own.partial, &mut own.buffers);
         }
         own.out.resize(group * d, 0.0);
         trace.mass.clear();
