@@ -50,7 +50,9 @@ pub(crate) struct AdmitScratch {
 impl AdmitScratch {
     pub(crate) fn bytes(&self) -> usize {
         self.judgements.iter().map(Judgement::bytes).sum::<usize>()
+            + self.judgements.capacity() * size_of::<Judgement>()
             + self.departures.iter().map(Departures::bytes).sum::<usize>()
+            + self.departures.capacity() * size_of::<Departures>()
             + self.ranking.bytes()
             + self.limits.capacity() * size_of::<Limit>()
             + self.expired.capacity() * size_of::<u32>()

@@ -47,9 +47,11 @@ impl AttentionWorkspace {
     pub fn bytes(&self) -> usize {
         self.scratch.bytes()
             + self.admissions.iter().map(AdmitScratch::bytes).sum::<usize>()
+            + self.admissions.capacity() * size_of::<AdmitScratch>()
             + self.contest.bytes()
             + self.limits.capacity() * size_of::<Limit>()
             + self.spare.iter().map(Draft::bytes).sum::<usize>()
+            + self.spare.capacity() * size_of::<Draft>()
     }
 
     /// A draft for as many layers, its buffers used before if there are any.
@@ -70,7 +72,8 @@ impl Draft {
         let layer = |layer: &DraftLayer| {
             (layer.keys.capacity() + layer.values.capacity()) * size_of::<f32>()
                 + layer.traces.iter().map(Trace::bytes).sum::<usize>()
+                + layer.traces.capacity() * size_of::<Trace>()
         };
-        self.layers.iter().map(layer).sum()
+        self.layers.iter().map(layer).sum::<usize>() + self.layers.capacity() * size_of::<DraftLayer>()
     }
 }

@@ -1,4 +1,4 @@
-//! A decode step asks for no memory but that of a new strip.
+//! A decode step asks for no memory but that of a new strip, and a workspace says what it holds.
 
 mod common;
 
@@ -83,5 +83,34 @@ fn a_decode_step_allocates_nothing() {
             (bytes, grew) = (cache.ledger().total(), grows);
         }
         assert!(asking.is_empty(), "{spec}: step and allocations: {asking:?}");
+    }
+}
+
+#[test]
+fn a_workspace_holds_what_it_says() {
+    let stream = Stream::new(&shape(), 240, 2);
+    let pool = ThreadPool::new(1);
+    for spec in [
+        "full",
+        "full+quest(k=32)",
+        "h2o+topk(k=32,rest=pages)+merge@96tok",
+        "tova+buckets@96tok",
+        "auto@100KiB",
+    ] {
+        let mut cache = cache(&stream.shape, spec);
+        let mut workspace = AttentionWorkspace::new();
+        for (first, count) in [(0, 200)].into_iter().chain((200..240).map(|at| (at, 1))) {
+            let mut out = vec![0.0; count * 384];
+            let mut pass = cache.begin(count, &mut workspace).unwrap();
+            for layer in 0..2 {
+                let [q, k, v] =
+                    [&stream.q, &stream.k, &stream.v].map(|all| stream.rows(&all[layer], first, count));
+                pass.attend(layer, &pool, &mut workspace, q, k, v, &mut out).unwrap();
+            }
+            pass.finish(&pool, &mut workspace).unwrap();
+        }
+        let said = workspace.bytes();
+        let freed = -allocation_counter::measure(|| drop(workspace)).bytes_current;
+        assert_eq!(said as i64, freed, "{spec}");
     }
 }

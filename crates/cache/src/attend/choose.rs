@@ -19,6 +19,12 @@ pub(super) struct EstimateTask {
     estimate: Estimate,
 }
 
+impl EstimateTask {
+    pub(super) fn bytes(&self) -> usize {
+        self.estimate.bytes()
+    }
+}
+
 impl<'a> Attend<'a> {
     pub(super) fn view<'h>(&self, head: &'h Head) -> View<'h> {
         View { positions: head.slots.positions(), live: head.slots.live(), position: self.position }

@@ -26,8 +26,12 @@ impl ChunkScratch {
     pub(crate) fn bytes(&self) -> usize {
         let keys: usize = self.keys.iter().map(|keys| floats(&[keys])).sum();
         let tasks: usize = self.tasks.iter().map(|task| floats(&[&task.out, &task.mass])).sum();
-        let tiles = self.tiles.lock().map_or(0, |tiles| tiles.iter().map(Tiles::bytes).sum());
-        keys + tasks + tiles
+        let tiles = self.tiles.lock().map_or(0, |tiles| {
+            tiles.iter().map(Tiles::bytes).sum::<usize>() + tiles.capacity() * size_of::<Tiles>()
+        });
+        let tables =
+            self.keys.capacity() * size_of::<Vec<f32>>() + self.tasks.capacity() * size_of::<BlockTask>();
+        keys + tasks + tiles + tables
     }
 }
 

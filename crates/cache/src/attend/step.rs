@@ -111,16 +111,19 @@ impl StepScratch {
     pub(crate) fn bytes(&self) -> usize {
         let heads = self.heads.iter().map(|own| {
             let Partial { max, sum, acc } = &own.partial;
-            // The packed queries take about half of the plain ones.
             floats(&[&own.scaled, &own.turned, max, sum, acc, &own.out])
+                + own.queries.bytes()
                 + own.strips.capacity() * size_of::<u32>()
-                + own.turned.capacity() * size_of::<f32>() * 2
                 + own.buffers.bytes()
         });
+        let estimates = self.estimates.iter().map(EstimateTask::bytes);
         let tasks = self.tasks.iter().map(|task| {
             floats(&[&task.scores, &task.max, &task.sum, &task.acc]) + task.runs.capacity() * size_of::<Run>()
         });
-        heads.sum::<usize>() + tasks.sum::<usize>()
+        let tables = self.heads.capacity() * size_of::<StepHead>()
+            + self.estimates.capacity() * size_of::<EstimateTask>()
+            + self.tasks.capacity() * size_of::<RunTask>();
+        heads.sum::<usize>() + estimates.sum::<usize>() + tasks.sum::<usize>() + tables
     }
 
     /// The attention weights of one query of the step that was just made: adds those of the slots to `slots` and returns

@@ -76,6 +76,16 @@ pub struct Estimate {
 }
 
 impl Estimate {
+    /// Heap bytes.
+    pub(crate) fn bytes(&self) -> usize {
+        let Estimate { masses, max, sum, logits, .. } = self;
+        let floats: usize = [masses, max, sum, logits].iter().map(|floats| floats.capacity()).sum();
+        floats * size_of::<f32>()
+            + self.always.capacity() * size_of::<u32>()
+            + self.coded.bytes()
+            + self.buffers.bytes()
+    }
+
     /// Estimates the attention of `queries`, `[query][head_dim]`, scaled, to some strips, as [`parts`] cuts them.
     pub fn set(&mut self, read: &dyn Read, queries: &[f32], view: &View<'_>, strips: Range<usize>) {
         self.max.clear();
