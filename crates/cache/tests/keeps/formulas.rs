@@ -166,6 +166,8 @@ impl Rule for KeyDifference {
 pub(crate) struct Expected {
     pub(crate) cov: &'static str,
     pub(crate) horizon: usize,
+    /// Whether the norm of the value counts.
+    pub(crate) weighs_values: bool,
 }
 
 impl Expected {
@@ -236,6 +238,9 @@ impl Rule for Expected {
                 *importance += weight / view.group() as f64;
             }
         }
-        importance.iter().zip(tokens).map(|(s, &t)| s * norm(&wide(view.value(t)))).collect()
+        if self.weighs_values {
+            importance.iter_mut().zip(tokens).for_each(|(s, &t)| *s *= norm(&wide(view.value(t))));
+        }
+        importance
     }
 }

@@ -314,6 +314,48 @@ fn critical_when_three_quarters_of_a_chunk_go() {
     }
 }
 
+/// A keep that weighs values itself leaves that to the refinement: they count once.
+#[test]
+fn expected_and_critical() {
+    let rule = |view: &View<'_>| -> Box<dyn Rule> {
+        let expected = formulas::Expected { cov: "diag", horizon: 300, weighs_values: false };
+        Box::new(formulas::Critical::new(expected, view))
+    };
+    check_under("expected", ",cov=diag,horizon=300,interval=6", "+critical(interval=6)", 6, &rule);
+}
+
+/// What of a value the output does not see moves importance of its own, and not that which is refined.
+#[test]
+fn under_critical_no_keep_weighs_values() {
+    let d = 64;
+    // Of the value all but the first number is projected.
+    let gram =
+        move || (0..2 * d * d).map(|at| f32::from(at % (d * d) % (d + 1) == 0 && at % d > 0)).collect();
+    let output = Some(OutputProjection::new(move || vec![gram()]));
+    let shape = CacheShape { output, ..shape(d, true) };
+    let stream = Stream::new(&shape, 330, 7);
+    let mut louder = Stream::new(&shape, 330, 7);
+    let mut random = Random::new(3);
+    louder.v[0].chunks_exact_mut(d).for_each(|v| v[0] += 40.0 * random.normal());
+    let kept = |stream: &Stream, spec: &str, chunk: usize| {
+        let mut cache = Cache::new(shape.clone(), &spec.parse().unwrap(), SEED).unwrap();
+        stream.run(&mut cache, &ThreadPool::new(1), 0, stream.tokens, chunk);
+        [cache.positions(0, 0), cache.positions(0, 1)]
+    };
+    for keep in ["expected(interval=6)", "foreseen(interval=6)"] {
+        for chunk in [1, 240] {
+            let alone = format!("{keep}+f32@60tok");
+            assert_ne!(kept(&stream, &alone, chunk), kept(&louder, &alone, chunk), "{alone}, chunk {chunk}");
+            let refined = format!("{keep}+f32+critical(interval=6)@60tok");
+            assert_eq!(
+                kept(&stream, &refined, chunk),
+                kept(&louder, &refined, chunk),
+                "{refined}, chunk {chunk}"
+            );
+        }
+    }
+}
+
 #[test]
 fn tova() {
     check("tova", "", 1, &|_| Box::new(formulas::Tova::default()));
@@ -343,7 +385,9 @@ fn knorm() {
 #[test]
 fn expected() {
     for (cov, horizon, interval) in [("full", 40, 8), ("diag", 300, 6), ("none", 1, 3)] {
-        let rule = |_: &View<'_>| -> Box<dyn Rule> { Box::new(formulas::Expected { cov, horizon }) };
+        let rule = |_: &View<'_>| -> Box<dyn Rule> {
+            Box::new(formulas::Expected { cov, horizon, weighs_values: true })
+        };
         check("expected", &format!(",cov={cov},horizon={horizon},interval={interval}"), interval, &rule);
     }
 }
