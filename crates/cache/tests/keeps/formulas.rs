@@ -9,7 +9,10 @@ pub(crate) trait Rule {
     /// `tokens` were attended to with the weights `mass`, mean over the group; the last of them is new.
     fn see(&mut self, _view: &View<'_>, _token: usize, _tokens: &[usize], _mass: &[f64]) {}
 
-    /// Importance of `tokens`, the last of them new.
+    /// `old` tokens had slots when the chunk came that has been attended to, `new` ones are its tokens.
+    fn arrive(&mut self, _view: &View<'_>, _old: &[usize], _new: &[usize]) {}
+
+    /// Importance of `tokens`, those of the chunk included, the last of which is `token`.
     fn importance(&mut self, view: &View<'_>, token: usize, tokens: &[usize]) -> Vec<f64>;
 }
 
@@ -107,6 +110,32 @@ impl Rule for Tova {
 
     fn importance(&mut self, _: &View<'_>, _: usize, _: &[usize]) -> Vec<f64> {
         self.mass.clone()
+    }
+}
+
+/// The greatest weight that any query of another chunk gave.
+#[derive(Default)]
+pub(crate) struct KvZip {
+    score: HashMap<usize, f64>,
+}
+
+impl Rule for KvZip {
+    fn see(&mut self, view: &View<'_>, token: usize, tokens: &[usize], _: &[f64]) {
+        for member in 0..view.group() {
+            let weights = view.attention(&wide(view.query(token, member)), tokens);
+            for (t, weight) in tokens.iter().zip(weights) {
+                self.score.entry(*t).and_modify(|score| *score = score.max(weight));
+            }
+        }
+    }
+
+    fn arrive(&mut self, _: &View<'_>, old: &[usize], new: &[usize]) {
+        let mean = old.iter().map(|t| self.score[t]).sum::<f64>() / old.len().max(1) as f64;
+        self.score.extend(new.iter().map(|&t| (t, mean)));
+    }
+
+    fn importance(&mut self, _: &View<'_>, _: usize, tokens: &[usize]) -> Vec<f64> {
+        tokens.iter().map(|t| self.score[t]).collect()
     }
 }
 
