@@ -1,9 +1,8 @@
 //! Groups of tokens that are attended to as one token each.
 
 use crate::context::{Buffers, Context, Partial, Softcap};
-use crate::format::padded;
 use crate::state::{Reader, StateError, Writer};
-use sketchkv_kernels::attention::layout::{Encoding, STRIP, Side, StripLayout};
+use sketchkv_kernels::attention::layout::{Encoding, STRIP, Side, StripLayout, padded};
 use sketchkv_kernels::attention::{Queries, Strips, exponentials, key_scores, maximum, value_sums};
 use sketchkv_kernels::cpu;
 use std::mem::size_of;

@@ -25,6 +25,12 @@ const LAYERS: &[&[&str]] = &[
     &["cap", "fit", "forecast", "holding", "pass", "relearn", "save"],
 ];
 
+/// Folders of methods.
+const METHODS: &[&str] = &["keep", "refine", "store", "tail", "read", "budget"];
+
+/// All that methods may know of this crate.
+const SEEN: &[&str] = &["context", "method", "shape", "state", "means", "error"];
+
 fn rank(module: &str) -> usize {
     let at = LAYERS.iter().position(|row| row.contains(&module));
     at.unwrap_or_else(|| panic!("module {module} has no layer: give it one here and in docs/design.md"))
@@ -110,6 +116,11 @@ fn no_module_imports_one_above_it() {
             assert!(
                 fine || import == "registry" && module == "chosen",
                 "{} imports {import}",
+                inner.display()
+            );
+            assert!(
+                !METHODS.contains(&module) || import == module || SEEN.contains(&import),
+                "{} imports {import}, which is no method's business",
                 inner.display()
             );
         }

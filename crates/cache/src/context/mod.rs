@@ -1,5 +1,5 @@
-//! What methods see of a cache, and all that they see: what they are built for, the queries of a chunk, the tokens that
-//! are judged, the slots that stay, the logits and sums of an attention, and buffers to work in.
+//! What methods see of a cache: what they are built for, the queries of a chunk, the tokens that are judged, the slots that
+//! stay, the logits and sums of an attention, and buffers to work in.
 
 mod buffers;
 mod candidates;

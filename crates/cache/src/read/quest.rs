@@ -1,10 +1,9 @@
 use super::{Estimate, K, Read, View, Written};
 use crate::context::{Buffers, Context, Softcap};
-use crate::format::padded;
 use crate::means::{load_strips, wide};
 use crate::method::{Call, Choice, Kind, Method, Parameter};
 use crate::state::{Reader, StateError, Writer};
-use sketchkv_kernels::attention::layout::{Encoding, STRIP, Side, StripLayout};
+use sketchkv_kernels::attention::layout::{Encoding, STRIP, Side, StripLayout, padded};
 use sketchkv_kernels::attention::{Strips, exponentials, key_scores, maximum};
 use sketchkv_kernels::cpu;
 use std::ops::Range;
