@@ -247,7 +247,7 @@ impl Attend<'_> {
         for acc in own.partial.acc.chunks_exact_mut(dim) {
             values.turn_back(acc);
         }
-        own.partial.narrow(dim, d);
+        own.partial.cut(dim, d);
         if let Some(index) = &head.slots.index {
             index.rest(&own.scaled, &self.view(head), &own.strips, &mut own.partial, &mut own.buffers);
         }
