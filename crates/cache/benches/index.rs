@@ -5,7 +5,7 @@ use criterion::{BenchmarkId, Criterion, criterion_group, criterion_main};
 use sketchkv_cache::Context;
 use sketchkv_cache::method::Choice;
 use sketchkv_cache::read::{Estimate, View, Written, choose, parts};
-use sketchkv_cache::{AttentionWorkspace, Cache, CacheShape, LayerShape, Partial, Registry, Spec};
+use sketchkv_cache::{AttentionWorkspace, Buffers, Cache, CacheShape, LayerShape, Partial, Registry, Spec};
 use sketchkv_kernels::ThreadPool;
 use std::time::Duration;
 
@@ -34,8 +34,9 @@ fn benches(c: &mut Criterion) {
         let spec: Spec = format!("full+{call}").parse().expect("a spec");
         let mut read = spec.read.build(&context).expect("an index");
         read.resize(SLOTS);
+        let mut buffers = Buffers::default();
         for (slot, key) in keys.chunks_exact(DIM).enumerate() {
-            read.write(&Written { slot, key, value: key, others: (1 << (slot % 64)) - 1 });
+            read.write(&Written { slot, key, value: key, others: (1 << (slot % 64)) - 1 }, &mut buffers);
         }
         let (mut estimate, mut chosen, mut partial) = (Estimate::default(), vec![], Partial::default());
         group.bench_function(BenchmarkId::new("select", call), |b| {
@@ -44,9 +45,9 @@ fn benches(c: &mut Criterion) {
                 for strips in parts(&*read, SLOTS / 16, 1) {
                     estimate.set(&*read, &queries, &view, strips);
                 }
-                choose(&*read, std::iter::once(&estimate), &view, &mut chosen);
+                choose(&*read, std::iter::once(&estimate), &view, &mut chosen, &mut buffers);
                 partial.reset(GROUP, DIM);
-                read.rest(&queries, &view, &chosen, &mut partial);
+                read.rest(&queries, &view, &chosen, &mut partial, &mut buffers);
             });
         });
         let mut slot = 0;
@@ -54,7 +55,7 @@ fn benches(c: &mut Criterion) {
             b.iter(|| {
                 slot = (slot + 1) % SLOTS;
                 let key = &keys[slot * DIM..][..DIM];
-                read.write(&Written { slot, key, value: key, others: !0 });
+                read.write(&Written { slot, key, value: key, others: !0 }, &mut buffers);
             });
         });
     }

@@ -1,6 +1,6 @@
 //! Taking the tokens of a pass into a layer: its keeps learn what was attended to, those who must go do, the others come in.
 
-use crate::context::NewTokens;
+use crate::context::{Buffers, NewTokens};
 use crate::format::Env;
 use crate::head::{Head, Trace};
 use crate::judgement::{Departures, Judgement};
@@ -41,6 +41,8 @@ pub(crate) struct AdmitScratch {
     ranking: Ranking,
     expired: Vec<u32>,
     turned: Turned,
+    /// Of tails and indexes.
+    buffers: Buffers,
     /// Where the time of this admission goes, while that is taken.
     pub(crate) watch: Stopwatch,
 }
@@ -48,11 +50,14 @@ pub(crate) struct AdmitScratch {
 impl AdmitScratch {
     pub(crate) fn bytes(&self) -> usize {
         self.judgements.iter().map(Judgement::bytes).sum::<usize>()
+            + self.judgements.capacity() * size_of::<Judgement>()
             + self.departures.iter().map(Departures::bytes).sum::<usize>()
+            + self.departures.capacity() * size_of::<Departures>()
             + self.ranking.bytes()
             + self.limits.capacity() * size_of::<Limit>()
             + self.expired.capacity() * size_of::<u32>()
             + self.turned.bytes()
+            + self.buffers.bytes()
     }
 }
 
@@ -145,11 +150,12 @@ impl<'a> Admission<'a> {
 
     /// Frees the slots of those who go, and makes room for those who come.
     pub(crate) fn leave(&self, heads: &mut [Head], scratch: &mut AdmitScratch) {
-        let AdmitScratch { judgements, departures, limits, watch, .. } = scratch;
+        let AdmitScratch { judgements, departures, limits, turned, buffers, watch, .. } = scratch;
         let skipped = self.skipped();
         for (h, head) in heads.iter_mut().enumerate() {
             let masses = self.traces[h].masses(head.slots.len(), skipped);
-            head.evict(self.env, &self.new_tokens(h), masses, &judgements[h], &departures[h]);
+            let scratch = (&mut *turned, &mut *buffers);
+            head.evict(self.env, &self.new_tokens(h), masses, &judgements[h], &departures[h], scratch);
         }
         watch.lap(Part::Tail);
         let arriving = self.new_tokens(0).count;
@@ -180,14 +186,15 @@ impl<'a> Admission<'a> {
 
     /// Stores those who stay.
     pub(crate) fn settle(&self, heads: &mut [Head], scratch: &mut AdmitScratch) {
-        let AdmitScratch { judgements, departures, limits, turned, .. } = scratch;
+        let AdmitScratch { judgements, departures, limits, turned, buffers, .. } = scratch;
         for h in 0..heads.len() {
             let tokens = self.new_tokens(h);
             let bytes = match self.choosing {
                 Choosing::InLayer(_) => pooled_bytes(self.env, heads, h, tokens.count, limits[h].bytes),
                 _ => limits[h].bytes,
             };
-            heads[h].store(self.env, &tokens, &judgements[h], &departures[h], turned, bytes);
+            let buffers = (&mut *turned, &mut *buffers);
+            heads[h].store(self.env, &tokens, &judgements[h], &departures[h], buffers, bytes);
         }
         scratch.watch.lap(Part::Store);
     }

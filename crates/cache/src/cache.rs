@@ -99,8 +99,9 @@ impl Cache {
     /// An empty cache for a model of this `shape`; `seed` is for the methods that draw at random.
     ///
     /// # Errors
-    /// When the spec does not fit the shape, or its cap is below the minimum that it needs.
+    /// When the spec contradicts itself or does not fit the shape, or its cap is below the minimum that it needs.
     pub fn new(shape: CacheShape, spec: &Spec, seed: u64) -> Result<Self, CacheError> {
+        spec.check()?;
         shape.check()?;
         let budget = spec.budget.build();
         let formats = new_formats(&shape, spec);

@@ -8,6 +8,7 @@ use crate::page::PAGE;
 use crate::plan::Ranked;
 use crate::profile::Stopwatch;
 use sketchkv_kernels::{ThreadPool, for_each_mut};
+use std::mem::{size_of, take};
 
 /// A layer of a cache whose heads compete, and what it takes in; one with a sliding window takes no part.
 pub(crate) struct LayerAdmission<'a> {
@@ -36,13 +37,57 @@ impl LayerAdmission<'_> {
     }
 }
 
+/// Buffers of a choice among all heads.
+#[derive(Default)]
+pub(crate) struct ContestScratch {
+    order: Vec<Ranked>,
+    places: Vec<Place>,
+    /// None; room for those of a pass.
+    layers: Vec<LayerAdmission<'static>>,
+}
+
+impl ContestScratch {
+    /// Room for layers, none yet.
+    pub(crate) fn layers<'a>(&mut self) -> Vec<LayerAdmission<'a>> {
+        emptied(take(&mut self.layers))
+    }
+
+    /// Takes the room back.
+    pub(crate) fn give_layers(&mut self, layers: Vec<LayerAdmission<'_>>) {
+        self.layers = emptied(layers);
+    }
+
+    pub(crate) fn bytes(&self) -> usize {
+        self.order.capacity() * size_of::<Ranked>()
+            + self.places.capacity() * size_of::<Place>()
+            + self.layers.capacity() * size_of::<LayerAdmission<'_>>()
+    }
+}
+
+/// The same room for layers that live otherwise: collecting from a vector what is as large goes back into it.
+fn emptied<'a>(mut layers: Vec<LayerAdmission<'_>>) -> Vec<LayerAdmission<'a>> {
+    layers.clear();
+    layers.into_iter().map(|_| unreachable!("all are gone")).collect()
+}
+
+/// A head on its way.
+struct Place {
+    layer: usize,
+    head: usize,
+    slots: usize,
+    /// Tokens it has, those who come included, and the fewest it may have.
+    tokens: usize,
+    least: usize,
+    goes: usize,
+}
+
 /// Takes the tokens of a pass into all layers: those that give come before those that take, so that the sum never exceeds
 /// the cap.
 pub(crate) fn admit(
     layers: &mut [LayerAdmission<'_>],
     floor: f32,
     pool: &ThreadPool,
-    order: &mut Vec<Ranked>,
+    scratch: &mut ContestScratch,
     timed: bool,
 ) {
     for_each_mut(pool, layers, |_, layer| {
@@ -72,7 +117,7 @@ pub(crate) fn admit(
                 layer.admission.weigh(layer.heads, layer.scratch, equal);
             }
         });
-        choose(layers, excess, (excess - over) / heads, floor, order);
+        choose(layers, excess, (excess - over) / heads, floor, scratch);
     }
     set_bytes(layers);
     for_each_mut(pool, layers, |_, layer| layer.admission.leave(layer.heads, layer.scratch));
@@ -116,8 +161,9 @@ fn choose(
     mut excess: usize,
     room: usize,
     floor: f32,
-    order: &mut Vec<Ranked>,
+    scratch: &mut ContestScratch,
 ) {
+    let ContestScratch { order, places, .. } = scratch;
     rank(layers, order);
     let bytes = bytes(layers);
     let heads: usize = competing(layers).map(|layer| layer.heads.len()).sum();
@@ -132,7 +178,7 @@ fn choose(
             order[..wanted].sort_unstable_by(Ranked::order);
             sorted = wanted;
         }
-        let missing = pick(layers, &order[..sorted], excess, room, floor);
+        let missing = pick(layers, &order[..sorted], excess, room, floor, places);
         if missing > 0 && sorted < order.len() {
             order.sort_unstable_by(Ranked::order);
             sorted = order.len();
@@ -218,18 +264,9 @@ fn pick(
     excess: usize,
     room: usize,
     floor: f32,
+    places: &mut Vec<Place>,
 ) -> usize {
-    /// A head on its way.
-    struct Place {
-        layer: usize,
-        head: usize,
-        slots: usize,
-        /// Tokens it has, those who come included, and the fewest it may have.
-        tokens: usize,
-        least: usize,
-        goes: usize,
-    }
-    let mut places = vec![];
+    places.clear();
     for (layer, rivals) in layers.iter_mut().enumerate().filter(|(_, layer)| layer.competes()) {
         for head in 0..rivals.heads.len() {
             rivals.scratch.departures[head].clear();
@@ -250,7 +287,7 @@ fn pick(
         }
     }
     let capped = bytes(layers) != usize::MAX;
-    for place in &mut places {
+    for place in &mut *places {
         let left = place.tokens - place.goes;
         let slots = if capped { layers[place.layer].cost.whole(left + room, place.least) } else { left };
         layers[place.layer].scratch.limits[place.head].slots = slots;

@@ -1,7 +1,7 @@
 //! How the slots of a layer are encoded: both stores, bound to the widths of its heads.
 
 use crate::store::{Store, Turn};
-use sketchkv_kernels::attention::layout::{BLOCK, Codes, Encoding, STRIP, ScaleGroup, Side, StripLayout};
+use sketchkv_kernels::attention::layout::{Codes, Encoding, STRIP, ScaleGroup, Side, StripLayout, padded};
 use sketchkv_kernels::cpu::Level;
 use sketchkv_sketch::SplitMix64;
 
@@ -198,11 +198,6 @@ pub(crate) struct Format {
 pub(crate) struct Env<'a> {
     pub(crate) format: &'a Format,
     pub(crate) level: Level,
-}
-
-/// Widths are padded to whole blocks.
-pub(crate) fn padded(width: usize) -> usize {
-    width.next_multiple_of(BLOCK)
 }
 
 impl Format {

@@ -11,6 +11,9 @@ use std::sync::Arc;
 /// Tokens after which the weight of a query has fallen to 1/e.
 const MEMORY: f32 = 1024.0;
 
+/// The largest moment: times the variance of keys in f16 it is within f32.
+const MOST_MOMENT: f32 = 1e28;
+
 /// D(b): mean squared error of a uniform quantizer of b bits, as a share of the variance of a Gaussian.
 const DISTORTION: [f32; MOST_BITS as usize + 1] =
     [1.0, 0.3634, 0.1188, 0.0374, 0.01154, 0.00349, 0.00104, 0.000304, 0.0000868];
@@ -65,7 +68,7 @@ impl Grading {
     pub(crate) fn observe(&mut self, squares: &[f32], tokens: usize) {
         let decay = (-(tokens as f32) / MEMORY).exp();
         for (moment, square) in self.moments.iter_mut().zip(squares) {
-            *moment = *moment * decay + square;
+            *moment = (*moment * decay + square).min(MOST_MOMENT);
         }
     }
 
@@ -130,14 +133,12 @@ fn shared_out(weights: &[f32], lines: usize) -> Grades {
     let mut bits = vec![0u8; groups.len()];
     // The distortion is convex in the bits: always the one that lessens it most. Among equals, the one that has fewest.
     for _ in 0..8 * lines {
-        let gain = |group: usize| match bits[group] {
-            MOST_BITS => f64::NEG_INFINITY,
-            b => {
-                let drop = DISTORTION[usize::from(b)] - DISTORTION[usize::from(b) + 1];
-                groups[group] * f64::from(drop)
-            }
+        let gain = |group: usize| {
+            let b = usize::from(bits[group]);
+            groups[group] * f64::from(DISTORTION[b] - DISTORTION[b + 1])
         };
         let best = (0..groups.len())
+            .filter(|&group| bits[group] < MOST_BITS)
             .max_by(|&a, &b| gain(a).total_cmp(&gain(b)).then(bits[b].cmp(&bits[a])).then(b.cmp(&a)));
         if let Some(best) = best {
             bits[best] += 1;
@@ -202,6 +203,12 @@ mod tests {
             let grades = shared_out(&weights, lines);
             assert_eq!(grades.lines(), lines);
             assert!((0..64).all(|c| grades.bits(3) >= grades.bits(c)), "{grades:?}");
+        }
+        // Whatever they are, none has more than there are.
+        for odd in [f32::NAN, -f32::NAN, f32::INFINITY] {
+            let odd: Vec<f32> =
+                weights.iter().map(|&weight| if weight > 1.0 { odd } else { weight }).collect();
+            (1..=16).for_each(|lines| assert_eq!(shared_out(&odd, lines).lines(), lines));
         }
         let even = shared_out(&[1.0; 64], 6);
         assert!((0..64).all(|c| even.bits(c) == 3));

@@ -1,6 +1,6 @@
 //! One KV head of one layer: its slots, and the methods that decide about them.
 
-use crate::context::{Candidates, EMPTY, NewTokens};
+use crate::context::{Buffers, Candidates, EMPTY, NewTokens};
 use crate::format::{Env, Format};
 use crate::judgement::{Departures, Judgement};
 use crate::keep::{Arrival, Feedback, Keep, Step};
@@ -203,6 +203,7 @@ impl Head {
         masses: (&[f32], &[f32]),
         judgement: &Judgement,
         departures: &Departures,
+        (turned, buffers): (&mut Turned, &mut Buffers),
     ) {
         let Departures { slots, tokens: refused, .. } = departures;
         self.slots.release(slots);
@@ -213,10 +214,10 @@ impl Head {
             let mean_mass = all.sum::<f32>() / (self.slots.count() + tokens.count) as f32;
             let relative = |mass: Option<&f32>| mass.map_or(1.0, |mass| mass / mean_mass);
             let format = env.format;
-            let (mut key, mut value) = (vec![0.0; format.keys.dim], vec![0.0; format.values.dim]);
+            let (key, value) = turned.of(format);
             for &slot in slots {
                 let slot = slot as usize;
-                self.slots.load(env, slot, &mut key, &mut value);
+                self.slots.load(env, slot, key, value);
                 let evicted = Evicted {
                     key: &key[..format.keys.width],
                     value: &value[..format.values.width],
@@ -224,7 +225,7 @@ impl Head {
                     importance: judgement.importance[slot],
                     relative_mass: relative(masses.0.get(slot)),
                 };
-                tail.absorb(&evicted, &mut Around { slots: &mut self.slots, env });
+                tail.absorb(&evicted, &mut Around { slots: &mut self.slots, env }, buffers);
             }
             for &token in refused {
                 let token = token as usize;
@@ -235,7 +236,7 @@ impl Head {
                     importance: judgement.importance[length + token],
                     relative_mass: relative(masses.1.get(token)),
                 };
-                tail.absorb(&evicted, &mut Around { slots: &mut self.slots, env });
+                tail.absorb(&evicted, &mut Around { slots: &mut self.slots, env }, buffers);
             }
         }
         self.slots.clear(slots);
@@ -258,7 +259,7 @@ impl Head {
         tokens: &NewTokens<'_>,
         judgement: &Judgement,
         departures: &Departures,
-        turned: &mut Turned,
+        (turned, buffers): (&mut Turned, &mut Buffers),
         bytes: usize,
     ) {
         let words = self.keep.words();
@@ -274,7 +275,7 @@ impl Head {
                 position: tokens.position + token,
                 state: &judgement.state[token * words..][..words],
             };
-            self.slots.store(env, &newcomer, turned, bytes);
+            self.slots.store(env, &newcomer, (&mut *turned, &mut *buffers), bytes);
         }
     }
 }

@@ -1,3 +1,6 @@
+use std::iter::Sum;
+use std::ops::AddAssign;
+
 /// The itemised count of the bytes a cache takes. All fields in bytes.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Ledger {
@@ -44,5 +47,55 @@ impl Ledger {
     /// The sum of all items, in bytes.
     pub fn total(&self) -> usize {
         self.items().iter().map(|(_, bytes)| bytes).sum()
+    }
+}
+
+impl AddAssign for Ledger {
+    fn add_assign(&mut self, other: Ledger) {
+        let Ledger { keys, values, scales, positions, scores, codes, sketches, tail, tables, slack } = other;
+        self.keys += keys;
+        self.values += values;
+        self.scales += scales;
+        self.positions += positions;
+        self.scores += scores;
+        self.codes += codes;
+        self.sketches += sketches;
+        self.tail += tail;
+        self.tables += tables;
+        self.slack += slack;
+    }
+}
+
+/// Of several caches.
+impl Sum for Ledger {
+    fn sum<I: Iterator<Item = Ledger>>(ledgers: I) -> Ledger {
+        ledgers.fold(Ledger::default(), |mut sum, ledger| {
+            sum += ledger;
+            sum
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_item_is_summed() {
+        let one = Ledger {
+            keys: 1,
+            values: 2,
+            scales: 4,
+            positions: 8,
+            scores: 16,
+            codes: 32,
+            sketches: 64,
+            tail: 128,
+            tables: 256,
+            slack: 512,
+        };
+        let sum: Ledger = [one, one, one].into_iter().sum();
+        assert!(sum.items().iter().zip(one.items()).all(|(sum, one)| sum.1 == 3 * one.1));
+        assert_eq!(sum.total(), 3 * 1023);
     }
 }

@@ -1,9 +1,8 @@
 //! Groups of tokens that are attended to as one token each.
 
-use crate::context::{Context, Partial, Softcap};
-use crate::format::padded;
+use crate::context::{Buffers, Context, Partial, Softcap};
 use crate::state::{Reader, StateError, Writer};
-use sketchkv_kernels::attention::layout::{Encoding, STRIP, Side, StripLayout};
+use sketchkv_kernels::attention::layout::{Encoding, STRIP, Side, StripLayout, padded};
 use sketchkv_kernels::attention::{Queries, Strips, exponentials, key_scores, maximum, value_sums};
 use sketchkv_kernels::cpu;
 use std::mem::size_of;
@@ -61,10 +60,10 @@ impl Means {
         }
     }
 
-    /// ‖k − k̄‖² to the mean key of every group.
-    pub(crate) fn distances(&self, key: &[f32]) -> Vec<f32> {
+    /// ‖k − k̄‖² to the mean key of every group; to be given back.
+    pub(crate) fn distances(&self, key: &[f32], buffers: &mut Buffers) -> Vec<f32> {
         let norm: f32 = key.iter().map(|x| x * x).sum();
-        let mut dots = self.dots(key);
+        let mut dots = self.dots(key, buffers);
         for (dot, mean) in dots.iter_mut().zip(&self.norms) {
             *dot = (norm - 2.0 * *dot + mean).max(0.0);
         }
@@ -82,14 +81,21 @@ impl Means {
 
     /// Adds the groups to the attention of `queries`, `[query][key_dim]`, scaled; `logs` is ln c of each group, −∞ of
     /// those to be left out, and `share` is β.
-    pub(crate) fn attend(&self, queries: &[f32], logs: &[f32], share: f32, partial: &mut Partial) {
+    pub(crate) fn attend(
+        &self,
+        queries: &[f32],
+        logs: &[f32],
+        share: f32,
+        partial: &mut Partial,
+        buffers: &mut Buffers,
+    ) {
         let (level, d, n) = (cpu::level(), self.key_dim, self.norms.len());
         let layout = layout(Side::Values, self.value_dim);
         let rows = queries.len() / d;
-        let mut weights = self.dots(queries);
+        let mut weights = self.dots(queries, buffers);
         self.softcap.apply(&mut weights);
-        let mut acc = vec![0.0; rows * layout.dim()];
-        let (mut max, mut sum) = (vec![0.0; rows], vec![0.0; rows]);
+        let mut acc = buffers.floats(rows * layout.dim());
+        let (mut max, mut sum) = (buffers.floats(rows), buffers.floats(rows));
         for (row, weights) in weights.chunks_exact_mut(n).enumerate() {
             let norm: f32 = queries[row * d..][..d].iter().map(|q| q * q).sum();
             let variance = share * norm / (2 * d) as f32;
@@ -103,14 +109,16 @@ impl Means {
         for (row, acc) in acc.chunks_exact(layout.dim()).enumerate() {
             partial.add(row, max[row], sum[row], &acc[..self.value_dim]);
         }
+        [weights, acc, max, sum].into_iter().for_each(|floats| buffers.give_floats(floats));
     }
 
-    /// The product of every mean key with every query, `[query][group]`.
-    fn dots(&self, queries: &[f32]) -> Vec<f32> {
+    /// The product of every mean key with every query, `[query][group]`; to be given back.
+    fn dots(&self, queries: &[f32], buffers: &mut Buffers) -> Vec<f32> {
         let (d, n) = (self.key_dim, self.norms.len());
-        let queries = wide(queries, d);
-        let mut dots = vec![0.0; queries.count() * n];
+        let queries = wide(queries, d, buffers);
+        let mut dots = buffers.floats(queries.count() * n);
         key_scores(cpu::level(), &layout(Side::Keys, d), None, &queries, self.keys[..].into(), &mut dots, n);
+        buffers.give_queries(queries);
         dots
     }
 
@@ -141,18 +149,19 @@ pub(crate) fn load_strips(strips: &mut Strips, from: &mut Reader<'_>) -> Result<
     Ok(())
 }
 
-/// Queries `[query][head_dim]` as the kernels take them: padded to whole blocks.
-pub(crate) fn wide(queries: &[f32], head_dim: usize) -> Queries {
+/// Queries `[query][head_dim]` as the kernels take them, padded to whole blocks; to be given back.
+pub(crate) fn wide(queries: &[f32], head_dim: usize, buffers: &mut Buffers) -> Queries {
     let dim = padded(head_dim);
-    let mut wide = Queries::default();
+    let mut wide = buffers.queries();
     if dim == head_dim {
         wide.set(queries, dim);
     } else {
-        let mut rows = vec![0.0; queries.len() / head_dim * dim];
+        let mut rows = buffers.floats(queries.len() / head_dim * dim);
         for (row, q) in rows.chunks_exact_mut(dim).zip(queries.chunks_exact(head_dim)) {
             row[..head_dim].copy_from_slice(q);
         }
         wide.set(&rows, dim);
+        buffers.give_floats(rows);
     }
     wide
 }

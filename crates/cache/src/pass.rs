@@ -233,7 +233,7 @@ impl Cache {
         let (position, timed) = (self.position, self.profile.is_some());
         let common = self.common.clone();
         common.allotment.limits(self.spec.cap, &self.shape, position + tokens, &mut workspace.limits);
-        let AttentionWorkspace { limits, admissions, order, .. } = workspace;
+        let AttentionWorkspace { limits, admissions, contest, .. } = workspace;
         if admissions.len() < self.layers.len() {
             admissions.resize_with(self.layers.len(), AdmitScratch::default);
         }
@@ -245,12 +245,13 @@ impl Cache {
         let scratches = &mut admissions[..shape.layers.len()];
         match common.choosing {
             Choosing::InCache(floor) => {
-                let mut layers = Vec::with_capacity(shape.layers.len());
+                let mut layers = contest.layers();
                 for (layer, (heads, scratch)) in self.layers.iter_mut().zip(&mut *scratches).enumerate() {
                     let (admission, cost) = (admission(layer), common.allotment.cost(layer));
                     layers.push(LayerAdmission { admission, cost, heads, scratch });
                 }
-                contest::admit(&mut layers, floor, pool, order, timed);
+                contest::admit(&mut layers, floor, pool, contest, timed);
+                contest.give_layers(layers);
             }
             _ => for_each_pair_mut(pool, &mut self.layers, scratches, |layer, heads, scratch| {
                 admission(layer).run(heads, scratch, timed);

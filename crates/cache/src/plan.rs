@@ -5,6 +5,7 @@ use crate::format::Env;
 use crate::head::{Head, Trace};
 use crate::judgement::{Departures, Judgement};
 use crate::refine::Refine;
+use crate::slots::Turned;
 use sketchkv_kernels::attention::layout::STRIP;
 use std::cmp::Ordering;
 use std::mem::size_of;
@@ -63,11 +64,14 @@ impl Ranked {
 pub(crate) struct Ranking {
     order: Vec<Ranked>,
     mean: Vec<f32>,
+    turned: Turned,
 }
 
 impl Ranking {
     pub(crate) fn bytes(&self) -> usize {
-        self.order.capacity() * size_of::<Ranked>() + self.mean.capacity() * size_of::<f32>()
+        self.order.capacity() * size_of::<Ranked>()
+            + self.mean.capacity() * size_of::<f32>()
+            + self.turned.bytes()
     }
 }
 
@@ -179,8 +183,7 @@ pub(crate) fn weigh(
     let sure = stay / 2;
     let slots = head.slots.len();
     let format = question.env.format;
-    let mut value = vec![0.0; format.values.dim];
-    let mut key = vec![0.0; format.keys.dim];
+    let (key, value) = ranking.turned.of(format);
     for (place, ranked) in ranking.order.iter().enumerate() {
         let importance = &mut judgement.importance[ranked.candidate as usize];
         if place < sure {
@@ -190,7 +193,7 @@ pub(crate) fn weigh(
         let value = match (ranked.candidate as usize).checked_sub(slots) {
             Some(token) => tokens.value(token),
             None => {
-                head.slots.load(question.env, ranked.candidate as usize, &mut key, &mut value);
+                head.slots.load(question.env, ranked.candidate as usize, key, value);
                 &value[..format.values.width]
             }
         };

@@ -93,7 +93,8 @@ impl fmt::Display for Cap {
 /// assert!("h20@25%".parse::<Spec>().unwrap_err().to_string().contains("`h2o`"));
 /// # Ok::<(), sketchkv_cache::CacheError>(())
 /// ```
-/// Specs are equal when they describe the same cache; the name of a preset is only how one was written.
+/// Specs are equal when they describe the same cache; the name of a preset is only how one was written. One that was put
+/// together by hand may contradict itself: [`Cache::new`](crate::Cache::new) refuses it as the parser does.
 #[derive(Debug, Clone)]
 pub struct Spec {
     /// Which tokens stay as exact slots.

@@ -2,8 +2,9 @@
 
 use crate::admit::AdmitScratch;
 use crate::attend::Scratch;
+use crate::contest::ContestScratch;
 use crate::head::Trace;
-use crate::plan::{Limit, Ranked};
+use crate::plan::Limit;
 use std::mem::size_of;
 
 /// What attention needs beside a cache: grown once, used again, and shared by all sequences of a batch. Nothing in it
@@ -13,8 +14,7 @@ pub struct AttentionWorkspace {
     pub(crate) scratch: Scratch,
     /// Of each layer of the pass that ends.
     pub(crate) admissions: Vec<AdmitScratch>,
-    /// Of a choice among all heads.
-    pub(crate) order: Vec<Ranked>,
+    pub(crate) contest: ContestScratch,
     pub(crate) limits: Vec<Limit>,
     spare: Vec<Draft>,
 }
@@ -47,9 +47,11 @@ impl AttentionWorkspace {
     pub fn bytes(&self) -> usize {
         self.scratch.bytes()
             + self.admissions.iter().map(AdmitScratch::bytes).sum::<usize>()
-            + self.order.capacity() * size_of::<Ranked>()
+            + self.admissions.capacity() * size_of::<AdmitScratch>()
+            + self.contest.bytes()
             + self.limits.capacity() * size_of::<Limit>()
             + self.spare.iter().map(Draft::bytes).sum::<usize>()
+            + self.spare.capacity() * size_of::<Draft>()
     }
 
     /// A draft for as many layers, its buffers used before if there are any.
@@ -70,7 +72,8 @@ impl Draft {
         let layer = |layer: &DraftLayer| {
             (layer.keys.capacity() + layer.values.capacity()) * size_of::<f32>()
                 + layer.traces.iter().map(Trace::bytes).sum::<usize>()
+                + layer.traces.capacity() * size_of::<Trace>()
         };
-        self.layers.iter().map(layer).sum()
+        self.layers.iter().map(layer).sum::<usize>() + self.layers.capacity() * size_of::<DraftLayer>()
     }
 }

@@ -3,7 +3,7 @@
 mod common;
 
 use common::{Random, Stream, cache, shape};
-use sketchkv_cache::{AttentionWorkspace, Cache, CacheError, CacheShape, Cap, LayerShape};
+use sketchkv_cache::{AttentionWorkspace, Cache, CacheError, CacheShape, Cap, LayerShape, Spec};
 use sketchkv_kernels::ThreadPool;
 
 fn assert_within(cache: &Cache, what: &str) {
@@ -171,6 +171,25 @@ fn a_cap_that_cannot_be_is_refused_and_changes_nothing() {
     assert_eq!((capped.spec(), capped.kept(0)), (&spec, kept));
     let error = cache(&shape, "full").set_cap(Cap::Bytes(1 << 20), &pool, &mut workspace).unwrap_err();
     assert!(error.to_string().contains("choose a keep"), "{error}");
+}
+
+/// A spec has public fields: what no parser has seen is looked at before a cache runs it.
+#[test]
+fn a_spec_that_contradicts_itself_makes_no_cache() {
+    let evicting: Spec = "h2o+critical+buckets+adaptive@64tok".parse().unwrap();
+    let full = Spec::default();
+    for (spec, says) in [
+        (Spec { cap: Cap::Tokens(64), ..full.clone() }, "a cap with `full`"),
+        (Spec { tail: evicting.tail.clone(), ..full.clone() }, "no tail"),
+        (Spec { refine: evicting.refine.clone(), ..full.clone() }, "no importance"),
+        (Spec { budget: evicting.budget.clone(), ..full.clone() }, "no budget"),
+    ] {
+        match Cache::new(shape(), &spec, 1) {
+            Err(CacheError::Spec(error)) => assert!(error.contains(says), "{error}"),
+            other => panic!("{spec}: {:?}", other.err()),
+        }
+    }
+    assert!(Cache::new(shape(), &full, 1).is_ok() && Cache::new(shape(), &evicting, 1).is_ok());
 }
 
 #[test]

@@ -19,6 +19,11 @@ fn each_alone() -> Vec<String> {
         specs.push(format!("{keep}@25%"));
         specs.push(format!("{keep}+q8@160tok"));
     }
+    for refine in names(Choice::Refine) {
+        specs.push(format!("h2o+{refine}@30%"));
+        specs.push(format!("snapkv+{refine}+q8@128tok"));
+        specs.push(format!("foreseen+{refine}+progressive+adaptive@30%"));
+    }
     for store in names(Choice::Store) {
         specs.push(format!("full+{store}"));
         specs.push(format!("h2o+k={store}@30%"));
@@ -360,6 +365,7 @@ fn composition() -> impl Strategy<Value = String> {
     let pick = |names: Vec<&'static str>| prop::sample::select(names);
     (
         pick(keeps),
+        pick(names(Choice::Refine)),
         pick(names(Choice::Store)),
         pick(names(Choice::Store)),
         pick(names(Choice::Tail)),
@@ -367,15 +373,15 @@ fn composition() -> impl Strategy<Value = String> {
         pick(names(Choice::Budget)),
         pick(vec!["@40%", "@96tok", "@400KiB", "@150tok"]),
     )
-        .prop_map(|(keep, k, v, tail, read, budget, cap)| {
-            let spec = |budget| format!("{keep}+k={k}+v={v}+{tail}+{read}+{budget}{cap}");
-            match Cache::new(shape(), &spec(budget).parse().unwrap(), 0) {
-                // What does not make sense together is refused with the reason, and goes without that budget.
+        .prop_map(|(keep, refine, k, v, tail, read, budget, cap)| {
+            let spec = |refine| format!("{keep}+{refine}+k={k}+v={v}+{tail}+{read}+{budget}{cap}");
+            match Cache::new(shape(), &spec(refine).parse().unwrap(), 0) {
+                // What does not make sense together is refused with the reason, and goes without that refinement.
                 Err(CacheError::Unsupported(reason)) => {
-                    assert!(reason.contains(budget), "{reason}");
-                    spec("uniform")
+                    assert!(reason.contains(refine), "{reason}");
+                    spec("plain")
                 }
-                _ => spec(budget),
+                _ => spec(refine),
             }
         })
 }

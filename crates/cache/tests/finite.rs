@@ -5,8 +5,8 @@ mod common;
 
 use common::{Random, Stream, cache, shape};
 use proptest::prelude::*;
-use sketchkv_cache::Registry;
 use sketchkv_cache::method::Choice;
+use sketchkv_cache::{AttentionWorkspace, Cache, CacheError, Registry};
 use sketchkv_kernels::ThreadPool;
 
 /// Tokens of a test: a page is sealed, and the next one is not.
@@ -14,6 +14,10 @@ const TOKENS: usize = 90;
 
 /// Both ends of what a cache may be given: what a rotation makes of vectors of 10,000 is within f16, too.
 const MAGNITUDES: [f32; 9] = [0.0, 1e-45, 1e-38, f32::MIN_POSITIVE, 1e-37, 6e-8, 1e-3, 1.0, 1e4];
+
+/// The largest number of f16, the least that is rounded beyond it, one whose square is beyond f32, and nearly the largest of
+/// f32.
+const BEYOND: [f32; 4] = [65_504.0, 65_520.0, 1e19, 3e38];
 
 /// Every store on either side, alone and where slots are taken again.
 fn specs() -> Vec<String> {
@@ -85,6 +89,113 @@ proptest! {
             for chunk in [1, 33] {
                 check(&spec, chunk, &stream)?;
             }
+        }
+    }
+}
+
+/// Runs a stream in chunks; each either comes out finite, or is refused and leaves the cache as it was. Returns how many came out.
+fn check_beyond(spec: &str, chunk: usize, stream: &Stream) -> Result<usize, TestCaseError> {
+    let pool = ThreadPool::new(1);
+    let (mut cache, mut workspace) = (cache(&stream.shape, spec), AttentionWorkspace::new());
+    let mut came_out = 0;
+    for first in (0..stream.tokens).step_by(chunk) {
+        let count = chunk.min(stream.tokens - first);
+        let before = cache.to_bytes();
+        let mut out = vec![0.0; count * stream.q[0].len() / stream.tokens];
+        let mut pass = cache.begin(count, &mut workspace).unwrap();
+        let mut seen = Ok(());
+        for layer in 0..stream.k.len() {
+            let [q, k, v] =
+                [&stream.q, &stream.k, &stream.v].map(|all| stream.rows(&all[layer], first, count));
+            out.fill(f32::NAN);
+            seen = pass.attend(layer, &pool, &mut workspace, q, k, v, &mut out);
+            if seen.is_err() {
+                break;
+            }
+            prop_assert!(
+                out.iter().all(|x| x.is_finite()),
+                "{spec}, chunk {chunk}, layer {layer}, token {first}: outputs are not finite"
+            );
+        }
+        match seen {
+            Ok(()) => {
+                pass.finish(&pool, &mut workspace).unwrap();
+                came_out += count;
+            }
+            Err(CacheError::OutOfRange { .. } | CacheError::NotFinite { .. }) => {
+                drop(pass);
+                prop_assert!(cache.to_bytes() == before, "{spec}, chunk {chunk}, token {first}: changed");
+            }
+            Err(other) => prop_assert!(false, "{spec}, chunk {chunk}, token {first}: {other}"),
+        }
+    }
+    let read = Cache::from_bytes(&cache.to_bytes(), stream.shape.clone());
+    prop_assert!(read.is_ok(), "{spec}, chunk {chunk}: {:?}", read.err());
+    Ok(came_out)
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(4))]
+
+    #[test]
+    fn what_is_beyond_a_store_is_finite_or_refused(
+        of_keys in prop::collection::vec(prop::sample::select([&MAGNITUDES[..], &BEYOND].concat()), 1..4),
+        of_values in prop::collection::vec(prop::sample::select([&MAGNITUDES[..], &BEYOND].concat()), 1..4),
+        of_queries in prop::sample::select([&[1e-38, 1.0], &BEYOND[..]].concat()),
+        seed: u64,
+    ) {
+        let mut random = Random::new(seed);
+        let mut stream = Stream::new(&shape(), TOKENS, seed);
+        for layer in 0..stream.k.len() {
+            fill(&mut stream.k[layer], &of_keys, &mut random);
+            fill(&mut stream.v[layer], &of_values, &mut random);
+            fill(&mut stream.q[layer], &[of_queries], &mut random);
+        }
+        for spec in specs() {
+            for chunk in [1, 33] {
+                check_beyond(&spec, chunk, &stream)?;
+            }
+        }
+    }
+}
+
+/// Where the range of a store ends, and that of f32.
+#[test]
+fn a_range_ends_where_it_says() {
+    for (spec, largest, comes_out) in [
+        ("full", 65_504.0, true),
+        ("full", 65_520.0, false),
+        ("full+q8", 65_520.0, true),
+        ("full+q8", 1e19, false),
+        ("full+q4", 65_504.0, true),
+        ("full+q4", 65_520.0, false),
+        ("full+bf16", 1e19, true),
+        ("full+f32", 1e19, true),
+        ("full+f32", 1e36, true),
+    ] {
+        let mut stream = Stream::new(&shape(), TOKENS, 1);
+        for v in &mut stream.v {
+            v.iter_mut().for_each(|v| *v = if *v > 0.0 { largest } else { -largest });
+        }
+        for chunk in [1, 33] {
+            let came_out = check_beyond(spec, chunk, &stream).unwrap_or_else(|error| panic!("{error}"));
+            assert_eq!(came_out, if comes_out { TOKENS } else { 0 }, "{spec}, {largest:e}, chunk {chunk}");
+        }
+    }
+}
+
+/// Keys are graded by the squares of queries, which are beyond f32 where the queries are not.
+#[test]
+fn queries_may_be_too_large_to_be_squared() {
+    let mut stream = Stream::new(&shape(), TOKENS, 1);
+    for layer in 0..stream.k.len() {
+        stream.k[layer].fill(0.0);
+        stream.q[layer].iter_mut().for_each(|q| *q *= 1e19);
+    }
+    for spec in specs() {
+        for chunk in [1, 33] {
+            let came_out = check_beyond(&spec, chunk, &stream).unwrap_or_else(|error| panic!("{error}"));
+            assert_eq!(came_out, TOKENS, "{spec}, chunk {chunk}");
         }
     }
 }

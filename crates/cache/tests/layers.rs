@@ -4,7 +4,7 @@ mod common;
 
 use common::{Stream, cache, largest_difference};
 use sketchkv_cache::method::Choice;
-use sketchkv_cache::{CacheError, CacheShape, LayerShape, OutputProjection, Registry};
+use sketchkv_cache::{CacheError, CacheShape, LayerShape, OutputProjection, Registry, registry};
 use sketchkv_kernels::ThreadPool;
 
 const WINDOW: usize = 48;
@@ -110,9 +110,20 @@ fn every_method_keeps_its_word_on_mixed_layers() {
     let stores = named(Choice::Store).map(|store| format!("h2o+{store}@30%"));
     let tails = named(Choice::Tail).map(|tail| format!("window+{tail}@40%"));
     let reads = named(Choice::Read).map(|read| format!("full+{read}(k=64)").replace("all(k=64)", "all"));
-    let others = ["h2o+critical+ada@40%", "snapkv+critical+pyramid@40%", "tova@96tok", "h2o+ada@96tok"];
-    let others = others.map(str::to_owned);
-    for spec in keeps.chain(stores).chain(tails).chain(reads).chain(others) {
+    let refines = named(Choice::Refine).map(|refine| format!("snapkv+{refine}@40%"));
+    let budgets = named(Choice::Budget).flat_map(|budget| {
+        [
+            "h2o+BUDGET@40%",
+            "snapkv+critical+BUDGET@40%",
+            "foreseen+progressive+BUDGET@30%",
+            "h2o+BUDGET@96tok",
+        ]
+        .map(|spec| spec.replace("BUDGET", budget))
+    });
+    let presets =
+        registry::PRESETS.iter().flat_map(|preset| [preset.name.into(), format!("{}@40%", preset.name)]);
+    let others = keeps.chain(stores).chain(tails).chain(reads).chain(refines);
+    for spec in others.chain(budgets).chain(presets).chain(["tova@96tok".to_owned()]) {
         let (mut first, mut second) = (cache(&shape, &spec), cache(&shape, &spec));
         let (one, two) = (ThreadPool::new(1), ThreadPool::new(2));
         let mut at = 0;

@@ -6,7 +6,7 @@ use common::{Random, Stream, cache, largest_difference, shape};
 use half::f16;
 use sketchkv_cache::Context;
 use sketchkv_cache::read::{Estimate, Read, View, Written, choose, parts};
-use sketchkv_cache::{CacheShape, Reader, Spec, Writer};
+use sketchkv_cache::{Buffers, CacheShape, Reader, Spec, Writer};
 use sketchkv_kernels::ThreadPool;
 use sketchkv_sketch::{Projection, SimHash};
 
@@ -55,7 +55,7 @@ impl Slots {
             read.resize(slots);
         }
         self.free(slot);
-        read.write(&Written { slot, key, value, others: self.live[slot / 64] });
+        read.write(&Written { slot, key, value, others: self.live[slot / 64] }, &mut Buffers::default());
         self.live[slot / 64] |= 1 << (slot % 64);
         self.positions[slot] = position as u32;
         self.keys[slot] = key.to_vec();
@@ -83,7 +83,7 @@ impl Slots {
                 count += 1;
             }
             assert!(count <= most);
-            choose(read, estimates[..count].iter(), &view, &mut chosen);
+            choose(read, estimates[..count].iter(), &view, &mut chosen, &mut Buffers::default());
             chosen
         });
         let differ = whole.iter().filter(|strip| !cut.contains(strip)).count();

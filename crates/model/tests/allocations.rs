@@ -40,9 +40,14 @@ fn a_decode_step_allocates_nothing() {
     ] {
         let options = LoadOptions { weights, threads: 1, ..LoadOptions::default() };
         let model = load_with(&path, &options);
-        for (spec, depth, sequences) in
-            [("full", 65, 1), ("full", 65, 3), ("h2o@64tok", 97, 1), ("h2o+q8@64tok", 97, 2)]
-        {
+        for (spec, depth, sequences) in [
+            ("full", 65, 1),
+            ("full", 65, 3),
+            ("full+topk(k=16)", 65, 2),
+            ("h2o@64tok", 97, 1),
+            ("h2o+q8@64tok", 97, 2),
+            ("h2o+buckets@64tok", 97, 1),
+        ] {
             let mut caches: Vec<Cache> = (0..sequences).map(|_| cache(&model, spec)).collect();
             let counts = steps(&model, &mut caches, &mut Workspace::new(), depth, 15);
             // The first steps find room for single tokens; `full` meets no new strip before token 80.
@@ -59,7 +64,14 @@ fn a_decode_step_allocates_nothing() {
 #[test]
 fn a_workspace_holds_what_it_says() {
     let model = load_with(&tiny_gpt2(), &LoadOptions { threads: 1, ..LoadOptions::default() });
-    for (spec, sequences) in [("full", 1), ("h2o@64tok", 3)] {
+    for (spec, sequences) in [
+        ("full", 1),
+        ("h2o@64tok", 3),
+        ("full+topk(k=16)", 1),
+        ("full+quest(k=16)", 2),
+        ("h2o+buckets@64tok", 1),
+        ("foreseen+progressive+adaptive@64tok", 2),
+    ] {
         let mut caches: Vec<Cache> = (0..sequences).map(|_| cache(&model, spec)).collect();
         let mut workspace = Workspace::new();
         steps(&model, &mut caches, &mut workspace, 200, 2);

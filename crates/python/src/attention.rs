@@ -109,20 +109,7 @@ impl AttentionCaches {
 
     /// Bytes by what takes them, of all sequences, and their `total`.
     fn ledger<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyDict>> {
-        let mut sum = Ledger::default();
-        for row in &self.rows {
-            let ledger = row.cache.ledger();
-            sum.keys += ledger.keys;
-            sum.values += ledger.values;
-            sum.scales += ledger.scales;
-            sum.positions += ledger.positions;
-            sum.scores += ledger.scores;
-            sum.codes += ledger.codes;
-            sum.sketches += ledger.sketches;
-            sum.tail += ledger.tail;
-            sum.tables += ledger.tables;
-            sum.slack += ledger.slack;
-        }
+        let sum: Ledger = self.rows.iter().map(|row| row.cache.ledger()).sum();
         ledger_dict(py, &sum)
     }
 

@@ -19,6 +19,12 @@ pub(super) struct EstimateTask {
     estimate: Estimate,
 }
 
+impl EstimateTask {
+    pub(super) fn bytes(&self) -> usize {
+        self.estimate.bytes()
+    }
+}
+
 impl<'a> Attend<'a> {
     pub(super) fn view<'h>(&self, head: &'h Head) -> View<'h> {
         View { positions: head.slots.positions(), live: head.slots.live(), position: self.position }
@@ -49,7 +55,8 @@ impl<'a> Attend<'a> {
             None => own.read_all(&heads[h]),
             Some(index) => {
                 let estimates = tasks.iter().filter(|task| task.head == h).map(|task| &task.estimate);
-                choose(&**index, estimates, &self.view(&heads[h]), own.strips_mut());
+                let (strips, buffers) = own.strips_mut();
+                choose(&**index, estimates, &self.view(&heads[h]), strips, buffers);
             }
         });
     }

@@ -2,7 +2,7 @@
 //! and the chunk, softmax of whole rows, sums of values.
 
 use super::{Attend, floats, next};
-use crate::context::{EMPTY, Partial};
+use crate::context::{Buffers, EMPTY, Partial};
 use crate::head::{Head, Trace};
 use crate::page::PAGE;
 use sketchkv_kernels::attention::layout::STRIP;
@@ -26,8 +26,12 @@ impl ChunkScratch {
     pub(crate) fn bytes(&self) -> usize {
         let keys: usize = self.keys.iter().map(|keys| floats(&[keys])).sum();
         let tasks: usize = self.tasks.iter().map(|task| floats(&[&task.out, &task.mass])).sum();
-        let tiles = self.tiles.lock().map_or(0, |tiles| tiles.iter().map(Tiles::bytes).sum());
-        keys + tasks + tiles
+        let tiles = self.tiles.lock().map_or(0, |tiles| {
+            tiles.iter().map(Tiles::bytes).sum::<usize>() + tiles.capacity() * size_of::<Tiles>()
+        });
+        let tables =
+            self.keys.capacity() * size_of::<Vec<f32>>() + self.tasks.capacity() * size_of::<BlockTask>();
+        keys + tasks + tiles + tables
     }
 }
 
@@ -53,12 +57,15 @@ struct Tiles {
     turned: Vec<f32>,
     acc: Vec<f32>,
     partial: Partial,
+    /// Of the tail.
+    buffers: Buffers,
 }
 
 impl Tiles {
     fn bytes(&self) -> usize {
         let Partial { max, sum, acc } = &self.partial;
         floats(&[&self.page, &self.scores, &self.scaled, &self.turned, &self.acc, max, sum, acc])
+            + self.buffers.bytes()
     }
 }
 
@@ -140,7 +147,7 @@ impl Attend<'_> {
         // The tail enters as further tokens would: a maximum, a sum and a weighted sum of values.
         tiles.partial.reset(rows, self.shape.value_dim);
         if let Some(tail) = &head.tail {
-            tail.attend(&tiles.scaled, &mut tiles.partial);
+            tail.attend(&tiles.scaled, &mut tiles.partial, &mut tiles.buffers);
         }
         self.softmax(task, head, tiles, stride);
         self.values(task, head, tiles, stride);

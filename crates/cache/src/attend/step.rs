@@ -3,7 +3,7 @@
 
 use super::choose::EstimateTask;
 use super::{Attend, floats, next};
-use crate::context::{Partial, Softcap, dot};
+use crate::context::{Buffers, Partial, Softcap, dot};
 use crate::format::Env;
 use crate::head::{Head, Trace};
 use crate::keep::Feedback;
@@ -41,6 +41,8 @@ pub(super) struct StepHead {
     partial: Partial,
     /// Output of the group, `[query][value_dim]`.
     out: Vec<f32>,
+    /// Of the index and the tail.
+    buffers: Buffers,
 }
 
 impl StepHead {
@@ -48,15 +50,15 @@ impl StepHead {
         &self.scaled
     }
 
-    /// The strips to read, none yet.
-    pub(super) fn strips_mut(&mut self) -> &mut Vec<u32> {
+    /// The strips to read, none yet, and what to choose them in.
+    pub(super) fn strips_mut(&mut self) -> (&mut Vec<u32>, &mut Buffers) {
         self.strips.clear();
-        &mut self.strips
+        (&mut self.strips, &mut self.buffers)
     }
 
     /// All strips are to be read.
     pub(super) fn read_all(&mut self, head: &Head) {
-        self.strips_mut().extend(0..(head.slots.len() / STRIP) as u32);
+        self.strips_mut().0.extend(0..(head.slots.len() / STRIP) as u32);
     }
 
     /// Strips of a task, in whole pages.
@@ -109,15 +111,19 @@ impl StepScratch {
     pub(crate) fn bytes(&self) -> usize {
         let heads = self.heads.iter().map(|own| {
             let Partial { max, sum, acc } = &own.partial;
-            // The packed queries take about half of the plain ones.
             floats(&[&own.scaled, &own.turned, max, sum, acc, &own.out])
+                + own.queries.bytes()
                 + own.strips.capacity() * size_of::<u32>()
-                + own.turned.capacity() * size_of::<f32>() * 2
+                + own.buffers.bytes()
         });
+        let estimates = self.estimates.iter().map(EstimateTask::bytes);
         let tasks = self.tasks.iter().map(|task| {
             floats(&[&task.scores, &task.max, &task.sum, &task.acc]) + task.runs.capacity() * size_of::<Run>()
         });
-        heads.sum::<usize>() + tasks.sum::<usize>()
+        let tables = self.heads.capacity() * size_of::<StepHead>()
+            + self.estimates.capacity() * size_of::<EstimateTask>()
+            + self.tasks.capacity() * size_of::<RunTask>();
+        heads.sum::<usize>() + estimates.sum::<usize>() + tasks.sum::<usize>() + tables
     }
 
     /// The attention weights of one query of the step that was just made: adds those of the slots to `slots` and returns
@@ -151,7 +157,7 @@ impl StepScratch {
             let others: Vec<u32> =
                 all.clone().filter(|strip| !of_page(*strip) || own.strips.contains(strip)).collect();
             alone.reset(attend.group(), attend.shape.value_dim);
-            index.rest(&own.scaled, &view, &others, &mut alone);
+            index.rest(&own.scaled, &view, &others, &mut alone, &mut Buffers::default());
             for (query, slots) in slots.iter_mut().enumerate() {
                 let mass = alone.sum[query] * (alone.max[query] - own.partial.max[query]).exp();
                 let share = mass / own.partial.sum[query] / unread.len().max(1) as f32;
@@ -241,12 +247,12 @@ impl Attend<'_> {
         for acc in own.partial.acc.chunks_exact_mut(dim) {
             values.turn_back(acc);
         }
-        own.partial.narrow(dim, d);
+        own.partial.cut(dim, d);
         if let Some(index) = &head.slots.index {
-            index.rest(&own.scaled, &self.view(head), &own.strips, &mut own.partial);
+            index.rest(&own.scaled, &self.view(head), &own.strips, &mut own.partial, &mut own.buffers);
         }
         if let Some(tail) = &head.tail {
-            tail.attend(&own.scaled, &mut own.partial);
+            tail.attend(&own.scaled, &mut own.partial, &mut own.buffers);
         }
         own.out.resize(group * d, 0.0);
         trace.mass.clear();

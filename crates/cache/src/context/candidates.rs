@@ -4,7 +4,7 @@ use super::NewTokens;
 use crate::format::Env;
 use crate::page::{PAGE, Page};
 use sketchkv_kernels::attention::Queries;
-use sketchkv_kernels::attention::layout::STRIP;
+use sketchkv_kernels::attention::layout::{MAX_DIM, STRIP};
 use sketchkv_kernels::cpu::Level;
 use std::sync::Arc;
 
@@ -149,9 +149,10 @@ impl<'a> Candidates<'a> {
     pub fn key(&self, candidate: usize, out: &mut [f32]) {
         match &self.vectors {
             Vectors::Slots { pages, env } => {
-                let mut key = vec![0.0; env.format.keys.dim];
-                pages[candidate / PAGE].key(env.format, candidate % PAGE, &mut key);
-                env.format.keys.turn_back(&mut key);
+                let mut key = [0.0; MAX_DIM];
+                let key = &mut key[..env.format.keys.dim];
+                pages[candidate / PAGE].key(env.format, candidate % PAGE, key);
+                env.format.keys.turn_back(key);
                 out.copy_from_slice(&key[..out.len()]);
             }
             Vectors::New { tokens, .. } => out.copy_from_slice(tokens.key(candidate)),
@@ -162,9 +163,10 @@ impl<'a> Candidates<'a> {
     pub fn value(&self, candidate: usize, out: &mut [f32]) {
         match &self.vectors {
             Vectors::Slots { pages, env } => {
-                let mut value = vec![0.0; env.format.values.dim];
-                pages[candidate / PAGE].value(env.format, candidate % PAGE, &mut value);
-                env.format.values.turn_back(&mut value);
+                let mut value = [0.0; MAX_DIM];
+                let value = &mut value[..env.format.values.dim];
+                pages[candidate / PAGE].value(env.format, candidate % PAGE, value);
+                env.format.values.turn_back(value);
                 out.copy_from_slice(&value[..out.len()]);
             }
             Vectors::New { tokens, .. } => out.copy_from_slice(tokens.value(candidate)),

@@ -1,10 +1,12 @@
-//! What methods see of a cache, and all that they see: what they are built for, the queries of a chunk, the tokens that
-//! are judged, the slots that stay, the logits and sums of an attention.
+//! What methods see of a cache: what they are built for, the queries of a chunk, the tokens that are judged, the slots that
+//! stay, the logits and sums of an attention, and buffers to work in.
 
+mod buffers;
 mod candidates;
 mod chunk;
 mod partial;
 
+pub use buffers::Buffers;
 pub use candidates::Candidates;
 pub use chunk::GroupQueries;
 pub(crate) use chunk::NewTokens;
@@ -76,8 +78,8 @@ impl Softcap {
 
 /// The slots of a KV head that stay when others are evicted.
 pub trait Neighbours {
-    /// Position and slot of every token that stays, in the order of slots.
-    fn staying(&self) -> Vec<(usize, usize)>;
+    /// Calls `f(position, slot)` for every token that stays, in the order of slots.
+    fn for_each_staying(&self, f: &mut dyn FnMut(usize, usize));
 
     /// The key, `[key_dim]`, and the value, `[value_dim]`, of a slot.
     fn load(&self, slot: usize, key: &mut [f32], value: &mut [f32]);

@@ -39,13 +39,13 @@ impl Partial {
         own.iter_mut().zip(acc).for_each(|(x, a)| *x += a * scale);
     }
 
-    /// Cuts every row of `acc` from `dim` numbers to the first `narrow`.
-    pub(crate) fn narrow(&mut self, dim: usize, narrow: usize) {
-        if dim != narrow {
+    /// Cuts every row of `acc` from `dim` numbers to the first `width`.
+    pub(crate) fn cut(&mut self, dim: usize, width: usize) {
+        if dim != width {
             for row in 1..self.max.len() {
-                self.acc.copy_within(row * dim..row * dim + narrow, row * narrow);
+                self.acc.copy_within(row * dim..row * dim + width, row * width);
             }
-            self.acc.truncate(self.max.len() * narrow);
+            self.acc.truncate(self.max.len() * width);
         }
     }
 }

@@ -17,11 +17,19 @@ pub(super) static METHOD: Method = Method {
               of the bytes, the same law of a bit. The query heads of a group vote by their summed distance. \
               In a chunk of several tokens only the last one's query counts.",
     parameters: &[
-        Parameter { name: "bits", kind: Kind::Integer(1, 256), default: "16", help: "bits of a code" },
+        Parameter {
+            name: "bits",
+            kind: Kind::Integer(1, MAX_BITS as i64),
+            default: "16",
+            help: "bits of a code",
+        },
         SINKS,
         RECENT,
     ],
 };
+
+/// The most bits of a code.
+const MAX_BITS: usize = 256;
 
 pub(super) fn build(call: &Call, context: &Context<'_>) -> Box<dyn Keep> {
     let bits = call.count("bits");
@@ -72,14 +80,18 @@ impl Keep for HashEvict {
 
     fn importance(&mut self, candidates: &Candidates<'_>, out: &mut [f32]) {
         // The distance to all queries of the group together, by the bytes of a code.
-        let tables: Vec<[f32; 256]> = (0..self.hash.bits().div_ceil(8)).map(|b| self.distances(b)).collect();
         let codes = candidates.state.chunks_exact(self.words());
-        if let [low, high] = &tables[..] {
+        let bytes = self.hash.bits().div_ceil(8);
+        if bytes == 2 {
+            let (low, high) = (self.distances(0), self.distances(1));
             for (out, code) in out.iter_mut().zip(codes) {
                 *out = -(low[code[0] as usize & 255] + high[code[0] as usize >> 8 & 255]);
             }
             return;
         }
+        let mut tables = [[0.0; 256]; MAX_BITS / 8];
+        let tables = &mut tables[..bytes];
+        tables.iter_mut().enumerate().for_each(|(byte, table)| *table = self.distances(byte));
         for (out, code) in out.iter_mut().zip(codes) {
             let bytes = code.iter().flat_map(|word| word.to_le_bytes());
             *out = -tables.iter().zip(bytes).map(|(table, byte)| table[byte as usize]).sum::<f32>();

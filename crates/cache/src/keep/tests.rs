@@ -1,5 +1,5 @@
 use super::{Arrival, KEEPS, Keep, Step};
-use crate::context::{Candidates, Context, EMPTY, GroupQueries, NewTokens};
+use crate::context::{Buffers, Candidates, Context, EMPTY, GroupQueries, NewTokens};
 use crate::format::{Env, Format};
 use crate::head::Head;
 use crate::judgement::{Departures, Judgement};
@@ -205,7 +205,8 @@ fn keys_are_the_same_by_tile_by_product_and_one_by_one() {
                 let news = NewTokens::new(&k, &v, (1, 0), tokens, position);
                 head.arrive(&news, &[], &mut judgement);
                 head.weigh(env, &news, (&[], &[]), &mut judgement);
-                head.store(env, &news, &judgement, &departures, &mut turned, usize::MAX);
+                let buffers = (&mut turned, &mut Buffers::default());
+                head.store(env, &news, &judgement, &departures, buffers, usize::MAX);
             }
             assert_eq!(*seen.lock().unwrap(), 90 + 90 + 37);
         }

@@ -4,7 +4,7 @@ mod all;
 mod quest;
 mod topk;
 
-use crate::context::{Context, Partial};
+use crate::context::{Buffers, Context, Partial};
 use crate::method::{Call, Kind, Method, Parameter};
 use crate::state::{Reader, StateError, Writer};
 use sketchkv_kernels::attention::codes::CodeQueries;
@@ -27,7 +27,7 @@ pub trait Read: Send + Sync {
     fn resize(&mut self, slots: usize);
 
     /// A token was written to a slot, in place of the one that was there or of none.
-    fn write(&mut self, token: &Written<'_>);
+    fn write(&mut self, token: &Written<'_>, buffers: &mut Buffers);
 
     /// How many slots a step reads, beside those that are always read.
     fn slots_read(&self) -> usize;
@@ -37,7 +37,15 @@ pub trait Read: Send + Sync {
     fn estimate(&self, queries: &[f32], view: &View<'_>, strips: Range<usize>, out: &mut Estimate);
 
     /// Adds what the slots outside the chosen strips contribute by estimate to the attention of `queries`.
-    fn rest(&self, _queries: &[f32], _view: &View<'_>, _chosen: &[u32], _partial: &mut Partial) {}
+    fn rest(
+        &self,
+        _queries: &[f32],
+        _view: &View<'_>,
+        _chosen: &[u32],
+        _partial: &mut Partial,
+        _buffers: &mut Buffers,
+    ) {
+    }
 
     /// Writes all state.
     fn save(&self, out: &mut Writer);
@@ -64,9 +72,20 @@ pub struct Estimate {
     /// Scratch.
     logits: Vec<f32>,
     coded: CodeQueries,
+    buffers: Buffers,
 }
 
 impl Estimate {
+    /// Heap bytes.
+    pub(crate) fn bytes(&self) -> usize {
+        let Estimate { masses, max, sum, logits, .. } = self;
+        let floats: usize = [masses, max, sum, logits].iter().map(|floats| floats.capacity()).sum();
+        floats * size_of::<f32>()
+            + self.always.capacity() * size_of::<u32>()
+            + self.coded.bytes()
+            + self.buffers.bytes()
+    }
+
     /// Estimates the attention of `queries`, `[query][head_dim]`, scaled, to some strips, as [`parts`] cuts them.
     pub fn set(&mut self, read: &dyn Read, queries: &[f32], view: &View<'_>, strips: Range<usize>) {
         self.max.clear();
@@ -152,13 +171,14 @@ pub fn choose<'a>(
     estimates: impl Iterator<Item = &'a Estimate> + Clone,
     view: &View<'_>,
     chosen: &mut Vec<u32>,
+    buffers: &mut Buffers,
 ) {
     let strips = view.positions.len() / STRIP;
     let Some(first) = estimates.clone().next() else {
         chosen.extend((0..strips as u32).filter(|&strip| view.live_in(strip as usize) != 0));
         return;
     };
-    let mut masses = vec![0.0f32; strips];
+    let mut masses = buffers.floats(strips);
     for query in 0..first.max.len() {
         let max = estimates.clone().map(|e| e.max[query]).fold(f32::NEG_INFINITY, f32::max);
         let scale = |e: &Estimate| (e.max[query] - max).exp();
@@ -170,9 +190,9 @@ pub fn choose<'a>(
         }
     }
     // The bits of masses, none of which is negative, are in the order of the masses: most mass first, then the older strip.
-    let mut others: Vec<u64> = Vec::with_capacity(strips);
+    let mut others = buffers.words();
     let mut always = estimates.flat_map(|e| &e.always).copied().peekable();
-    for (strip, mass) in masses.into_iter().enumerate() {
+    for (strip, mass) in masses.iter().enumerate() {
         if always.next_if_eq(&(strip as u32)).is_some() {
             chosen.push(strip as u32);
         } else if view.live_in(strip) != 0 {
@@ -186,4 +206,6 @@ pub fn choose<'a>(
     }
     chosen.extend(others.iter().map(|&other| other as u32));
     chosen.sort_unstable();
+    buffers.give_floats(masses);
+    buffers.give_words(others);
 }

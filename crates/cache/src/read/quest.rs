@@ -1,10 +1,9 @@
 use super::{Estimate, K, Read, View, Written};
-use crate::context::{Context, Softcap};
-use crate::format::padded;
+use crate::context::{Buffers, Context, Softcap};
 use crate::means::{load_strips, wide};
 use crate::method::{Call, Choice, Kind, Method, Parameter};
 use crate::state::{Reader, StateError, Writer};
-use sketchkv_kernels::attention::layout::{Encoding, STRIP, Side, StripLayout};
+use sketchkv_kernels::attention::layout::{Encoding, STRIP, Side, StripLayout, padded};
 use sketchkv_kernels::attention::{Strips, exponentials, key_scores, maximum};
 use sketchkv_kernels::cpu;
 use std::ops::Range;
@@ -79,7 +78,7 @@ impl Read for Quest {
         self.high.resize(bytes);
     }
 
-    fn write(&mut self, token: &Written<'_>) {
+    fn write(&mut self, token: &Written<'_>, _: &mut Buffers) {
         let (page, bytes) = (token.slot / self.page, self.layout.strip_bytes());
         let first = token.slot % 64 / self.page * self.page;
         let slots = u64::MAX >> (64 - self.page) << first;
@@ -105,24 +104,28 @@ impl Read for Quest {
     fn estimate(&self, queries: &[f32], view: &View<'_>, strips: Range<usize>, out: &mut Estimate) {
         // max(q·min, q·max) = max(q, 0)·max + min(q, 0)·min: two products.
         let level = cpu::level();
-        let split = |part: fn(f32, f32) -> f32| {
-            let part: Vec<f32> = queries.iter().map(|&q| part(q, 0.0)).collect();
-            wide(&part, self.head_dim)
+        let Estimate { logits, masses, max: maxima, sum: sums, buffers, .. } = out;
+        let mut split = |part: fn(f32, f32) -> f32| {
+            let mut parts = buffers.floats(queries.len());
+            parts.iter_mut().zip(queries).for_each(|(x, &q)| *x = part(q, 0.0));
+            let wide = wide(&parts, self.head_dim, buffers);
+            buffers.give_floats(parts);
+            wide
         };
         let (above, below) = (split(f32::max), split(f32::min));
         // Of 16 pages.
         let bounds = strips.start / self.page..strips.end.div_ceil(self.page);
         let (pages, bytes) = (bounds.len() * STRIP, self.layout.strip_bytes());
         let bytes = bounds.start * bytes..bounds.end * bytes;
-        out.logits.resize(2 * above.count() * pages, 0.0);
-        let (logits, lower) = out.logits.split_at_mut(above.count() * pages);
+        logits.resize(2 * above.count() * pages, 0.0);
+        let (logits, lower) = logits.split_at_mut(above.count() * pages);
         key_scores(level, &self.layout, None, &above, self.high[bytes.clone()].into(), logits, pages);
         key_scores(level, &self.layout, None, &below, self.low[bytes].into(), lower, pages);
         logits.iter_mut().zip(&*lower).for_each(|(bound, lower)| *bound += lower);
         self.softcap.apply(logits);
 
-        out.masses.resize(above.count() * strips.len(), 0.0);
-        let masses = out.masses.chunks_exact_mut(strips.len());
+        masses.resize(above.count() * strips.len(), 0.0);
+        let masses = masses.chunks_exact_mut(strips.len());
         let in_page = self.page / STRIP;
         for (bounds, masses) in logits.chunks_exact_mut(pages).zip(masses) {
             for (page, bound) in bounds.iter_mut().enumerate() {
@@ -134,12 +137,13 @@ impl Read for Quest {
                 }
             }
             let max = maximum(level, bounds);
-            out.max.push(max);
-            out.sum.push(exponentials(level, bounds, max));
+            maxima.push(max);
+            sums.push(exponentials(level, bounds, max));
             for (strip, mass) in masses.iter_mut().enumerate() {
                 *mass = bounds[strip / in_page];
             }
         }
+        [above, below].into_iter().for_each(|queries| buffers.give_queries(queries));
     }
 
     fn save(&self, out: &mut Writer) {

@@ -1,11 +1,11 @@
 use super::{Estimate, K, Read, View, Written};
-use crate::context::{Context, Partial, Softcap};
+use crate::context::{Buffers, Context, Partial, Softcap};
 use crate::means::{Means, load_strips};
 use crate::method::{Call, Choice, Kind, Method, Parameter};
 use crate::state::{Reader, StateError, Writer};
 use half::f16;
 use sketchkv_kernels::attention::codes::{CODE_PAGE, code_page_bytes, code_scores, put_code};
-use sketchkv_kernels::attention::layout::STRIP;
+use sketchkv_kernels::attention::layout::{MAX_DIM, STRIP};
 use sketchkv_kernels::attention::{Strips, maximum, strip_exponentials};
 use sketchkv_kernels::cpu;
 use sketchkv_kernels::half::to_f16;
@@ -28,7 +28,7 @@ pub(super) static METHOD: Method = Method {
         K,
         Parameter {
             name: "bits",
-            kind: Kind::Integer(16, 512),
+            kind: Kind::Integer(16, MAX_BITS as i64),
             default: "64",
             help: "bits of a code, rounded up to a multiple of 8",
         },
@@ -59,6 +59,9 @@ pub(super) fn build(call: &Call, context: &Context<'_>) -> Option<Box<dyn Read>>
         rest: (call.word("rest") == "pages").then(|| Means::new(0, context)),
     }))
 }
+
+/// The most bits of a code.
+const MAX_BITS: usize = 512;
 
 /// Keys after which the mean is left alone: codes are comparable only around the same mean.
 const MEAN_OF: u32 = 64;
@@ -91,14 +94,12 @@ impl TopK {
         self.hash.bits()
     }
 
-    /// Projections of `x`, `[row][head_dim]`, times `scale`.
-    fn project(&self, x: &[f32], scale: f32) -> Vec<f32> {
-        let mut out = vec![0.0; x.len() / self.hash.dim() * self.bits()];
+    /// Projections of `x`, `[row][head_dim]`, times `scale`, `[row][bit]`.
+    fn project(&self, x: &[f32], scale: f32, out: &mut [f32]) {
         for (x, out) in x.chunks_exact(self.hash.dim()).zip(out.chunks_exact_mut(self.bits())) {
             self.hash.project(x, out);
         }
         out.iter_mut().for_each(|x| *x *= scale);
-        out
     }
 }
 
@@ -139,31 +140,44 @@ impl Read for TopK {
         self.k
     }
 
-    fn write(&mut self, token: &Written<'_>) {
-        let centred: Vec<f32> = token.key.iter().zip(&self.mean).map(|(k, m)| k - m).collect();
-        let projections = self.project(&centred, 1.0);
+    fn write(&mut self, token: &Written<'_>, buffers: &mut Buffers) {
+        let mut centred = [0.0; MAX_DIM];
+        let centred = &mut centred[..token.key.len()];
+        let of_both = token.key.iter().zip(&self.mean);
+        centred.iter_mut().zip(of_both).for_each(|(x, (k, m))| *x = k - m);
+        let mut projections = [0.0; MAX_BITS];
+        let projections = &mut projections[..self.bits()];
+        self.project(centred, 1.0, projections);
         let bytes = code_page_bytes(self.bits());
         let page = &mut self.codes[token.slot / CODE_PAGE * bytes..][..bytes];
-        let factor = put_code(page, token.slot % CODE_PAGE, &projections);
+        let factor = put_code(page, token.slot % CODE_PAGE, projections);
         self.factors[token.slot] = to_f16(factor);
         if self.seen < MEAN_OF {
             self.seen += 1;
             let rate = 1.0 / self.seen as f32;
-            self.mean.iter_mut().zip(&centred).for_each(|(m, x)| *m += x * rate);
+            self.mean.iter_mut().zip(&*centred).for_each(|(m, x)| *m += x * rate);
         }
         if let Some(rest) = &mut self.rest {
             // A token that takes the place of another cannot take it out of the mean, but weighs as if it did.
             let rate = 1.0 / (token.others.count_ones() + 1) as f32;
             let page = token.slot / CODE_PAGE;
-            let distance = if token.others == 0 { 0.0 } else { rest.distances(token.key)[page] };
+            let mut distance = 0.0;
+            if token.others != 0 {
+                let distances = rest.distances(token.key, buffers);
+                distance = distances[page];
+                buffers.give_floats(distances);
+            }
             rest.join(page, token.key, token.value, rate, distance);
         }
     }
 
     fn estimate(&self, queries: &[f32], view: &View<'_>, strips: Range<usize>, out: &mut Estimate) {
         let level = cpu::level();
-        let Estimate { coded, logits, masses, max, sum, .. } = out;
-        coded.set(level, &self.project(queries, 1.0 / self.bits() as f32), self.bits());
+        let Estimate { coded, logits, masses, max, sum, buffers, .. } = out;
+        let mut projections = buffers.floats(queries.len() / self.hash.dim() * self.bits());
+        self.project(queries, 1.0 / self.bits() as f32, &mut projections);
+        coded.set(level, &projections, self.bits());
+        buffers.give_floats(projections);
         let bytes = code_page_bytes(self.bits());
         max.resize(coded.count(), f32::NEG_INFINITY);
         sum.resize(coded.count(), 0.0);
@@ -192,19 +206,29 @@ impl Read for TopK {
         }
     }
 
-    fn rest(&self, queries: &[f32], view: &View<'_>, chosen: &[u32], partial: &mut Partial) {
+    fn rest(
+        &self,
+        queries: &[f32],
+        view: &View<'_>,
+        chosen: &[u32],
+        partial: &mut Partial,
+        buffers: &mut Buffers,
+    ) {
         let Some(rest) = &self.rest else { return };
-        let mut unread: Vec<u64> = view.live.to_vec();
+        let mut unread = buffers.words();
+        unread.extend_from_slice(view.live);
         for &strip in chosen {
             unread[strip as usize / 4] &= !(0xffff << (strip % 4 * 16));
         }
-        if unread.iter().all(|&slots| slots == 0) {
-            return;
+        if unread.iter().any(|&slots| slots != 0) {
+            // ln 0 = −∞ leaves a page out.
+            let mut logs = buffers.floats(groups(view.positions.len()));
+            logs.fill(f32::NEG_INFINITY);
+            logs.iter_mut().zip(&unread).for_each(|(log, slots)| *log = (slots.count_ones() as f32).ln());
+            rest.attend(queries, &logs, SPREAD, partial, buffers);
+            buffers.give_floats(logs);
         }
-        // ln 0 = −∞ leaves a page out.
-        let mut logs: Vec<f32> = unread.iter().map(|slots| (slots.count_ones() as f32).ln()).collect();
-        logs.resize(groups(view.positions.len()), f32::NEG_INFINITY);
-        rest.attend(queries, &logs, SPREAD, partial);
+        buffers.give_words(unread);
     }
 
     fn save(&self, out: &mut Writer) {

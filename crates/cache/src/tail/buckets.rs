@@ -1,5 +1,5 @@
 use super::{Evicted, Tail};
-use crate::context::{Context, Neighbours, Partial};
+use crate::context::{Buffers, Context, Neighbours, Partial};
 use crate::means::Means;
 use crate::method::{Call, Choice, Kind, Method, Parameter};
 use crate::state::{Reader, StateError, Writer};
@@ -59,20 +59,22 @@ impl Tail for Buckets {
         self.means.bytes_of(n) + n * size_of::<u32>()
     }
 
-    fn absorb(&mut self, token: &Evicted<'_>, _: &mut dyn Neighbours) {
+    fn absorb(&mut self, token: &Evicted<'_>, _: &mut dyn Neighbours, buffers: &mut Buffers) {
         let empty = self.counts.iter().position(|&count| count == 0);
-        let (bucket, distance) = empty.map_or_else(|| self.nearest(token.key), |empty| (empty, 0.0));
+        let (bucket, distance) = empty.map_or_else(|| self.nearest(token.key, buffers), |empty| (empty, 0.0));
         self.counts[bucket] = self.counts[bucket].saturating_add(1);
         let rate = 1.0 / self.counts[bucket] as f32;
         self.means.join(bucket, token.key, token.value, rate, distance);
     }
 
-    fn attend(&self, queries: &[f32], partial: &mut Partial) {
+    fn attend(&self, queries: &[f32], partial: &mut Partial, buffers: &mut Buffers) {
         // Buckets fill from the first.
         if self.counts[0] > 0 {
             // ln 0 = −∞ leaves an empty bucket out.
-            let logs: Vec<f32> = self.counts.iter().map(|&count| (count as f32).ln()).collect();
-            self.means.attend(queries, &logs, self.share, partial);
+            let mut logs = buffers.floats(self.counts.len());
+            logs.iter_mut().zip(&self.counts).for_each(|(log, &count)| *log = (count as f32).ln());
+            self.means.attend(queries, &logs, self.share, partial, buffers);
+            buffers.give_floats(logs);
         }
     }
 
@@ -89,16 +91,16 @@ impl Tail for Buckets {
 
 impl Buckets {
     /// The bucket that a key widens least, and ‖k − k̄‖² there.
-    fn nearest(&self, key: &[f32]) -> (usize, f32) {
+    fn nearest(&self, key: &[f32], buffers: &mut Buffers) -> (usize, f32) {
+        let distances = self.means.distances(key, buffers);
         let mut best = (0, 0.0, f32::INFINITY);
-        for (bucket, (distance, &count)) in
-            self.means.distances(key).into_iter().zip(&self.counts).enumerate()
-        {
+        for (bucket, (&distance, &count)) in distances.iter().zip(&self.counts).enumerate() {
             let cost = distance * count as f32 / (count as f32 + 1.0);
             if cost < best.2 {
                 best = (bucket, distance, cost);
             }
         }
+        buffers.give_floats(distances);
         (best.0, best.1)
     }
 }

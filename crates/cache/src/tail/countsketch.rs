@@ -1,5 +1,5 @@
 use super::{Evicted, Tail};
-use crate::context::{Context, Neighbours, Partial, Softcap, dot};
+use crate::context::{Buffers, Context, Neighbours, Partial, Softcap, dot};
 use crate::method::{Call, Choice, Kind, Method, Parameter};
 use crate::state::{Reader, StateError, Writer};
 use sketchkv_sketch::{SplitMix64, VectorCountSketch, mix};
@@ -77,8 +77,10 @@ impl Tail for Sketched {
         self.sketch.bytes() + self.mean.len() * size_of::<f32>() + self.ring.len() * size_of::<u32>()
     }
 
-    fn absorb(&mut self, token: &Evicted<'_>, _: &mut dyn Neighbours) {
-        let mut pair = [token.key, token.value].concat();
+    fn absorb(&mut self, token: &Evicted<'_>, _: &mut dyn Neighbours, buffers: &mut Buffers) {
+        let mut pair = buffers.floats(token.key.len() + token.value.len());
+        pair[..token.key.len()].copy_from_slice(token.key);
+        pair[token.key.len()..].copy_from_slice(token.value);
         self.seen += 1;
         let rate = 1.0 / self.seen as f32;
         for (x, mean) in pair.iter_mut().zip(&mut self.mean) {
@@ -88,11 +90,12 @@ impl Tail for Sketched {
         self.sketch.update_hash(token.position as u64, &pair, 1.0);
         self.ring[self.next] = token.position as u32;
         self.next = (self.next + 1) % self.ring.len();
+        buffers.give_floats(pair);
     }
 
-    fn attend(&self, queries: &[f32], partial: &mut Partial) {
+    fn attend(&self, queries: &[f32], partial: &mut Partial, buffers: &mut Buffers) {
         let d = self.key_dim;
-        let mut pair = vec![0.0; self.sketch.dim()];
+        let mut pair = buffers.floats(self.sketch.dim());
         // The least mean squared error of a row that holds all evicted tokens evenly.
         let share = 1.0 / (1.0 + self.seen.saturating_sub(1) as f32 / self.sketch.width() as f32);
         for &position in self.ring.iter().filter(|&&position| position != NONE) {
@@ -103,6 +106,7 @@ impl Tail for Sketched {
                 partial.add(query, self.softcap.of(dot(q, key)), 1.0, value);
             }
         }
+        buffers.give_floats(pair);
     }
 
     fn save(&self, out: &mut Writer) {

@@ -1,5 +1,5 @@
 use super::{Evicted, Tail};
-use crate::context::{Context, Neighbours, Partial};
+use crate::context::{Buffers, Context, Neighbours, Partial};
 use crate::method::{Call, Choice, Kind, Method, Parameter};
 use crate::state::{Reader, StateError, Writer};
 use sketchkv_sketch::mix;
@@ -51,26 +51,34 @@ impl Tail for Merge {
         true
     }
 
-    fn absorb(&mut self, token: &Evicted<'_>, neighbours: &mut dyn Neighbours) {
+    fn absorb(&mut self, token: &Evicted<'_>, neighbours: &mut dyn Neighbours, buffers: &mut Buffers) {
         if !drawn(self.seed, token.position, token.relative_mass) {
             return;
         }
-        let mut next = neighbours.staying();
-        next.retain(|&(position, _)| position > token.position);
+        // In the order of positions, as numbers.
+        let mut next = buffers.words();
+        neighbours.for_each_staying(&mut |position, slot| {
+            if position > token.position {
+                next.push((position as u64) << 32 | slot as u64);
+            }
+        });
         if next.len() > self.m {
             next.select_nth_unstable(self.m);
             next.truncate(self.m);
         }
         let share = 1.0 / next.len() as f32;
-        let (mut key, mut value) = (vec![0.0; token.key.len()], vec![0.0; token.value.len()]);
-        for (_, slot) in next {
+        let (mut key, mut value) = (buffers.floats(token.key.len()), buffers.floats(token.value.len()));
+        for &next in &next {
+            let slot = next as u32 as usize;
             neighbours.load(slot, &mut key, &mut value);
             value.iter_mut().zip(token.value).for_each(|(v, x)| *v += share * x);
             neighbours.set_value(slot, &value);
         }
+        buffers.give_words(next);
+        [key, value].into_iter().for_each(|floats| buffers.give_floats(floats));
     }
 
-    fn attend(&self, _: &[f32], _: &mut Partial) {}
+    fn attend(&self, _: &[f32], _: &mut Partial, _: &mut Buffers) {}
 
     fn save(&self, _: &mut Writer) {}
 

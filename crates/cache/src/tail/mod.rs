@@ -8,7 +8,7 @@ mod race;
 
 pub use countsketch::countsketch_cosine;
 
-use crate::context::{Context, Neighbours, Partial};
+use crate::context::{Buffers, Context, Neighbours, Partial};
 use crate::method::{Call, Method};
 use crate::state::{Reader, StateError, Writer};
 
@@ -26,10 +26,10 @@ pub trait Tail: Send + Sync {
     }
 
     /// Takes in an evicted token; `neighbours` are the slots that stay.
-    fn absorb(&mut self, token: &Evicted<'_>, neighbours: &mut dyn Neighbours);
+    fn absorb(&mut self, token: &Evicted<'_>, neighbours: &mut dyn Neighbours, buffers: &mut Buffers);
 
     /// Adds what the evicted tokens contribute to the attention of `queries`, `[query][key_dim]`, scaled.
-    fn attend(&self, queries: &[f32], partial: &mut Partial);
+    fn attend(&self, queries: &[f32], partial: &mut Partial, buffers: &mut Buffers);
 
     /// Writes all state.
     fn save(&self, out: &mut Writer);

@@ -1,5 +1,5 @@
 use super::{Evicted, Tail};
-use crate::context::{Context, Neighbours, Partial, Softcap};
+use crate::context::{Buffers, Context, Neighbours, Partial, Softcap};
 use crate::method::{Call, Choice, Kind, Method, Parameter};
 use crate::state::{Reader, StateError, Writer};
 use sketchkv_kernels::attention::dense_values;
@@ -85,10 +85,10 @@ struct Race {
 }
 
 impl Race {
-    /// Π_j 2Φ(s_j·σ⟨r_j, q⟩/√d) of every cell, `[row][cell]`; `q` is scaled by 1/√d already.
-    fn weights(&self, q: &[f32], out: &mut [f32]) {
-        let mut projections = vec![0.0; self.rows * self.bits];
-        self.hash.project(q, &mut projections);
+    /// Π_j 2Φ(s_j·σ⟨r_j, q⟩/√d) of every cell, `[row][cell]`; `q` is scaled by 1/√d already, `projections` is scratch,
+    /// `[row][bit]`.
+    fn weights(&self, q: &[f32], projections: &mut [f32], out: &mut [f32]) {
+        self.hash.project(q, projections);
         // The directions are longer than unit ones by √d, and σ is √(square/d).
         let sigma = self.square.sqrt() / self.hash.dim() as f32;
         for (row, out) in projections.chunks_exact(self.bits).zip(out.chunks_exact_mut(1 << self.bits)) {
@@ -125,9 +125,11 @@ impl Tail for Race {
         self.hash.bytes() + (self.mean.len() + self.counts.len() + self.sums.len()) * size_of::<f32>()
     }
 
-    fn absorb(&mut self, token: &Evicted<'_>, _: &mut dyn Neighbours) {
-        let centred: Vec<f32> = token.key.iter().zip(&self.mean).map(|(k, m)| k - m).collect();
-        let mut projections = vec![0.0; self.rows * self.bits];
+    fn absorb(&mut self, token: &Evicted<'_>, _: &mut dyn Neighbours, buffers: &mut Buffers) {
+        let mut centred = buffers.floats(token.key.len());
+        let of_both = token.key.iter().zip(&self.mean);
+        centred.iter_mut().zip(of_both).for_each(|(x, (k, m))| *x = k - m);
+        let mut projections = buffers.floats(self.rows * self.bits);
         self.hash.project(&centred, &mut projections);
         let width = width(token.value.len());
         for (row, projections) in projections.chunks_exact(self.bits).enumerate() {
@@ -147,20 +149,22 @@ impl Tail for Race {
             self.square += (square - self.square) * rate;
         }
         self.seen = self.seen.saturating_add(1).min(u32::MAX - 1);
+        [centred, projections].into_iter().for_each(|floats| buffers.give_floats(floats));
     }
 
-    fn attend(&self, queries: &[f32], partial: &mut Partial) {
+    fn attend(&self, queries: &[f32], partial: &mut Partial, buffers: &mut Buffers) {
         if self.seen == 0 {
             return;
         }
         let d = self.mean.len();
         let (width, cells) = (width(self.value_dim), self.counts.len());
         let rows = queries.len() / d;
-        let mut weights = vec![0.0; rows * cells];
+        let mut weights = buffers.floats(rows * cells);
+        let mut projections = buffers.floats(self.rows * self.bits);
         for (q, weights) in queries.chunks_exact(d).zip(weights.chunks_exact_mut(cells)) {
-            self.weights(q, weights);
+            self.weights(q, &mut projections, weights);
         }
-        let mut acc = vec![0.0; rows * width];
+        let mut acc = buffers.floats(rows * width);
         dense_values(cpu::level(), width, &weights, cells, &self.sums, width, cells, &mut acc);
         for (query, q) in queries.chunks_exact(d).enumerate() {
             let mean: f32 = q.iter().zip(&self.mean).map(|(q, m)| q * m).sum();
@@ -173,6 +177,7 @@ impl Tail for Race {
             acc.iter_mut().for_each(|x| *x *= average);
             partial.add(query, self.softcap.of(max), sum * average, acc);
         }
+        [weights, projections, acc].into_iter().for_each(|floats| buffers.give_floats(floats));
     }
 
     fn save(&self, out: &mut Writer) {

@@ -9,7 +9,10 @@ pub(crate) trait Rule {
     /// `tokens` were attended to with the weights `mass`, mean over the group; the last of them is new.
     fn see(&mut self, _view: &View<'_>, _token: usize, _tokens: &[usize], _mass: &[f64]) {}
 
-    /// Importance of `tokens`, the last of them new.
+    /// `old` tokens had slots when the chunk came that has been attended to, `new` ones are its tokens.
+    fn arrive(&mut self, _view: &View<'_>, _old: &[usize], _new: &[usize]) {}
+
+    /// Importance of `tokens`, those of the chunk included, the last of which is `token`.
     fn importance(&mut self, view: &View<'_>, token: usize, tokens: &[usize]) -> Vec<f64>;
 }
 
@@ -110,6 +113,32 @@ impl Rule for Tova {
     }
 }
 
+/// The greatest weight that any query of another chunk gave.
+#[derive(Default)]
+pub(crate) struct KvZip {
+    score: HashMap<usize, f64>,
+}
+
+impl Rule for KvZip {
+    fn see(&mut self, view: &View<'_>, token: usize, tokens: &[usize], _: &[f64]) {
+        for member in 0..view.group() {
+            let weights = view.attention(&wide(view.query(token, member)), tokens);
+            for (t, weight) in tokens.iter().zip(weights) {
+                self.score.entry(*t).and_modify(|score| *score = score.max(weight));
+            }
+        }
+    }
+
+    fn arrive(&mut self, _: &View<'_>, old: &[usize], new: &[usize]) {
+        let mean = old.iter().map(|t| self.score[t]).sum::<f64>() / old.len().max(1) as f64;
+        self.score.extend(new.iter().map(|&t| (t, mean)));
+    }
+
+    fn importance(&mut self, _: &View<'_>, _: usize, tokens: &[usize]) -> Vec<f64> {
+        tokens.iter().map(|t| self.score[t]).collect()
+    }
+}
+
 pub(crate) struct SnapKv {
     pub(crate) window: usize,
     pub(crate) pool: usize,
@@ -166,6 +195,8 @@ impl Rule for KeyDifference {
 pub(crate) struct Expected {
     pub(crate) cov: &'static str,
     pub(crate) horizon: usize,
+    /// Whether the norm of the value counts.
+    pub(crate) weighs_values: bool,
 }
 
 impl Expected {
@@ -236,6 +267,9 @@ impl Rule for Expected {
                 *importance += weight / view.group() as f64;
             }
         }
-        importance.iter().zip(tokens).map(|(s, &t)| s * norm(&wide(view.value(t)))).collect()
+        if self.weighs_values {
+            importance.iter_mut().zip(tokens).for_each(|(s, &t)| *s *= norm(&wide(view.value(t))));
+        }
+        importance
     }
 }

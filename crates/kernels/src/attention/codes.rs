@@ -107,6 +107,12 @@ impl CodeQueries {
     pub fn count(&self) -> usize {
         self.count
     }
+
+    /// Heap bytes.
+    pub fn bytes(&self) -> usize {
+        self.tables.capacity() * size_of::<[u8; 16]>()
+            + (self.step.capacity() + self.zero.capacity()) * size_of::<f32>()
+    }
 }
 
 /// The sign of summand i in entry x.

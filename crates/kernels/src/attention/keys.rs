@@ -56,6 +56,13 @@ impl Queries {
         self.count
     }
 
+    /// Heap bytes.
+    pub fn bytes(&self) -> usize {
+        (self.plain.capacity() + self.scale.capacity()) * size_of::<f32>()
+            + self.packed.capacity() * size_of::<Multipliers>()
+            + self.sum.capacity() * size_of::<i32>()
+    }
+
     /// The queries as given, `[count][dim]`.
     pub fn plain(&self) -> &[f32] {
         &self.plain

@@ -26,6 +26,11 @@ pub const BLOCK: usize = 32;
 /// Dimensions of the widest head.
 pub const MAX_DIM: usize = 512;
 
+/// How wide a strip is whose vectors have `width` dimensions: whole blocks.
+pub fn padded(width: usize) -> usize {
+    width.next_multiple_of(BLOCK)
+}
+
 /// The integer nearest to `x`, ties to even, for |x| ≤ 2^22. Without SSE4.1 every `round_ties_even` is a call of the C
 /// library; adding 1.5·2^23 leaves the integer in the low bits of the sum.
 pub fn nearest(x: f32) -> i32 {

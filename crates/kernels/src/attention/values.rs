@@ -48,19 +48,19 @@ unsafe fn value_sums_of<S: Simd>(
     let dim = layout.dim();
     let queries = out.len() / dim;
     for first in (0..queries).step_by(S::QUERIES) {
-        let mut call = Call { layout, weights: &weights[first * stride..], stride, strips, first: 0 };
+        let mut wanted = Wanted { layout, weights: &weights[first * stride..], stride, strips, first: 0 };
         let (count, out) = (queries - first, &mut out[first * dim..]);
         let wide = const { S::VALUES >= 32 } || matches!(layout.encoding(), Encoding::Codes(_));
         // Dimensions go in pieces of 64 or 32: as many floats as keep their sums in registers.
-        while call.first < dim {
+        while wanted.first < dim {
             // SAFETY: the caller's.
             unsafe {
-                if wide && call.first + 64 <= dim {
-                    for_queries!(S, count, |G| piece::<S, G, 4>(&call, out));
-                    call.first += 64;
+                if wide && wanted.first + 64 <= dim {
+                    for_queries!(S, count, |G| piece::<S, G, 4>(&wanted, out));
+                    wanted.first += 64;
                 } else {
-                    for_queries!(S, count, |G| piece::<S, G, 2>(&call, out));
-                    call.first += 32;
+                    for_queries!(S, count, |G| piece::<S, G, 2>(&wanted, out));
+                    wanted.first += 32;
                 }
             }
         }
@@ -68,7 +68,7 @@ unsafe fn value_sums_of<S: Simd>(
 }
 
 /// What some queries are to be given: the sums of the dimensions from `first` on.
-struct Call<'a> {
+struct Wanted<'a> {
     layout: &'a StripLayout,
     weights: &'a [f32],
     stride: usize,
@@ -80,27 +80,27 @@ struct Call<'a> {
 ///
 /// # Safety
 /// As [`value_sums_of`].
-unsafe fn piece<S: Simd, const G: usize, const C: usize>(call: &Call<'_>, out: &mut [f32]) {
+unsafe fn piece<S: Simd, const G: usize, const C: usize>(wanted: &Wanted<'_>, out: &mut [f32]) {
     // SAFETY: the caller's.
     unsafe {
         for_each_float!(
-            call.layout.encoding(),
+            wanted.layout.encoding(),
             |E| S::run(
                 #[inline(always)]
                 || with_sums::<S, G, C>(
-                    call,
+                    wanted,
                     out,
                     #[inline(always)]
-                    |call, sums| float_sums::<S, E, G, C>(call, sums)
+                    |wanted, sums| float_sums::<S, E, G, C>(wanted, sums)
                 )
             ),
             |codes| for_each_kind!(codes, |BITS, TABLE| S::run(
                 #[inline(always)]
                 || with_sums::<S, G, C>(
-                    call,
+                    wanted,
                     out,
                     #[inline(always)]
-                    |call, sums| code_sums::<S, G, C, BITS, TABLE>(call, &codes, sums)
+                    |wanted, sums| code_sums::<S, G, C, BITS, TABLE>(wanted, &codes, sums)
                 )
             ))
         )
@@ -110,11 +110,11 @@ unsafe fn piece<S: Simd, const G: usize, const C: usize>(call: &Call<'_>, out: &
 /// Lets `add` go on with the sums that are in `out`.
 #[inline(always)]
 unsafe fn with_sums<S: Simd, const G: usize, const C: usize>(
-    call: &Call<'_>,
+    wanted: &Wanted<'_>,
     out: &mut [f32],
-    add: impl FnOnce(&Call<'_>, &mut [[S::F; C]; G]),
+    add: impl FnOnce(&Wanted<'_>, &mut [[S::F; C]; G]),
 ) {
-    let (dim, first) = (call.layout.dim(), call.first);
+    let (dim, first) = (wanted.layout.dim(), wanted.first);
     let out = out.as_mut_ptr();
     // SAFETY: `out` is as long as `value_sums` checked.
     unsafe {
@@ -124,7 +124,7 @@ unsafe fn with_sums<S: Simd, const G: usize, const C: usize>(
                 *sum = S::load(out.add(g * dim + first + 16 * c));
             }
         }
-        add(call, &mut sums);
+        add(wanted, &mut sums);
         for (g, sums) in sums.iter().enumerate() {
             for (c, sum) in sums.iter().enumerate() {
                 S::store(out.add(g * dim + first + 16 * c), *sum);
@@ -136,10 +136,10 @@ unsafe fn with_sums<S: Simd, const G: usize, const C: usize>(
 /// Adds the weighted floats of some strips to `sums`.
 #[inline(always)]
 unsafe fn float_sums<S: Simd, E: Float, const G: usize, const C: usize>(
-    call: &Call<'_>,
+    wanted: &Wanted<'_>,
     sums: &mut [[S::F; C]; G],
 ) {
-    let &Call { layout, weights, stride, strips, first } = call;
+    let &Wanted { layout, weights, stride, strips, first } = wanted;
     for (index, (strip, ahead)) in strips.each(layout.strip_bytes()).enumerate() {
         for slot in 0..STRIP {
             let at = slot * layout.dim() + first;
@@ -168,11 +168,11 @@ unsafe fn float_sums<S: Simd, E: Float, const G: usize, const C: usize>(
 /// of the run.
 #[inline(always)]
 unsafe fn code_sums<S: Simd, const G: usize, const C: usize, const BITS: u32, const TABLE: bool>(
-    call: &Call<'_>,
+    wanted: &Wanted<'_>,
     codes: &Codes,
     sums: &mut [[S::F; C]; G],
 ) {
-    let &Call { layout, weights, stride, strips, first } = call;
+    let &Wanted { layout, weights, stride, strips, first } = wanted;
     let (bytes, code_bytes, groups) = (layout.strip_bytes(), layout.code_bytes(), layout.groups());
     let levels = ByteLevels::new(codes);
     // The scales of each 32 dimensions of this piece, which may be the same ones.
@@ -239,11 +239,11 @@ unsafe fn code_sums<S: Simd, const G: usize, const C: usize, const BITS: u32, co
                 std::slice::from_raw_parts(multipliers.as_ptr().cast(), count);
             // As many columns at a time as keep their sums in registers.
             if const { S::VALUES >= 32 } {
-                let products = columns::<S, G, C, BITS, TABLE>(call, run, multipliers, 0, table);
+                let products = columns::<S, G, C, BITS, TABLE>(wanted, run, multipliers, 0, table);
                 add_products::<S, G, C, C>(&products, &unit, 0, sums);
             } else {
                 for c in 0..C {
-                    let products = columns::<S, G, 1, BITS, TABLE>(call, run, multipliers, c, table);
+                    let products = columns::<S, G, 1, BITS, TABLE>(wanted, run, multipliers, c, table);
                     add_products::<S, G, C, 1>(&products, &unit, c, sums);
                 }
             }
@@ -262,26 +262,26 @@ unsafe fn code_sums<S: Simd, const G: usize, const C: usize, const BITS: u32, co
 /// from column `c` on.
 #[inline(always)]
 unsafe fn columns<S: Simd, const G: usize, const W: usize, const BITS: u32, const TABLE: bool>(
-    call: &Call<'_>,
+    wanted: &Wanted<'_>,
     run: Stream<'_>,
     multipliers: &[[[Multipliers; 2]; G]],
     c: usize,
     table: S::B,
 ) -> [[S::I; W]; G] {
     // Columns come in pairs, so that a nibble's place in its byte is known when this is compiled.
-    let (pairs, first) = (call.layout.dim() / BLOCK, call.first / BLOCK);
+    let (pairs, first) = (wanted.layout.dim() / BLOCK, wanted.first / BLOCK);
     // SAFETY: the caller's.
     unsafe {
         let mut sums = [[S::zero_i(); W]; G];
         let mut products = sums;
-        let strips = run.each(call.layout.strip_bytes()).zip(multipliers);
+        let strips = run.each(wanted.layout.strip_bytes()).zip(multipliers);
         for (index, ((strip, ahead), multipliers)) in strips.enumerate() {
             for slots in 0..STRIP / 4 {
                 for w in 0..W {
                     let group = 2 * (slots * pairs + first) + c + w;
-                    fetch_group::<BITS>(ahead, call.layout.dim(), group);
+                    fetch_group::<BITS>(ahead, wanted.layout.dim(), group);
                     let code =
-                        packed::load::<S, BITS, TABLE>(strip.as_ptr(), call.layout.dim(), group, table);
+                        packed::load::<S, BITS, TABLE>(strip.as_ptr(), wanted.layout.dim(), group, table);
                     for g in 0..G {
                         let x = &multipliers[g][(c + w) / 2];
                         products[g][w] = packed::dot::<S, BITS, TABLE>(products[g][w], code, x, slots);

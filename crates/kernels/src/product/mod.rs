@@ -123,12 +123,13 @@ impl Matrix {
         if self.segments().iter().any(|s| !s.format.is_integer()) {
             workspace.compute(pool, &input, tokens, self.cols());
         }
-        let call = Call { matrix: self, tokens, bias, y: Disjoint::new(y), add, workspace };
-        call.run(pool);
+        let product = Product { matrix: self, tokens, bias, y: Disjoint::new(y), add, workspace };
+        product.run(pool);
     }
 }
 
-struct Call<'a> {
+/// One product on its way.
+struct Product<'a> {
     matrix: &'a Matrix,
     tokens: usize,
     bias: Option<&'a [f32]>,
@@ -137,7 +138,7 @@ struct Call<'a> {
     workspace: &'a ProductWorkspace,
 }
 
-impl Call<'_> {
+impl Product<'_> {
     fn run(&self, pool: &ThreadPool) {
         let row_bytes = self.matrix.activations().terms() * self.matrix.cols().max(1);
         // Whole groups, so that no panel but the last ends within one.

@@ -1,19 +1,17 @@
 //! The slots of one KV head: its pages, and who lives in them.
 
-use crate::context::{EMPTY, Neighbours};
+mod strips;
+
+pub(crate) use strips::open_strips;
+
+use crate::context::{Buffers, EMPTY, Neighbours};
 use crate::format::{Env, Format};
 use crate::grading::Grading;
-use crate::page::{PAGE, PAGE_STRIPS, Page};
+use crate::page::{PAGE, Page};
 use crate::read::{Read, Written};
-use sketchkv_kernels::attention::layout::STRIP;
+use sketchkv_kernels::attention::layout::{MAX_DIM, STRIP};
 use std::mem::size_of;
 use std::sync::Arc;
-
-/// Strips at the end that a head of so many strips has room to keep open: the newest tokens draw the most attention, and what
-/// they lose in codes costs more than as many bytes anywhere else.
-pub(crate) fn open_strips(strips: usize) -> usize {
-    if strips < 8 * PAGE_STRIPS { 1 } else { PAGE_STRIPS }
-}
 
 /// What an [`Arc`] allocates beside its content: two counts.
 const ARC_COUNTS: usize = 2 * size_of::<usize>();
@@ -61,6 +59,13 @@ pub(crate) struct Turned {
 }
 
 impl Turned {
+    /// Both, as wide as codes; they may hold anything.
+    pub(crate) fn of(&mut self, format: &Format) -> (&mut [f32], &mut [f32]) {
+        self.key.resize(format.keys.dim, 0.0);
+        self.value.resize(format.values.dim, 0.0);
+        (&mut self.key, &mut self.value)
+    }
+
     pub(crate) fn bytes(&self) -> usize {
         (self.key.capacity() + self.value.capacity()) * size_of::<f32>()
     }
@@ -132,16 +137,16 @@ impl Slots {
 
     /// Position and slot of every token held, by position.
     pub(crate) fn in_order(&self) -> Vec<(usize, usize)> {
-        let mut live = self.staying_in(&self.live);
+        let mut live: Vec<_> = self.staying().collect();
         live.sort_unstable();
         live
     }
 
-    /// Position and slot of every token whose bit is set.
-    fn staying_in(&self, live: &[u64]) -> Vec<(usize, usize)> {
-        let held = |slot: usize| live[slot / PAGE] >> (slot % PAGE) & 1 == 1;
+    /// Position and slot of every token that is not released, in the order of slots.
+    fn staying(&self) -> impl Iterator<Item = (usize, usize)> {
+        let held = |slot: usize| self.live[slot / PAGE] >> (slot % PAGE) & 1 == 1;
         let positions = self.positions.iter().enumerate();
-        positions.filter(|(slot, _)| held(*slot)).map(|(slot, &position)| (position as usize, slot)).collect()
+        positions.filter(move |(slot, _)| held(*slot)).map(|(slot, &position)| (position as usize, slot))
     }
 
     /// Takes slots that were saved.
@@ -234,10 +239,14 @@ impl Slots {
     }
 
     /// Puts a token into a slot, growing to `bytes` at most.
-    pub(crate) fn store(&mut self, env: Env<'_>, token: &Newcomer<'_>, turned: &mut Turned, bytes: usize) {
-        let Turned { key, value } = turned;
-        key.resize(env.format.keys.dim, 0.0);
-        value.resize(env.format.values.dim, 0.0);
+    pub(crate) fn store(
+        &mut self,
+        env: Env<'_>,
+        token: &Newcomer<'_>,
+        (turned, buffers): (&mut Turned, &mut Buffers),
+        bytes: usize,
+    ) {
+        let (key, value) = turned.of(env.format);
         let slot = self.place(env, bytes);
         env.format.keys.turn(token.key, key);
         env.format.values.turn(token.value, value);
@@ -245,7 +254,7 @@ impl Slots {
         let others = self.live[page];
         Arc::make_mut(&mut self.pages[page]).write(env.format, slot % PAGE, key, value, others);
         if let Some(index) = &mut self.index {
-            index.write(&Written { slot, key: token.key, value: token.value, others });
+            index.write(&Written { slot, key: token.key, value: token.value, others }, buffers);
         }
         self.live[page] |= 1 << (slot % PAGE);
         self.positions[slot] = token.position as u32;
@@ -290,191 +299,21 @@ impl Slots {
     /// Moves a token to a free slot.
     fn move_token(&mut self, env: Env<'_>, from: usize, to: usize) {
         let words = self.words;
-        let from_page = self.pages[from / PAGE].clone();
         let live = self.live[to / PAGE];
-        let page = Arc::make_mut(&mut self.pages[to / PAGE]);
-        page.copy(env.format, to % PAGE, &from_page, from % PAGE, live);
+        if from / PAGE == to / PAGE {
+            let page = Arc::make_mut(&mut self.pages[to / PAGE]);
+            page.copy_within(env.format, to % PAGE, from % PAGE, live);
+        } else {
+            let from_page = self.pages[from / PAGE].clone();
+            let page = Arc::make_mut(&mut self.pages[to / PAGE]);
+            page.copy(env.format, to % PAGE, &from_page, from % PAGE, live);
+        }
         self.live[to / PAGE] |= 1 << (to % PAGE);
         self.live[from / PAGE] &= !(1 << (from % PAGE));
         self.positions[to] = self.positions[from];
         self.positions[from] = EMPTY;
         self.state.copy_within(from * words..(from + 1) * words, to * words);
         self.index(env, to, live);
-    }
-
-    /// Adds a strip. When the last page is full or it gets narrow, all others are sealed, and the newest open strip
-    /// moves into the new one.
-    fn grow(&mut self, env: Env<'_>, bytes: usize) {
-        let format = env.format;
-        let full = self.pages.last().is_none_or(|page| page.strips() == PAGE_STRIPS);
-        let cramped = self.bytes() + Self::open_strip_cost(format, self.words) > bytes;
-        let before = self.pages.last().map_or(0, |page| page.open());
-        if full {
-            self.pages.reserve_exact(1);
-            self.pages.push(Arc::new(Page::empty(format, self.pages.is_empty(), self.rung)));
-            self.live.reserve_exact(1);
-            self.live.push(0);
-        }
-        Arc::make_mut(self.pages.last_mut().expect("a page was added")).push_strip(format);
-        self.positions.reserve_exact(STRIP);
-        self.positions.resize(self.positions.len() + STRIP, EMPTY);
-        self.state.reserve_exact(STRIP * self.words);
-        self.state.resize(self.positions.len() * self.words, 0);
-        if let Some(index) = &mut self.index {
-            index.resize(self.positions.len());
-        }
-        if before > 0 && (full || cramped) {
-            let new = self.len() - STRIP;
-            let page = (new - 1) / PAGE;
-            // The grid is chosen for those that move on, too: they come back.
-            let live = self.live[page];
-            for slot in (new - STRIP..new).filter(|&slot| live >> (slot % PAGE) & 1 == 1) {
-                self.move_token(env, slot, slot + STRIP);
-            }
-            let open = usize::from(!full);
-            let live = live | self.live[page];
-            self.reopen(format, page, open, live);
-        }
-    }
-
-    /// Seals the strips of a page, all but the last `open`; a first grid suits the slots in `live`.
-    fn reopen(&mut self, format: &Format, page: usize, open: usize, live: u64) {
-        let (page, grading) = (&mut self.pages[page], self.grading.as_deref_mut());
-        if page.sealed() == 0 && page.rung() != self.rung {
-            Arc::make_mut(page).set_rung(self.rung);
-        }
-        *page = Arc::new(page.reopened(format, open, live, grading));
-    }
-
-    /// Seals all open strips but the last `open`.
-    pub(crate) fn seal(&mut self, format: &Format, open: usize) {
-        if let (Some(page), Some(&live)) = (self.pages.last(), self.live.last())
-            && page.open() > open
-        {
-            self.reopen(format, self.pages.len() - 1, open, live);
-        }
-    }
-
-    /// Lets pages go down to coarser stores until `tokens` more tokens find room in `bytes`, the oldest of the finest
-    /// first: they are never more than a rung apart for long.
-    pub(crate) fn coarsen(&mut self, format: &Format, tokens: usize, bytes: usize) {
-        let last = format.rungs() - 1;
-        while self.rung < last && self.needed(format, tokens) > bytes {
-            let finer = |page: &Arc<Page>| page.sealed() > 0 && page.rung() <= self.rung;
-            match self.pages.iter().position(finer) {
-                Some(page) => {
-                    let (live, grading) = (self.live[page], self.grading.as_deref_mut());
-                    let page = &mut self.pages[page];
-                    *page = Arc::new(page.coarsened(format, page.rung() + 1, live, grading));
-                }
-                None => self.rung += 1,
-            }
-        }
-    }
-
-    /// The most bytes on the way to `tokens` tokens more.
-    fn needed(&self, format: &Format, tokens: usize) -> usize {
-        let sealed = |rung: usize| Self::strip_cost(format, rung, self.words);
-        let open_strip = Self::open_strip_cost(format, self.words);
-        let strips = (self.count + tokens).div_ceil(STRIP).max(self.len() / STRIP);
-        // The first strip of all stays as it is; once it is there it is counted with the page.
-        let front = usize::from(format.keeps_front() && self.pages.is_empty()).min(strips);
-        let new = strips - self.len() / STRIP - front;
-        let open = open_strips(strips);
-        // The page that grows now, as it is.
-        let (before, kept) = match self.pages.last() {
-            Some(page) if page.strips() < PAGE_STRIPS || page.open() > 0 => {
-                (page.sealed() + page.open(), page.sealed() * sealed(page.rung()) + page.open() * open_strip)
-            }
-            _ => (0, 0),
-        };
-        // All strips of the page that grows then may be there; others will be whole.
-        let growing = (strips.max(1) - 1) % PAGE_STRIPS + 1;
-        let whole = (before + new).saturating_sub(growing);
-        let pages = strips.div_ceil(PAGE_STRIPS) - self.pages.len();
-        let indexed = self.index_bytes(strips * STRIP) - self.index_bytes(self.len());
-        self.bytes() - kept
-            + whole * sealed(self.rung)
-            + (front + open) * open_strip
-            + (PAGE_STRIPS - open) * sealed(self.rung)
-            + pages * Self::page_cost(format)
-            + indexed
-    }
-
-    /// Bytes by which storing `tokens` tokens may grow these slots, whatever their pages are.
-    pub(crate) fn growth(&self, format: &Format, tokens: usize) -> usize {
-        let sealed = Self::strip_cost(format, self.rung, self.words);
-        let strip = sealed.max(Self::open_strip_cost(format, self.words));
-        let strips = tokens / STRIP + 1;
-        let indexed = self.index_bytes(self.len() + strips * STRIP) - self.index_bytes(self.len());
-        strips * strip + (strips / PAGE_STRIPS + 1) * Self::page_cost(format) + indexed
-    }
-
-    /// Gives back whole strips that free slots beyond the `least` to be kept amount to, moving the tokens of the last strip
-    /// into others.
-    pub(crate) fn compact(&mut self, env: Env<'_>, least: usize) {
-        while self.len() >= self.count.max(least).saturating_add(STRIP) {
-            let last = self.pages.len() - 1;
-            let strip = self.pages[last].strips() - 1;
-            let first = last * PAGE + strip * STRIP;
-            if self.pages[last].open() == 1 && first > 0 && self.pages[(first - 1) / PAGE].sealed() > 0 {
-                self.step_back(env, first);
-            }
-            for slot in first..first + STRIP {
-                if self.positions[slot] != EMPTY {
-                    let to = self.free_before(first).expect("a strip's worth of slots is free");
-                    self.move_token(env, slot, to);
-                }
-            }
-            if strip == 0 {
-                self.pages.pop();
-                self.live.pop();
-                self.pages.shrink_to_fit();
-                self.live.shrink_to_fit();
-            } else {
-                Arc::make_mut(&mut self.pages[last]).pop_strip(env.format);
-            }
-            self.positions.truncate(first);
-            self.positions.shrink_to_fit();
-            self.state.truncate(first * self.words);
-            self.state.shrink_to_fit();
-            if let Some(index) = &mut self.index {
-                index.resize(first);
-            }
-        }
-        // The last strip is an open one again.
-        if let (Some(page), Some(&live)) = (self.pages.last(), self.live.last())
-            && page.open() == 0
-            && page.sealed() > 0
-            && env.format.opens()
-        {
-            self.reopen(env.format, self.pages.len() - 1, 1, live);
-        }
-    }
-
-    /// Lets the strip before the last one, which begins at slot `first` and is the only open one, be open in its place: the newest
-    /// tokens stay as they are, older ones go into freed places.
-    fn step_back(&mut self, env: Env<'_>, first: usize) {
-        let before = first - STRIP;
-        for slot in before..first {
-            if self.positions[slot] != EMPTY
-                && let Some(free) = self.free_before(before)
-            {
-                self.move_token(env, slot, free);
-            }
-        }
-        let page = before / PAGE;
-        let open = if page == first / PAGE { 2 } else { 1 };
-        self.reopen(env.format, page, open, self.live[page]);
-        let mut newest: Vec<usize> =
-            (first..first + STRIP).filter(|&slot| self.positions[slot] != EMPTY).collect();
-        newest.sort_unstable_by_key(|&slot| std::cmp::Reverse(self.positions[slot]));
-        for slot in newest {
-            match (before..first).find(|&free| self.positions[free] == EMPTY) {
-                Some(free) => self.move_token(env, slot, free),
-                None => break,
-            }
-        }
     }
 
     /// Copies the pages that a fork shares.
@@ -511,10 +350,12 @@ impl Slots {
     /// Tells the index of the token in a slot as it is stored; `others` are the other slots of the page that count.
     fn index(&mut self, env: Env<'_>, slot: usize, others: u64) {
         if let Some(mut index) = self.index.take() {
-            let (mut key, mut value) = (vec![0.0; env.format.keys.dim], vec![0.0; env.format.values.dim]);
-            self.load(env, slot, &mut key, &mut value);
+            let (mut key, mut value) = ([0.0; MAX_DIM], [0.0; MAX_DIM]);
+            let (key, value) = (&mut key[..env.format.keys.dim], &mut value[..env.format.values.dim]);
+            self.load(env, slot, key, value);
             let (key, value) = (&key[..env.format.keys.width], &value[..env.format.values.width]);
-            index.write(&Written { slot, key, value, others });
+            // Of no use but where an index has means of pages.
+            index.write(&Written { slot, key, value, others }, &mut Buffers::default());
             self.index = Some(index);
         }
     }
@@ -527,22 +368,25 @@ pub(crate) struct Around<'a> {
 }
 
 impl Neighbours for Around<'_> {
-    fn staying(&self) -> Vec<(usize, usize)> {
-        self.slots.staying_in(&self.slots.live)
+    fn for_each_staying(&self, f: &mut dyn FnMut(usize, usize)) {
+        self.slots.staying().for_each(|(position, slot)| f(position, slot));
     }
 
     fn load(&self, slot: usize, key: &mut [f32], value: &mut [f32]) {
         let format = self.env.format;
-        let (mut wide_key, mut wide_value) = (vec![0.0; format.keys.dim], vec![0.0; format.values.dim]);
-        self.slots.load(self.env, slot, &mut wide_key, &mut wide_value);
+        let (mut wide_key, mut wide_value) = ([0.0; MAX_DIM], [0.0; MAX_DIM]);
+        let wide_key = &mut wide_key[..format.keys.dim];
+        let wide_value = &mut wide_value[..format.values.dim];
+        self.slots.load(self.env, slot, wide_key, wide_value);
         key.copy_from_slice(&wide_key[..format.keys.width]);
         value.copy_from_slice(&wide_value[..format.values.width]);
     }
 
     fn set_value(&mut self, slot: usize, value: &[f32]) {
         let format = self.env.format;
-        let mut turned = vec![0.0; format.values.dim];
-        format.values.turn(value, &mut turned);
-        Arc::make_mut(&mut self.slots.pages[slot / PAGE]).set_value(format, slot % PAGE, &turned);
+        let mut turned = [0.0; MAX_DIM];
+        let turned = &mut turned[..format.values.dim];
+        format.values.turn(value, turned);
+        Arc::make_mut(&mut self.slots.pages[slot / PAGE]).set_value(format, slot % PAGE, turned);
     }
 }

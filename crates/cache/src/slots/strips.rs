@@ -1,0 +1,191 @@
+//! Strips of a head: how they come, are sealed, lose bits and go.
+
+use super::Slots;
+use crate::context::EMPTY;
+use crate::format::{Env, Format};
+use crate::page::{PAGE, PAGE_STRIPS, Page};
+use sketchkv_kernels::attention::layout::STRIP;
+use std::sync::Arc;
+
+/// Strips at the end that a head of so many strips has room to keep open: the newest tokens draw the most attention, and what
+/// they lose in codes costs more than as many bytes anywhere else.
+pub(crate) fn open_strips(strips: usize) -> usize {
+    if strips < 8 * PAGE_STRIPS { 1 } else { PAGE_STRIPS }
+}
+
+impl Slots {
+    /// Adds a strip. When the last page is full or it gets narrow, all others are sealed, and the newest open strip
+    /// moves into the new one.
+    pub(super) fn grow(&mut self, env: Env<'_>, bytes: usize) {
+        let format = env.format;
+        let full = self.pages.last().is_none_or(|page| page.strips() == PAGE_STRIPS);
+        let cramped = self.bytes() + Self::open_strip_cost(format, self.words) > bytes;
+        let before = self.pages.last().map_or(0, |page| page.open());
+        if full {
+            self.pages.reserve_exact(1);
+            self.pages.push(Arc::new(Page::empty(format, self.pages.is_empty(), self.rung)));
+            self.live.reserve_exact(1);
+            self.live.push(0);
+        }
+        Arc::make_mut(self.pages.last_mut().expect("a page was added")).push_strip(format);
+        self.positions.reserve_exact(STRIP);
+        self.positions.resize(self.positions.len() + STRIP, EMPTY);
+        self.state.reserve_exact(STRIP * self.words);
+        self.state.resize(self.positions.len() * self.words, 0);
+        if let Some(index) = &mut self.index {
+            index.resize(self.positions.len());
+        }
+        if before > 0 && (full || cramped) {
+            let new = self.len() - STRIP;
+            let page = (new - 1) / PAGE;
+            // The grid is chosen for those that move on, too: they come back.
+            let live = self.live[page];
+            for slot in (new - STRIP..new).filter(|&slot| live >> (slot % PAGE) & 1 == 1) {
+                self.move_token(env, slot, slot + STRIP);
+            }
+            let open = usize::from(!full);
+            let live = live | self.live[page];
+            self.reopen(format, page, open, live);
+        }
+    }
+
+    /// Seals the strips of a page, all but the last `open`; a first grid suits the slots in `live`.
+    fn reopen(&mut self, format: &Format, page: usize, open: usize, live: u64) {
+        let (page, grading) = (&mut self.pages[page], self.grading.as_deref_mut());
+        if page.sealed() == 0 && page.rung() != self.rung {
+            Arc::make_mut(page).set_rung(self.rung);
+        }
+        *page = Arc::new(page.reopened(format, open, live, grading));
+    }
+
+    /// Seals all open strips but the last `open`.
+    pub(crate) fn seal(&mut self, format: &Format, open: usize) {
+        if let (Some(page), Some(&live)) = (self.pages.last(), self.live.last())
+            && page.open() > open
+        {
+            self.reopen(format, self.pages.len() - 1, open, live);
+        }
+    }
+
+    /// Lets pages go down to coarser stores until `tokens` more tokens find room in `bytes`, the oldest of the finest
+    /// first: they are never more than a rung apart for long.
+    pub(crate) fn coarsen(&mut self, format: &Format, tokens: usize, bytes: usize) {
+        let last = format.rungs() - 1;
+        while self.rung < last && self.needed(format, tokens) > bytes {
+            let finer = |page: &Arc<Page>| page.sealed() > 0 && page.rung() <= self.rung;
+            match self.pages.iter().position(finer) {
+                Some(page) => {
+                    let (live, grading) = (self.live[page], self.grading.as_deref_mut());
+                    let page = &mut self.pages[page];
+                    *page = Arc::new(page.coarsened(format, page.rung() + 1, live, grading));
+                }
+                None => self.rung += 1,
+            }
+        }
+    }
+
+    /// The most bytes on the way to `tokens` tokens more.
+    fn needed(&self, format: &Format, tokens: usize) -> usize {
+        let sealed = |rung: usize| Self::strip_cost(format, rung, self.words);
+        let open_strip = Self::open_strip_cost(format, self.words);
+        let strips = (self.count + tokens).div_ceil(STRIP).max(self.len() / STRIP);
+        // The first strip of all stays as it is; once it is there it is counted with the page.
+        let front = usize::from(format.keeps_front() && self.pages.is_empty()).min(strips);
+        let new = strips - self.len() / STRIP - front;
+        let open = open_strips(strips);
+        // The page that grows now, as it is.
+        let (before, kept) = match self.pages.last() {
+            Some(page) if page.strips() < PAGE_STRIPS || page.open() > 0 => {
+                (page.sealed() + page.open(), page.sealed() * sealed(page.rung()) + page.open() * open_strip)
+            }
+            _ => (0, 0),
+        };
+        // All strips of the page that grows then may be there; others will be whole.
+        let growing = (strips.max(1) - 1) % PAGE_STRIPS + 1;
+        let whole = (before + new).saturating_sub(growing);
+        let pages = strips.div_ceil(PAGE_STRIPS) - self.pages.len();
+        let indexed = self.index_bytes(strips * STRIP) - self.index_bytes(self.len());
+        self.bytes() - kept
+            + whole * sealed(self.rung)
+            + (front + open) * open_strip
+            + (PAGE_STRIPS - open) * sealed(self.rung)
+            + pages * Self::page_cost(format)
+            + indexed
+    }
+
+    /// Bytes by which storing `tokens` tokens may grow these slots, whatever their pages are.
+    pub(crate) fn growth(&self, format: &Format, tokens: usize) -> usize {
+        let sealed = Self::strip_cost(format, self.rung, self.words);
+        let strip = sealed.max(Self::open_strip_cost(format, self.words));
+        let strips = tokens / STRIP + 1;
+        let indexed = self.index_bytes(self.len() + strips * STRIP) - self.index_bytes(self.len());
+        strips * strip + (strips / PAGE_STRIPS + 1) * Self::page_cost(format) + indexed
+    }
+
+    /// Gives back whole strips that free slots beyond the `least` to be kept amount to, moving the tokens of the last strip
+    /// into others.
+    pub(crate) fn compact(&mut self, env: Env<'_>, least: usize) {
+        while self.len() >= self.count.max(least).saturating_add(STRIP) {
+            let last = self.pages.len() - 1;
+            let strip = self.pages[last].strips() - 1;
+            let first = last * PAGE + strip * STRIP;
+            if self.pages[last].open() == 1 && first > 0 && self.pages[(first - 1) / PAGE].sealed() > 0 {
+                self.step_back(env, first);
+            }
+            for slot in first..first + STRIP {
+                if self.positions[slot] != EMPTY {
+                    let to = self.free_before(first).expect("a strip's worth of slots is free");
+                    self.move_token(env, slot, to);
+                }
+            }
+            if strip == 0 {
+                self.pages.pop();
+                self.live.pop();
+                self.pages.shrink_to_fit();
+                self.live.shrink_to_fit();
+            } else {
+                Arc::make_mut(&mut self.pages[last]).pop_strip(env.format);
+            }
+            self.positions.truncate(first);
+            self.positions.shrink_to_fit();
+            self.state.truncate(first * self.words);
+            self.state.shrink_to_fit();
+            if let Some(index) = &mut self.index {
+                index.resize(first);
+            }
+        }
+        // The last strip is an open one again.
+        if let (Some(page), Some(&live)) = (self.pages.last(), self.live.last())
+            && page.open() == 0
+            && page.sealed() > 0
+            && env.format.opens()
+        {
+            self.reopen(env.format, self.pages.len() - 1, 1, live);
+        }
+    }
+
+    /// Lets the strip before the last one, which begins at slot `first` and is the only open one, be open in its place: the newest
+    /// tokens stay as they are, older ones go into freed places.
+    fn step_back(&mut self, env: Env<'_>, first: usize) {
+        let before = first - STRIP;
+        for slot in before..first {
+            if self.positions[slot] != EMPTY
+                && let Some(free) = self.free_before(before)
+            {
+                self.move_token(env, slot, free);
+            }
+        }
+        let page = before / PAGE;
+        let open = if page == first / PAGE { 2 } else { 1 };
+        self.reopen(env.format, page, open, self.live[page]);
+        let mut newest: Vec<usize> =
+            (first..first + STRIP).filter(|&slot| self.positions[slot] != EMPTY).collect();
+        newest.sort_unstable_by_key(|&slot| std::cmp::Reverse(self.positions[slot]));
+        for slot in newest {
+            match (before..first).find(|&free| self.positions[free] == EMPTY) {
+                Some(free) => self.move_token(env, slot, free),
+                None => break,
+            }
+        }
+    }
+}
