@@ -335,6 +335,11 @@ pub(crate) fn written(spec: &Spec) -> String {
     spec.preset.map_or_else(|| spec.to_string(), |name| format!("{name}{}", spec.cap))
 }
 
+/// A spec with what the name of its preset stands for, if it has one.
+pub(crate) fn resolved(spec: &Spec) -> String {
+    spec.preset.map_or_else(|| spec.to_string(), |name| format!("{name} = {spec}"))
+}
+
 /// Refuses a session whose cache is another than the one asked for.
 pub(crate) fn check_session(path: &Path, held: &Spec, asked: Option<&Spec>) -> Result<()> {
     // A share was of the tokens that were to come then.

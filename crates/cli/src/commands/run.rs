@@ -158,7 +158,8 @@ impl Arguments {
             constraint,
             ..asked
         };
-        if !self.json && generation.cache().spec().evicts() {
+        let spec = generation.cache().spec();
+        if !self.json && (spec.evicts() || self.kv.is_some() && spec.preset.is_some()) {
             let (cache, end) = (generation.cache(), tokens.max(seen + prompt.len()));
             let profile = self.model.source()?.profile(&model)?;
             let losses = profile.and_then(|profile| profile.losses);
@@ -166,7 +167,7 @@ impl Arguments {
             let loss = loss.map(|loss| format!("; expected KL {}", format::expected_loss(&loss)));
             eprintln!(
                 "{}: {}{}",
-                arguments::written(cache.spec()),
+                arguments::resolved(cache.spec()),
                 format::forecast(&cache.forecast(end)),
                 loss.unwrap_or_default()
             );
