@@ -187,3 +187,15 @@ fn explain_counts_what_a_cap_means() {
     let failed = finish(sketchkv().args(["explain", "h2o@1KiB"]));
     assert!(failed.code == 2 && failed.stderr.contains("minimum"), "{}", failed.stderr);
 }
+
+#[test]
+fn help_knows_topics_and_commands() {
+    let all = stdout(&["help"]);
+    assert!(all.contains("  compare ") && all.contains("Topics:\n  specs "), "{all}");
+    let specs = stdout(&["help", "SPECS"]);
+    assert!(specs.starts_with("`--kv` takes a spec") && specs.contains("| `@25%seen` |"), "{specs}");
+    assert_eq!(stdout(&["help", "models", "rm"]), stdout(&["models", "rm", "--help"]));
+    let unknown = finish(sketchkv().args(["help", "spec"]));
+    assert_eq!(unknown.code, 2);
+    assert!(unknown.error().contains("no command or topic is called \"spec\"") && unknown.error().contains("specs, "));
+}

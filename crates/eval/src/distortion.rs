@@ -34,8 +34,14 @@ pub struct StoreDistortion {
     pub gaussian: f64,
     /// Error on the model's keys, all layers and heads.
     pub keys: f64,
+    /// The least for Gaussian values with the variances of the channels of every page of keys, at `model_bits`.
+    pub least_keys: f64,
     /// Error on the model's values, all layers and heads.
     pub values: f64,
+    /// As `least_keys`, of values.
+    pub least_values: f64,
+    /// Bits a value of the model's keys and values together takes, scales included.
+    pub model_bits: f64,
 }
 
 /// What a Count-Sketch of vectors gives back.
@@ -80,14 +86,18 @@ pub fn distortion(
     for (done, store) in stores.iter().enumerate() {
         let spec: Spec = format!("full+{store}").parse()?;
         let (bits, noise) = gaussian.stored(&one, &spec, model)?;
-        let (_, error) = real.stored(&shape, &spec, model)?;
+        let (model_bits, error) = real.stored(&shape, &spec, model)?;
+        let widths = |width: fn(&LayerShape) -> usize| shape.layers.iter().map(width).collect::<Vec<_>>();
         rows.push(StoreDistortion {
             store: (*store).to_owned(),
             bits,
             least: 4f64.powf(-bits),
             gaussian: (noise.keys + noise.values) / 2.0,
             keys: error.keys,
+            least_keys: least(&real.keys, &widths(|layer| layer.kv_heads * layer.key_dim), &shape, model_bits),
             values: error.values,
+            least_values: least(&real.values, &widths(|layer| layer.kv_heads * layer.value_dim), &shape, model_bits),
+            model_bits,
         });
         progress.step(Step { what: store, done: done as u64 + 1, total: stores.len() as u64 });
     }
@@ -210,6 +220,44 @@ fn narrowest(shape: &CacheShape) -> usize {
     shape.layers.iter().map(|layer| layer.visible(usize::MAX)).min().unwrap_or(0) / 128 * 128
 }
 
+/// The distortion-rate function of Gaussian values that have the variances of these in every channel of every page, by
+/// reverse water-filling over the channels of a page and head (Cover & Thomas, Elements of Information Theory, 10.3.3), as
+/// a share of the mean square. `[layer][token][width]`; a page's means are free.
+fn least(vectors: &[Vec<f32>], widths: &[usize], shape: &CacheShape, bits: f64) -> f64 {
+    let (mut error, mut square) = (0.0, 0.0);
+    for ((vectors, &width), layer) in vectors.iter().zip(widths).zip(&shape.layers) {
+        for page in vectors.chunks_exact(PAGE * width) {
+            let channel = |c: usize| {
+                let values = page.iter().skip(c).step_by(width).map(|&x| f64::from(x));
+                let (sum, squares) = values.fold((0.0, 0.0), |(sum, squares), x| (sum + x, squares + x * x));
+                square += squares;
+                (squares - sum * sum / PAGE as f64).max(0.0)
+            };
+            let variances: Vec<f64> = (0..width).map(channel).collect();
+            error += variances.chunks(width / layer.kv_heads).map(|head| water_filled(head, bits)).sum::<f64>();
+        }
+    }
+    error / square
+}
+
+/// Σ min(θ, variance), with the level θ at which Σ max(0, ½·log2(variance/θ)) is so many bits for each variance.
+fn water_filled(variances: &[f64], bits: f64) -> f64 {
+    let mut sorted: Vec<f64> = variances.iter().copied().filter(|v| *v > 0.0).collect();
+    sorted.sort_unstable_by(f64::total_cmp);
+    // The channels above the level: as many of the largest as lie above what their own share of the bits gives.
+    let mut logs = 0.0;
+    let mut level = 0.0;
+    for (above, variance) in sorted.iter().rev().enumerate() {
+        let next = (logs + variance.log2() - 2.0 * bits * variances.len() as f64) / (above + 1) as f64;
+        if next.exp2() >= *variance {
+            break;
+        }
+        logs += variance.log2();
+        level = next.exp2();
+    }
+    variances.iter().map(|variance| variance.min(level)).sum()
+}
+
 /// Squared error over squares, of the share `counted` of the values of every layer, from the first on.
 fn lost(exact: &[Vec<f32>], stored: &[Vec<f32>], counted: f64) -> f64 {
     let (mut error, mut square) = (0.0, 0.0);
@@ -220,4 +268,28 @@ fn lost(exact: &[Vec<f32>], stored: &[Vec<f32>], counted: f64) -> f64 {
         }
     }
     error / square
+}
+
+#[cfg(test)]
+mod tests {
+    use super::water_filled;
+
+    #[test]
+    fn water_finds_its_level() {
+        // Equal variances: 4^-bits of each.
+        assert!((water_filled(&[2.0; 8], 3.0) - 16.0 / 64.0).abs() < 1e-12);
+        // 1 bit each of 16, 1 and 0: two bits and a half above the first, half a bit above the second.
+        let (level, error) = (0.5, water_filled(&[16.0, 1.0, 0.0], 1.0));
+        assert!((error - 2.0 * level).abs() < 1e-12, "{error}");
+        // Few bits go to the largest alone.
+        assert!((water_filled(&[16.0, 1.0], 0.5) - 5.0).abs() < 1e-12);
+        // Whatever the split of the bits, none does better.
+        let variances = [9.0, 4.0, 0.3, 0.01];
+        for share in 0..=100 {
+            let first = 8.0 * f64::from(share) / 100.0;
+            let split = [first, 8.0 - first, 0.0, 0.0];
+            let error: f64 = variances.iter().zip(split).map(|(v, b)| v * 4f64.powf(-b)).sum();
+            assert!(water_filled(&variances, 2.0) <= error + 1e-12);
+        }
+    }
 }

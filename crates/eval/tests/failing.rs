@@ -79,7 +79,8 @@ fn beyond_f16() -> Spoiled {
 
 #[test]
 fn a_cache_that_fails_on_the_way_does_not_stop_the_others() {
-    let model = beyond_f16().load(WeightFormat::F32);
+    let checkpoint = beyond_f16();
+    let model = checkpoint.load(WeightFormat::F32);
     let options = CompareOptions {
         specs: specs(&["full", "full+f32", "full+q8"]),
         schedule: Schedule { prefill: 16, stream: 1, timed: 4 },
@@ -184,7 +185,8 @@ fn a_benchmark_goes_on_without_a_refused_cache() {
 /// ends it all.
 #[test]
 fn a_benchmark_goes_on_without_a_cache_that_fails_on_the_way() {
-    let model = beyond_f16().load(WeightFormat::F32);
+    let checkpoint = beyond_f16();
+    let model = checkpoint.load(WeightFormat::F32);
     let of = |asked: &[&str]| {
         let options = BenchOptions {
             specs: specs(asked),

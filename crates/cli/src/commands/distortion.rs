@@ -7,7 +7,8 @@ use std::path::PathBuf;
 /// Measure what stores lose of vectors, apart from any attention: Gaussian ones, and a model's keys and values.
 ///
 /// Errors are mean squared errors as shares of the mean square, beside 4^-bits, which no code of independent Gaussian
-/// values can go below. A second table shows what the tail `countsketch` gives back of vectors, as more of them share it.
+/// values can go below; those of the model's keys and values beside what no code can go below of Gaussian values with the
+/// variances that every channel has in every page of 64 tokens. A second table shows what the tail `countsketch` gives back of vectors, as more of them share it.
 #[derive(clap::Args)]
 #[command(after_help = "\
 sketchkv distortion
@@ -53,12 +54,15 @@ fn show(distortion: &Distortion) -> Result<()> {
             format::divergence(row.least),
             format::divergence(row.gaussian),
             format!("{:.1}", row.gaussian / row.least),
+            format!("{:.2}", row.model_bits),
             format::divergence(row.keys),
+            format!("{:.1}", row.keys / row.least_keys),
             format::divergence(row.values),
+            format!("{:.1}", row.values / row.least_values),
         ]
     };
-    let header = ["store", "bits a value", "4^-bits", "Gaussian", "ratio", "keys", "values"];
-    let table = output::table(&header, &[1, 2, 3, 4, 5, 6], distortion.stores.iter().map(store));
+    let header = ["store", "bits a value", "4^-bits", "Gaussian", "ratio", "bits", "keys", "ratio", "values", "ratio"];
+    let table = output::table(&header, &[1, 2, 3, 4, 5, 6, 7, 8, 9], distortion.stores.iter().map(store));
     output::line(table.to_string())?;
     let recall = |row: &Recall| {
         vec![row.vectors.to_string(), format!("{:.3}", row.cosine), format!("{:.3}", row.theory)]

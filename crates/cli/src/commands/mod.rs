@@ -10,6 +10,7 @@ mod config;
 mod distortion;
 mod experiment;
 mod explain;
+mod help;
 mod info;
 mod man;
 mod methods;
@@ -51,6 +52,7 @@ pub(crate) enum Command {
     Config(config::Arguments),
     Completions(completions::Arguments),
     Man(man::Arguments),
+    Help(help::Arguments),
     #[command(hide = true)]
     Reference(reference::Arguments),
 }
@@ -81,6 +83,7 @@ impl Command {
             Command::Config(arguments) => arguments.run().map(done),
             Command::Completions(arguments) => arguments.run().map(done),
             Command::Man(arguments) => arguments.run().map(done),
+            Command::Help(arguments) => arguments.run().map(done),
             Command::Reference(arguments) => arguments.run().map(done),
         }
     }
