@@ -19,8 +19,10 @@ use std::process::ExitCode;
 /// Language models inside a KV cache of bounded size, every byte counted.
 #[derive(Parser)]
 #[command(name = "sketchkv", version, disable_help_subcommand = true, arg_required_else_help = true)]
-#[command(after_help = "`sketchkv COMMAND --help` explains a command, `sketchkv help` lists topics. Exit codes: 0 done, 1 failed, \
-    2 asked for something impossible, 130 interrupted.")]
+#[command(
+    after_help = "`sketchkv COMMAND --help` explains a command, `sketchkv help` lists topics. Exit codes: 0 done, 1 failed, \
+    2 asked for something impossible, 130 interrupted."
+)]
 struct Arguments {
     #[command(subcommand)]
     command: Command,

@@ -94,9 +94,19 @@ pub fn distortion(
             least: 4f64.powf(-bits),
             gaussian: (noise.keys + noise.values) / 2.0,
             keys: error.keys,
-            least_keys: least(&real.keys, &widths(|layer| layer.kv_heads * layer.key_dim), &shape, model_bits),
+            least_keys: least(
+                &real.keys,
+                &widths(|layer| layer.kv_heads * layer.key_dim),
+                &shape,
+                model_bits,
+            ),
             values: error.values,
-            least_values: least(&real.values, &widths(|layer| layer.kv_heads * layer.value_dim), &shape, model_bits),
+            least_values: least(
+                &real.values,
+                &widths(|layer| layer.kv_heads * layer.value_dim),
+                &shape,
+                model_bits,
+            ),
             model_bits,
         });
         progress.step(Step { what: store, done: done as u64 + 1, total: stores.len() as u64 });
@@ -234,7 +244,8 @@ fn least(vectors: &[Vec<f32>], widths: &[usize], shape: &CacheShape, bits: f64) 
                 (squares - sum * sum / PAGE as f64).max(0.0)
             };
             let variances: Vec<f64> = (0..width).map(channel).collect();
-            error += variances.chunks(width / layer.kv_heads).map(|head| water_filled(head, bits)).sum::<f64>();
+            error +=
+                variances.chunks(width / layer.kv_heads).map(|head| water_filled(head, bits)).sum::<f64>();
         }
     }
     error / square

@@ -61,7 +61,8 @@ fn show(distortion: &Distortion) -> Result<()> {
             format!("{:.1}", row.values / row.least_values),
         ]
     };
-    let header = ["store", "bits a value", "4^-bits", "Gaussian", "ratio", "bits", "keys", "ratio", "values", "ratio"];
+    let header =
+        ["store", "bits a value", "4^-bits", "Gaussian", "ratio", "bits", "keys", "ratio", "values", "ratio"];
     let table = output::table(&header, &[1, 2, 3, 4, 5, 6, 7, 8, 9], distortion.stores.iter().map(store));
     output::line(table.to_string())?;
     let recall = |row: &Recall| {

@@ -1,6 +1,6 @@
 use crate::{failure::usage, output};
-use anyhow::Result;
-use clap::CommandFactory;
+use anyhow::{Context, Result};
+use clap::{CommandFactory, Parser};
 
 /// Explain a command, or a topic: what a spec is, how sessions, settings and batches work.
 #[derive(clap::Args)]
@@ -30,30 +30,32 @@ const TOPICS: [(&str, &str, &str); 8] = [
 
 impl Arguments {
     pub(crate) fn run(self) -> Result<()> {
-        let mut root = crate::Arguments::command();
-        root.build();
-        let [first, ..] = &self.topic[..] else {
-            output::line(root.render_long_help().to_string().trim_end())?;
+        if self.topic.is_empty() {
+            output::line(help_of(&[])?)?;
             let topics = TOPICS.iter().map(|(name, _, about)| format!("  {name:<14}{about}\n"));
             return output::line(format!("\nTopics:\n{}", topics.collect::<String>().trim_end()));
-        };
+        }
         if let [topic] = &self.topic[..]
             && let Some((_, heading, _)) = TOPICS.iter().find(|(name, ..)| name.eq_ignore_ascii_case(topic))
         {
             return output::line(section(heading).unwrap_or_default());
         }
-        let mut command = &mut root;
-        for name in &self.topic {
-            command = command.find_subcommand_mut(name).ok_or_else(|| {
-                let topics: Vec<&str> = TOPICS.iter().map(|(name, ..)| *name).collect();
-                usage(format!(
-                    "no command or topic is called {first:?}: `sketchkv help` lists the commands, and the topics are {}",
-                    topics.join(", ")
-                ))
-            })?;
+        let root = crate::Arguments::command();
+        if self.topic.iter().try_fold(&root, |command, name| command.find_subcommand(name)).is_none() {
+            let (asked, topics) = (self.topic.join(" "), TOPICS.map(|(name, ..)| name).join(", "));
+            return Err(usage(format!(
+                "no command or topic is called {asked:?}: `sketchkv help` lists the commands, and the topics are {topics}"
+            )));
         }
-        output::line(command.render_long_help().to_string().trim_end())
+        output::line(help_of(&self.topic)?)
     }
+}
+
+/// What `--help` prints of a command.
+fn help_of(command: &[String]) -> Result<String> {
+    let words = ["sketchkv"].into_iter().chain(command.iter().map(String::as_str)).chain(["--help"]);
+    let help = crate::Arguments::try_parse_from(words).err().context("--help shows help")?;
+    Ok(help.render().to_string().trim_end().to_owned())
 }
 
 /// The text under a heading.
