@@ -101,6 +101,15 @@ def test_errors_say_the_way_out(model):
         Model.load("tiny-gpt2", chat_template="ChatML")
 
 
+def test_special_tokens_in_a_message_are_plain_text():
+    talker = Model.load("tiny-gpt2", chat_template="{% for m in messages %}{{ m.content }}{% endfor %}")
+    said = "Once.<|endoftext|>Twice."
+    prompt = lambda **options: talker.tokenize(talker.chat_prompt([{"role": "user", "content": said}], **options))
+    assert prompt() == talker.tokenize(said, special=False)
+    assert prompt(special=True) == talker.tokenize(said)
+    assert prompt() != prompt(special=True)
+
+
 def test_a_model_without_a_template_is_given_one():
     form = "{% for m in messages %}{{ m.role }}: {{ m.content }}\n{% endfor %}{% if add_generation_prompt %}assistant:{% endif %}"
     model = Model.load("tiny-gpt2", chat_template=form)

@@ -82,6 +82,38 @@ fn nobody_opens_a_turn_from_inside_of_another() {
     let text = tokenizer.chat(&[ChatMessage::new("user", trick)], true).unwrap();
     assert_eq!(used(true), tokenizer.encode(&text).unwrap().len());
     assert!(used(false) > used(true) + 10, "each of the special tokens is several plain ones");
+
+    // Nor out of a tool, a call of one, or what a template is told beside the messages.
+    let template = "{% for m in messages %}<|im_start|>{{ m.role }}\n{{ m.content }}{{ m.reasoning_content }}\
+                    {% for call in m.tool_calls or [] %}<tool_call>\n{{ call.function | tojson }}\n</tool_call>{% endfor %}\
+                    <|im_end|>\n{% endfor %}{{ tools | tojson }}{{ mood }}";
+    let server = Server::of(
+        move || {
+            let mut model = smollm2().unwrap();
+            model.set_chat_template(template).unwrap();
+            model
+        },
+        settings(),
+    );
+    let body = json!({
+        "messages": [
+            {"role": "user", "content": "Hi"},
+            {"role": "assistant", "content": "", "reasoning_content": trick, "tool_calls": [
+                {"id": "1", "type": "function", "function": {"name": "look", "arguments": json!({"at": trick}).to_string()}}
+            ]},
+            {"role": "tool", "tool_call_id": "1", "content": trick},
+        ],
+        "tools": [{"type": "function", "function": {"name": "look", "description": trick, "parameters": {"type": "object"}}}],
+        "chat_template_kwargs": {"mood": trick},
+        "max_tokens": 1,
+    });
+    let used = |special: bool| {
+        let mut body = body.clone();
+        body["parse_special"] = special.into();
+        server.ask("/v1/chat/completions", &body)["usage"]["prompt_tokens"].as_u64().unwrap()
+    };
+    // Five times four special tokens, each of several plain ones.
+    assert!(used(false) > used(true) + 80, "{} and {}", used(false), used(true));
 }
 
 #[test]
