@@ -7,7 +7,6 @@ use crate::judgement::{Departures, Judgement};
 use crate::plan::{Choosing, Limit, Question, Ranking, batch, plan, weigh};
 use crate::profile::{Part, Stopwatch};
 use crate::refine::Refine;
-use crate::slots::Turned;
 use std::mem::size_of;
 
 /// What a layer is asked to take in.
@@ -40,8 +39,7 @@ pub(crate) struct AdmitScratch {
     pub(crate) limits: Vec<Limit>,
     ranking: Ranking,
     expired: Vec<u32>,
-    turned: Turned,
-    /// Of tails and indexes.
+    /// Of what is stored, tails and indexes.
     buffers: Buffers,
     /// Where the time of this admission goes, while that is taken.
     pub(crate) watch: Stopwatch,
@@ -56,7 +54,6 @@ impl AdmitScratch {
             + self.ranking.bytes()
             + self.limits.capacity() * size_of::<Limit>()
             + self.expired.capacity() * size_of::<u32>()
-            + self.turned.bytes()
             + self.buffers.bytes()
     }
 }
@@ -150,12 +147,11 @@ impl<'a> Admission<'a> {
 
     /// Frees the slots of those who go, and makes room for those who come.
     pub(crate) fn leave(&self, heads: &mut [Head], scratch: &mut AdmitScratch) {
-        let AdmitScratch { judgements, departures, limits, turned, buffers, watch, .. } = scratch;
+        let AdmitScratch { judgements, departures, limits, buffers, watch, .. } = scratch;
         let skipped = self.skipped();
         for (h, head) in heads.iter_mut().enumerate() {
             let masses = self.traces[h].masses(head.slots.len(), skipped);
-            let scratch = (&mut *turned, &mut *buffers);
-            head.evict(self.env, &self.new_tokens(h), masses, &judgements[h], &departures[h], scratch);
+            head.evict(self.env, &self.new_tokens(h), masses, &judgements[h], &departures[h], buffers);
         }
         watch.lap(Part::Tail);
         let arriving = self.new_tokens(0).count;
@@ -186,14 +182,13 @@ impl<'a> Admission<'a> {
 
     /// Stores those who stay.
     pub(crate) fn settle(&self, heads: &mut [Head], scratch: &mut AdmitScratch) {
-        let AdmitScratch { judgements, departures, limits, turned, buffers, .. } = scratch;
+        let AdmitScratch { judgements, departures, limits, buffers, .. } = scratch;
         for h in 0..heads.len() {
             let tokens = self.new_tokens(h);
             let bytes = match self.choosing {
                 Choosing::InLayer(_) => pooled_bytes(self.env, heads, h, tokens.count, limits[h].bytes),
                 _ => limits[h].bytes,
             };
-            let buffers = (&mut *turned, &mut *buffers);
             heads[h].store(self.env, &tokens, &judgements[h], &departures[h], buffers, bytes);
         }
         scratch.watch.lap(Part::Store);

@@ -4,7 +4,7 @@ use crate::context::{Buffers, Candidates, EMPTY, NewTokens};
 use crate::format::{Env, Format};
 use crate::judgement::{Departures, Judgement};
 use crate::keep::{Arrival, Feedback, Keep, Step};
-use crate::slots::{Around, Newcomer, Slots, Turned};
+use crate::slots::{Around, Newcomer, Slots};
 use crate::tail::{Evicted, Tail};
 use std::mem::size_of;
 
@@ -203,7 +203,7 @@ impl Head {
         masses: (&[f32], &[f32]),
         judgement: &Judgement,
         departures: &Departures,
-        (turned, buffers): (&mut Turned, &mut Buffers),
+        buffers: &mut Buffers,
     ) {
         let Departures { slots, tokens: refused, .. } = departures;
         self.slots.release(slots);
@@ -214,10 +214,10 @@ impl Head {
             let mean_mass = all.sum::<f32>() / (self.slots.count() + tokens.count) as f32;
             let relative = |mass: Option<&f32>| mass.map_or(1.0, |mass| mass / mean_mass);
             let format = env.format;
-            let (key, value) = turned.of(format);
+            let (mut key, mut value) = (buffers.floats(format.keys.dim), buffers.floats(format.values.dim));
             for &slot in slots {
                 let slot = slot as usize;
-                self.slots.load(env, slot, key, value);
+                self.slots.load(env, slot, &mut key, &mut value);
                 let evicted = Evicted {
                     key: &key[..format.keys.width],
                     value: &value[..format.values.width],
@@ -227,6 +227,7 @@ impl Head {
                 };
                 tail.absorb(&evicted, &mut Around { slots: &mut self.slots, env }, buffers);
             }
+            buffers.give_floats([key, value]);
             for &token in refused {
                 let token = token as usize;
                 let evicted = Evicted {
@@ -259,7 +260,7 @@ impl Head {
         tokens: &NewTokens<'_>,
         judgement: &Judgement,
         departures: &Departures,
-        (turned, buffers): (&mut Turned, &mut Buffers),
+        buffers: &mut Buffers,
         bytes: usize,
     ) {
         let words = self.keep.words();
@@ -275,7 +276,7 @@ impl Head {
                 position: tokens.position + token,
                 state: &judgement.state[token * words..][..words],
             };
-            self.slots.store(env, &newcomer, (&mut *turned, &mut *buffers), bytes);
+            self.slots.store(env, &newcomer, buffers, bytes);
         }
     }
 }

@@ -109,7 +109,7 @@ impl Means {
         for (row, acc) in acc.chunks_exact(layout.dim()).enumerate() {
             partial.add(row, max[row], sum[row], &acc[..self.value_dim]);
         }
-        [weights, acc, max, sum].into_iter().for_each(|floats| buffers.give_floats(floats));
+        buffers.give_floats([weights, acc, max, sum]);
     }
 
     /// The product of every mean key with every query, `[query][group]`; to be given back.
@@ -118,7 +118,7 @@ impl Means {
         let queries = wide(queries, d, buffers);
         let mut dots = buffers.floats(queries.count() * n);
         key_scores(cpu::level(), &layout(Side::Keys, d), None, &queries, self.keys[..].into(), &mut dots, n);
-        buffers.give_queries(queries);
+        buffers.give_queries([queries]);
         dots
     }
 
@@ -161,7 +161,7 @@ pub(crate) fn wide(queries: &[f32], head_dim: usize, buffers: &mut Buffers) -> Q
             row[..head_dim].copy_from_slice(q);
         }
         wide.set(&rows, dim);
-        buffers.give_floats(rows);
+        buffers.give_floats([rows]);
     }
     wide
 }

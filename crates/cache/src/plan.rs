@@ -1,11 +1,10 @@
 //! Who goes, so that the tokens of a chunk fit: a value, computed before anything moves.
 
-use crate::context::NewTokens;
+use crate::context::{Buffers, NewTokens};
 use crate::format::Env;
 use crate::head::{Head, Trace};
 use crate::judgement::{Departures, Judgement};
 use crate::refine::Refine;
-use crate::slots::Turned;
 use sketchkv_kernels::attention::layout::STRIP;
 use std::cmp::Ordering;
 use std::mem::size_of;
@@ -64,14 +63,14 @@ impl Ranked {
 pub(crate) struct Ranking {
     order: Vec<Ranked>,
     mean: Vec<f32>,
-    turned: Turned,
+    buffers: Buffers,
 }
 
 impl Ranking {
     pub(crate) fn bytes(&self) -> usize {
         self.order.capacity() * size_of::<Ranked>()
             + self.mean.capacity() * size_of::<f32>()
-            + self.turned.bytes()
+            + self.buffers.bytes()
     }
 }
 
@@ -183,7 +182,8 @@ pub(crate) fn weigh(
     let sure = stay / 2;
     let slots = head.slots.len();
     let format = question.env.format;
-    let (key, value) = ranking.turned.of(format);
+    let buffers = &mut ranking.buffers;
+    let (mut key, mut value) = (buffers.floats(format.keys.dim), buffers.floats(format.values.dim));
     for (place, ranked) in ranking.order.iter().enumerate() {
         let importance = &mut judgement.importance[ranked.candidate as usize];
         if place < sure {
@@ -193,12 +193,13 @@ pub(crate) fn weigh(
         let value = match (ranked.candidate as usize).checked_sub(slots) {
             Some(token) => tokens.value(token),
             None => {
-                head.slots.load(question.env, ranked.candidate as usize, key, value);
+                head.slots.load(question.env, ranked.candidate as usize, &mut key, &mut value);
                 &value[..format.values.width]
             }
         };
         *importance = refine.importance(*importance, question.layer, h, value);
     }
+    buffers.give_floats([key, value]);
 }
 
 /// Puts all candidates of a head that are not recent into the ranking.

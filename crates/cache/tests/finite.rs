@@ -54,6 +54,18 @@ fn fill(vectors: &mut [f32], magnitudes: &[f32], random: &mut Random) {
     }
 }
 
+/// Keys, values and queries of these magnitudes, in every layer.
+fn extremes(of_keys: &[f32], of_values: &[f32], of_queries: f32, seed: u64) -> Stream {
+    let mut random = Random::new(seed);
+    let mut stream = Stream::new(&shape(), TOKENS, seed);
+    for layer in 0..stream.k.len() {
+        fill(&mut stream.k[layer], of_keys, &mut random);
+        fill(&mut stream.v[layer], of_values, &mut random);
+        fill(&mut stream.q[layer], &[of_queries], &mut random);
+    }
+    stream
+}
+
 /// Whether outputs are finite and within the values, but for the rounding of codes.
 fn check(spec: &str, chunk: usize, stream: &Stream) -> Result<(), TestCaseError> {
     for (layer, outputs) in outputs(spec, stream, chunk).iter().enumerate() {
@@ -78,13 +90,7 @@ proptest! {
         of_queries in prop::sample::select(vec![1e-38f32, 1.0, 30.0, 1e4]),
         seed: u64,
     ) {
-        let mut random = Random::new(seed);
-        let mut stream = Stream::new(&shape(), TOKENS, seed);
-        for layer in 0..stream.k.len() {
-            fill(&mut stream.k[layer], &of_keys, &mut random);
-            fill(&mut stream.v[layer], &of_values, &mut random);
-            fill(&mut stream.q[layer], &[of_queries], &mut random);
-        }
+        let stream = extremes(&of_keys, &of_values, of_queries, seed);
         for spec in specs() {
             for chunk in [1, 33] {
                 check(&spec, chunk, &stream)?;
@@ -144,13 +150,7 @@ proptest! {
         of_queries in prop::sample::select([&[1e-38, 1.0], &BEYOND[..]].concat()),
         seed: u64,
     ) {
-        let mut random = Random::new(seed);
-        let mut stream = Stream::new(&shape(), TOKENS, seed);
-        for layer in 0..stream.k.len() {
-            fill(&mut stream.k[layer], &of_keys, &mut random);
-            fill(&mut stream.v[layer], &of_values, &mut random);
-            fill(&mut stream.q[layer], &[of_queries], &mut random);
-        }
+        let stream = extremes(&of_keys, &of_values, of_queries, seed);
         for spec in specs() {
             for chunk in [1, 33] {
                 check_beyond(&spec, chunk, &stream)?;

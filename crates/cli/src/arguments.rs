@@ -58,10 +58,15 @@ impl ModelArguments {
         };
         let threads = self.threads.or(config::get().threads).map_or(0, usize::from);
         let options = LoadOptions { weights, threads, beyond_context, ..LoadOptions::default() };
-        let model = self.source()?.load(&options)?;
-        warning::notes(&model.config().notes);
-        Ok(model)
+        load(&self.source()?, &options)
     }
+}
+
+/// Loads a model and shows the remarks on its file.
+pub(crate) fn load(source: &Source, options: &LoadOptions) -> Result<Model> {
+    let model = source.load(options)?;
+    warning::notes(&model.config().notes);
+    Ok(model)
 }
 
 /// A whole number from 0 up.
@@ -337,7 +342,12 @@ pub(crate) fn written(spec: &Spec) -> String {
 
 /// A spec with what the name of its preset stands for, if it has one.
 pub(crate) fn resolved(spec: &Spec) -> String {
-    spec.preset.map_or_else(|| spec.to_string(), |name| format!("{name} = {spec}"))
+    called(spec.preset, &spec.to_string())
+}
+
+/// The same of a spec and the name of its preset apart.
+pub(crate) fn called(preset: Option<&str>, spec: &str) -> String {
+    preset.map_or_else(|| spec.to_owned(), |name| format!("{name} = {spec}"))
 }
 
 /// Refuses a session whose cache is another than the one asked for.

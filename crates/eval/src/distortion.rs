@@ -87,26 +87,15 @@ pub fn distortion(
         let spec: Spec = format!("full+{store}").parse()?;
         let (bits, noise) = gaussian.stored(&one, &spec, model)?;
         let (model_bits, error) = real.stored(&shape, &spec, model)?;
-        let widths = |width: fn(&LayerShape) -> usize| shape.layers.iter().map(width).collect::<Vec<_>>();
         rows.push(StoreDistortion {
             store: (*store).to_owned(),
             bits,
             least: 4f64.powf(-bits),
             gaussian: (noise.keys + noise.values) / 2.0,
             keys: error.keys,
-            least_keys: least(
-                &real.keys,
-                &widths(|layer| layer.kv_heads * layer.key_dim),
-                &shape,
-                model_bits,
-            ),
+            least_keys: least(&real.keys, &shape, |layer| layer.key_dim, model_bits),
             values: error.values,
-            least_values: least(
-                &real.values,
-                &widths(|layer| layer.kv_heads * layer.value_dim),
-                &shape,
-                model_bits,
-            ),
+            least_values: least(&real.values, &shape, |layer| layer.value_dim, model_bits),
             model_bits,
         });
         progress.step(Step { what: store, done: done as u64 + 1, total: stores.len() as u64 });
@@ -232,10 +221,11 @@ fn narrowest(shape: &CacheShape) -> usize {
 
 /// The distortion-rate function of Gaussian values that have the variances of these in every channel of every page, by
 /// reverse water-filling over the channels of a page and head (Cover & Thomas, Elements of Information Theory, 10.3.3), as
-/// a share of the mean square. `[layer][token][width]`; a page's means are free.
-fn least(vectors: &[Vec<f32>], widths: &[usize], shape: &CacheShape, bits: f64) -> f64 {
+/// a share of the mean square. `[layer][token][kv_head][dim]`; a page's means are free.
+fn least(vectors: &[Vec<f32>], shape: &CacheShape, dim: fn(&LayerShape) -> usize, bits: f64) -> f64 {
     let (mut error, mut square) = (0.0, 0.0);
-    for ((vectors, &width), layer) in vectors.iter().zip(widths).zip(&shape.layers) {
+    for (vectors, layer) in vectors.iter().zip(&shape.layers) {
+        let width = layer.kv_heads * dim(layer);
         for page in vectors.chunks_exact(PAGE * width) {
             let channel = |c: usize| {
                 let values = page.iter().skip(c).step_by(width).map(|&x| f64::from(x));
@@ -244,8 +234,7 @@ fn least(vectors: &[Vec<f32>], widths: &[usize], shape: &CacheShape, bits: f64) 
                 (squares - sum * sum / PAGE as f64).max(0.0)
             };
             let variances: Vec<f64> = (0..width).map(channel).collect();
-            error +=
-                variances.chunks(width / layer.kv_heads).map(|head| water_filled(head, bits)).sum::<f64>();
+            error += variances.chunks(dim(layer)).map(|head| water_filled(head, bits)).sum::<f64>();
         }
     }
     error / square

@@ -209,15 +209,16 @@ fn embeddings<'a>(checkpoint: &'a Checkpoint, config: &Config) -> Option<[Tensor
 
 /// Whether two matrices are one: to the last bit, or where they are coded differently, by some of their rows.
 fn holds_twice(a: &Tensor<'_>, b: &Tensor<'_>) -> bool {
+    if a.entry.shape != b.entry.shape {
+        return false;
+    }
     if a.entry.element == b.entry.element {
-        return a.entry.shape == b.entry.shape && a.bytes == b.bytes;
+        return a.bytes == b.bytes;
     }
     let rows = a.entry.shape.first().map_or(0, |rows| *rows);
-    a.entry.shape == b.entry.shape
-        && (0..16).all(|i| {
-            let row = i * (rows / 16);
-            matches!((a.row(row), b.row(row)), (Ok(a), Ok(b)) if alike(&a, &b))
-        })
+    (0..16)
+        .map(|i| i * (rows / 16))
+        .all(|row| matches!((a.row(row), b.row(row)), (Ok(a), Ok(b)) if alike(&a, &b)))
 }
 
 /// Whether the checkpoint has tensors of as many layers as its config says, before anything is sized by that number.

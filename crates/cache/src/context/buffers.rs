@@ -22,8 +22,8 @@ impl Buffers {
     }
 
     /// Takes floats back.
-    pub fn give_floats(&mut self, floats: Vec<f32>) {
-        self.floats.push(floats);
+    pub fn give_floats(&mut self, floats: impl IntoIterator<Item = Vec<f32>>) {
+        self.floats.extend(floats);
     }
 
     /// Room for words, none yet.
@@ -44,8 +44,8 @@ impl Buffers {
     }
 
     /// Takes queries back.
-    pub(crate) fn give_queries(&mut self, queries: Queries) {
-        self.queries.push(queries);
+    pub(crate) fn give_queries(&mut self, queries: impl IntoIterator<Item = Queries>) {
+        self.queries.extend(queries);
     }
 
     /// Heap bytes.

@@ -3,7 +3,7 @@ use crate::context::{Buffers, Candidates, Context, EMPTY, GroupQueries, NewToken
 use crate::format::{Env, Format};
 use crate::head::Head;
 use crate::judgement::{Departures, Judgement};
-use crate::slots::{Slots, Turned};
+use crate::slots::Slots;
 use crate::{CacheShape, LayerShape, Reader, Rotation, Spec, Writer};
 use sketchkv_kernels::cpu;
 use sketchkv_sketch::SplitMix64;
@@ -198,15 +198,14 @@ fn keys_are_the_same_by_tile_by_product_and_one_by_one() {
             let rounding = if store == "tq3" { 0.02 } else { 1e-5 };
             let probe = Probe { head_dim: d, rounding, seen: seen.clone() };
             let mut head = Head::new(Slots::new(0, None, &format), Box::new(probe), None, 0, Some(1));
-            let (mut random, mut turned) = (SplitMix64::new(5), Turned::default());
+            let (mut random, mut buffers) = (SplitMix64::new(5), Buffers::default());
             let (mut judgement, departures) = (Judgement::default(), Departures::default());
             for (position, tokens) in [(0, 90), (90, 37)] {
                 let (k, v) = (numbers(tokens * d, &mut random), numbers(tokens * d, &mut random));
                 let news = NewTokens::new(&k, &v, (1, 0), tokens, position);
                 head.arrive(&news, &[], &mut judgement);
                 head.weigh(env, &news, (&[], &[]), &mut judgement);
-                let buffers = (&mut turned, &mut Buffers::default());
-                head.store(env, &news, &judgement, &departures, buffers, usize::MAX);
+                head.store(env, &news, &judgement, &departures, &mut buffers, usize::MAX);
             }
             assert_eq!(*seen.lock().unwrap(), 90 + 90 + 37);
         }

@@ -206,6 +206,6 @@ pub fn choose<'a>(
     }
     chosen.extend(others.iter().map(|&other| other as u32));
     chosen.sort_unstable();
-    buffers.give_floats(masses);
+    buffers.give_floats([masses]);
     buffers.give_words(others);
 }

@@ -109,7 +109,7 @@ impl Read for Quest {
             let mut parts = buffers.floats(queries.len());
             parts.iter_mut().zip(queries).for_each(|(x, &q)| *x = part(q, 0.0));
             let wide = wide(&parts, self.head_dim, buffers);
-            buffers.give_floats(parts);
+            buffers.give_floats([parts]);
             wide
         };
         let (above, below) = (split(f32::max), split(f32::min));
@@ -143,7 +143,7 @@ impl Read for Quest {
                 *mass = bounds[strip / in_page];
             }
         }
-        [above, below].into_iter().for_each(|queries| buffers.give_queries(queries));
+        buffers.give_queries([above, below]);
     }
 
     fn save(&self, out: &mut Writer) {

@@ -165,7 +165,7 @@ impl Read for TopK {
             if token.others != 0 {
                 let distances = rest.distances(token.key, buffers);
                 distance = distances[page];
-                buffers.give_floats(distances);
+                buffers.give_floats([distances]);
             }
             rest.join(page, token.key, token.value, rate, distance);
         }
@@ -177,7 +177,7 @@ impl Read for TopK {
         let mut projections = buffers.floats(queries.len() / self.hash.dim() * self.bits());
         self.project(queries, 1.0 / self.bits() as f32, &mut projections);
         coded.set(level, &projections, self.bits());
-        buffers.give_floats(projections);
+        buffers.give_floats([projections]);
         let bytes = code_page_bytes(self.bits());
         max.resize(coded.count(), f32::NEG_INFINITY);
         sum.resize(coded.count(), 0.0);
@@ -226,7 +226,7 @@ impl Read for TopK {
             logs.fill(f32::NEG_INFINITY);
             logs.iter_mut().zip(&unread).for_each(|(log, slots)| *log = (slots.count_ones() as f32).ln());
             rest.attend(queries, &logs, SPREAD, partial, buffers);
-            buffers.give_floats(logs);
+            buffers.give_floats([logs]);
         }
         buffers.give_words(unread);
     }

@@ -51,26 +51,6 @@ impl Clone for Slots {
     }
 }
 
-/// Two buffers for one key and one value in the space of their codes.
-#[derive(Default)]
-pub(crate) struct Turned {
-    key: Vec<f32>,
-    value: Vec<f32>,
-}
-
-impl Turned {
-    /// Both, as wide as codes; they may hold anything.
-    pub(crate) fn of(&mut self, format: &Format) -> (&mut [f32], &mut [f32]) {
-        self.key.resize(format.keys.dim, 0.0);
-        self.value.resize(format.values.dim, 0.0);
-        (&mut self.key, &mut self.value)
-    }
-
-    pub(crate) fn bytes(&self) -> usize {
-        (self.key.capacity() + self.value.capacity()) * size_of::<f32>()
-    }
-}
-
 /// A token to be stored.
 pub(crate) struct Newcomer<'a> {
     pub(crate) key: &'a [f32],
@@ -239,20 +219,16 @@ impl Slots {
     }
 
     /// Puts a token into a slot, growing to `bytes` at most.
-    pub(crate) fn store(
-        &mut self,
-        env: Env<'_>,
-        token: &Newcomer<'_>,
-        (turned, buffers): (&mut Turned, &mut Buffers),
-        bytes: usize,
-    ) {
-        let (key, value) = turned.of(env.format);
+    pub(crate) fn store(&mut self, env: Env<'_>, token: &Newcomer<'_>, buffers: &mut Buffers, bytes: usize) {
+        let format = env.format;
+        let (mut key, mut value) = (buffers.floats(format.keys.dim), buffers.floats(format.values.dim));
         let slot = self.place(env, bytes);
-        env.format.keys.turn(token.key, key);
-        env.format.values.turn(token.value, value);
+        format.keys.turn(token.key, &mut key);
+        format.values.turn(token.value, &mut value);
         let page = slot / PAGE;
         let others = self.live[page];
-        Arc::make_mut(&mut self.pages[page]).write(env.format, slot % PAGE, key, value, others);
+        Arc::make_mut(&mut self.pages[page]).write(format, slot % PAGE, &key, &value, others);
+        buffers.give_floats([key, value]);
         if let Some(index) = &mut self.index {
             index.write(&Written { slot, key: token.key, value: token.value, others }, buffers);
         }

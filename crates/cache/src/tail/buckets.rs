@@ -74,7 +74,7 @@ impl Tail for Buckets {
             let mut logs = buffers.floats(self.counts.len());
             logs.iter_mut().zip(&self.counts).for_each(|(log, &count)| *log = (count as f32).ln());
             self.means.attend(queries, &logs, self.share, partial, buffers);
-            buffers.give_floats(logs);
+            buffers.give_floats([logs]);
         }
     }
 
@@ -100,7 +100,7 @@ impl Buckets {
                 best = (bucket, distance, cost);
             }
         }
-        buffers.give_floats(distances);
+        buffers.give_floats([distances]);
         (best.0, best.1)
     }
 }

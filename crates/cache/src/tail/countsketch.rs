@@ -90,7 +90,7 @@ impl Tail for Sketched {
         self.sketch.update_hash(token.position as u64, &pair, 1.0);
         self.ring[self.next] = token.position as u32;
         self.next = (self.next + 1) % self.ring.len();
-        buffers.give_floats(pair);
+        buffers.give_floats([pair]);
     }
 
     fn attend(&self, queries: &[f32], partial: &mut Partial, buffers: &mut Buffers) {
@@ -106,7 +106,7 @@ impl Tail for Sketched {
                 partial.add(query, self.softcap.of(dot(q, key)), 1.0, value);
             }
         }
-        buffers.give_floats(pair);
+        buffers.give_floats([pair]);
     }
 
     fn save(&self, out: &mut Writer) {

@@ -75,7 +75,7 @@ impl Tail for Merge {
             neighbours.set_value(slot, &value);
         }
         buffers.give_words(next);
-        [key, value].into_iter().for_each(|floats| buffers.give_floats(floats));
+        buffers.give_floats([key, value]);
     }
 
     fn attend(&self, _: &[f32], _: &mut Partial, _: &mut Buffers) {}

@@ -149,7 +149,7 @@ impl Tail for Race {
             self.square += (square - self.square) * rate;
         }
         self.seen = self.seen.saturating_add(1).min(u32::MAX - 1);
-        [centred, projections].into_iter().for_each(|floats| buffers.give_floats(floats));
+        buffers.give_floats([centred, projections]);
     }
 
     fn attend(&self, queries: &[f32], partial: &mut Partial, buffers: &mut Buffers) {
@@ -177,7 +177,7 @@ impl Tail for Race {
             acc.iter_mut().for_each(|x| *x *= average);
             partial.add(query, self.softcap.of(max), sum * average, acc);
         }
-        [weights, projections, acc].into_iter().for_each(|floats| buffers.give_floats(floats));
+        buffers.give_floats([weights, projections, acc]);
     }
 
     fn save(&self, out: &mut Writer) {

@@ -1,5 +1,5 @@
 use crate::{
-    arguments::{self, ModelArguments},
+    arguments::{self, ModelArguments, called},
     failure::{self, usage},
     format, output, progress, warning,
 };
@@ -128,13 +128,9 @@ fn table(comparison: &Comparison) -> String {
     output::table(&HEADER, &[1, 2, 3, 4, 5, 6, 7, 8], rows).to_string()
 }
 
-fn called(name: Option<&String>, spec: &str) -> String {
-    name.map_or_else(|| spec.to_owned(), |name| format!("{name} = {spec}"))
-}
-
 fn cells(row: &Row) -> Vec<String> {
     vec![
-        called(row.name.as_ref(), &row.spec),
+        called(row.name.as_deref(), &row.spec),
         format::bytes(row.footprint.kv_bytes as u64),
         format!("{:.1}%", row.footprint.kv_percent),
         format::asked(&row.footprint),
@@ -148,7 +144,7 @@ fn cells(row: &Row) -> Vec<String> {
 
 /// The reason, which is long, stands on standard error.
 fn failed_cells(failure: &Failure) -> Vec<String> {
-    let mut cells = vec![called(failure.name.as_ref(), &failure.spec), "failed".to_owned()];
+    let mut cells = vec![called(failure.name.as_deref(), &failure.spec), "failed".to_owned()];
     cells.resize(HEADER.len(), "-".to_owned());
     cells
 }

@@ -1,4 +1,4 @@
-use crate::{config, format, output, warning};
+use crate::{arguments, config, format, output, warning};
 use anyhow::Result;
 use clap::value_parser;
 use serde_json::json;
@@ -37,8 +37,7 @@ impl Arguments {
     pub(crate) fn run(self) -> Result<()> {
         let spec: Spec = self.kv.parse()?;
         let source = Source::find(&self.model)?;
-        let model = source.load(&LoadOptions::default())?;
-        warning::notes(&model.config().notes);
+        let model = arguments::load(&source, &LoadOptions::default())?;
         let config = model.config();
         let cache = Cache::new(model.cache_shape(), &spec, 0)?;
         let losses = source.profile(&model)?.and_then(|profile| profile.losses);

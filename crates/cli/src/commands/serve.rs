@@ -1,4 +1,4 @@
-use crate::{arguments, config, failure::usage, output, warning};
+use crate::{arguments, config, failure::usage, output};
 use anyhow::{Context, Result};
 use clap::ValueEnum;
 use serde::Deserialize;
@@ -220,11 +220,11 @@ impl Arguments {
             threads: flags.threads.or(config::get().threads).map_or(0, usize::from),
             ..LoadOptions::default()
         };
-        let mut model = Source::find(&flags.model.unwrap_or_else(config::usual_model))?.load(&options)?;
+        let source = Source::find(&flags.model.unwrap_or_else(config::usual_model))?;
+        let mut model = arguments::load(&source, &options)?;
         if let Some(template) = &flags.template {
             arguments::set_template(&mut model, template)?;
         }
-        warning::notes(&model.config().notes);
         let (name, cache, json) = (model.config().name.clone(), settings.kv.to_string(), self.json);
         let memory = settings.kv_memory;
         let ready = move |address: SocketAddr| {

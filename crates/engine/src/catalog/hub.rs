@@ -141,9 +141,13 @@ impl Hub {
 pub(crate) fn split_model(file: &str) -> Option<(&str, &str)> {
     let (before, count) = file.rsplit_once("-of-")?;
     let (stem, number) = before.rsplit_once('-')?;
-    let digits = |text: &str| text.len() == 5 && text.bytes().all(|byte| byte.is_ascii_digit());
-    let count = count.strip_suffix(".gguf").filter(|count| digits(count))?;
-    digits(number).then_some((stem, count))
+    let count = count.strip_suffix(".gguf")?;
+    let is_five = |text: &&str| text.len() == 5 && is_number(text);
+    [number, count].iter().all(is_five).then_some((stem, count))
+}
+
+fn is_number(text: &str) -> bool {
+    !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit())
 }
 
 impl Listing {
@@ -185,8 +189,9 @@ impl Listing {
     fn only_gguf(&self, source: &HubSource) -> Result<Vec<&str>, CatalogError> {
         let gguf: Vec<&str> = self.files.iter().map(String::as_str).filter(|file| is_gguf(file)).collect();
         let repository = &source.repository;
+        let parts = gguf.first().map_or(vec![], |first| self.parts_beside(first));
         match gguf[..] {
-            [first, ..] if self.parts_beside(first).len() == gguf.len() => Ok(self.parts_beside(first)),
+            [_, ..] if parts.len() == gguf.len() => Ok(parts),
             [] => Err(CatalogError::Source(format!("{repository} has neither {WEIGHTS} nor a GGUF file"))),
             _ => Err(CatalogError::Source(format!(
                 "{repository} has several GGUF files; name one as {repository}:FILE: {}",
@@ -217,9 +222,8 @@ fn is_gguf(file: &str) -> bool {
 /// Whether `file` is like `model-00001-of-00002.safetensors`.
 fn is_shard(file: &str) -> bool {
     let middle = file.strip_prefix("model-").and_then(|rest| rest.strip_suffix(".safetensors"));
-    middle.and_then(|middle| middle.split_once("-of-")).is_some_and(|(index, count)| {
-        [index, count].iter().all(|part| !part.is_empty() && part.bytes().all(|byte| byte.is_ascii_digit()))
-    })
+    let numbers = middle.and_then(|middle| middle.split_once("-of-"));
+    numbers.is_some_and(|(index, count)| is_number(index) && is_number(count))
 }
 
 /// `final_answer` says that the headers are those of the content itself, not of a redirect.

@@ -252,10 +252,17 @@ fn windows(
 ) -> Result<Vec<Option<usize>>, ModelError> {
     use Architecture::*;
     let count = turns.len();
-    // transformers knows no windows in these; unread, the keys are remarked on.
+    let kinds = layer_types(json, count)?;
+    // Where transformers does not look at the kinds of layers, they are remarked on if they say something else.
+    let in_spite_of_kinds = |windows: Vec<Option<usize>>| {
+        if kinds.iter().flatten().zip(&windows).any(|(slides, window)| *slides != window.is_some()) {
+            json.forget("layer_types");
+        }
+        windows
+    };
+    // It knows no windows in these; unread, the keys are remarked on.
     if matches!(architecture, Llama | Granite | Olmo2 | Gpt2) {
-        layer_types(json, &vec![None; count])?;
-        return Ok(vec![None; count]);
+        return Ok(in_spite_of_kinds(vec![None; count]));
     }
     let usual = match architecture {
         // transformers' own value where the key is absent, not where it is null.
@@ -278,22 +285,17 @@ fn windows(
         };
         window.filter(|_| slides && sliding)
     };
-    let windows: Vec<_> = (0..count).map(window_of).collect();
-    let kinds = layer_types(json, &windows)?;
-    Ok(match kinds {
+    Ok(match &kinds {
         Some(kinds) if matches!(architecture, Gemma2 | Gemma3 | Qwen2 | Qwen3 | SmolLm3) => {
-            json.ignore("layer_types");
-            kinds.into_iter().map(|kind| window.filter(|_| slides && kind)).collect()
+            kinds.iter().map(|&kind| window.filter(|_| slides && kind)).collect()
         }
-        _ => windows,
+        _ => in_spite_of_kinds((0..count).map(window_of).collect()),
     })
 }
 
-/// Whether each layer slides, where the file says so one by one. It counts as read where it says what `windows` are
-/// without it.
-fn layer_types(json: &Json<'_>, windows: &[Option<usize>]) -> Result<Option<Vec<bool>>, ModelError> {
-    let (count, key) = (windows.len(), "layer_types");
-    let Some(list) = json.list(key)? else { return Ok(None) };
+/// Whether each layer slides, where the file says so one by one.
+fn layer_types(json: &Json<'_>, count: usize) -> Result<Option<Vec<bool>>, ModelError> {
+    let Some(list) = json.list("layer_types")? else { return Ok(None) };
     let of = |value: &serde_json::Value| match value.as_str() {
         Some("full_attention") => Ok(false),
         Some("sliding_attention") => Ok(true),
@@ -304,9 +306,6 @@ fn layer_types(json: &Json<'_>, windows: &[Option<usize>]) -> Result<Option<Vec<
     let kinds = list.iter().map(of).collect::<Result<Vec<_>, _>>()?;
     if kinds.len() != count {
         return Err(json.error(format!("`layer_types` has {} entries for {count} layers", kinds.len())));
-    }
-    if windows.iter().zip(&kinds).any(|(window, kind)| window.is_some() != *kind) {
-        json.forget(key);
     }
     Ok(Some(kinds))
 }

@@ -86,10 +86,8 @@ fn reframe(
     };
     let begin = side(add_begin, "add_bos_token", begin, &framed[..at])?;
     let end = side(add_end, "add_eos_token", end, &framed[(at + bare.len()).min(framed.len())..])?;
-    let token = |(id, text): &'_ (u32, String)| (*id, text.clone());
-    let (begin, end) = (begin.as_ref().map(token), end.as_ref().map(token));
-    frame(inner, begin.as_ref().map(|(id, text)| (*id, text)), end.as_ref().map(|(id, text)| (*id, text)))
-        .map_err(fail)?;
+    let [begin, end] = [&begin, &end].map(|token| token.as_ref().map(|(id, text)| (*id, text)));
+    frame(inner, begin, end).map_err(fail)?;
     Ok(notes)
 }
 
