@@ -2,6 +2,7 @@ use sketchkv_model::{EmbeddedFolder, GgufHeader, LoadOptions, Model, ModelFile};
 use std::{
     fs,
     path::{Path, PathBuf},
+    process,
     sync::OnceLock,
 };
 
@@ -65,11 +66,12 @@ fn write(path: &Path, data: &[u8]) {
     fs::write(path, data).expect("the scratch folder can be written");
 }
 
-/// A folder of this target's own; a run overwrites what the one before left.
+/// A folder of this target's and process's own: several may search for the same target at once.
 fn scratch(target: &str) -> &'static Path {
     static SCRATCH: OnceLock<PathBuf> = OnceLock::new();
     SCRATCH.get_or_init(|| {
-        let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../target/fuzz-scratch").join(target);
+        let own = format!("{target}-{}", process::id());
+        let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../target/fuzz-scratch").join(own);
         let _ = fs::remove_dir_all(&path);
         fs::create_dir_all(&path).expect("the target folder can be written");
         path

@@ -1,6 +1,6 @@
 //! Taking the tokens of a pass into a layer: its keeps learn what was attended to, those who must go do, the others come in.
 
-use crate::context::{Buffers, NewTokens};
+use crate::context::{Buffers, NewTokens, Sample};
 use crate::format::Env;
 use crate::head::{Head, Trace};
 use crate::judgement::{Departures, Judgement};
@@ -150,8 +150,12 @@ impl<'a> Admission<'a> {
         let AdmitScratch { judgements, departures, limits, buffers, watch, .. } = scratch;
         let skipped = self.skipped();
         for (h, head) in heads.iter_mut().enumerate() {
-            let masses = self.traces[h].masses(head.slots.len(), skipped);
-            head.evict(self.env, &self.new_tokens(h), masses, &judgements[h], &departures[h], buffers);
+            let trace = &self.traces[h];
+            let seen = (
+                trace.masses(head.slots.len(), skipped),
+                &Sample::new(&trace.sample, self.env.format.keys.width),
+            );
+            head.evict(self.env, &self.new_tokens(h), seen, &judgements[h], &departures[h], buffers);
         }
         watch.lap(Part::Tail);
         let arriving = self.new_tokens(0).count;

@@ -97,10 +97,11 @@ impl HeadCost {
         (PAGE_STRIPS * self.last_strip() + self.page + index).div_ceil(PAGE)
     }
 
-    /// How many of `slots` slots, the newest, are open.
-    pub(crate) fn open_slots(&self, slots: usize) -> usize {
+    /// How many of `slots` slots, the newest, are open; those of the last page where no limit of bytes is.
+    pub(crate) fn open_slots(&self, slots: usize, unlimited: bool) -> usize {
         let strips = slots.div_ceil(STRIP);
-        if self.open.is_some() { (strips.min(self.open_strips(strips)) * STRIP).min(slots) } else { 0 }
+        let open = if unlimited { PAGE_STRIPS } else { self.open_strips(strips) };
+        if self.open.is_some() { (strips.min(open) * STRIP).min(slots) } else { 0 }
     }
 
     /// About so many slots, but no fewer than `least`: in whole pages where the last one is to stay open, else in whole strips.

@@ -60,10 +60,12 @@ impl Cache {
             let slots = layer.visible(tokens).min(limit.slots);
             let last = cost.rungs() - 1;
             let rung = (0..last).find(|&rung| cost.on(rung, slots) <= limit.bytes).unwrap_or(last);
-            sum.bytes += layer.kv_heads * cost.on(rung, slots);
+            let is_free = limit.bytes == usize::MAX;
+            let bytes = if is_free { cost.on_unlimited(rung, slots) } else { cost.on(rung, slots) };
+            sum.bytes += layer.kv_heads * bytes;
             if counts(layer) {
                 sum.kept += slots as f64 / counted;
-                sum.exact += cost.open_slots(slots) as f64 / counted;
+                sum.exact += cost.open_slots(slots, is_free) as f64 / counted;
                 sum.key_bits += format.keys.bits(rung) / counted;
                 sum.value_bits += format.values.bits(rung) / counted;
             }

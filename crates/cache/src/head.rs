@@ -1,6 +1,6 @@
 //! One KV head of one layer: its slots, and the methods that decide about them.
 
-use crate::context::{Buffers, Candidates, EMPTY, NewTokens};
+use crate::context::{Buffers, Candidates, EMPTY, NewTokens, Sample};
 use crate::format::{Env, Format};
 use crate::judgement::{Departures, Judgement};
 use crate::keep::{Arrival, Feedback, Keep, Step};
@@ -41,11 +41,14 @@ pub(crate) struct Trace {
     pub(crate) digest: Vec<f32>,
     /// Squares of the queries, by channel, where keys are graded by them.
     pub(crate) squares: Vec<f32>,
+    /// Rows of a [`Sample`], for a tail that wants them.
+    pub(crate) sample: Vec<f32>,
 }
 
 impl Trace {
     pub(crate) fn bytes(&self) -> usize {
-        (self.mass.capacity() + self.digest.capacity() + self.squares.capacity()) * size_of::<f32>()
+        let Trace { mass, digest, squares, sample } = self;
+        [mass, digest, squares, sample].iter().map(|floats| floats.capacity() * size_of::<f32>()).sum()
     }
 
     /// The weights of the slots and of the new tokens from number `first` on.
@@ -99,6 +102,11 @@ impl Head {
     pub(crate) fn feedback(&self, tokens: usize) -> Option<Feedback> {
         let tail = self.tail.as_ref().is_some_and(|tail| tail.watches());
         self.keep.feedback(tokens).or(tail.then_some(Feedback::Sum(0.0)))
+    }
+
+    /// How many queries of a pass the tail wants to know of.
+    pub(crate) fn samples(&self) -> usize {
+        self.tail.as_ref().map_or(0, |tail| tail.samples())
     }
 
     /// The fewest slots it can work with: sinks, recent tokens and one to choose about.
@@ -200,7 +208,7 @@ impl Head {
         &mut self,
         env: Env<'_>,
         tokens: &NewTokens<'_>,
-        masses: (&[f32], &[f32]),
+        (masses, sample): ((&[f32], &[f32]), &Sample<'_>),
         judgement: &Judgement,
         departures: &Departures,
         buffers: &mut Buffers,
@@ -239,6 +247,9 @@ impl Head {
                 };
                 tail.absorb(&evicted, &mut Around { slots: &mut self.slots, env }, buffers);
             }
+            if !slots.is_empty() || !refused.is_empty() {
+                tail.settle(sample, buffers);
+            }
         }
         self.slots.clear(slots);
     }
@@ -246,8 +257,8 @@ impl Head {
     /// Lets pages go down to coarser stores where `tokens` more tokens have no room otherwise in `bytes`, everything of the
     /// head included.
     pub(crate) fn coarsen(&mut self, env: Env<'_>, tokens: usize, bytes: usize) {
-        // Most stores have no coarser one: nothing is added up for them, in every step.
-        if env.format.rungs() > 1 {
+        // Most stores have no coarser one, and open no strips: nothing is added up for them, in every step.
+        if env.format.rungs() > 1 || env.format.opens() {
             let fixed = self.fixed_bytes();
             self.slots.coarsen(env.format, tokens, bytes.saturating_sub(fixed));
         }

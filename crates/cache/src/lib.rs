@@ -47,7 +47,7 @@ mod workspace;
 
 pub use cache::{Cache, Slots};
 pub use chosen::Chosen;
-pub use context::{Buffers, Candidates, Context, GroupQueries, Neighbours, Partial, Softcap};
+pub use context::{Buffers, Candidates, Context, GroupQueries, Neighbours, Partial, Sample, Softcap};
 pub use error::CacheError;
 pub use fit::ScorerFit;
 pub use forecast::Forecast;

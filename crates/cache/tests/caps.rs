@@ -313,3 +313,19 @@ fn a_cache_never_takes_more_than_it_says() {
         }
     }
 }
+
+/// What is kept free on the way is a small part of a cap: slots for the tokens until the next choice, and for strips that open.
+#[test]
+fn a_cap_is_used() {
+    let shape = CacheShape::uniform(6, LayerShape::new(14, 2, 64), 4096);
+    let (tokens, pool) = (2048, ThreadPool::new(2));
+    let stream = Stream::new(&shape, tokens, 5);
+    for (cap, least) in [(750 << 10, 0.93), (1500 << 10, 0.95)] {
+        let mut cache = cache(&shape, &format!("foreseen+progressive+adaptive@{cap}B"));
+        for first in (0..tokens).step_by(256) {
+            stream.run(&mut cache, &pool, first, 256, 256);
+            let used = cache.ledger().total() as f64 / cap as f64;
+            assert!(first < 512 || used > least, "{used} of {cap} bytes after {first} tokens and 256 more");
+        }
+    }
+}

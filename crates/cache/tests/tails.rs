@@ -410,3 +410,52 @@ fn merge_spares_what_drew_no_attention() {
     let dropped = stream.run(&mut cache(&shape, "h2o+f32@64tok"), &pool, 0, 200, 1);
     assert_eq!(merged, dropped);
 }
+
+/// As many tokens as were evicted: all of them are there, as f16 rounds them.
+#[test]
+fn what_has_a_place_each_is_fitted_exactly() {
+    for (stream, tolerance) in [(Stream::new(&shape(), 110, 5), 2e-3), (Stream::real(), 2e-2)] {
+        let pool = ThreadPool::new(1);
+        for chunk in [1, 30] {
+            let mut cache = cache(&stream.shape, "window+f32+fitted(n=64)@64tok");
+            let outputs = stream.run(&mut cache, &pool, 0, 110, chunk);
+            let all: Vec<usize> = (0..110).collect();
+            for (layer, outputs) in outputs.iter().enumerate() {
+                let shape = &stream.shape.layers[layer];
+                for head in 0..shape.heads {
+                    let row = (109 * shape.heads + head) * shape.value_dim;
+                    let got = &outputs[row..][..shape.value_dim];
+                    let difference = largest_difference(got, &stream.attention(layer, head, 109, &all));
+                    assert!(difference < tolerance, "chunks of {chunk}, head {head}: {difference}");
+                }
+            }
+        }
+    }
+}
+
+/// Of real keys many more go than there are places, in one pass; the queries after it are answered nearer to what all tokens
+/// say than without.
+#[test]
+fn what_was_fitted_answers_later_queries() {
+    let (stream, pool) = (Stream::real(), ThreadPool::new(1));
+    let shape = &stream.shape.layers[0];
+    let error = |spec: &str| {
+        let mut cache = cache(&stream.shape, spec);
+        stream.run(&mut cache, &pool, 0, 280, 280);
+        let outputs = stream.run(&mut cache, &pool, 280, 40, 40);
+        let mut sum = 0.0;
+        for token in 280..320 {
+            let all: Vec<usize> = (0..=token).collect();
+            for head in 0..shape.heads {
+                let row = ((token - 280) * shape.heads + head) * shape.value_dim;
+                let want = stream.attention(0, head, token, &all);
+                let got = &outputs[0][row..][..shape.value_dim];
+                sum += got.iter().zip(&want).map(|(x, y)| (*x as f64 - y).powi(2)).sum::<f64>();
+            }
+        }
+        sum
+    };
+    let (none, fitted) = (error("window+f32@64tok"), error("window+f32+fitted(n=16)@64tok"));
+    println!("{none} {fitted} {}", error("window+f32+fitted(n=16,ridge=1)@64tok"));
+    assert!(fitted < 0.5 * none, "{fitted} with, {none} without");
+}

@@ -2,7 +2,7 @@
 //! and the chunk, softmax of whole rows, sums of values.
 
 use super::{Attend, floats, next};
-use crate::context::{Buffers, EMPTY, Partial};
+use crate::context::{Buffers, EMPTY, Partial, Sample};
 use crate::head::{Head, Trace};
 use crate::page::PAGE;
 use sketchkv_kernels::attention::layout::STRIP;
@@ -25,7 +25,7 @@ pub(crate) struct ChunkScratch {
 impl ChunkScratch {
     pub(crate) fn bytes(&self) -> usize {
         let keys: usize = self.keys.iter().map(|keys| floats(&[keys])).sum();
-        let tasks: usize = self.tasks.iter().map(|task| floats(&[&task.out, &task.mass])).sum();
+        let tasks: usize = self.tasks.iter().map(|task| floats(&[&task.out, &task.mass, &task.sample])).sum();
         let tiles = self.tiles.lock().map_or(0, |tiles| {
             tiles.iter().map(Tiles::bytes).sum::<usize>() + tiles.capacity() * size_of::<Tiles>()
         });
@@ -45,6 +45,8 @@ struct BlockTask {
     out: Vec<f32>,
     /// Attention weight per slot, then per token of the chunk.
     mass: Vec<f32>,
+    /// Of the queries that are taken into a [`Sample`], its rows.
+    sample: Vec<f32>,
 }
 
 /// Large buffers of a running [`BlockTask`].
@@ -110,7 +112,9 @@ impl Attend<'_> {
         let tasks = &*tasks;
         for_each_mut(self.pool, traces, |h, trace| {
             trace.mass.clear();
+            trace.sample.clear();
             for task in tasks.iter().filter(|task| task.head == h) {
+                trace.sample.extend_from_slice(&task.sample);
                 if trace.mass.is_empty() {
                     trace.mass.extend_from_slice(&task.mass);
                 } else if let Some(feedback) = heads[h].feedback(self.tokens) {
@@ -176,8 +180,9 @@ impl Attend<'_> {
     /// Softmax of each row over what its token sees; the weights that the keep asks for go into the task's mass.
     fn softmax(&self, task: &mut BlockTask, head: &Head, tiles: &mut Tiles, stride: usize) {
         let (level, slots, group) = (self.env.level, head.slots.len(), self.group());
-        let Tiles { scores, partial, .. } = tiles;
+        let Tiles { scores, scaled, partial, .. } = tiles;
         let d = self.shape.value_dim;
+        task.sample.clear();
         let feedback = head.feedback(self.tokens);
         task.mass.clear();
         if feedback.is_some() {
@@ -192,7 +197,12 @@ impl Attend<'_> {
             let sum = exponentials(level, &mut scores[..seen], max);
             scores[seen..].fill(0.0);
             let scale = (partial.max[row] - max).exp();
-            let norm = 1.0 / (sum + partial.sum[row] * scale);
+            let total = sum + partial.sum[row] * scale;
+            if Sample::takes(task.first * group + row, self.tokens * group, head.samples()) {
+                task.sample.push(max + total.ln());
+                task.sample.extend_from_slice(&scaled[row * self.shape.key_dim..][..self.shape.key_dim]);
+            }
+            let norm = 1.0 / total;
             scores[..seen].iter_mut().for_each(|p| *p *= norm);
             partial.acc[row * d..][..d].iter_mut().for_each(|x| *x *= scale * norm);
             if let Some(feedback) = feedback {

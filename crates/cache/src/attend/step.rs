@@ -3,7 +3,7 @@
 
 use super::choose::EstimateTask;
 use super::{Attend, floats, next};
-use crate::context::{Buffers, Partial, Softcap, dot};
+use crate::context::{Buffers, Partial, Sample, Softcap, dot};
 use crate::format::Env;
 use crate::head::{Head, Trace};
 use crate::keep::Feedback;
@@ -256,6 +256,7 @@ impl Attend<'_> {
         }
         own.out.resize(group * d, 0.0);
         trace.mass.clear();
+        trace.sample.clear();
         let feedback = head.feedback(1);
         if feedback.is_some() {
             trace.mass.resize(head.slots.len() + 1, 0.0);
@@ -264,6 +265,11 @@ impl Attend<'_> {
             let logit = self.own_logit(h, g, own);
             let partial = &mut own.partial;
             partial.add(g, logit, 1.0, self.tokens(h).value(0));
+            if Sample::takes(g, group, head.samples()) {
+                let key_dim = self.shape.key_dim;
+                trace.sample.push(partial.max[g] + partial.sum[g].ln());
+                trace.sample.extend_from_slice(&own.scaled[g * key_dim..][..key_dim]);
+            }
             let norm = 1.0 / partial.sum[g];
             let out = own.out[g * d..][..d].iter_mut();
             out.zip(&partial.acc[g * d..]).for_each(|(out, x)| *out = x * norm);

@@ -35,6 +35,35 @@ impl<'a> GroupQueries<'a> {
     }
 }
 
+/// Some queries of a pass that one KV head answered, and what all it saw came to.
+#[derive(Clone, Copy)]
+pub struct Sample<'a> {
+    /// `[query][1 + key_dim]`: the logarithm of the sum, then the query.
+    rows: &'a [f32],
+    key_dim: usize,
+}
+
+impl<'a> Sample<'a> {
+    pub(crate) fn new(rows: &'a [f32], key_dim: usize) -> Self {
+        Sample { rows, key_dim }
+    }
+
+    /// How many.
+    pub fn count(&self) -> usize {
+        self.rows.len() / (1 + self.key_dim)
+    }
+
+    /// Each query, `[key_dim]`, rotated and scaled, and ln Σ e^logit over all that it saw.
+    pub fn queries(&self) -> impl Iterator<Item = (&'a [f32], f32)> {
+        self.rows.chunks_exact(1 + self.key_dim).map(|row| (&row[1..], row[0]))
+    }
+
+    /// Which of `rows` queries are taken, where `most` are wanted: every so-manieth, the last among them.
+    pub(crate) fn takes(row: usize, rows: usize, most: usize) -> bool {
+        most > 0 && (rows - 1 - row).is_multiple_of(rows.div_ceil(most))
+    }
+}
+
 /// The keys and values of a chunk, as one KV head sees them.
 #[derive(Clone, Copy)]
 pub(crate) struct NewTokens<'a> {

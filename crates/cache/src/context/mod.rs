@@ -8,8 +8,8 @@ mod partial;
 
 pub use buffers::Buffers;
 pub use candidates::Candidates;
-pub use chunk::GroupQueries;
 pub(crate) use chunk::NewTokens;
+pub use chunk::{GroupQueries, Sample};
 pub use partial::Partial;
 pub(crate) use partial::dot;
 

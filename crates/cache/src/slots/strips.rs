@@ -7,10 +7,14 @@ use crate::page::{PAGE, PAGE_STRIPS, Page};
 use sketchkv_kernels::attention::layout::STRIP;
 use std::sync::Arc;
 
-/// Strips at the end that a head of so many strips has room to keep open: the newest tokens draw the most attention, and what
-/// they lose in codes costs more than as many bytes anywhere else.
+/// Pages of a head from which on four strips at its end stay open instead of one. Room for them is kept free, be they there or
+/// not: of fewer pages it is more than a part in fifteen, and that many more tokens say more than exact ones do.
+const MANY_PAGES: usize = 24;
+
+/// Strips at the end that a head of so many strips has room to keep open: the newest tokens draw the most attention, and of many
+/// what they lose in codes costs more than as many bytes anywhere else.
 pub(crate) fn open_strips(strips: usize) -> usize {
-    if strips < 8 * PAGE_STRIPS { 1 } else { PAGE_STRIPS }
+    if strips < MANY_PAGES * PAGE_STRIPS { 1 } else { PAGE_STRIPS }
 }
 
 impl Slots {
@@ -68,7 +72,8 @@ impl Slots {
     }
 
     /// Lets pages go down to coarser stores until `tokens` more tokens find room in `bytes`, the oldest of the finest
-    /// first: they are never more than a rung apart for long.
+    /// first: they are never more than a rung apart for long. Strips that are open beyond what a head has room for are sealed
+    /// where they take more than `bytes`.
     pub(crate) fn coarsen(&mut self, format: &Format, tokens: usize, bytes: usize) {
         let last = format.rungs() - 1;
         while self.rung < last && self.needed(format, tokens) > bytes {
@@ -81,6 +86,9 @@ impl Slots {
                 }
                 None => self.rung += 1,
             }
+        }
+        if self.bytes() > bytes {
+            self.seal(format, open_strips(self.len() / STRIP));
         }
     }
 
@@ -104,12 +112,15 @@ impl Slots {
         let growing = (strips.max(1) - 1) % PAGE_STRIPS + 1;
         let whole = (before + new).saturating_sub(growing);
         let pages = strips.div_ceil(PAGE_STRIPS) - self.pages.len();
+        // Of a page that is open as a whole: new ones are counted with theirs.
+        let grid = self.pages.last().map_or(0, |page| if page.sealed() == 0 { format.grid_bytes() } else { 0 });
         let indexed = self.index_bytes(strips * STRIP) - self.index_bytes(self.len());
         self.bytes() - kept
             + whole * sealed(self.rung)
             + (front + open) * open_strip
             + (PAGE_STRIPS - open) * sealed(self.rung)
             + pages * Self::page_cost(format)
+            + grid
             + indexed
     }
 

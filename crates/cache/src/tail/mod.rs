@@ -2,13 +2,14 @@
 
 mod buckets;
 mod countsketch;
+mod fitted;
 mod merge;
 mod none;
 mod race;
 
 pub use countsketch::countsketch_cosine;
 
-use crate::context::{Buffers, Context, Neighbours, Partial};
+use crate::context::{Buffers, Context, Neighbours, Partial, Sample};
 use crate::method::{Call, Method};
 use crate::state::{Reader, StateError, Writer};
 
@@ -25,8 +26,17 @@ pub trait Tail: Send + Sync {
         false
     }
 
+    /// Of how many queries of a pass it wants to know; see [`Tail::settle`].
+    fn samples(&self) -> usize {
+        0
+    }
+
     /// Takes in an evicted token; `neighbours` are the slots that stay.
     fn absorb(&mut self, token: &Evicted<'_>, neighbours: &mut dyn Neighbours, buffers: &mut Buffers);
+
+    /// Ends the evictions of a pass, of which `sample` are some queries, [`Tail::samples`] at most; none where only the cap has
+    /// changed.
+    fn settle(&mut self, _sample: &Sample<'_>, _buffers: &mut Buffers) {}
 
     /// Adds what the evicted tokens contribute to the attention of `queries`, `[query][key_dim]`, scaled.
     fn attend(&self, queries: &[f32], partial: &mut Partial, buffers: &mut Buffers);
@@ -65,4 +75,5 @@ pub(crate) static TAILS: &[(&Method, Build)] = &[
     (&race::METHOD, race::build),
     (&countsketch::METHOD, countsketch::build),
     (&merge::METHOD, merge::build),
+    (&fitted::METHOD, fitted::build),
 ];
