@@ -49,11 +49,17 @@ def config_of(fields, vocabulary):
             **common, head_dim=head_dim, query_pre_attn_scalar=head_dim, sliding_window=value("attention.sliding_window"),
             rope_parameters=kinds, tie_word_embeddings=True,
         )
-    assert arch == "qwen2", arch
-    return hf.Qwen2Config(**common, rope_parameters={"rope_type": "default", "rope_theta": base}, tie_word_embeddings=False)
+    kind = {"qwen2": hf.Qwen2Config, "llama": hf.LlamaConfig}[arch]
+    return kind(**common, rope_parameters={"rope_type": "default", "rope_theta": base}, tie_word_embeddings=False)
 
 
-def weights(reader, arch):
+def unpermuted(array, heads):
+    """Rows of q or k of a Llama in GGUF, which rotates neighbours, as transformers has them, which rotates halves."""
+    rows, cols = array.shape
+    return array.reshape(heads, rows // heads // 2, 2, cols).swapaxes(1, 2).reshape(rows, cols)
+
+
+def weights(reader, arch, heads):
     has_post_norm = arch == "gemma3"
     table = architectures.NAMES | {"post_attention_layernorm": "post_attention_norm" if has_post_norm else "ffn_norm"}
     # The longest first, for some are the beginning of others.
@@ -71,14 +77,19 @@ def weights(reader, arch):
         # The converter adds 1 to Gemma's norms.
         if has_post_norm and "norm" in parts[-2]:
             array = array - 1.0
-        state[name] = torch.from_numpy(array.reshape([int(n) for n in reversed(tensor.shape)]))
+        array = array.reshape([int(n) for n in reversed(tensor.shape)])
+        if arch == "llama" and parts[-2] in heads:
+            array = unpermuted(array, heads[parts[-2]]).copy()
+        state[name] = torch.from_numpy(array)
     return state
 
 
 def main(name, path, sketchkv):
     reader = GGUFReader(path)
     arch = reader.fields["general.architecture"].contents()
-    state = weights(reader, arch)
+    count = {"attn_q": "head_count", "attn_k": "head_count_kv"}
+    heads = {name: reader.fields[f"{arch}.attention.{key}"].contents() for name, key in count.items()}
+    state = weights(reader, arch, heads)
     config = config_of(reader.fields, state["model.embed_tokens.weight"].shape[0])
     model = hf.AutoModelForCausalLM.from_config(config, attn_implementation="eager")
     missing, unexpected = model.load_state_dict(state, strict=False)

@@ -29,6 +29,13 @@ fn check(name: &str, path: &Path) {
 }
 
 #[test]
+fn smollm2_is_what_transformers_makes_of_it() {
+    if let Some(path) = smollm2() {
+        check("smollm2-135m", &path);
+    }
+}
+
+#[test]
 fn gemma_3_is_what_transformers_makes_of_it() {
     let Some(path) = pulled("gemma3-270m", "gemma-3-270m-q4_k_m.gguf", true) else { return };
     check("gemma3-270m", &path);
