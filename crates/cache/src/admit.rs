@@ -151,11 +151,13 @@ impl<'a> Admission<'a> {
         let skipped = self.skipped();
         for (h, head) in heads.iter_mut().enumerate() {
             let trace = &self.traces[h];
-            let seen = (
-                trace.masses(head.slots.len(), skipped),
-                &Sample::new(&trace.sample, self.env.format.keys.width),
-            );
-            head.evict(self.env, &self.new_tokens(h), seen, &judgements[h], &departures[h], buffers);
+            let masses = trace.masses(head.slots.len(), skipped);
+            head.evict(self.env, &self.new_tokens(h), masses, &judgements[h], &departures[h], buffers);
+            if let Some(tail) = &mut head.tail
+                && departures[h].count() > 0
+            {
+                tail.settle(&Sample::new(&trace.sample, self.env.format.keys.width), buffers);
+            }
         }
         watch.lap(Part::Tail);
         let arriving = self.new_tokens(0).count;

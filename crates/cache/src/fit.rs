@@ -2,6 +2,7 @@
 
 use crate::shape::{BINS, ByDistance, HeadScorer, NEAR, bin_of};
 use crate::{Cache, CacheError, CacheShape, LayerShape, Scorer, Spec};
+use sketchkv_kernels::least_squares::{accumulate, damp, solve};
 use sketchkv_kernels::{ThreadPool, for_each_mut};
 
 /// Tokens of a pass: attention is seen in sums over that many queries.
@@ -133,7 +134,10 @@ impl ScorerFit {
     pub fn finish(self, model: u64) -> Result<Scorer, CacheError> {
         let solved = |head: HeadFit| {
             let by_distance = head.all.means().to_vec();
-            let factors = solve(head.normal, head.right)?;
+            let HeadFit { mut normal, mut right, .. } = head;
+            damp(&mut normal, RIDGE);
+            let factors =
+                solve(&mut normal, &mut right).then(|| right.iter().map(|x| *x as f32).collect())?;
             Some(HeadScorer { factors, by_distance })
         };
         let heads = self.heads.into_iter().map(|heads| heads.into_iter().map(solved).collect());
@@ -166,7 +170,7 @@ impl HeadFit {
                 let x = f64::from(x);
                 self.right[i] += x * target;
                 let row = &mut self.normal[i * width..][..i + 1];
-                row.iter_mut().zip(&features).for_each(|(sum, y)| *sum += x * f64::from(*y));
+                accumulate(row, x, &features);
             }
         }
         for bin in 0..BINS {
@@ -175,50 +179,5 @@ impl HeadFit {
         }
         self.own = Bins::NONE;
         self.drawn.clear();
-    }
-}
-
-/// Solves (N + λ·I)·x = b for a positive definite N, of which the lower triangle is given, by Cholesky's decomposition; none
-/// where it is all zeros.
-fn solve(mut normal: Vec<f64>, mut x: Vec<f64>) -> Option<Vec<f32>> {
-    let n = x.len();
-    let ridge = (0..n).map(|i| normal[i * n + i]).sum::<f64>() / n as f64 * RIDGE;
-    (0..n).for_each(|i| normal[i * n + i] += ridge);
-    for i in 0..n {
-        let (above, row) = normal.split_at_mut(i * n);
-        for j in 0..i {
-            let other = &above[j * n..][..j + 1];
-            let dot: f64 = row[..j].iter().zip(other).map(|(a, b)| a * b).sum();
-            row[j] = (row[j] - dot) / other[j];
-        }
-        let square = row[i] - row[..i].iter().map(|a| a * a).sum::<f64>();
-        if square.is_nan() || square <= 0.0 {
-            return None;
-        }
-        row[i] = square.sqrt();
-        let dot: f64 = row[..i].iter().zip(&x).map(|(a, x)| a * x).sum();
-        x[i] = (x[i] - dot) / row[i];
-    }
-    for i in (0..n).rev() {
-        let dot: f64 = (i + 1..n).map(|j| normal[j * n + i] * x[j]).sum();
-        x[i] = (x[i] - dot) / normal[i * n + i];
-    }
-    Some(x.into_iter().map(|x| x as f32).collect())
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn solves_what_has_a_solution() {
-        // N = A·Aᵀ of A = [[2, 0, 0], [1, 3, 0], [-1, 2, 1]].
-        let (n, x) = (vec![4.0, 0.0, 0.0, 2.0, 10.0, 0.0, -2.0, 5.0, 6.0], [1.0, -2.0, 3.0]);
-        let full = |i: usize, j: usize| n[i.max(j) * 3 + i.min(j)];
-        let ridge = 20.0 / 3.0 * RIDGE;
-        let right = (0..3).map(|i| (0..3).map(|j| full(i, j) * x[j]).sum::<f64>() + ridge * x[i]).collect();
-        let solved = solve(n.clone(), right).unwrap();
-        assert!(solved.iter().zip(x).all(|(a, b)| (f64::from(*a) - b).abs() < 1e-5), "{solved:?}");
-        assert_eq!(solve(vec![0.0; 9], vec![0.0; 3]), None);
     }
 }

@@ -1,6 +1,6 @@
 //! One KV head of one layer: its slots, and the methods that decide about them.
 
-use crate::context::{Buffers, Candidates, EMPTY, NewTokens, Sample};
+use crate::context::{Buffers, Candidates, EMPTY, NewTokens};
 use crate::format::{Env, Format};
 use crate::judgement::{Departures, Judgement};
 use crate::keep::{Arrival, Feedback, Keep, Step};
@@ -41,7 +41,7 @@ pub(crate) struct Trace {
     pub(crate) digest: Vec<f32>,
     /// Squares of the queries, by channel, where keys are graded by them.
     pub(crate) squares: Vec<f32>,
-    /// Rows of a [`Sample`], for a tail that wants them.
+    /// Rows of a [`Sample`](crate::Sample), for a tail that wants them.
     pub(crate) sample: Vec<f32>,
 }
 
@@ -208,7 +208,7 @@ impl Head {
         &mut self,
         env: Env<'_>,
         tokens: &NewTokens<'_>,
-        (masses, sample): ((&[f32], &[f32]), &Sample<'_>),
+        masses: (&[f32], &[f32]),
         judgement: &Judgement,
         departures: &Departures,
         buffers: &mut Buffers,
@@ -247,9 +247,6 @@ impl Head {
                 };
                 tail.absorb(&evicted, &mut Around { slots: &mut self.slots, env }, buffers);
             }
-            if !slots.is_empty() || !refused.is_empty() {
-                tail.settle(sample, buffers);
-            }
         }
         self.slots.clear(slots);
     }
@@ -257,8 +254,8 @@ impl Head {
     /// Lets pages go down to coarser stores where `tokens` more tokens have no room otherwise in `bytes`, everything of the
     /// head included.
     pub(crate) fn coarsen(&mut self, env: Env<'_>, tokens: usize, bytes: usize) {
-        // Most stores have no coarser one, and open no strips: nothing is added up for them, in every step.
-        if env.format.rungs() > 1 || env.format.opens() {
+        // Most stores have no coarser one and open no strips, most caches no cap: nothing is added up for them, in every step.
+        if env.format.opens() && bytes != usize::MAX {
             let fixed = self.fixed_bytes();
             self.slots.coarsen(env.format, tokens, bytes.saturating_sub(fixed));
         }

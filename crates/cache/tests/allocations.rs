@@ -46,6 +46,7 @@ fn a_decode_step_allocates_nothing() {
         ("h2o+race@96tok", Never),
         ("h2o+countsketch@96tok", Never),
         ("h2o+merge@96tok", Never),
+        ("h2o+fitted@96tok", Never),
         ("h2o+critical@96tok", Never),
         ("h2o+critical+ada@96tok", Never),
         ("h2o+ada@96tok", Never),

@@ -456,6 +456,5 @@ fn what_was_fitted_answers_later_queries() {
         sum
     };
     let (none, fitted) = (error("window+f32@64tok"), error("window+f32+fitted(n=16)@64tok"));
-    println!("{none} {fitted} {}", error("window+f32+fitted(n=16,ridge=1)@64tok"));
-    assert!(fitted < 0.5 * none, "{fitted} with, {none} without");
+    assert!(fitted < 0.25 * none, "{fitted} with, {none} without");
 }

@@ -7,6 +7,7 @@
 //! - [`BlockFormat`]: the weights of GGUF files.
 //! - [`Matrix`]: weights repacked for products, with [`Input`] and [`Output`] fused.
 //! - [`attention`]: scores and weighted sums over the pages of a cache.
+//! - [`least_squares`]: linear ones, by their normal equations.
 //! - [`ops`]: norms, activations, rotations, softmax.
 
 #[cfg(target_arch = "aarch64")]
@@ -20,6 +21,7 @@ mod buffer;
 pub mod cpu;
 mod error;
 pub mod half;
+pub mod least_squares;
 mod matrix;
 pub mod ops;
 mod parallel;

@@ -182,8 +182,8 @@ impl Attend<'_> {
         let (level, slots, group) = (self.env.level, head.slots.len(), self.group());
         let Tiles { scores, scaled, partial, .. } = tiles;
         let d = self.shape.value_dim;
+        let (feedback, samples) = (head.feedback(self.tokens), head.samples());
         task.sample.clear();
-        let feedback = head.feedback(self.tokens);
         task.mass.clear();
         if feedback.is_some() {
             task.mass.resize(slots + self.tokens, 0.0);
@@ -198,7 +198,7 @@ impl Attend<'_> {
             scores[seen..].fill(0.0);
             let scale = (partial.max[row] - max).exp();
             let total = sum + partial.sum[row] * scale;
-            if Sample::takes(task.first * group + row, self.tokens * group, head.samples()) {
+            if Sample::takes(task.first * group + row, self.tokens * group, samples) {
                 task.sample.push(max + total.ln());
                 task.sample.extend_from_slice(&scaled[row * self.shape.key_dim..][..self.shape.key_dim]);
             }

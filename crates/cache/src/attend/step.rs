@@ -257,7 +257,7 @@ impl Attend<'_> {
         own.out.resize(group * d, 0.0);
         trace.mass.clear();
         trace.sample.clear();
-        let feedback = head.feedback(1);
+        let (feedback, samples) = (head.feedback(1), head.samples());
         if feedback.is_some() {
             trace.mass.resize(head.slots.len() + 1, 0.0);
         }
@@ -265,7 +265,7 @@ impl Attend<'_> {
             let logit = self.own_logit(h, g, own);
             let partial = &mut own.partial;
             partial.add(g, logit, 1.0, self.tokens(h).value(0));
-            if Sample::takes(g, group, head.samples()) {
+            if Sample::takes(g, group, samples) {
                 let key_dim = self.shape.key_dim;
                 trace.sample.push(partial.max[g] + partial.sum[g].ln());
                 trace.sample.extend_from_slice(&own.scaled[g * key_dim..][..key_dim]);

@@ -8,6 +8,7 @@ use std::mem::size_of;
 #[derive(Default)]
 pub struct Buffers {
     floats: Vec<Vec<f32>>,
+    doubles: Vec<Vec<f64>>,
     words: Vec<Vec<u64>>,
     queries: Vec<Queries>,
 }
@@ -24,6 +25,19 @@ impl Buffers {
     /// Takes floats back.
     pub fn give_floats(&mut self, floats: impl IntoIterator<Item = Vec<f32>>) {
         self.floats.extend(floats);
+    }
+
+    /// So many zeros, for sums that must be exact.
+    pub fn doubles(&mut self, count: usize) -> Vec<f64> {
+        let mut doubles = self.doubles.pop().unwrap_or_default();
+        doubles.clear();
+        doubles.resize(count, 0.0);
+        doubles
+    }
+
+    /// Takes doubles back.
+    pub fn give_doubles(&mut self, doubles: impl IntoIterator<Item = Vec<f64>>) {
+        self.doubles.extend(doubles);
     }
 
     /// Room for words, none yet.
@@ -51,11 +65,13 @@ impl Buffers {
     /// Heap bytes.
     pub(crate) fn bytes(&self) -> usize {
         let floats = self.floats.iter().map(|floats| floats.capacity() * size_of::<f32>()).sum::<usize>();
+        let doubles = self.doubles.iter().map(|doubles| doubles.capacity() * size_of::<f64>()).sum::<usize>();
         let words = self.words.iter().map(|words| words.capacity() * size_of::<u64>()).sum::<usize>();
         let queries = self.queries.iter().map(Queries::bytes).sum::<usize>();
         let tables = self.floats.capacity() * size_of::<Vec<f32>>()
+            + self.doubles.capacity() * size_of::<Vec<f64>>()
             + self.words.capacity() * size_of::<Vec<u64>>()
             + self.queries.capacity() * size_of::<Queries>();
-        floats + words + queries + tables
+        floats + doubles + words + queries + tables
     }
 }

@@ -113,15 +113,14 @@ impl Slots {
         let whole = (before + new).saturating_sub(growing);
         let pages = strips.div_ceil(PAGE_STRIPS) - self.pages.len();
         // Of a page that is open as a whole: new ones are counted with theirs.
-        let grid =
-            self.pages.last().map_or(0, |page| if page.sealed() == 0 { format.grid_bytes() } else { 0 });
+        let grids = usize::from(self.pages.last().is_some_and(|page| page.sealed() == 0));
         let indexed = self.index_bytes(strips * STRIP) - self.index_bytes(self.len());
         self.bytes() - kept
             + whole * sealed(self.rung)
             + (front + open) * open_strip
             + (PAGE_STRIPS - open) * sealed(self.rung)
             + pages * Self::page_cost(format)
-            + grid
+            + grids * format.grid_bytes()
             + indexed
     }
 

@@ -2,7 +2,10 @@ use super::{Evicted, Tail};
 use crate::context::{Buffers, Context, Neighbours, Partial, Sample, Softcap, dot};
 use crate::method::{Call, Choice, Kind, Method, Parameter};
 use crate::state::{Reader, StateError, Writer};
+use sketchkv_kernels::attention::add_scaled;
+use sketchkv_kernels::cpu;
 use sketchkv_kernels::half::{f16, f16_to_f32, f32_to_f16};
+use sketchkv_kernels::least_squares::{accumulate, damp, solve};
 use std::mem::size_of;
 
 pub(super) static METHOD: Method = Method {
@@ -18,7 +21,7 @@ pub(super) static METHOD: Method = Method {
               pass asked, and what was fitted before takes part as tokens of their weight. ρ, a share of the mean of the \
               diagonal, keeps to the weights and values before, the more the fewer queries there are.",
     parameters: &[
-        Parameter { name: "n", kind: Kind::Integer(1, MOST as i64), default: "8", help: "tokens a head" },
+        Parameter { name: "n", kind: Kind::Integer(1, 256), default: "8", help: "tokens a head" },
         Parameter {
             name: "ridge",
             kind: Kind::Real(0.0, 1000.0),
@@ -28,8 +31,6 @@ pub(super) static METHOD: Method = Method {
     ],
 };
 
-/// The most tokens.
-const MOST: usize = 256;
 /// Queries of a pass that are fitted to.
 const QUERIES: usize = 64;
 /// Rounds of coordinate descent; each halves what is left, or more.
@@ -46,7 +47,7 @@ pub(super) fn build(call: &Call, context: &Context<'_>) -> Option<Box<dyn Tail>>
         keys: vec![f16::ZERO; n * key_dim].into(),
         values: vec![f16::ZERO; n * value_dim].into(),
         weights: vec![0.0; n].into(),
-        evicted: 0.0,
+        evicted: 0,
         leaving: Vec::new(),
     }))
 }
@@ -65,7 +66,7 @@ struct Fitted {
     /// w of each token; 0 where there is none.
     weights: Box<[f32]>,
     /// Tokens evicted so far: no weight is more.
-    evicted: f32,
+    evicted: u32,
     /// Keys and values of what this pass has evicted until now, `[token][key_dim + value_dim]`; a buffer that is given back.
     leaving: Vec<f32>,
 }
@@ -105,7 +106,7 @@ impl Tail for Fitted {
         }
         self.leaving.extend_from_slice(token.key);
         self.leaving.extend_from_slice(token.value);
-        self.evicted += 1.0;
+        self.evicted = self.evicted.saturating_add(1);
     }
 
     fn settle(&mut self, sample: &Sample<'_>, buffers: &mut Buffers) {
@@ -123,8 +124,8 @@ impl Tail for Fitted {
             for (vector, share) in vectors.chunks_exact(width).zip(shares) {
                 let logit = self.softcap.of(dot(query, &vector[..self.key_dim]));
                 // No token has more than all have together, but for rounding; what is no number says nothing.
-                *share = (logit - lse).min(0.0).exp();
-                *share = if share.is_finite() { *share } else { 0.0 };
+                let log = logit - lse;
+                *share = if log.is_nan() { 0.0 } else { log.min(0.0).exp() };
             }
         }
         let candidates = Candidates { vectors: &vectors, weights: &weights, shares: &shares };
@@ -133,7 +134,7 @@ impl Tail for Fitted {
     }
 
     fn attend(&self, queries: &[f32], partial: &mut Partial, buffers: &mut Buffers) {
-        if self.evicted == 0.0 {
+        if self.evicted == 0 {
             return;
         }
         let width = self.key_dim + self.value_dim;
@@ -151,7 +152,7 @@ impl Tail for Fitted {
     }
 
     fn save(&self, out: &mut Writer) {
-        out.floats(&[self.evicted]);
+        out.u64(self.evicted.into());
         out.floats(&self.weights);
         for halves in [&self.keys, &self.values] {
             let mut floats = vec![0.0; halves.len()];
@@ -161,7 +162,7 @@ impl Tail for Fitted {
     }
 
     fn load(&mut self, from: &mut Reader<'_>) -> Result<(), StateError> {
-        self.evicted = from.floats(1)?[0];
+        self.evicted = from.length(u32::MAX as usize)? as u32;
         self.weights = from.floats(self.weights.len())?.into();
         for halves in [&mut self.keys, &mut self.values] {
             f32_to_f16(&from.floats(halves.len())?, halves);
@@ -187,7 +188,7 @@ impl Fitted {
         let (n, width) = (self.weights.len(), self.key_dim + self.value_dim);
         let mut chosen = buffers.words();
         choose(candidates, n, &mut chosen, buffers);
-        let rows = candidates.rows().count();
+        let (rows, level) = (candidates.rows().count(), cpu::level());
         let ridge = self.ridge * QUERIES as f32 / rows.max(1) as f32;
         // Shares of the chosen, `[query][token]`, and what all candidates draw, `[query]`.
         let (mut shares, mut mass) = (buffers.floats(rows * n), buffers.floats(rows));
@@ -197,8 +198,12 @@ impl Fitted {
             *mass = dot(all, candidates.weights);
         }
         self.weights.iter_mut().zip(&chosen).for_each(|(w, &c)| *w = candidates.weights[c as usize]);
-        let mut gram = buffers.floats(n * n);
-        fit_weights(&shares, &mass, ridge, self.evicted, &mut gram, &mut self.weights);
+        let (mut normal, mut left) = (buffers.doubles(n * n), buffers.doubles(n));
+        normal_equations(&shares, ridge, &mut normal);
+        for (shares, mass) in shares.chunks_exact(n).zip(&mass) {
+            accumulate(&mut left, f64::from(mass - dot(shares, &self.weights)), shares);
+        }
+        descend(&normal, &mut left, f64::from(self.evicted), &mut self.weights);
         // From here on the shares are those with their weights.
         for shares in shares.chunks_exact_mut(n) {
             shares.iter_mut().zip(&self.weights).for_each(|(share, w)| *share *= w);
@@ -210,31 +215,34 @@ impl Fitted {
         for ((all, shares), missing) in of_rows {
             let values = candidates.vectors.chunks_exact(width).map(|vector| &vector[self.key_dim..]);
             for ((value, x), w) in values.zip(all).zip(candidates.weights) {
-                add(missing, x * w, value);
+                add_scaled(level, missing, x * w, value);
             }
             for (share, &c) in shares.iter().zip(&chosen) {
-                add(
-                    missing,
-                    -share,
-                    &candidates.vectors[c as usize * width + self.key_dim..][..self.value_dim],
-                );
+                let vector = &candidates.vectors[c as usize * width..][..width];
+                add_scaled(level, missing, -share, &vector[self.key_dim..]);
             }
         }
-        let mut change = buffers.floats(n * self.value_dim);
-        ridge_regression(&shares, &missing, ridge, &mut gram, &mut change);
+        normal_equations(&shares, ridge, &mut normal);
+        let mut change = buffers.doubles(n * self.value_dim);
+        for (shares, missing) in shares.chunks_exact(n).zip(missing.chunks_exact(self.value_dim)) {
+            for (share, change) in shares.iter().zip(change.chunks_exact_mut(self.value_dim)) {
+                accumulate(change, f64::from(*share), missing);
+            }
+        }
+        if !solve(&mut normal, &mut change) {
+            change.fill(0.0);
+        }
         let mut value = buffers.floats(self.value_dim);
-        for (token, &c) in chosen.iter().enumerate() {
-            let vector = &candidates.vectors[c as usize * width..][..width];
-            f32_to_f16(&vector[..self.key_dim], &mut self.keys[token * self.key_dim..][..self.key_dim]);
-            let change = &change[token * self.value_dim..][..self.value_dim];
-            value
-                .iter_mut()
-                .zip(vector[self.key_dim..].iter().zip(change))
-                .for_each(|(v, (x, d))| *v = x + d);
+        for (token, (&c, change)) in chosen.iter().zip(change.chunks_exact(self.value_dim)).enumerate() {
+            let (key, before) = candidates.vectors[c as usize * width..][..width].split_at(self.key_dim);
+            f32_to_f16(key, &mut self.keys[token * self.key_dim..][..self.key_dim]);
+            let changed = before.iter().zip(change).map(|(x, change)| x + *change as f32);
+            value.iter_mut().zip(changed).for_each(|(value, x)| *value = x);
             f32_to_f16(&value, &mut self.values[token * self.value_dim..][..self.value_dim]);
         }
         buffers.give_words(chosen);
-        buffers.give_floats([shares, mass, gram, missing, change, value]);
+        buffers.give_floats([shares, mass, missing, value]);
+        buffers.give_doubles([normal, left, change]);
     }
 }
 
@@ -252,83 +260,29 @@ fn choose(candidates: &Candidates<'_>, n: usize, chosen: &mut Vec<u64>, buffers:
     buffers.give_floats([squares]);
 }
 
-/// w between 0 and `most` that minimises Σ_r (Σ_j x_rj·w_j − m_r)² + ρ‖w − w⁰‖², by coordinate descent from w⁰ on; `shares`
-/// is x, `[row][token]`, and ρ `ridge` times the mean of the diagonal of xᵀx.
-fn fit_weights(shares: &[f32], mass: &[f32], ridge: f32, most: f32, gram: &mut [f32], weights: &mut [f32]) {
-    let n = weights.len();
-    gram_of(shares, ridge, gram);
-    // xᵀ(m − x·w⁰), in the place of what is missing.
-    let mut left = [0.0f32; MOST];
-    let left = &mut left[..n];
-    for (shares, mass) in shares.chunks_exact(n).zip(mass) {
-        add(left, mass - dot(shares, weights), shares);
+/// xᵀx + ρ·1 into `normal`, `[token][token]`; `shares` is x, `[row][token]`, and ρ `ridge` times the mean of the diagonal.
+fn normal_equations(shares: &[f32], ridge: f32, normal: &mut [f64]) {
+    let n = normal.len().isqrt();
+    normal.fill(0.0);
+    for shares in shares.chunks_exact(n) {
+        for (share, row) in shares.iter().zip(normal.chunks_exact_mut(n)) {
+            accumulate(row, f64::from(*share), shares);
+        }
     }
+    damp(normal, f64::from(ridge));
+}
+
+/// Moves `weights`, between 0 and `most`, to where the sum of squares is least, by coordinate descent; `left` is what the normal
+/// equations lack with the weights as they are: the ridge is around them.
+fn descend(normal: &[f64], left: &mut [f64], most: f64, weights: &mut [f32]) {
     for _ in 0..ROUNDS {
-        for j in 0..n {
-            let row = &gram[j * n..][..n];
+        for (j, row) in normal.chunks_exact(weights.len()).enumerate() {
             if row[j] > 0.0 {
-                let next = (weights[j] + left[j] / row[j]).clamp(0.0, most);
-                let step = next - weights[j];
-                weights[j] = next;
-                // The gradient of the ridge is in the diagonal.
-                add(left, -step, row);
+                let before = weights[j];
+                weights[j] = (f64::from(before) + left[j] / row[j]).clamp(0.0, most) as f32;
+                let step = f64::from(weights[j]) - f64::from(before);
+                left.iter_mut().zip(row).for_each(|(left, x)| *left -= step * x);
             }
         }
     }
-}
-
-/// xᵀx + ρ·1 into `gram`, `[token][token]`.
-fn gram_of(shares: &[f32], ridge: f32, gram: &mut [f32]) {
-    let n = gram.len().isqrt();
-    gram.fill(0.0);
-    for shares in shares.chunks_exact(n) {
-        for (share, row) in shares.iter().zip(gram.chunks_exact_mut(n)) {
-            add(row, *share, shares);
-        }
-    }
-    let mean = (0..n).map(|j| gram[j * n + j]).sum::<f32>() / n as f32;
-    let rho = ridge * mean + f32::MIN_POSITIVE;
-    (0..n).for_each(|j| gram[j * n + j] += rho);
-}
-
-/// The change of values d, `[token][dim]`, that minimises Σ_r ‖Σ_j a_rj·d_j − y_r‖² + ρ‖d‖²; `shares` is a, `[row][token]`,
-/// `missing` y, `[row][dim]`.
-fn ridge_regression(shares: &[f32], missing: &[f32], ridge: f32, gram: &mut [f32], change: &mut [f32]) {
-    let n = gram.len().isqrt();
-    let dim = change.len() / n;
-    gram_of(shares, ridge, gram);
-    for (shares, missing) in shares.chunks_exact(n).zip(missing.chunks_exact(dim)) {
-        for (share, change) in shares.iter().zip(change.chunks_exact_mut(dim)) {
-            add(change, *share, missing);
-        }
-    }
-    // Cholesky: the lower half of the matrix becomes L.
-    for j in 0..n {
-        for i in j..n {
-            let (of_i, of_j) = (&gram[i * n..][..j], &gram[j * n..][..j]);
-            let x = gram[i * n + j] - dot(of_i, of_j);
-            gram[i * n + j] = if i == j { x.max(f32::MIN_POSITIVE).sqrt() } else { x / gram[j * n + j] };
-        }
-    }
-    for i in 0..n {
-        let (before, rest) = change.split_at_mut(i * dim);
-        let row = &mut rest[..dim];
-        for (j, other) in before.chunks_exact(dim).enumerate() {
-            add(row, -gram[i * n + j], other);
-        }
-        row.iter_mut().for_each(|x| *x /= gram[i * n + i]);
-    }
-    for i in (0..n).rev() {
-        let (upto, after) = change.split_at_mut((i + 1) * dim);
-        let row = &mut upto[i * dim..];
-        for (j, other) in after.chunks_exact(dim).enumerate() {
-            add(row, -gram[(i + 1 + j) * n + i], other);
-        }
-        row.iter_mut().for_each(|x| *x /= gram[i * n + i]);
-    }
-}
-
-/// y + a·x
-fn add(y: &mut [f32], a: f32, x: &[f32]) {
-    y.iter_mut().zip(x).for_each(|(y, x)| *y += a * x);
 }
