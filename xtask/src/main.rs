@@ -34,7 +34,7 @@ enum Chore {
     Fuzz(fuzz::Options),
     /// Write the generated parts of the documentation: the method table of README.md, the command reference.
     Docs(docs::Options),
-    /// Measure every preset on every real model: the release check, about an hour.
+    /// Measure every preset on every real model: the release check, about an hour and a half.
     Models(presets::Options),
     /// Measure the profiles in the program anew: an hour.
     Profiles,
