@@ -9,47 +9,49 @@ use crate::cpu::{self, Level};
 use crate::matrix::tile::BLOCK;
 pub use input::Input;
 use input::TokenInput;
-use quantize::{Places, quantize_blocks, remainder};
-use std::ops::Range;
+use quantize::{Places, quantize_blocks};
 
-/// Rows of 8-bit activations that lie interleaved: `[group][block][row][32]`, so that a micro-kernel over the rows of a
-/// group reads from one place. A row is a token, or one of the terms that make up a token; the last group may have fewer.
+/// Tokens whose activations lie interleaved: `[group][block][token][digit][32]`, so that a micro-kernel over the tokens of a
+/// group reads from one place. The last group may have fewer.
 pub(crate) const GROUP: usize = 8;
-/// Columns computed at a time, on the stack, before they are rounded to 8 bits.
+/// Columns computed at a time, on the stack, before they are rounded.
 const STRETCH: usize = 8 * BLOCK;
 
 /// How finely activations are rounded before they multiply integers.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Activations {
-    /// 8 bits in blocks of 32, as ggml does it.
+    /// −127 to 127 in blocks of 32, as ggml does it.
     #[default]
     Bits8,
-    /// 8 bits, and what that leaves rounded to 8 bits again: some 15 bits, by twice the arithmetic over weights that
-    /// are read once. Where a few large values of a block drown the others, as in a residual stream, 8 bits do not do.
+    /// −32,639 to 32,639 in blocks of 32, multiplied as two digits of 8 bits: twice the arithmetic over weights that are
+    /// read once. Where a few large values of a block drown the others, as in a residual stream, 8 bits do not do.
     Bits16,
 }
 
 impl Activations {
-    /// Rows of 8 bits that add up to one token.
-    pub(crate) fn terms(self) -> usize {
+    /// Digits of 8 bits that make up a value.
+    pub(crate) fn digits(self) -> usize {
         match self {
             Activations::Bits8 => 1,
             Activations::Bits16 => 2,
         }
     }
 
-    /// Tokens of a whole group.
-    pub(crate) fn group_tokens(self) -> usize {
-        GROUP / self.terms()
+    /// Magnitudes are up to this many steps; then the higher of two digits is up to 127 as well.
+    fn steps(self) -> f32 {
+        match self {
+            Activations::Bits8 => 127.0,
+            Activations::Bits16 => (127 * 256 + 127) as f32,
+        }
     }
 }
 
 /// Scratch memory of products, reused from one to the next.
 pub struct ProductWorkspace {
     level: Level,
-    /// `[group][block][row][32]`
+    /// `[group][block][token][digit][32]`
     quants: AlignedBuffer<i8>,
-    /// `[group][block][row]`, as the next two.
+    /// `[group][block][token]`, as the next four.
     scales: AlignedBuffer<f32>,
     /// The sum of the block's quants.
     sums: AlignedBuffer<f32>,
@@ -62,13 +64,14 @@ pub struct ProductWorkspace {
     multiply_adds: u64,
 }
 
-/// The quantized activations of one group of rows: `[block][row]`, 32 quants each.
+/// The quantized activations of one group of tokens: `[block][token]`, 32 quants each.
 ///
-/// x ≈ scale · quant with quants from −127 to 127, summed over the terms of a token.
+/// x ≈ scale · quant. A quant of 16 bits is two digits, `[digit][32]`: 256 times the first, −127 to 127, and the second, −128 to
+/// 127. Sums are of whole quants.
 #[derive(Clone, Copy)]
 pub(crate) struct Group<'a> {
-    /// Number of rows, which are tokens to the kernels.
     pub(crate) tokens: usize,
+    pub(crate) digits: usize,
     pub(crate) quants: &'a [i8],
     pub(crate) scales: &'a [f32],
     pub(crate) sums: &'a [f32],
@@ -111,14 +114,14 @@ impl ProductWorkspace {
         self.level
     }
 
-    /// 8-bit multiply-adds of all products so far: each term of an activation counts.
+    /// 8-bit multiply-adds of all products so far: each digit of an activation counts.
     pub fn multiply_adds(&self) -> u64 {
         self.multiply_adds
     }
 
     /// Counts those of some rows with some tokens.
     pub(crate) fn count(&mut self, rows: usize, cols: usize, tokens: usize, activations: Activations) {
-        self.multiply_adds += (rows * activations.terms()) as u64 * (cols * tokens) as u64;
+        self.multiply_adds += (rows * activations.digits()) as u64 * (cols * tokens) as u64;
     }
 
     /// Bytes held.
@@ -127,7 +130,7 @@ impl ProductWorkspace {
         integers + self.scales.bytes() + self.sums.bytes() + self.rows.bytes()
     }
 
-    /// Computes `input` for all tokens into 8-bit blocks, as many for each token as it has terms.
+    /// Computes `input` for all tokens and rounds it.
     pub(crate) fn quantize(
         &mut self,
         pool: &ThreadPool,
@@ -136,43 +139,36 @@ impl ProductWorkspace {
         cols: usize,
         activations: Activations,
     ) {
-        let (blocks, terms) = (cols.div_ceil(BLOCK), activations.terms());
-        let rows = tokens * terms;
-        self.quants.reserve(rows * blocks * BLOCK);
-        self.scales.reserve(rows * blocks);
-        self.sums.reserve(rows * blocks);
-        self.negative_sums.reserve(rows * blocks);
-        self.negative_halves.reserve(rows * blocks);
+        let (blocks, digits) = (cols.div_ceil(BLOCK), activations.digits());
+        self.quants.reserve(tokens * blocks * digits * BLOCK);
+        self.scales.reserve(tokens * blocks);
+        self.sums.reserve(tokens * blocks);
+        self.negative_sums.reserve(tokens * blocks);
+        self.negative_halves.reserve(tokens * blocks);
         let quants = Disjoint::new(&mut self.quants);
         let scales = Disjoint::new(&mut self.scales);
         let sums = Disjoint::new(&mut self.sums);
         let negative_sums = Disjoint::new(&mut self.negative_sums);
         let negative_halves = Disjoint::new(&mut self.negative_halves);
         let level = self.level;
-        pool.run_ranges(tokens, activations.group_tokens(), &|group| {
-            let places = group.start * terms * blocks..group.end * terms * blocks;
+        pool.run_ranges(tokens, GROUP, &|group| {
+            let places = group.start * blocks..group.end * blocks;
             // SAFETY: groups do not overlap, and each is run once.
             let mut places = unsafe {
                 Places {
-                    quants: quants.part(places.start * BLOCK..places.end * BLOCK),
+                    quants: quants.part(places.start * digits * BLOCK..places.end * digits * BLOCK),
                     scales: scales.part(places.clone()),
                     sums: sums.part(places.clone()),
                     negative_sums: negative_sums.part(places.clone()),
                     negative_halves: negative_halves.part(places),
-                    tokens: group.len() * terms,
+                    tokens: group.len(),
+                    activations,
                 }
             };
             let mut stretch = [0.0; STRETCH];
             for token in 0..group.len() {
                 let input = input.token(level, group.start + token, cols);
-                quantize_token(
-                    level,
-                    &input,
-                    cols,
-                    token * terms..(token + 1) * terms,
-                    &mut stretch,
-                    &mut places,
-                );
+                quantize_token(level, &input, cols, token, &mut stretch, &mut places);
             }
         });
     }
@@ -185,12 +181,13 @@ impl ProductWorkspace {
         cols: usize,
         activations: Activations,
     ) -> Group<'_> {
-        let (blocks, rows) = (cols.div_ceil(BLOCK), tokens * activations.terms());
-        let (first, last) = (index * GROUP, rows.min((index + 1) * GROUP));
+        let (blocks, digits) = (cols.div_ceil(BLOCK), activations.digits());
+        let (first, last) = (index * GROUP, tokens.min((index + 1) * GROUP));
         let places = first * blocks..last * blocks;
         Group {
             tokens: last - first,
-            quants: &self.quants[places.start * BLOCK..places.end * BLOCK],
+            digits,
+            quants: &self.quants[places.start * digits * BLOCK..places.end * digits * BLOCK],
             scales: &self.scales[places.clone()],
             sums: &self.sums[places.clone()],
             negative_sums: &self.negative_sums[places.clone()],
@@ -218,16 +215,15 @@ impl ProductWorkspace {
     }
 }
 
-/// Rounds the values of a token to the 8 bits of its rows, with room in `stretch` to compute them.
+/// Rounds the values of token `token` of a group, with room in `stretch` to compute them.
 fn quantize_token(
     level: Level,
     input: &TokenInput,
     cols: usize,
-    mut rows: Range<usize>,
+    token: usize,
     stretch: &mut [f32; STRETCH],
     places: &mut Places,
 ) {
-    let (first_row, more) = (rows.start, rows.nth(1));
     for first in (0..cols).step_by(STRETCH) {
         let columns = first..cols.min(first + STRETCH);
         let whole = columns.len().next_multiple_of(BLOCK);
@@ -240,12 +236,7 @@ fn quantize_token(
                 &stretch[..whole]
             }
         };
-        quantize_blocks(level, values, first / BLOCK, first_row, places);
-        if let Some(second_row) = more {
-            let mut rest = [0.0; STRETCH];
-            remainder(level, values, first / BLOCK, first_row, places, &mut rest[..whole]);
-            quantize_blocks(level, &rest[..whole], first / BLOCK, second_row, places);
-        }
+        quantize_blocks(level, values, first / BLOCK, token, places);
     }
 }
 
@@ -275,15 +266,12 @@ mod tests {
                     for (c, want) in want.iter().enumerate() {
                         let got = workspace.rows(token, token + 1, cols)[c];
                         assert!((got - want).abs() < 1e-5, "{level:?} {input:?}: {got} is not {want}");
-                        let [(first, scale), (second, fine)] = [0, 1].map(|term| {
-                            let place = (c / BLOCK * tokens + token) * 2 + term;
-                            let (quant, scale) =
-                                (group.quants[place * BLOCK + c % BLOCK], group.scales[place]);
-                            (f32::from(quant) * scale, scale)
-                        });
-                        assert!((first - want).abs() <= 0.5001 * scale + 1e-5);
-                        assert!((first + second - want).abs() <= 0.5001 * fine + 1e-5);
-                        assert!(fine <= scale / 200.0);
+                        let place = c / BLOCK * tokens + token;
+                        let [high, low] = [0, 1]
+                            .map(|digit| f32::from(group.quants[(2 * place + digit) * BLOCK + c % BLOCK]));
+                        let scale = group.scales[place];
+                        assert!(((256.0 * high + low) * scale - want).abs() <= 0.5001 * scale + 1e-5);
+                        assert!((low.abs() * scale) <= want.abs().max(128.0 * scale));
                     }
                 }
             };

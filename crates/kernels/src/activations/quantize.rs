@@ -1,11 +1,13 @@
-//! Rounding to 8 bits.
+//! Rounding to 8 or 16 bits.
 
+use super::Activations;
 use crate::Scale;
-use crate::cpu::{Level, per_level};
+use crate::cpu::Level;
 use crate::matrix::tile::BLOCK;
 
-/// Where the quantized blocks of one group of rows go: `[block][row]`, see [`Group`](super::Group).
+/// Where the quantized blocks of one group of tokens go: `[block][token]`, see [`Group`](super::Group).
 pub(super) struct Places<'a> {
+    pub(super) activations: Activations,
     pub(super) tokens: usize,
     pub(super) quants: &'a mut [i8],
     pub(super) scales: &'a mut [f32],
@@ -14,14 +16,11 @@ pub(super) struct Places<'a> {
     pub(super) negative_halves: &'a mut [[i32; 2]],
 }
 
-/// Magnitudes are up to this many steps.
-const STEPS: f32 = 127.0;
-
 impl Places<'_> {
     #[inline(always)]
-    fn quants(&mut self, block: usize, token: usize) -> &mut [i8; BLOCK] {
-        let place = block * self.tokens + token;
-        self.quants[place * BLOCK..].first_chunk_mut().expect("every place has a block of quants")
+    fn quants(&mut self, block: usize, token: usize) -> &mut [i8] {
+        let bytes = self.activations.digits() * BLOCK;
+        &mut self.quants[(block * self.tokens + token) * bytes..][..bytes]
     }
 
     #[inline(always)]
@@ -46,47 +45,41 @@ pub(super) fn quantize_blocks(level: Level, values: &[f32], first: usize, token:
             x86::quantize(blocks, first, token, places)
         },
         _ => {
+            let activations = places.activations;
             for (b, values) in blocks.iter().enumerate() {
-                let (scale, halves) = quantize_block(values, places.quants(first + b, token));
+                let (scale, halves) = quantize_block(activations, values, places.quants(first + b, token));
                 places.put(first + b, token, scale, halves);
             }
         }
     }
 }
 
-per_level! {
-    /// What the 8 bits of row `token` leave of `values`: rest = x − scale · quant, rounded once, for the product of the two
-    /// may be just beyond f32.
-    pub(super) fn remainder(values: &[f32], first: usize, token: usize, places: &Places, rest: &mut [f32]) {
-        let blocks = values.chunks_exact(BLOCK).zip(rest.chunks_exact_mut(BLOCK)).enumerate();
-        for (b, (values, rest)) in blocks {
-            let place = (first + b) * places.tokens + token;
-            let (quants, scale) = (&places.quants[place * BLOCK..][..BLOCK], places.scales[place]);
-            for ((rest, x), q) in rest.iter_mut().zip(values).zip(quants) {
-                *rest = (-scale).mul_add(f32::from(*q), *x);
-            }
-        }
-    }
-}
-
-/// Rounds a block to 8 bits, ties to even; returns its [`Scale`] and the sums of the halves of the quants.
+/// Rounds a block, ties to even; returns its [`Scale`] and the sums of the halves of the quants.
 ///
 /// As integers, absolute values of floats keep their order and put NaN above all: NaN makes the scale NaN, so that it is
 /// seen in the result.
-fn quantize_block(values: &[f32; BLOCK], quants: &mut [i8; BLOCK]) -> (f32, [i32; 2]) {
+fn quantize_block(activations: Activations, values: &[f32; BLOCK], quants: &mut [i8]) -> (f32, [i32; 2]) {
     let largest = values.iter().fold(0, |a: u32, x| a.max(x.abs().to_bits()));
-    let Scale { scale, inverse } = Scale::new(f32::from_bits(largest), STEPS);
+    let Scale { scale, inverse } = Scale::new(f32::from_bits(largest), activations.steps());
     let mut halves = [0; 2];
-    for (i, (q, x)) in quants.iter_mut().zip(values).enumerate() {
-        *q = (x * inverse).round_ties_even() as i8;
-        halves[i / (BLOCK / 2)] += i32::from(*q);
+    for (i, x) in values.iter().enumerate() {
+        let quant = (x * inverse).round_ties_even() as i32;
+        match activations {
+            Activations::Bits8 => quants[i] = quant as i8,
+            Activations::Bits16 => {
+                let high = (quant + 128) >> 8;
+                quants[i] = high as i8;
+                quants[BLOCK + i] = (quant - (high << 8)) as i8;
+            }
+        }
+        halves[i / (BLOCK / 2)] += quant;
     }
     (scale, halves)
 }
 
 #[cfg(target_arch = "x86_64")]
 mod x86 {
-    use super::{BLOCK, Places, STEPS, Scale};
+    use super::{Activations, BLOCK, Places, Scale};
     use std::arch::x86_64::*;
 
     /// Blocks taken at a time: the way from a block to its scale is a long chain of short operations, so eight are taken
@@ -95,6 +88,7 @@ mod x86 {
 
     #[target_feature(enable = "avx2")]
     pub(super) fn quantize(blocks: &[[f32; BLOCK]], first: usize, token: usize, places: &mut Places) {
+        let activations = places.activations;
         for (i, blocks) in blocks.chunks(SIDE_BY_SIDE).enumerate() {
             let mut largest = [_mm256_setzero_si256(); SIDE_BY_SIDE];
             for (largest, block) in largest.iter_mut().zip(blocks) {
@@ -105,17 +99,30 @@ mod x86 {
             // One vector of divisions.
             let mut scales = [Scale::default(); SIDE_BY_SIDE];
             for (scale, largest) in scales.iter_mut().zip(largest) {
-                *scale = Scale::new(f32::from_bits(largest), STEPS);
+                *scale = Scale::new(f32::from_bits(largest), activations.steps());
             }
             let mut sums = [_mm256_setzero_si256(); SIDE_BY_SIDE];
             for (b, block) in blocks.iter().enumerate() {
                 let quants = round(block, scales[b].inverse);
                 let place = places.quants(first + i * SIDE_BY_SIDE + b, token);
-                // SAFETY: 32 quants have a place of 32 bytes.
-                unsafe { _mm256_storeu_si256(place.as_mut_ptr().cast(), quants) };
-                // 8 sums of 4.
-                let pairs = _mm256_maddubs_epi16(_mm256_set1_epi8(1), quants);
-                sums[b] = _mm256_madd_epi16(pairs, _mm256_set1_epi16(1));
+                match activations {
+                    Activations::Bits8 => store_bytes(quants, place),
+                    Activations::Bits16 => {
+                        let high = quants.map(|quants| {
+                            _mm256_srai_epi16::<8>(_mm256_add_epi16(quants, _mm256_set1_epi16(128)))
+                        });
+                        let low = [0, 1]
+                            .map(|half| _mm256_sub_epi16(quants[half], _mm256_slli_epi16::<8>(high[half])));
+                        store_bytes(high, &mut place[..BLOCK]);
+                        store_bytes(low, &mut place[BLOCK..]);
+                    }
+                }
+                // Four sums of four for each half.
+                let [early, late] = quants.map(|half| _mm256_madd_epi16(half, _mm256_set1_epi16(1)));
+                sums[b] = _mm256_add_epi32(
+                    _mm256_permute2x128_si256::<0x20>(early, late),
+                    _mm256_permute2x128_si256::<0x31>(early, late),
+                );
             }
             let halves = reduce(sums, |a, b| _mm256_add_epi32(a, b)).map(|half| to_array(half));
             for b in 0..blocks.len() {
@@ -139,13 +146,23 @@ mod x86 {
         _mm256_max_epu32(_mm256_max_epu32(a, b), _mm256_max_epu32(c, d))
     }
 
+    /// The quants of the halves of a block, each in the order that `vpackssdw` leaves.
     #[target_feature(enable = "avx2")]
-    fn round(block: &[f32; BLOCK], inverse: f32) -> __m256i {
+    fn round(block: &[f32; BLOCK], inverse: f32) -> [__m256i; 2] {
         let inverse = _mm256_set1_ps(inverse);
         let [a, b, c, d] = load(block).map(|x| _mm256_cvtps_epi32(_mm256_mul_ps(x, inverse)));
-        let bytes = _mm256_packs_epi16(_mm256_packs_epi32(a, b), _mm256_packs_epi32(c, d));
+        [_mm256_packs_epi32(a, b), _mm256_packs_epi32(c, d)]
+    }
+
+    /// Puts the values of [`round`], which are bytes, in their order.
+    #[target_feature(enable = "avx2")]
+    fn store_bytes([early, late]: [__m256i; 2], place: &mut [i8]) {
+        assert_eq!(place.len(), BLOCK);
         // The packs work within halves; this brings their groups of four back in order.
-        _mm256_permutevar8x32_epi32(bytes, _mm256_setr_epi32(0, 4, 1, 5, 2, 6, 3, 7))
+        let order = _mm256_setr_epi32(0, 4, 1, 5, 2, 6, 3, 7);
+        let bytes = _mm256_permutevar8x32_epi32(_mm256_packs_epi16(early, late), order);
+        // SAFETY: 32 bytes have a place of 32.
+        unsafe { _mm256_storeu_si256(place.as_mut_ptr().cast(), bytes) };
     }
 
     /// Lane i of the results is the lower and the upper four lanes of register i put together by `join`.
@@ -176,17 +193,30 @@ mod tests {
         #[test]
         fn a_block_is_rounded_to_nearest(values in prop::array::uniform32(-1e3_f32..1e3), exponent in -45..35_i32) {
             let values = values.map(|v| (f64::from(v) * 10.0_f64.powi(exponent)) as f32);
-            let mut quants = [0; BLOCK];
-            let (scale, halves) = quantize_block(&values, &mut quants);
-            for (half, quants) in halves.iter().zip(quants.chunks_exact(BLOCK / 2)) {
-                prop_assert_eq!(*half, quants.iter().map(|q| i32::from(*q)).sum::<i32>());
-            }
             let largest = values.iter().fold(0.0_f32, |a, v| a.max(v.abs()));
-            for (q, v) in quants.iter().zip(values) {
-                prop_assert!(q.unsigned_abs() <= 127);
-                let error = (f32::from(*q) * scale - v).abs();
-                prop_assert!(error <= 0.501 * (largest / 127.0).max(f32::MIN_POSITIVE), "{v} became {q} · {scale}");
+            for activations in [Activations::Bits8, Activations::Bits16] {
+                let mut digits = vec![0; activations.digits() * BLOCK];
+                let (scale, halves) = quantize_block(activations, &values, &mut digits);
+                prop_assert!(digits[..BLOCK].iter().all(|digit| digit.unsigned_abs() <= 127));
+                let quants = whole(&digits);
+                for (half, quants) in halves.iter().zip(quants.chunks_exact(BLOCK / 2)) {
+                    prop_assert_eq!(*half, quants.iter().sum::<i32>());
+                }
+                for (q, v) in quants.iter().zip(values) {
+                    let error = (*q as f32 * scale - v).abs();
+                    let step = (largest / activations.steps()).max(f32::MIN_POSITIVE);
+                    prop_assert!(error <= 0.501 * step + 2e-7 * v.abs(), "{v} became {q} · {scale}");
+                }
             }
+        }
+    }
+
+    /// The quants that digits make up.
+    fn whole(digits: &[i8]) -> Vec<i32> {
+        let digit = |index: usize| i32::from(digits[index]);
+        match digits.len() / BLOCK {
+            1 => (0..BLOCK).map(digit).collect(),
+            _ => (0..BLOCK).map(|i| 256 * digit(i) + digit(BLOCK + i)).collect(),
         }
     }
 
@@ -200,11 +230,13 @@ mod tests {
         let values =
             [values, tricky, vec![1e-42; BLOCK], vec![-3e38; BLOCK], tiny, vec![0.0; BLOCK]].concat();
         let (blocks, tokens) = (values.len() / BLOCK, 3);
-        let run = |level: Level| {
-            let (mut quants, mut negative_sums) = (vec![0; 3 * values.len()], vec![0; blocks * tokens]);
+        let run = |level: Level, activations: Activations| {
+            let bytes = activations.digits() * tokens * values.len();
+            let (mut quants, mut negative_sums) = (vec![0; bytes], vec![0; blocks * tokens]);
             let mut negative_halves = vec![[0; 2]; blocks * tokens];
             let (mut scales, mut sums) = (vec![0.0; blocks * tokens], vec![0.0; blocks * tokens]);
             let mut places = Places {
+                activations,
                 tokens,
                 quants: &mut quants,
                 scales: &mut scales,
@@ -216,21 +248,32 @@ mod tests {
             quantize_blocks(level, &values[4 * BLOCK..], 4, 1, &mut places);
             (quants, scales, sums, negative_sums, negative_halves)
         };
-        let reference = run(Level::Scalar);
-        assert_eq!(reference.0[(5 * tokens + 1) * BLOCK..][..8], [127, 0, 2, -2, 0, 0, 126, -127]);
-        for &level in Level::available() {
-            assert_eq!(run(level), reference, "{level:?}");
+        for activations in [Activations::Bits8, Activations::Bits16] {
+            let reference = run(Level::Scalar, activations);
+            let quants = whole(
+                &reference.0[(5 * tokens + 1) * activations.digits() * BLOCK..][..activations.digits() * BLOCK],
+            );
+            let expected = match activations {
+                Activations::Bits8 => [127, 0, 2, -2, 0, 0, 126, -127],
+                Activations::Bits16 => [32639, 128, 386, -642, 0, 0, 32510, -32639],
+            };
+            assert_eq!(quants[..8], expected);
+            for &level in Level::available() {
+                assert_eq!(run(level, activations), reference, "{level:?}");
+            }
         }
     }
 
     #[test]
     fn what_is_not_finite_is_not_hidden() {
-        let mut quants = [0; BLOCK];
-        for bad in [f32::NAN, -f32::NAN, f32::INFINITY, f32::NEG_INFINITY] {
-            let mut values = [1.0; BLOCK];
-            values[17] = bad;
-            assert!(!quantize_block(&values, &mut quants).0.is_finite());
+        for activations in [Activations::Bits8, Activations::Bits16] {
+            let mut digits = vec![0; activations.digits() * BLOCK];
+            for bad in [f32::NAN, -f32::NAN, f32::INFINITY, f32::NEG_INFINITY] {
+                let mut values = [1.0; BLOCK];
+                values[17] = bad;
+                assert!(!quantize_block(activations, &values, &mut digits).0.is_finite());
+            }
+            assert_eq!(quantize_block(activations, &[0.0; BLOCK], &mut digits), (0.0, [0; 2]));
         }
-        assert_eq!(quantize_block(&[0.0; BLOCK], &mut quants), (0.0, [0; 2]));
     }
 }

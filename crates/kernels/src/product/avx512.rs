@@ -7,6 +7,7 @@ use crate::matrix::tile::{
     BLOCK, Codes, IntegerFormat, LANES, LINE, Layout, SHARING, Scales, TileFormat, for_layout,
 };
 use std::arch::x86_64::*;
+use std::ops::Range;
 
 /// How far ahead of its use a tile is fetched. The hardware follows the stream as well, but stops at every page.
 const PREFETCH_BYTES: usize = 2048;
@@ -32,33 +33,45 @@ pub(super) fn float_kernel(format: TileFormat, tokens: usize) -> FloatKernel {
 /// See [`IntegerKernel`].
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx512vnni,f16c")]
 unsafe fn integers<L: Layout>(tile: &[u8], x: &Group, sums: &mut Sums) {
-    // SAFETY: as promised to this function; the group has so many rows.
-    unsafe {
-        match x.tokens {
-            1 => rows::<1, L>(tile, x, sums),
-            2 => rows::<2, L>(tile, x, sums),
-            3 => rows::<3, L>(tile, x, sums),
-            4 => rows::<4, L>(tile, x, sums),
-            5 => rows::<5, L>(tile, x, sums),
-            6 => rows::<6, L>(tile, x, sums),
-            7 => rows::<7, L>(tile, x, sums),
-            _ => rows::<8, L>(tile, x, sums),
-        }
+    macro_rules! with {
+        ($tokens:literal) => {
+            // SAFETY: as promised to this function; the group has so many tokens and digits.
+            unsafe {
+                match x.digits {
+                    1 => some_tokens::<$tokens, 1, L>(tile, x, sums),
+                    _ => some_tokens::<$tokens, 2, L>(tile, x, sums),
+                }
+            }
+        };
+    }
+    match x.tokens {
+        1 => with!(1),
+        2 => with!(2),
+        3 => with!(3),
+        4 => with!(4),
+        5 => with!(5),
+        6 => with!(6),
+        7 => with!(7),
+        _ => with!(8),
     }
 }
 
-/// The tile with the rows of a group.
+/// The tile with the tokens of a group.
 ///
 /// # Safety
-/// See [`IntegerKernel`]; the group has `ROWS` rows.
+/// See [`IntegerKernel`]; the group has `TOKENS` tokens of `DIGITS` digits.
 #[inline]
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx512vnni,f16c")]
-unsafe fn rows<const ROWS: usize, L: Layout>(tile: &[u8], x: &Group, sums: &mut Sums) {
+unsafe fn some_tokens<const TOKENS: usize, const DIGITS: usize, L: Layout>(
+    tile: &[u8],
+    x: &Group,
+    sums: &mut Sums,
+) {
     let blocks = L::FORMAT.blocks(tile.len());
-    debug_assert_eq!(x.scales.len(), blocks * ROWS);
+    debug_assert_eq!(x.scales.len(), blocks * TOKENS);
     let mut at = tile.as_ptr();
     let mut shared = Factors { d: [_mm512_setzero_ps(); 2], m: [_mm512_setzero_ps(); 2] };
-    let mut total = [_mm512_setzero_ps(); ROWS];
+    let mut total = [_mm512_setzero_ps(); TOKENS];
     for block in 0..blocks {
         // SAFETY: `at` runs over the headers and blocks of the tile and `place` over `[block][token]`, both as long as the
         // caller promises; a prefetch may name any address.
@@ -77,8 +90,8 @@ unsafe fn rows<const ROWS: usize, L: Layout>(tile: &[u8], x: &Group, sums: &mut 
             };
             let weights = load_units::<L>(at.add(L::SCALES.block_bytes()));
             for (token, total) in total.iter_mut().enumerate() {
-                let place = block * ROWS + token;
-                let quants = x.quants.as_ptr().add(place * BLOCK).cast::<i32>();
+                let place = block * TOKENS + token;
+                let quants = x.quants.as_ptr().add(place * DIGITS * BLOCK).cast::<i32>();
                 // In tiles without m, begun at −offset·Σq.
                 let begin = |negative_sum: i32| {
                     if L::SCALES.are_affine() {
@@ -88,13 +101,24 @@ unsafe fn rows<const ROWS: usize, L: Layout>(tile: &[u8], x: &Group, sums: &mut 
                         _mm512_sll_epi32(_mm512_set1_epi32(negative_sum), bits)
                     }
                 };
-                let step = |dot, j: usize| {
-                    _mm512_dpbusd_epi32(dot, weights[j], _mm512_set1_epi32(quants.add(j).read_unaligned()))
+                let quad = |digit: usize, j: usize| {
+                    _mm512_set1_epi32(quants.add(digit * (BLOCK / 4) + j).read_unaligned())
+                };
+                // Columns 4j to 4j + 3 for every j of `columns`.
+                let dot = |columns: Range<usize>, begin| {
+                    let (mut last, mut first) = (begin, _mm512_setzero_si512());
+                    for j in columns {
+                        last = _mm512_dpbusd_epi32(last, weights[j], quad(DIGITS - 1, j));
+                        if DIGITS == 2 {
+                            first = _mm512_dpbusd_epi32(first, weights[j], quad(0, j));
+                        }
+                    }
+                    if DIGITS == 1 { last } else { _mm512_add_epi32(_mm512_slli_epi32::<8>(first), last) }
                 };
                 // The scale of the activations comes last: products of the others do not leave f32.
                 let mut product;
                 if L::SCALES.parts() == 1 {
-                    let dot = (0..8).fold(begin(*x.negative_sums.get_unchecked(place)), step);
+                    let dot = dot(0..8, begin(*x.negative_sums.get_unchecked(place)));
                     product = _mm512_mul_ps(d[0], _mm512_cvtepi32_ps(dot));
                     if L::SCALES.are_affine() {
                         product =
@@ -102,10 +126,8 @@ unsafe fn rows<const ROWS: usize, L: Layout>(tile: &[u8], x: &Group, sums: &mut 
                     }
                 } else {
                     let [early, late] = *x.negative_halves.get_unchecked(place);
-                    let dot = (0..4).fold(begin(early), step);
-                    product = _mm512_mul_ps(d[0], _mm512_cvtepi32_ps(dot));
-                    let dot = (4..8).fold(begin(late), step);
-                    product = _mm512_fmadd_ps(d[1], _mm512_cvtepi32_ps(dot), product);
+                    product = _mm512_mul_ps(d[0], _mm512_cvtepi32_ps(dot(0..4, begin(early))));
+                    product = _mm512_fmadd_ps(d[1], _mm512_cvtepi32_ps(dot(4..8, begin(late))), product);
                     if L::SCALES.are_affine() {
                         product = _mm512_fnmadd_ps(m[0], _mm512_set1_ps(early as f32), product);
                         product = _mm512_fnmadd_ps(m[1], _mm512_set1_ps(late as f32), product);
@@ -226,7 +248,7 @@ unsafe fn load_units<L: Layout>(codes: *const u8) -> [__m512i; 8] {
 
 #[inline]
 #[target_feature(enable = "avx512f")]
-fn store<const ROWS: usize>(total: &[__m512; ROWS], sums: &mut Sums) {
+fn store<const TOKENS: usize>(total: &[__m512; TOKENS], sums: &mut Sums) {
     for (total, sums) in total.iter().zip(sums.0.chunks_exact_mut(LANES)) {
         // SAFETY: the chunk holds 16 values.
         unsafe { _mm512_storeu_ps(sums.as_mut_ptr(), *total) };

@@ -1,7 +1,6 @@
 //! Products of weight matrices with the activations of one or many tokens.
 //!
-//! One kernel call multiplies one tile (16 rows) with one group of up to eight rows of activations over all columns, sums
-//! in registers. Work is split over tiles only, and every sum is taken in column order, so that a result depends neither on the
+//! One kernel call multiplies one tile (16 rows) with one group of up to eight tokens over all columns, sums in registers. Work is split over tiles only, and every sum is taken in column order, so that a result depends neither on the
 //! number of threads nor on how many tokens share the call.
 
 #[cfg(target_arch = "x86_64")]
@@ -12,7 +11,7 @@ mod scalar;
 #[cfg(target_arch = "x86_64")]
 mod x86_256;
 
-use crate::activations::{Activations, GROUP, Group, Input, ProductWorkspace};
+use crate::activations::{GROUP, Group, Input, ProductWorkspace};
 use crate::buffer::Disjoint;
 use crate::cpu::Level;
 use crate::matrix::Segment;
@@ -40,19 +39,6 @@ pub enum Output<'a> {
 /// The result of one kernel call, `[token][lane]`.
 #[repr(align(64))]
 pub(crate) struct Sums([f32; GROUP * LANES]);
-
-impl Sums {
-    /// Adds the two terms of each token.
-    #[inline]
-    fn add_pairs(&mut self) {
-        for token in 0..GROUP / 2 {
-            for lane in 0..LANES {
-                let [first, second] = [0, 1].map(|term| self.0[(2 * token + term) * LANES + lane]);
-                self.0[token * LANES + lane] = first + second;
-            }
-        }
-    }
-}
 
 /// Multiplies an integer tile with quantized activations.
 ///
@@ -140,7 +126,7 @@ struct Product<'a> {
 
 impl Product<'_> {
     fn run(&self, pool: &ThreadPool) {
-        let row_bytes = self.matrix.activations().terms() * self.matrix.cols().max(1);
+        let row_bytes = self.matrix.activations().digits() * self.matrix.cols().max(1);
         // Whole groups, so that no panel but the last ends within one.
         let panel = (PANEL_BYTES / row_bytes / GROUP).max(1) * GROUP;
         let tiles = self.matrix.segments().iter().map(Segment::tile_count).sum::<usize>();
@@ -169,18 +155,14 @@ impl Product<'_> {
     fn tile(&self, segment: &Segment, index: usize, panel: Range<usize>, sums: &mut Sums) {
         let (level, cols, activations) =
             (self.workspace.level(), self.matrix.cols(), self.matrix.activations());
-        let group_tokens = if segment.format.is_integer() { activations.group_tokens() } else { GROUP };
         let tile = segment.tile(index);
-        for first in panel.clone().step_by(group_tokens) {
-            let tokens = first..panel.end.min(first + group_tokens);
+        for first in panel.clone().step_by(GROUP) {
+            let tokens = first..panel.end.min(first + GROUP);
             if let TileFormat::Integers(format) = segment.format {
-                let x = self.workspace.group(first / group_tokens, self.tokens, cols, activations);
-                debug_assert_eq!(x.quants.len(), x.tokens * format.blocks(tile.len()) * BLOCK);
+                let x = self.workspace.group(first / GROUP, self.tokens, cols, activations);
+                debug_assert_eq!(x.quants.len(), x.tokens * x.digits * format.blocks(tile.len()) * BLOCK);
                 // SAFETY: the kernel was chosen for this format, at a level the workspace has checked; tile and activations have the same number of blocks.
                 unsafe { integer_kernel(level, format)(tile, &x, sums) };
-                if activations == Activations::Bits16 {
-                    sums.add_pairs();
-                }
             } else {
                 let x = self.workspace.rows(tokens.start, tokens.end, cols);
                 // SAFETY: as above.

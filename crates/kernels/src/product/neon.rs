@@ -90,9 +90,16 @@ unsafe fn some_tokens<const TOKENS: usize, L: Layout>(
                 _ => shared.times::<L>(at, quarter),
             };
             let codes = at.add(L::SCALES.block_bytes() + 4 * ROWS * quarter);
-            let quants: [*const i8; TOKENS] =
-                std::array::from_fn(|t| x.quants.as_ptr().add((place + t) * BLOCK));
-            let dots = dot::<TOKENS, L>(codes, quants);
+            let quants = |digit| -> [*const i8; TOKENS] {
+                std::array::from_fn(|t| x.quants.as_ptr().add(((place + t) * x.digits + digit) * BLOCK))
+            };
+            let mut dots = dot::<TOKENS, L>(codes, quants(0));
+            if x.digits == 2 {
+                let last = dot::<TOKENS, L>(codes, quants(1));
+                for (dot, last) in dots.as_flattened_mut().iter_mut().zip(last.as_flattened()) {
+                    *dot = vaddq_s32(vshlq_n_s32::<8>(*dot), *last);
+                }
+            }
             for (t, (total, dots)) in total.iter_mut().zip(dots).enumerate() {
                 let halves = *x.negative_halves.get_unchecked(place + t);
                 let [first, last] = [0, 1].map(|half| with_offset::<L>(dots[half], halves[half]));

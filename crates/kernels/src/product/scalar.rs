@@ -32,13 +32,16 @@ fn integers<L: Layout>(tile: &[u8], x: &Group, sums: &mut Sums) {
             let scales = get_scales(format, tile, block, lane);
             for token in 0..x.tokens {
                 let place = block * x.tokens + token;
-                let quants = &x.quants[place * BLOCK..][..BLOCK];
+                let digits = &x.quants[place * x.digits * BLOCK..][..x.digits * BLOCK];
+                let quants: [i32; BLOCK] = std::array::from_fn(|i| {
+                    digits.iter().skip(i).step_by(BLOCK).fold(0, |quant, digit| 256 * quant + i32::from(*digit))
+                });
                 let halves = units.chunks_exact(BLOCK / 2).zip(quants.chunks_exact(BLOCK / 2)).enumerate();
                 let mut products = 0.0;
                 for (half, (units, quants)) in halves {
                     let (d, m) = scales[half];
                     let minus = x.negative_halves[place][half];
-                    let dot: i32 = units.iter().zip(quants).map(|(u, q)| i32::from(*u) * i32::from(*q)).sum();
+                    let dot: i32 = units.iter().zip(quants).map(|(u, q)| i32::from(*u) * *q).sum();
                     let dot = if affine { dot } else { dot + (minus << format.codes().offset_bits()) };
                     products += d * dot as f32 - m * minus as f32;
                 }

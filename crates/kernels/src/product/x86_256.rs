@@ -86,9 +86,18 @@ macro_rules! integer_kernels {
                             _ => shared.times::<L>(at, half),
                         };
                         let codes = at.add(L::SCALES.block_bytes() + 4 * HALF * half);
-                        let quants: [*const i32; TOKENS] =
-                            std::array::from_fn(|t| x.quants.as_ptr().add((place + t) * BLOCK).cast());
-                        let dots = $dot::<TOKENS, L>(codes, quants);
+                        let quants = |digit| -> [*const i32; TOKENS] {
+                            std::array::from_fn(|t| {
+                                x.quants.as_ptr().add(((place + t) * x.digits + digit) * BLOCK).cast()
+                            })
+                        };
+                        let mut dots = $dot::<TOKENS, L>(codes, quants(0));
+                        if x.digits == 2 {
+                            let last = $dot::<TOKENS, L>(codes, quants(1));
+                            for (dot, last) in dots.as_flattened_mut().iter_mut().zip(last.as_flattened()) {
+                                *dot = _mm256_add_epi32(_mm256_slli_epi32::<8>(*dot), *last);
+                            }
+                        }
                         for (t, (total, [first, last])) in total.iter_mut().zip(dots).enumerate() {
                             // The scale of the activations comes last: products of the others do not leave f32.
                             let mut product;
@@ -242,9 +251,9 @@ unsafe fn load_units<L: Layout>(codes: *const u8, j: usize) -> __m256i {
     _mm256_or_si256(low, _mm256_and_si256(high, _mm256_set1_epi8(((1 << bits) - 1) << 4)))
 }
 
-/// How many registers of products fit into sums of 16 bits: each adds two of a unit and an activation of up to 127.
+/// How many registers of products fit into sums of 16 bits: each adds two of a unit and an activation of down to −128.
 const fn registers_in_16_bits(largest_unit: usize) -> usize {
-    let fit = i16::MAX as usize / (2 * 127 * largest_unit);
+    let fit = i16::MAX as usize / (2 * 128 * largest_unit);
     // A half of a block at most.
     if fit < 4 { fit } else { 4 }
 }

@@ -63,10 +63,11 @@ fn product(weights: &[f32], x: &[f32], integers: bool, activations: Activations)
     for (weights, x) in weights.chunks(BLOCK).zip(x.chunks(BLOCK)).filter(|_| integers) {
         // Scale and constant of a block may cancel; what they come to before is of the size of its largest weight.
         sum.size += 4.0 * 127.0 * largest(weights) * largest(x);
-        let step = match activations {
-            Activations::Bits8 => half_step(largest(x)),
-            Activations::Bits16 => half_step(half_step(largest(x))),
+        let steps = match activations {
+            Activations::Bits8 => 127.0,
+            Activations::Bits16 => 127.0 * 257.0,
         };
+        let step = half_step(largest(x) * 127.0 / steps);
         sum.rounding += step * weights.iter().map(|w| f64::from(w.abs())).sum::<f64>();
     }
     sum
