@@ -160,6 +160,7 @@ impl Head {
         tokens: &NewTokens<'_>,
         (old_mass, new_mass): (&[f32], &[f32]),
         judgement: &mut Judgement,
+        buffers: &mut Buffers,
     ) {
         let Judgement { state: new_state, positions, importance, .. } = judgement;
         importance.clear();
@@ -167,7 +168,7 @@ impl Head {
         let (held, pages, state) = self.slots.judged();
         let old = Candidates::slots(pages, held, state, old_mass, env);
         let new = Candidates::new_tokens(*tokens, positions, new_state, new_mass, env.level);
-        self.keep.weigh(&mut [old, new], importance);
+        self.keep.weigh(&mut [old, new], importance, buffers);
     }
 
     /// Calls `f(candidate, position, recent)` for every token that may have to go, slots before new tokens; sinks are left

@@ -173,7 +173,7 @@ pub(crate) fn weigh(
 ) {
     let tokens = (question.tokens)(h);
     let masses = question.traces[h].masses(head.slots.len(), question.skipped);
-    head.weigh(question.env, &tokens, masses, judgement);
+    head.weigh(question.env, &tokens, masses, judgement, &mut ranking.buffers);
     let Some(refine) = question.refine else { return };
     rank(head, h, &tokens, judgement, question.limit.slots, ranking);
     ranking.order.sort_unstable_by(|a, b| b.order(a));

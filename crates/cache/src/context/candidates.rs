@@ -1,9 +1,8 @@
 //! What a keep sees of the tokens it judges.
 
-use super::NewTokens;
+use super::{Buffers, NewTokens};
 use crate::format::Env;
 use crate::page::{PAGE, Page};
-use sketchkv_kernels::attention::Queries;
 use sketchkv_kernels::attention::layout::{MAX_DIM, STRIP};
 use sketchkv_kernels::cpu::Level;
 use std::sync::Arc;
@@ -26,6 +25,9 @@ enum Vectors<'a> {
 }
 
 impl<'a> Candidates<'a> {
+    /// The most candidates of a tile.
+    pub const TILE: usize = PAGE;
+
     /// The tokens on their way in.
     pub(crate) fn new_tokens(
         tokens: NewTokens<'a>,
@@ -61,21 +63,23 @@ impl<'a> Candidates<'a> {
     /// The products of every key with some queries: `queries` is `[query][key_dim]`, `out` `[query][candidate]`.
     ///
     /// Keys in codes are multiplied as attention multiplies them, with queries rounded to 8 bits.
-    pub fn dot(&self, queries: &[f32], out: &mut [f32]) {
+    pub fn dot(&self, queries: &[f32], out: &mut [f32], buffers: &mut Buffers) {
         let n = self.len();
         match &self.vectors {
             Vectors::Slots { pages, env } => {
                 let (d, dim) = (env.format.keys.width, env.format.keys.dim);
-                let mut turned = vec![0.0; queries.len() / d * dim];
+                let mut turned = buffers.floats(queries.len() / d * dim);
                 for (query, turned) in queries.chunks_exact(d).zip(turned.chunks_exact_mut(dim)) {
                     env.format.keys.turn(query, turned);
                 }
-                let mut queries = Queries::default();
+                let mut queries = buffers.queries();
                 queries.set(&turned, dim);
                 for (index, page) in pages.iter().enumerate() {
                     let out = &mut out[index * PAGE..];
                     page.scores(env.level, env.format, &queries, 0..page.strips(), &[], out, n);
                 }
+                buffers.give_floats([turned]);
+                buffers.give_queries([queries]);
             }
             Vectors::New { tokens, .. } if n > 0 => {
                 let d = tokens.key(0).len();
@@ -89,22 +93,24 @@ impl<'a> Candidates<'a> {
         }
     }
 
-    /// Calls `f(first, keys)` for every candidate's key in runs of up to four strips: `keys` is `[strip][key_dim][16]`,
-    /// decoded and turned back, and belongs to the candidates from `first` on; a last strip may reach beyond them.
-    pub fn for_each_tile(&self, mut f: impl FnMut(usize, &[f32])) {
+    /// Calls `f(first, keys)` for every candidate's key in tiles of whole strips, [`Self::TILE`] keys at most: `keys` is
+    /// `[strip][key_dim][16]`, decoded and turned back, and belongs to the candidates from `first` on; a last strip may
+    /// reach beyond them.
+    pub fn for_each_tile(&self, buffers: &mut Buffers, mut f: impl FnMut(usize, &[f32])) {
         match &self.vectors {
             Vectors::Slots { pages, env } => {
                 let (d, dim) = (env.format.keys.width, env.format.keys.dim);
-                let mut tile = vec![0.0; PAGE * dim];
-                let mut key = vec![0.0; dim];
+                let mut decoded = buffers.floats(PAGE * dim);
+                let mut key = [0.0; MAX_DIM];
+                let key = &mut key[..dim];
                 for (index, page) in pages.iter().enumerate() {
-                    page.decode_keys(env.level, env.format, &mut tile);
-                    let tile = &mut tile[..page.strips() * dim * STRIP];
+                    page.decode_keys(env.level, env.format, &mut decoded);
+                    let tile = &mut decoded[..page.strips() * dim * STRIP];
                     if env.format.keys.turns() {
                         for strip in tile.chunks_exact_mut(dim * STRIP) {
                             for lane in 0..STRIP {
                                 key.iter_mut().enumerate().for_each(|(i, x)| *x = strip[i * STRIP + lane]);
-                                env.format.keys.turn_back(&mut key);
+                                env.format.keys.turn_back(key);
                                 key.iter().enumerate().for_each(|(i, x)| strip[i * STRIP + lane] = *x);
                             }
                         }
@@ -117,13 +123,14 @@ impl<'a> Candidates<'a> {
                     }
                     f(index * PAGE, &tile[..page.strips() * d * STRIP]);
                 }
+                buffers.give_floats([decoded]);
             }
             Vectors::New { tokens: new, .. } => {
                 let d = new.key(0).len();
-                let mut tile = vec![0.0; PAGE * d];
+                let mut whole = buffers.floats(PAGE * d);
                 for first in (0..self.len()).step_by(PAGE) {
                     let tokens = PAGE.min(self.len() - first);
-                    let tile = &mut tile[..tokens.next_multiple_of(STRIP) * d];
+                    let tile = &mut whole[..tokens.next_multiple_of(STRIP) * d];
                     tile.fill(0.0);
                     for token in 0..tokens {
                         let strip = &mut tile[token / STRIP * d * STRIP..];
@@ -133,6 +140,7 @@ impl<'a> Candidates<'a> {
                     }
                     f(first, tile);
                 }
+                buffers.give_floats([whole]);
             }
         }
     }

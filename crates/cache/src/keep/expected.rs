@@ -1,11 +1,10 @@
 use super::{Arrival, Context, Keep, RECENT, SINKS, Step, interval};
 use crate::Rotation;
-use crate::context::Candidates;
-use crate::context::{EMPTY, GroupQueries};
+use crate::context::{Buffers, Candidates, EMPTY, GroupQueries};
 use crate::method::{Call, Choice, Kind, Method, Parameter};
 use crate::shape::turn_back;
 use crate::state::{Reader, StateError, Writer};
-use sketchkv_kernels::attention::layout::STRIP;
+use sketchkv_kernels::attention::layout::{MAX_DIM, STRIP};
 use sketchkv_kernels::attention::{add_scaled, dense_scores, exponentials, maximum};
 
 pub(super) static METHOD: Method = Method {
@@ -99,7 +98,10 @@ struct Expected {
 }
 
 /// The mean rotation of some positions: `(c, s)` for each pair, x + iy ↦ (c + is)·(x + iy).
-struct MeanRotation(Vec<(f32, f32)>);
+struct MeanRotation {
+    turns: [(f32, f32); MAX_DIM / 2],
+    pairs: usize,
+}
 
 impl MeanRotation {
     /// Of the `horizon` positions from `first` on: the sum of a geometric series.
@@ -112,14 +114,20 @@ impl MeanRotation {
             let (sin, cos) = ((first as f64 + (h - 1.0) / 2.0) * frequency).sin_cos();
             ((length * cos) as f32, (length * sin) as f32)
         };
-        MeanRotation(frequencies.iter().map(mean).collect())
+        let mut turns = [(0.0, 0.0); MAX_DIM / 2];
+        turns.iter_mut().zip(frequencies).for_each(|(turn, frequency)| *turn = mean(frequency));
+        MeanRotation { turns, pairs: frequencies.len() }
+    }
+
+    fn turns(&self) -> &[(f32, f32)] {
+        &self.turns[..self.pairs]
     }
 
     /// Turns rows of equal length, `[head_dim]` of them: a vector where they are one number long.
     fn apply(&self, rows: &mut [f32], length: usize) {
-        let (low, rest) = rows.split_at_mut(self.0.len() * length);
+        let (low, rest) = rows.split_at_mut(self.pairs * length);
         let pairs = low.chunks_exact_mut(length).zip(rest.chunks_exact_mut(length));
-        for ((x, y), &(c, s)) in pairs.zip(&self.0) {
+        for ((x, y), &(c, s)) in pairs.zip(self.turns()) {
             for (x, y) in x.iter_mut().zip(y) {
                 (*x, *y) = (c * *x - s * *y, s * *x + c * *y);
             }
@@ -194,15 +202,14 @@ impl Keep for Expected {
         state[0] = super::norm(token.value).to_bits();
     }
 
-    fn weigh(&mut self, candidates: &mut [Candidates<'_>; 2], out: &mut [f32]) {
+    fn weigh(&mut self, candidates: &mut [Candidates<'_>; 2], out: &mut [f32], buffers: &mut Buffers) {
         let n = out.len();
-        let mut logits = vec![0.0; self.mean.len() / self.head_dim * n];
-        self.logits(&candidates[0], &mut logits, n);
-        self.logits(&candidates[1], &mut logits[candidates[0].len()..], n);
+        let mut all_logits = buffers.floats(self.mean.len() / self.head_dim * n);
+        self.logits(candidates, &mut all_logits, n, buffers);
         out.fill(0.0);
         let level = candidates[0].level();
         let share = self.head_dim as f32 / self.mean.len() as f32;
-        for logits in logits.chunks_exact_mut(n) {
+        for logits in all_logits.chunks_exact_mut(n) {
             let all = candidates.iter().flat_map(|c| c.positions);
             for (logit, _) in logits.iter_mut().zip(all).filter(|(_, position)| **position == EMPTY) {
                 *logit = f32::NEG_INFINITY;
@@ -211,6 +218,7 @@ impl Keep for Expected {
             let sum = exponentials(level, logits, max);
             add_scaled(level, out, share / sum, logits);
         }
+        buffers.give_floats([all_logits]);
         if self.weighs_values {
             let norms = candidates.iter().flat_map(|c| &*c.state);
             out.iter_mut().zip(norms).for_each(|(out, &norm)| *out *= f32::from_bits(norm));
@@ -284,93 +292,118 @@ impl Expected {
         self.rotation.as_ref().map_or(&[], |rotation| &rotation.inverse_frequencies)
     }
 
-    /// The expected logits, `[query]` at a distance of `stride`.
-    fn logits(&self, candidates: &Candidates<'_>, logits: &mut [f32], stride: usize) {
-        let (d, level) = (self.head_dim, candidates.level());
+    /// The expected logits of old and new candidates, `[query]` at a distance of `stride`.
+    fn logits(
+        &self,
+        candidates: &[Candidates<'_>; 2],
+        logits: &mut [f32],
+        stride: usize,
+        buffers: &mut Buffers,
+    ) {
+        let (d, level) = (self.head_dim, candidates[0].level());
         let rotation = MeanRotation::new(self.frequencies(), self.position, self.horizon);
-        let mut means = self.mean.clone();
+        let mut means = buffers.floats(self.mean.len());
+        means.copy_from_slice(&self.mean);
         for mean in means.chunks_exact_mut(d) {
             rotation.apply(mean, 1);
             mean.iter_mut().for_each(|x| *x *= self.scale);
         }
+        let heads = means.len() / d;
         let scale = self.scale * self.scale / (2.0 * self.seen.max(1) as f32);
-        let forms: Vec<Form> = (0..means.len() / d).map(|head| self.form(head, &rotation, scale)).collect();
-        let mut products = vec![];
-        candidates.for_each_tile(|first, keys| {
-            let width = keys.len() / d;
-            products.resize(means.len() / d * width, 0.0);
-            dense_scores(level, d, &means, keys, &mut products, width);
-            for (head, products) in products.chunks_exact(width).enumerate() {
-                let real = width.min(candidates.len() - first);
-                logits[head * stride + first..][..real].copy_from_slice(&products[..real]);
-            }
-            for (head, form) in forms.iter().enumerate() {
-                let real = width.min(candidates.len() - first);
-                form.add(level, d, keys, &mut logits[head * stride + first..][..real]);
-            }
-        });
+        let numbers = self.form_numbers();
+        let mut forms = buffers.floats(heads * numbers);
+        for head in 0..heads {
+            self.form(head, &rotation, scale, &mut forms[head * numbers..][..numbers]);
+        }
+        let mut products = buffers.floats(heads * Candidates::TILE);
+        let mut rows = buffers.floats(d * Candidates::TILE);
+        for (candidates, before) in candidates.iter().zip([0, candidates[0].len()]) {
+            candidates.for_each_tile(buffers, |first, keys| {
+                let width = keys.len() / d;
+                dense_scores(level, d, &means, keys, &mut products[..heads * width], width);
+                for (head, products) in products.chunks_exact(width).take(heads).enumerate() {
+                    let real = width.min(candidates.len() - first);
+                    let logits = &mut logits[head * stride + before + first..][..real];
+                    logits.copy_from_slice(&products[..real]);
+                    let form = match self.covariance {
+                        Covariance::None => continue,
+                        Covariance::Diagonal => {
+                            let (pairs, rest) =
+                                forms[head * numbers..][..numbers].split_at(3 * rotation.pairs);
+                            Form::Pairs { pairs: pairs.as_chunks().0, rest }
+                        }
+                        Covariance::Full => {
+                            let rows = &mut rows[..d * width];
+                            dense_scores(level, d, &forms[head * numbers..][..numbers], keys, rows, width);
+                            Form::Matrix { rows }
+                        }
+                    };
+                    form.add(d, keys, logits);
+                }
+            });
+        }
+        buffers.give_floats([means, forms, products, rows]);
+    }
+
+    /// Numbers that say the quadratic form of a head.
+    fn form_numbers(&self) -> usize {
+        let d = self.head_dim;
+        match self.covariance {
+            Covariance::None => 0,
+            // Three for every pair of dimensions that turn together, then one for each that does not turn.
+            Covariance::Diagonal => d + self.frequencies().len(),
+            Covariance::Full => d * d,
+        }
     }
 
     /// `scale` times the covariance of a head, turned.
-    fn form(&self, head: usize, rotation: &MeanRotation, scale: f32) -> Form {
+    fn form(&self, head: usize, rotation: &MeanRotation, scale: f32, out: &mut [f32]) {
         let d = self.head_dim;
         let entries = self.covariance.entries(d);
         let spread = &self.spread[head * entries..][..entries];
         match self.covariance {
-            Covariance::None => Form::Zero,
+            Covariance::None => {}
             Covariance::Diagonal => {
-                let pairs = rotation.0.len();
-                let of_pair = |(i, &(c, s)): (usize, &(f32, f32))| {
+                let pairs = rotation.pairs;
+                let (of_pairs, rest) = out.split_at_mut(3 * pairs);
+                for (i, (form, &(c, s))) in
+                    of_pairs.as_chunks_mut().0.iter_mut().zip(rotation.turns()).enumerate()
+                {
                     let (x, y) = (spread[i] * scale, spread[i + pairs] * scale);
-                    [x * c * c + y * s * s, 2.0 * c * s * (x - y), x * s * s + y * c * c]
-                };
-                Form::Pairs {
-                    pairs: rotation.0.iter().enumerate().map(of_pair).collect(),
-                    rest: spread[2 * pairs..].iter().map(|x| x * scale).collect(),
+                    *form = [x * c * c + y * s * s, 2.0 * c * s * (x - y), x * s * s + y * c * c];
                 }
+                rest.iter_mut().zip(&spread[2 * pairs..]).for_each(|(form, x)| *form = x * scale);
             }
             Covariance::Full => {
-                let mut matrix = vec![0.0; d * d];
                 for i in 0..d {
                     for j in 0..=i {
                         let x = spread[i * (i + 1) / 2 + j] * scale;
-                        (matrix[i * d + j], matrix[j * d + i]) = (x, x);
+                        (out[i * d + j], out[j * d + i]) = (x, x);
                     }
                 }
-                matrix.chunks_exact_mut(d).for_each(|row| rotation.apply(row, 1));
-                rotation.apply(&mut matrix, d);
-                Form::Matrix(matrix)
+                out.chunks_exact_mut(d).for_each(|row| rotation.apply(row, 1));
+                rotation.apply(out, d);
             }
         }
     }
 }
 
-/// A quadratic form of a key.
-enum Form {
-    Zero,
+/// A quadratic form of some keys.
+enum Form<'a> {
     /// For every pair of dimensions that turn together the factors of x², xy and y²; then those of further dimensions.
-    Pairs {
-        pairs: Vec<[f32; 3]>,
-        rest: Vec<f32>,
-    },
-    /// `[head_dim][head_dim]`
-    Matrix(Vec<f32>),
+    Pairs { pairs: &'a [[f32; 3]], rest: &'a [f32] },
+    /// The matrix times the keys, `[head_dim][key]`.
+    Matrix { rows: &'a [f32] },
 }
 
-impl Form {
-    /// Adds the form of each of some keys, `[strip][d][16]`.
-    fn add(&self, level: sketchkv_kernels::cpu::Level, d: usize, keys: &[f32], out: &mut [f32]) {
+impl Form<'_> {
+    /// Adds the form of each of the keys, `[strip][d][16]`.
+    fn add(&self, d: usize, keys: &[f32], out: &mut [f32]) {
         let width = keys.len() / d;
-        let mut rows = vec![];
-        if let Form::Matrix(matrix) = self {
-            rows.resize(d * width, 0.0);
-            dense_scores(level, d, matrix, keys, &mut rows, width);
-        }
         for (strip, (keys, out)) in keys.chunks_exact(d * STRIP).zip(out.chunks_mut(STRIP)).enumerate() {
             let keys = keys.as_chunks::<STRIP>().0;
             let mut sum = [0.0f32; STRIP];
             match self {
-                Form::Zero => {}
                 Form::Pairs { pairs, rest } => {
                     let (low, others) = keys.split_at(pairs.len());
                     let (high, others) = others.split_at(pairs.len());
@@ -385,7 +418,7 @@ impl Form {
                         }
                     }
                 }
-                Form::Matrix(_) => {
+                Form::Matrix { rows } => {
                     for (x, row) in keys.iter().zip(rows.chunks_exact(width)) {
                         let row = &row[strip * STRIP..][..STRIP];
                         for lane in 0..STRIP {

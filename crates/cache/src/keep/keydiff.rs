@@ -1,5 +1,5 @@
 use super::{Arrival, Context, Keep, RECENT, SINKS, interval};
-use crate::context::Candidates;
+use crate::context::{Buffers, Candidates};
 use crate::method::{Call, Choice, Method};
 use crate::state::{Reader, StateError, Writer};
 
@@ -61,12 +61,15 @@ impl Keep for KeyDifference {
     }
 
     /// −cos(k_i, m).
-    fn importance(&mut self, candidates: &Candidates<'_>, out: &mut [f32]) {
-        candidates.dot(&self.mean, out);
+    fn weigh(&mut self, candidates: &mut [Candidates<'_>; 2], out: &mut [f32], buffers: &mut Buffers) {
         let mean = super::norm(&self.mean);
-        for (out, &norm) in out.iter_mut().zip(&*candidates.state) {
-            let norms = mean * f32::from_bits(norm);
-            *out = if norms > 0.0 { -*out / norms } else { 0.0 };
+        let (old, new) = out.split_at_mut(candidates[0].len());
+        for (candidates, out) in candidates.iter().zip([old, new]) {
+            candidates.dot(&self.mean, out, buffers);
+            for (out, &norm) in out.iter_mut().zip(&*candidates.state) {
+                let norms = mean * f32::from_bits(norm);
+                *out = if norms > 0.0 { -*out / norms } else { 0.0 };
+            }
         }
     }
 

@@ -20,7 +20,7 @@ mod window;
 #[cfg(test)]
 mod tests;
 
-use crate::context::{Candidates, Context, GroupQueries};
+use crate::context::{Buffers, Candidates, Context, GroupQueries};
 use crate::method::{Call, Kind, Method, Parameter};
 use crate::shape::{NEAR, norm};
 use crate::state::{Reader, StateError, Writer};
@@ -89,11 +89,11 @@ pub trait Keep: Send + Sync {
 
     /// How much each candidate matters: the smallest are evicted first, of equals the oldest.
     ///
-    /// A keep implements this, or [`Keep::weigh`] where importance is relative to the other candidates.
+    /// A keep implements this, or [`Keep::weigh`] where importance is relative to the other candidates or buffers are needed.
     fn importance(&mut self, _candidates: &Candidates<'_>, _out: &mut [f32]) {}
 
     /// [`Keep::importance`] of the slots and of the new tokens, one after the other in `out`.
-    fn weigh(&mut self, candidates: &mut [Candidates<'_>; 2], out: &mut [f32]) {
+    fn weigh(&mut self, candidates: &mut [Candidates<'_>; 2], out: &mut [f32], _buffers: &mut Buffers) {
         let (old, new) = out.split_at_mut(candidates[0].len());
         self.importance(&candidates[0], old);
         self.importance(&candidates[1], new);

@@ -1,7 +1,7 @@
 //! Importance counted in a sketch: what `cms`, `countsketch` and `race` have in common.
 
 use super::{Arrival, Context, Feedback, Keep, RECENT, SINKS, Step, interval};
-use crate::context::{Candidates, EMPTY};
+use crate::context::{Buffers, Candidates, EMPTY};
 use crate::method::{Call, Kind, Parameter};
 use crate::state::{Reader, StateError, Writer};
 use sketchkv_sketch::{CountMin, CountSketch, Projection, SimHash, SketchError, mix};
@@ -259,7 +259,7 @@ impl<C: Counts> Keep for Sketched<C> {
         }
     }
 
-    fn weigh(&mut self, candidates: &mut [Candidates<'_>; 2], out: &mut [f32]) {
+    fn weigh(&mut self, candidates: &mut [Candidates<'_>; 2], out: &mut [f32], _: &mut Buffers) {
         self.counts.decay(self.decay.powi(self.waiting.min(1 << 30) as i32));
         self.waiting = 0;
         for candidates in candidates.iter_mut() {

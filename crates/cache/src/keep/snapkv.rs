@@ -1,6 +1,5 @@
 use super::{Context, Keep, RECENT, SINKS, Step, interval};
-use crate::context::Candidates;
-use crate::context::{EMPTY, GroupQueries, Softcap};
+use crate::context::{Buffers, Candidates, EMPTY, GroupQueries, Softcap};
 use crate::method::{Call, Choice, Kind, Method, Parameter};
 use crate::state::{Reader, StateError, Writer};
 use half::f16;
@@ -104,11 +103,11 @@ impl Keep for SnapKv {
         }
     }
 
-    fn weigh(&mut self, candidates: &mut [Candidates<'_>; 2], out: &mut [f32]) {
-        let positions: Vec<u32> = candidates.iter().flat_map(|c| c.positions).copied().collect();
-        let mut attention = vec![0.0; positions.len()];
-        self.attend(candidates, &positions, &mut attention);
-        self.smooth(&positions, &attention, out);
+    fn weigh(&mut self, candidates: &mut [Candidates<'_>; 2], out: &mut [f32], buffers: &mut Buffers) {
+        let mut attention = buffers.floats(out.len());
+        self.attend(candidates, &mut attention, buffers);
+        self.smooth(candidates, &attention, out, buffers);
+        buffers.give_floats([attention]);
     }
 
     fn save(&self, out: &mut Writer) {
@@ -132,19 +131,20 @@ impl SnapKv {
     }
 
     /// Adds the mean attention weight of every candidate over the queries in the ring.
-    fn attend(&self, candidates: &[Candidates<'_>; 2], positions: &[u32], mean: &mut [f32]) {
-        let (d, n, level) = (self.head_dim, positions.len(), candidates[0].level());
+    fn attend(&self, candidates: &[Candidates<'_>; 2], mean: &mut [f32], buffers: &mut Buffers) {
+        let (d, n, level) = (self.head_dim, mean.len(), candidates[0].level());
         let group = self.width / d;
         let window = self.window().min(self.seen);
         let first = self.seen - window;
-        // What some query of the ring must not see: later tokens, and slots without one.
-        let hidden: Vec<usize> = (0..n).filter(|&i| positions[i] as usize > first).collect();
+        // What some query of the ring must not see, by position and index: later tokens, and slots without one.
+        let mut hidden = buffers.words();
+        hidden.extend(placed(candidates).filter(|&word| position_of(word) > first));
         let weight = 1.0 / (window * group) as f32;
         let split = candidates[0].len();
         let block = (BLOCK / group).max(1);
-        let mut queries = vec![0.0; block * self.width];
-        let mut products = vec![vec![0.0; block * group * split], vec![0.0; block * group * (n - split)]];
-        let mut scores = vec![0.0; n];
+        let mut queries = buffers.floats(block * self.width);
+        let mut products = [split, n - split].map(|keys| buffers.floats(block * group * keys));
+        let mut scores = buffers.floats(n);
         for token in (first..self.seen).step_by(block) {
             let tokens = block.min(self.seen - token);
             for (position, queries) in (token..token + tokens).zip(queries.chunks_exact_mut(self.width)) {
@@ -153,17 +153,15 @@ impl SnapKv {
                 queries.iter_mut().for_each(|q| *q *= self.scale);
             }
             for (candidates, products) in candidates.iter().zip(&mut products) {
-                candidates.dot(&queries[..tokens * self.width], products);
+                candidates.dot(&queries[..tokens * self.width], products, buffers);
             }
             for query in 0..tokens * group {
                 let position = token + query / group;
                 scores[..split].copy_from_slice(&products[0][query * split..][..split]);
                 scores[split..].copy_from_slice(&products[1][query * (n - split)..][..n - split]);
                 self.softcap.apply(&mut scores);
-                for &i in &hidden {
-                    if positions[i] as usize > position {
-                        scores[i] = f32::NEG_INFINITY;
-                    }
+                for &word in hidden.iter().filter(|&&word| position_of(word) > position) {
+                    scores[index_of(word)] = f32::NEG_INFINITY;
                 }
                 let max = maximum(level, &scores);
                 if max == f32::NEG_INFINITY {
@@ -174,18 +172,43 @@ impl SnapKv {
                 add_scaled(level, mean, weight / sum, &scores);
             }
         }
+        buffers.give_words(hidden);
+        buffers.give_floats(products.into_iter().chain([queries, scores]));
     }
 
     /// Averages over the neighbours in the order of positions; at the ends over those that there are.
-    fn smooth(&self, positions: &[u32], attention: &[f32], out: &mut [f32]) {
-        let mut order: Vec<u32> = (0..positions.len() as u32).collect();
-        order.retain(|&i| positions[i as usize] != EMPTY);
-        order.sort_unstable_by_key(|&i| positions[i as usize]);
-        let sorted: Vec<f32> = order.iter().map(|&i| attention[i as usize]).collect();
+    fn smooth(
+        &self,
+        candidates: &[Candidates<'_>; 2],
+        attention: &[f32],
+        out: &mut [f32],
+        buffers: &mut Buffers,
+    ) {
+        let mut order = buffers.words();
+        order.extend(placed(candidates).filter(|&word| position_of(word) != EMPTY as usize));
+        order.sort_unstable();
+        let mut sorted = buffers.floats(order.len());
+        sorted.iter_mut().zip(&order).for_each(|(sorted, &word)| *sorted = attention[index_of(word)]);
         let (before, after) = (self.pool / 2, self.pool.div_ceil(2));
-        for (rank, &i) in order.iter().enumerate() {
+        for (rank, &word) in order.iter().enumerate() {
             let near = &sorted[rank.saturating_sub(before)..(rank + after).min(sorted.len())];
-            out[i as usize] = near.iter().sum::<f32>() / near.len() as f32;
+            out[index_of(word)] = near.iter().sum::<f32>() / near.len() as f32;
         }
+        buffers.give_words(order);
+        buffers.give_floats([sorted]);
     }
+}
+
+/// Of every candidate its position and its index, a word that sorts by position.
+fn placed<'a>(candidates: &'a [Candidates<'_>; 2]) -> impl Iterator<Item = u64> + 'a {
+    let positions = candidates.iter().flat_map(|candidates| candidates.positions);
+    positions.zip(0..).map(|(&position, index)| u64::from(position) << 32 | index)
+}
+
+fn position_of(word: u64) -> usize {
+    (word >> 32) as usize
+}
+
+fn index_of(word: u64) -> usize {
+    (word & u64::from(u32::MAX)) as usize
 }

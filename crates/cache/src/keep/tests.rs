@@ -65,7 +65,7 @@ impl Judge {
             ),
         ];
         let mut out = vec![0.0; n];
-        self.keep.weigh(&mut candidates, &mut out);
+        self.keep.weigh(&mut candidates, &mut out, &mut Buffers::default());
         out.iter().map(|x| x.to_bits()).collect()
     }
 }
@@ -156,13 +156,19 @@ impl Keep for Probe {
         Box::new(self.clone())
     }
 
-    fn importance(&mut self, candidates: &Candidates<'_>, _: &mut [f32]) {
+    fn weigh(&mut self, candidates: &mut [Candidates<'_>; 2], _: &mut [f32], buffers: &mut Buffers) {
+        candidates.iter().for_each(|candidates| self.compare(candidates, buffers));
+    }
+}
+
+impl Probe {
+    fn compare(&self, candidates: &Candidates<'_>, buffers: &mut Buffers) {
         let (n, d) = (candidates.len(), self.head_dim);
         let mut keys = vec![0.0; n * d];
         keys.chunks_exact_mut(d).enumerate().for_each(|(i, key)| candidates.key(i, key));
         let live: Vec<usize> = (0..n).filter(|&i| candidates.positions[i] != EMPTY).collect();
         let mut tiled = vec![f32::NAN; n * d];
-        candidates.for_each_tile(|first, tile| {
+        candidates.for_each_tile(buffers, |first, tile| {
             for i in first..n.min(first + tile.len() / d) {
                 let strip = &tile[(i - first) / 16 * d * 16..];
                 (0..d).for_each(|x| tiled[i * d + x] = strip[x * 16 + (i - first) % 16]);
@@ -170,7 +176,7 @@ impl Keep for Probe {
         });
         let queries = numbers(5 * d, &mut SplitMix64::new(8));
         let mut products = vec![f32::NAN; 5 * n];
-        candidates.dot(&queries, &mut products);
+        candidates.dot(&queries, &mut products, buffers);
         for &i in &live {
             let key = &keys[i * d..][..d];
             for (a, b) in key.iter().zip(&tiled[i * d..]) {
@@ -204,7 +210,7 @@ fn keys_are_the_same_by_tile_by_product_and_one_by_one() {
                 let (k, v) = (numbers(tokens * d, &mut random), numbers(tokens * d, &mut random));
                 let news = NewTokens::new(&k, &v, (1, 0), tokens, position);
                 head.arrive(&news, &[], &mut judgement);
-                head.weigh(env, &news, (&[], &[]), &mut judgement);
+                head.weigh(env, &news, (&[], &[]), &mut judgement, &mut buffers);
                 head.store(env, &news, &judgement, &departures, &mut buffers, usize::MAX);
             }
             assert_eq!(*seen.lock().unwrap(), 90 + 90 + 37);

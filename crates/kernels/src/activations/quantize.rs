@@ -251,7 +251,8 @@ mod tests {
         for activations in [Activations::Bits8, Activations::Bits16] {
             let reference = run(Level::Scalar, activations);
             let quants = whole(
-                &reference.0[(5 * tokens + 1) * activations.digits() * BLOCK..][..activations.digits() * BLOCK],
+                &reference.0[(5 * tokens + 1) * activations.digits() * BLOCK..]
+                    [..activations.digits() * BLOCK],
             );
             let expected = match activations {
                 Activations::Bits8 => [127, 0, 2, -2, 0, 0, 126, -127],

@@ -34,7 +34,11 @@ fn integers<L: Layout>(tile: &[u8], x: &Group, sums: &mut Sums) {
                 let place = block * x.tokens + token;
                 let digits = &x.quants[place * x.digits * BLOCK..][..x.digits * BLOCK];
                 let quants: [i32; BLOCK] = std::array::from_fn(|i| {
-                    digits.iter().skip(i).step_by(BLOCK).fold(0, |quant, digit| 256 * quant + i32::from(*digit))
+                    digits
+                        .iter()
+                        .skip(i)
+                        .step_by(BLOCK)
+                        .fold(0, |quant, digit| 256 * quant + i32::from(*digit))
                 });
                 let halves = units.chunks_exact(BLOCK / 2).zip(quants.chunks_exact(BLOCK / 2)).enumerate();
                 let mut products = 0.0;
