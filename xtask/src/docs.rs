@@ -40,7 +40,7 @@ const MEASURED: Part = Part {
         "smollm2-135m",
         "--context",
         "1024",
-        "--documents",
+        "--samples",
         "4",
         "--text",
         "data/persuasion.txt",

@@ -62,7 +62,7 @@ pub(crate) fn run(options: &Options) -> Result<()> {
         for text in TEXTS.iter().chain(&HELD_OUT).take(options.texts.into()) {
             // Rows of one run are scored from where the last of their caps binds: the two kinds are run apart.
             for limits in [&presets, &automatic] {
-                let mut compare = optimised(["compare", "--json", "--documents", "1", "--prefill", "2560"]);
+                let mut compare = optimised(["compare", "--json", "--samples", "1", "--prefill", "2560"]);
                 compare.args([
                     "-c",
                     &CONTEXT.to_string(),
@@ -119,7 +119,7 @@ fn full_bytes(model: &str) -> Result<usize> {
 /// What `cargo xtask test` checks: that no preset destroys a model that is not the one they were chosen on.
 pub(crate) fn quick() -> Result<()> {
     command::run(&mut sketchkv(["pull", QUICK, "--quiet"]))?;
-    let mut compare = sketchkv(["compare", "--json", "-c", "512", "--documents", "1", "--prefill", "384"]);
+    let mut compare = sketchkv(["compare", "--json", "-c", "512", "--samples", "1", "--prefill", "384"]);
     compare.args(["--stream", "64", "--model", QUICK, "--text", TEXTS[0]]);
     // So short a text is mostly its newest tokens: shares are wider, and cost more.
     let limits = LIMITS.iter().map(|&(preset, most)| match preset.split_once('@') {

@@ -270,10 +270,10 @@ impl SpeculationArguments {
 /// Text from the command line, a file or standard input.
 #[derive(Args)]
 pub(crate) struct TextArguments {
-    /// The text; without it and without --file, standard input.
+    /// The text; without it and without --text, standard input.
     pub(crate) text: Option<String>,
     /// Reads the text from a file.
-    #[arg(long, short, alias = "text", value_name = "FILE", conflicts_with = "text")]
+    #[arg(long = "text", short = 'f', alias = "file", value_name = "FILE", conflicts_with = "text")]
     file: Option<PathBuf>,
 }
 
@@ -284,7 +284,7 @@ impl TextArguments {
             (Some(text), _) if text != "-" => Ok(text.clone()),
             (_, Some(file)) => read_text(file),
             _ if io::stdin().is_terminal() => Err(usage(format!(
-                "there is no {what}: give it as an argument, with --file, or on standard input"
+                "there is no {what}: give it as an argument, with --text FILE, or on standard input"
             ))),
             _ => {
                 let mut bytes = Vec::new();

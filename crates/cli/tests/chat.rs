@@ -49,6 +49,21 @@ fn a_template_stands_in_place_of_the_models_own() {
 }
 
 #[test]
+fn a_conversation_is_one_document_of_json() {
+    let Some(model) = smollm2::path() else { return };
+    let plain = chat(&model, &[], "What is the capital of France?\n");
+    let done = chat(&model, &["--json", "--kv", "4MiB"], "What is the capital of France?\n");
+    let all = done.json();
+    let said = all["messages"].as_array().unwrap();
+    assert_eq!((said[0]["role"].as_str(), said[1]["role"].as_str()), (Some("user"), Some("assistant")));
+    assert_eq!(said[1]["content"].as_str().unwrap().trim(), plain.stdout.trim());
+    assert!(done.stderr.contains(plain.stdout.trim()), "the answer is shown as it comes: {}", done.stderr);
+    let (bytes, tokens) = (all["kv_bytes"].as_u64().unwrap(), all["generated_tokens"].as_u64().unwrap());
+    assert!(bytes > 0 && bytes <= 4 << 20 && tokens > 0 && all["answers"] == 1, "{all}");
+    assert_eq!(all["ledger"]["total"].as_u64(), Some(bytes));
+}
+
+#[test]
 fn turns_share_one_cache_and_reset_empties_it() {
     let Some(model) = smollm2::path() else { return };
     let done = chat(

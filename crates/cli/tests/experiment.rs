@@ -89,11 +89,29 @@ fn a_page_is_made_and_results_are_exported() {
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
     assert!(String::from_utf8_lossy(&output.stdout).contains("window@50%"));
     let sketchkv = || Command::new(env!("CARGO_BIN_EXE_sketchkv"));
-    let made =
-        sketchkv().args(["report", "--results"]).arg(&results).arg("--out").arg(&page).status().unwrap();
-    assert!(made.success());
+    // As it is named now, and as it was.
+    let now = sketchkv().args(["report", "--json"]).arg(&results).arg("-o").arg(&page).output().unwrap();
+    let said: Value = serde_json::from_slice(&now.stdout).unwrap();
+    assert_eq!((said["page"].as_str(), said["cells"].as_u64()), (page.to_str(), Some(4)));
     let html = fs::read_to_string(&page).unwrap();
     assert!(html.starts_with("<!DOCTYPE html>") && html.contains("sketchkv experiment baseline"), "{html}");
+    let again = folder.path().join("again.html");
+    let before =
+        sketchkv().args(["report", "--results"]).arg(&results).arg("--out").arg(&again).output().unwrap();
+    assert!(before.status.success() && before.stdout.is_empty());
+    assert_eq!(fs::read_to_string(&again).unwrap(), html);
+
+    let all = folder.path().join("all.sqlite");
+    let merge = |from: &Path| {
+        let mut merge = sketchkv();
+        merge.args(["results", "merge", "--json"]).arg(&all).arg(&results).arg(from).output().unwrap()
+    };
+    let refused = merge(&folder.path().join("none.sqlite"));
+    assert!(refused.status.code() == Some(1) && refused.stdout.is_empty() && !all.exists());
+    let merged: Value = serde_json::from_slice(&merge(&results).stdout).unwrap();
+    let files = merged["files"].as_array().unwrap().iter();
+    let counts: Vec<_> = files.map(|file| (file["added"].as_u64(), file["known"].as_u64())).collect();
+    assert_eq!(counts, [(Some(4), Some(0)), (Some(0), Some(4))]);
     let csv = sketchkv().args(["results", "export", "--format", "csv"]).arg(&results).output().unwrap();
     assert_eq!(String::from_utf8(csv.stdout).unwrap().lines().count(), 5);
 }

@@ -231,7 +231,7 @@ impl Conversation {
         self.marks.clear();
     }
 
-    /// What was said, and by whom.
+    /// What was said, and by whom; an answer is there when something follows it, or after [`Conversation::close`].
     pub fn messages(&self) -> &[ChatMessage] {
         &self.talk.messages
     }
@@ -271,8 +271,8 @@ impl Conversation {
         self.talk.messages.iter().map(shielded).collect()
     }
 
-    /// Takes down the answer, as far as it was shown.
-    fn close(&mut self, model: &Model) {
+    /// Takes down the answer, as far as it was shown, among the messages.
+    pub fn close(&mut self, model: &Model) {
         if !std::mem::take(&mut self.answering) {
             return;
         }

@@ -37,7 +37,7 @@ pub(crate) struct Arguments {
     #[arg(long, value_name = "FILE")]
     text: Vec<PathBuf>,
     /// Documents measured; more tell closer candidates apart.
-    #[arg(long, default_value_t = 2, value_parser = value_parser!(u64).range(1..))]
+    #[arg(long, alias = "documents", default_value_t = 2, value_parser = value_parser!(u64).range(1..))]
     samples: u64,
     /// Seed of the caches.
     #[arg(long, default_value_t = 0)]

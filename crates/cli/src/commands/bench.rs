@@ -50,8 +50,8 @@ pub(crate) struct Arguments {
     repetitions: u16,
     /// Also stream so many tokens past the model's context, measuring after 1,000, 10,000, … of them. The caches must
     /// be capped.
-    #[arg(long, value_name = "TOKENS", value_parser = value_parser!(u64).range(1..))]
-    stream: Option<u64>,
+    #[arg(long, alias = "stream", value_name = "TOKENS", value_parser = value_parser!(u64).range(1..))]
+    beyond: Option<u64>,
     /// Show where the time of a generated token goes, and the bytes it reads beside what the memory gives.
     #[arg(long)]
     profile: bool,
@@ -59,14 +59,14 @@ pub(crate) struct Arguments {
     #[arg(long, default_value_t = 0)]
     seed: u64,
     /// How to print the results.
-    #[arg(long, short, value_enum, default_value_t = Form::Md)]
-    output: Form,
-    /// Print one JSON document, as -o json.
-    #[arg(long, conflicts_with = "output")]
+    #[arg(long, alias = "output", short_alias = 'o', value_enum, default_value_t = Form::Md)]
+    format: Form,
+    /// Print one JSON document, as --format json.
+    #[arg(long, conflicts_with = "format")]
     json: bool,
     /// Wait for a line on standard input before each measurement and print a line of JSON after it, so that another
     /// program can measure in turn.
-    #[arg(long, conflicts_with_all = ["output", "json", "profile"])]
+    #[arg(long, conflicts_with_all = ["format", "json", "profile"])]
     paced: bool,
 }
 
@@ -102,12 +102,12 @@ struct Document<'a> {
 impl Arguments {
     pub(crate) fn run(self) -> Result<ExitCode> {
         let specs = self.kv.iter().map(|text| arguments::spec(text)).collect::<Result<Vec<Spec>>>()?;
-        if let Some(open) = specs.iter().find(|spec| self.stream.is_some() && !spec.evicts()) {
+        if let Some(open) = specs.iter().find(|spec| self.beyond.is_some() && !spec.evicts()) {
             return Err(usage(format!(
                 "`{open}` grows with every token: --stream needs a cap, such as `window@1024tok`"
             )));
         }
-        let model = self.model.load(self.stream.is_some())?;
+        let model = self.model.load(self.beyond.is_some())?;
         let tests = self.tests(&model)?;
         let bandwidth = self
             .profile
@@ -137,7 +137,7 @@ impl Arguments {
         warning::show(&results.warnings);
         let document =
             Document { bench: &results, bandwidth_bytes_per_s: bandwidth, peak_multiply_adds_per_s: peak };
-        match if self.json { Form::Json } else { self.output } {
+        match if self.json { Form::Json } else { self.format } {
             Form::Md => {
                 output::line(table(&results))?;
                 if let Some(table) = peak.and_then(|peak| products_table(&results, peak)) {
@@ -160,17 +160,17 @@ impl Arguments {
         let prompts = self.prompt.iter().filter(|&&n| n > 0).map(|&n| Work::Prompt(n));
         let generated = self.generate.iter().filter(|&&n| n > 0).map(|&n| Work::Generate(n));
         let works: Vec<Work> = prompts.chain(generated).collect();
-        let mut depths = match (self.depth.is_empty(), self.stream) {
+        let mut depths = match (self.depth.is_empty(), self.beyond) {
             (false, _) => self.depth.clone(),
             (true, None) => DEPTHS.to_vec(),
             (true, Some(_)) => vec![],
         };
-        if let Some(tokens) = self.stream.map(|tokens| tokens as usize) {
+        if let Some(tokens) = self.beyond.map(|tokens| tokens as usize) {
             let decades = std::iter::successors(Some(FIRST_STREAMED), |depth| depth.checked_mul(10));
             depths.extend(decades.take_while(|&depth| depth < tokens));
             depths.push(tokens);
         }
-        let context = if self.stream.is_some() { usize::MAX } else { model.config().context };
+        let context = if self.beyond.is_some() { usize::MAX } else { model.config().context };
         let (fit, long): (Vec<Test>, Vec<Test>) =
             Test::all(&works, &depths).into_iter().partition(|test| test.length() <= context);
         let names = long.iter().map(Test::to_string).collect::<Vec<_>>().join(", ");

@@ -10,9 +10,10 @@ use crate::{
 };
 use anyhow::{Context, Result};
 use rustyline::{DefaultEditor, error::ReadlineError};
+use serde_json::{Value, json};
 use sketchkv_cache::{Cache, Spec};
 use sketchkv_engine::{Conversation, EngineError, Finish, GenerateOptions, Generation, Session, SessionFile};
-use sketchkv_eval::Footprint;
+use sketchkv_eval::{Footprint, ledger_bytes};
 use sketchkv_model::{Model, Sampler, Workspace};
 use std::{
     io::{self, BufRead, IsTerminal},
@@ -56,6 +57,9 @@ pub(crate) struct Arguments {
     sampling: SamplingArguments,
     #[command(flatten)]
     speculation: SpeculationArguments,
+    /// Print one JSON document at the end: what was said, what the cache took. Answers are shown on standard error.
+    #[arg(long)]
+    json: bool,
 }
 
 const HELP: &str = "\
@@ -107,18 +111,24 @@ impl Arguments {
         };
         chat.prepare()?;
         let mut input = Input::open()?;
+        let mut exit = ExitCode::SUCCESS;
         loop {
             termination.idle.store(true, Ordering::SeqCst);
             let line = input.read()?;
             termination.idle.store(false, Ordering::SeqCst);
-            let Some(line) = line else { return Ok(ExitCode::SUCCESS) };
+            let Some(line) = line else { break };
             if !chat.hear(line.trim())? {
-                return Ok(ExitCode::SUCCESS);
+                break;
             }
             if termination.told.load(Ordering::SeqCst) {
-                return Ok(ExitCode::from(Termination::EXIT));
+                exit = ExitCode::from(Termination::EXIT);
+                break;
             }
         }
+        if self.json {
+            output::json(&chat.document())?;
+        }
+        Ok(exit)
     }
 
     /// The session's conversation, or a new one.
@@ -293,9 +303,15 @@ impl Chat<'_> {
                 generation.interrupt(self.model);
             }
             let Some(step) = generation.step(self.model, &mut self.workspace)? else { break };
-            output::piece(step.text)?;
+            match self.arguments.json {
+                true => eprint!("{}", step.text),
+                false => output::piece(step.text)?,
+            }
         }
-        output::line("")?;
+        match self.arguments.json {
+            true => eprintln!(),
+            false => output::line("")?,
+        }
         let (footprint, timing) = (Footprint::of(generation.cache()), generation.timing());
         let below = footprint.warning(&generation.cache().spec().to_string()).filter(|_| !self.warned);
         self.warned |= below.is_some();
@@ -314,6 +330,32 @@ impl Chat<'_> {
             session.save_conversation(self.model, &mut self.conversation)?;
         }
         Ok(())
+    }
+
+    /// The conversation, and what its cache takes.
+    fn document(&mut self) -> Value {
+        let footprint = Footprint::of(self.conversation.cache());
+        let Totals { answers, tokens, guesses, right_guesses } = self.all;
+        self.conversation.close(self.model);
+        let messages = json!(self.conversation.messages());
+        let cache = self.conversation.cache();
+        json!({
+            "model": self.model.config().name,
+            "spec": cache.spec().to_string(),
+            "messages": messages,
+            "answers": answers,
+            "seen_tokens": cache.position(),
+            "generated_tokens": tokens,
+            "guessed_tokens": guesses,
+            "right_guesses": right_guesses,
+            "kv_bytes": footprint.kv_bytes,
+            "kv_percent": footprint.kv_percent,
+            "asked_bytes": footprint.asked_bytes,
+            "asked_percent": footprint.asked_percent,
+            "floor_bytes": footprint.floor_bytes,
+            "ledger": ledger_bytes(&cache.ledger()),
+            "seed": self.conversation.generation().sampling().seed,
+        })
     }
 
     fn set_cap(&mut self, cap: &str) {

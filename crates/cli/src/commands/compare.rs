@@ -39,8 +39,8 @@ pub(crate) struct Arguments {
     #[arg(long, short, value_parser = value_parser!(u64).range(4..))]
     context: Option<u64>,
     /// Number of documents [default: 16; with --quick 4, of a larger model 2].
-    #[arg(long, value_parser = value_parser!(u64).range(1..))]
-    documents: Option<u64>,
+    #[arg(long, alias = "documents", value_parser = value_parser!(u64).range(1..))]
+    samples: Option<u64>,
     /// Tokens of a document taken in before the first is scored [default: half the document].
     #[arg(long, value_parser = value_parser!(u64).range(1..))]
     prefill: Option<u64>,
@@ -79,7 +79,7 @@ impl Arguments {
             Some(asked) => asked as usize,
             None => limit.min(if self.quick { QUICK_CONTEXT } else { LONGEST }),
         };
-        let documents = match self.documents {
+        let documents = match self.samples {
             Some(asked) => asked as usize,
             None if !self.quick => DOCUMENTS,
             None if model.weight_bytes() < LARGER => QUICK_DOCUMENTS,

@@ -26,7 +26,7 @@ use std::{path::PathBuf, process::ExitCode};
 /// with `sketchkv results merge`.
 #[derive(clap::Args)]
 #[command(after_help = "\
-sketchkv experiment all --quick && sketchkv report --out report.html
+sketchkv experiment all --quick && sketchkv report
 sketchkv experiment compare --model smollm2-135m --budgets 25%,12.5% --samples 8
 sketchkv experiment grid --grid my-grid.toml --shard 2/5 --results part2.sqlite")]
 pub(crate) struct Arguments {
@@ -75,7 +75,7 @@ struct Amount {
     #[arg(long, value_parser = value_parser!(u64).range(1..))]
     prefill: Option<u64>,
     /// Documents of a scored cell, and tasks of each kind.
-    #[arg(long, value_parser = value_parser!(u64).range(1..))]
+    #[arg(long, alias = "documents", value_parser = value_parser!(u64).range(1..))]
     samples: Option<u64>,
     /// Tokens of a step while scoring; 1 is true streaming.
     #[arg(long, value_parser = value_parser!(u64).range(1..=512))]

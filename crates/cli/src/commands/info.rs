@@ -12,10 +12,10 @@ use std::{collections::BTreeMap, thread::available_parallelism};
 /// Show what a model is: its architecture, its tensors, its bytes.
 #[derive(clap::Args)]
 pub(crate) struct Arguments {
-    /// A name from `sketchkv models`, a GGUF file, or a Hugging Face folder [default: tiny-gpt2].
-    #[arg(value_name = "MODEL")]
+    /// As --model: how it was named before.
+    #[arg(value_name = "MODEL", hide = true)]
     named: Option<String>,
-    /// The same, as other commands take it.
+    /// A name from `sketchkv models`, a GGUF file, or a Hugging Face folder [default: tiny-gpt2].
     #[arg(long, short, value_name = "MODEL", conflicts_with = "named")]
     model: Option<String>,
     /// A cache whose bytes to show; may be given several times.

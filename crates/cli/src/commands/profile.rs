@@ -15,7 +15,7 @@ use std::path::PathBuf;
 #[derive(clap::Args)]
 #[command(after_help = "\
 sketchkv profile --model my.gguf --text my.txt
-sketchkv profile --model qwen2.5-coder-0.5b --text novel.txt --text code.txt --documents 12")]
+sketchkv profile --model qwen2.5-coder-0.5b --text novel.txt --text code.txt --samples 12")]
 pub(crate) struct Profiling {
     #[command(flatten)]
     arguments: Arguments,
@@ -23,7 +23,7 @@ pub(crate) struct Profiling {
     #[arg(long, default_value_t = 2048, value_name = "TOKENS", value_parser = value_parser!(u32).range(512..))]
     measured: u32,
     /// Keep what was learned before, and measure losses alone.
-    #[arg(long, conflicts_with_all = ["documents", "context"])]
+    #[arg(long, conflicts_with_all = ["samples", "context"])]
     losses_only: bool,
 }
 
@@ -36,7 +36,7 @@ pub(crate) struct Profiling {
 #[derive(clap::Args)]
 #[command(after_help = "\
 sketchkv train-scorer --model my.gguf --text my.txt
-sketchkv train-scorer --model qwen2.5-coder-0.5b --text novel.txt --text code.txt --documents 12")]
+sketchkv train-scorer --model qwen2.5-coder-0.5b --text novel.txt --text code.txt --samples 12")]
 pub(crate) struct Training {
     #[command(flatten)]
     arguments: Arguments,
@@ -51,8 +51,8 @@ struct Arguments {
     #[arg(long, value_name = "FILE")]
     text: Vec<PathBuf>,
     /// Documents to learn from, in turn from each text.
-    #[arg(long, default_value_t = 12, value_parser = value_parser!(u16).range(1..=4096))]
-    documents: u16,
+    #[arg(long, alias = "documents", default_value_t = 12, value_parser = value_parser!(u16).range(1..=4096))]
+    samples: u16,
     /// Tokens of a document [default: the model's context, 4096 at most].
     #[arg(short = 'c', long, value_name = "TOKENS", value_parser = value_parser!(u32).range(1024..))]
     context: Option<u32>,
@@ -109,7 +109,7 @@ impl Arguments {
     /// A scorer, and what it was learned from.
     fn learn(&self, model: &Model, corpus: &Corpus) -> Result<(Scorer, serde_json::Value)> {
         let context = self.context.map_or(CONTEXT, |context| context as usize).min(model.config().context);
-        let sample = corpus.sample_from(model, context, self.documents.into(), context)?;
+        let sample = corpus.sample_from(model, context, self.samples.into(), context)?;
         let bar = progress::bar();
         let scorer = train_scorer(model, &sample.documents, &mut progress::shown_on(&bar));
         bar.finish_and_clear();

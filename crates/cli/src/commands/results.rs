@@ -8,7 +8,7 @@ use sketchkv_eval::{
 use std::{
     collections::BTreeMap,
     io::{self, Write},
-    path::PathBuf,
+    path::{Path, PathBuf},
 };
 
 /// Look into results files, merge and export them.
@@ -36,6 +36,9 @@ enum Action {
         /// The files to merge.
         #[arg(required = true)]
         from: Vec<PathBuf>,
+        /// Print one JSON document.
+        #[arg(long)]
+        json: bool,
     },
     /// Write the finished cells in another format.
     Export {
@@ -46,8 +49,8 @@ enum Action {
         #[arg(long, value_enum, default_value_t = Kind::Json)]
         format: Kind,
         /// Where to [default: standard output].
-        #[arg(long, value_name = "FILE")]
-        out: Option<PathBuf>,
+        #[arg(long, short, alias = "out", value_name = "FILE")]
+        output: Option<PathBuf>,
     },
 }
 
@@ -65,20 +68,8 @@ impl Arguments {
     pub(crate) fn run(self) -> Result<()> {
         match self.action {
             Action::Show { file, json } => show(&Results::open_existing(&file)?, json),
-            Action::Merge { into, from } => {
-                let mut results = Results::open(&into, "")?;
-                for file in from {
-                    let merged = results.merge(&file)?;
-                    output::line(format!(
-                        "{}: {} cells taken over, {} known before",
-                        file.display(),
-                        merged.added,
-                        merged.known
-                    ))?;
-                }
-                Ok(())
-            }
-            Action::Export { file, format, out } => {
+            Action::Merge { into, from, json } => merge(&into, &from, json),
+            Action::Export { file, format, output } => {
                 let results = Results::open_existing(&file)?;
                 let format = match format {
                     Kind::Json => Format::Json,
@@ -87,12 +78,36 @@ impl Arguments {
                 };
                 let mut bytes = Vec::new();
                 results.export(format, &mut bytes)?;
-                match out {
+                match output {
                     Some(path) => output::file(&path, &bytes),
                     None => Ok(io::stdout().lock().write_all(&bytes)?),
                 }
             }
         }
+    }
+}
+
+/// Merges files, none of which is touched before all of them are known to be results.
+fn merge(into: &Path, from: &[PathBuf], json: bool) -> Result<()> {
+    from.iter().try_for_each(|file| Results::open_existing(file).map(drop))?;
+    let mut results = Results::open(into, "")?;
+    let mut files = Vec::with_capacity(from.len());
+    for file in from {
+        let merged = results.merge(file)?;
+        let name = file.display();
+        if !json {
+            output::line(format!(
+                "{name}: {} cells taken over, {} known before",
+                merged.added, merged.known
+            ))?;
+        }
+        let (added, known) = (merged.added, merged.known);
+        files.push(serde_json::json!({ "file": name.to_string(), "added": added, "known": known }));
+    }
+    if json {
+        output::json(&serde_json::json!({ "into": into.display().to_string(), "files": files }))
+    } else {
+        Ok(())
     }
 }
 

@@ -30,10 +30,10 @@ use std::{
 #[command(after_help = "\
 sketchkv run 'The sea' --kv 'window@25%'
 sketchkv run --model smollm2-135m --chat 'Why is the sky blue?' --kv 'h2o(decay=0.99)+q8@16MiB'
-sketchkv run --model smollm2-135m --file book.txt -n 200 --temperature 0
+sketchkv run --model smollm2-135m --text book.txt -n 200 --temperature 0
 sketchkv run --model smollm2-135m --document report.txt --kv 'kvzip+progressive@8MiB' -n 60 'Who wrote it?'
 sketchkv run --model smollm2-135m --chat 'Name a colour.' --json-schema '{\"enum\": [\"red\", \"green\", \"blue\"]}'
-sketchkv run --file part1.txt -n 0 --session book.kv && sketchkv run --file part2.txt --session book.kv")]
+sketchkv run --text part1.txt -n 0 --session book.kv && sketchkv run --text part2.txt --session book.kv")]
 pub(crate) struct Arguments {
     #[command(flatten)]
     text: TextArguments,
