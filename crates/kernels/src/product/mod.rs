@@ -1,7 +1,8 @@
 //! Products of weight matrices with the activations of one or many tokens.
 //!
-//! One kernel call multiplies one tile (16 rows) with one group of up to eight tokens over all columns, sums in registers. Work is split over tiles only, and every sum is taken in column order, so that a result depends neither on the
-//! number of threads nor on how many tokens share the call.
+//! One kernel call multiplies one tile (16 rows) with one group of up to eight tokens over all columns, sums in registers.
+//! Work is split over tiles only, and every sum is taken in column order, so that a result depends neither on the number of
+//! threads nor on how many tokens share the call.
 
 #[cfg(target_arch = "x86_64")]
 mod avx512;
