@@ -57,7 +57,8 @@ type FloatKernel = unsafe fn(tile: &[u8], x: &[f32], sums: &mut Sums);
 impl Matrix {
     /// `y[token][row] = Σ_col weight[row][col] · x[token][col]`.
     ///
-    /// Matrices of integers multiply with `x` rounded as their [`Activations`] say, those of floats in `f32`.
+    /// Matrices of integers multiply with `x` rounded as their [`Activations`](crate::Activations) say, those of floats in
+    /// `f32`.
     ///
     /// # Panics
     /// When `x` is not `[tokens][cols]` or `y` not `[tokens][rows]`.
