@@ -104,7 +104,7 @@ impl Arguments {
         let specs = self.kv.iter().map(|text| arguments::spec(text)).collect::<Result<Vec<Spec>>>()?;
         if let Some(open) = specs.iter().find(|spec| self.beyond.is_some() && !spec.evicts()) {
             return Err(usage(format!(
-                "`{open}` grows with every token: --stream needs a cap, such as `window@1024tok`"
+                "`{open}` grows with every token: --beyond needs a cap, such as `window@1024tok`"
             )));
         }
         let model = self.model.load(self.beyond.is_some())?;
