@@ -29,7 +29,7 @@ use std::{
 #[command(after_help = "\
 sketchkv bench --model smollm2-135m -t 2 --kv full --kv full+q8 --kv 'full+topk'
 sketchkv bench --model smollm2-135m -p 0 -n 32 -d 0,4096 -r 3 --kv full+q8 --profile
-sketchkv bench --model smollm2-135m -p 0 -n 128 --stream 100000 --kv 'window@1024tok'")]
+sketchkv bench --model smollm2-135m -p 0 -n 128 --beyond 100000 --kv 'window@1024tok'")]
 pub(crate) struct Arguments {
     #[command(flatten)]
     model: ModelArguments,

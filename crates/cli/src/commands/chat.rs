@@ -297,21 +297,23 @@ impl Chat<'_> {
     fn answer(&mut self) -> Result<()> {
         // A Ctrl-C during the last answer must not stop this one.
         self.interrupt.store(false, Ordering::SeqCst);
+        let json = self.arguments.json;
+        let show = |text: &str| -> Result<()> {
+            if json {
+                eprint!("{text}");
+                return Ok(());
+            }
+            output::piece(text)
+        };
         let generation = self.conversation.generation();
         loop {
             if self.interrupt.load(Ordering::SeqCst) {
                 generation.interrupt(self.model);
             }
             let Some(step) = generation.step(self.model, &mut self.workspace)? else { break };
-            match self.arguments.json {
-                true => eprint!("{}", step.text),
-                false => output::piece(step.text)?,
-            }
+            show(step.text)?;
         }
-        match self.arguments.json {
-            true => eprintln!(),
-            false => output::line("")?,
-        }
+        show("\n")?;
         let (footprint, timing) = (Footprint::of(generation.cache()), generation.timing());
         let below = footprint.warning(&generation.cache().spec().to_string()).filter(|_| !self.warned);
         self.warned |= below.is_some();
