@@ -16,10 +16,7 @@ pub struct Buffers {
 impl Buffers {
     /// So many zeros.
     pub fn floats(&mut self, count: usize) -> Vec<f32> {
-        let mut floats = self.floats.pop().unwrap_or_default();
-        floats.clear();
-        floats.resize(count, 0.0);
-        floats
+        zeros(&mut self.floats, count)
     }
 
     /// Takes floats back.
@@ -29,10 +26,7 @@ impl Buffers {
 
     /// So many zeros, for sums that must be exact.
     pub fn doubles(&mut self, count: usize) -> Vec<f64> {
-        let mut doubles = self.doubles.pop().unwrap_or_default();
-        doubles.clear();
-        doubles.resize(count, 0.0);
-        doubles
+        zeros(&mut self.doubles, count)
     }
 
     /// Takes doubles back.
@@ -42,9 +36,7 @@ impl Buffers {
 
     /// Room for words, none yet.
     pub fn words(&mut self) -> Vec<u64> {
-        let mut words = self.words.pop().unwrap_or_default();
-        words.clear();
-        words
+        zeros(&mut self.words, 0)
     }
 
     /// Takes words back.
@@ -64,14 +56,22 @@ impl Buffers {
 
     /// Heap bytes.
     pub(crate) fn bytes(&self) -> usize {
-        let floats = self.floats.iter().map(|floats| floats.capacity() * size_of::<f32>()).sum::<usize>();
-        let doubles = self.doubles.iter().map(|doubles| doubles.capacity() * size_of::<f64>()).sum::<usize>();
-        let words = self.words.iter().map(|words| words.capacity() * size_of::<u64>()).sum::<usize>();
         let queries = self.queries.iter().map(Queries::bytes).sum::<usize>();
-        let tables = self.floats.capacity() * size_of::<Vec<f32>>()
-            + self.doubles.capacity() * size_of::<Vec<f64>>()
-            + self.words.capacity() * size_of::<Vec<u64>>()
-            + self.queries.capacity() * size_of::<Queries>();
-        floats + doubles + words + queries + tables
+        let table = self.queries.capacity() * size_of::<Queries>();
+        held(&self.floats) + held(&self.doubles) + held(&self.words) + queries + table
     }
+}
+
+/// So many zeros in a buffer that was given back, or a new one.
+fn zeros<T: Clone + Default>(idle: &mut Vec<Vec<T>>, count: usize) -> Vec<T> {
+    let mut buffer = idle.pop().unwrap_or_default();
+    buffer.clear();
+    buffer.resize(count, T::default());
+    buffer
+}
+
+/// Heap bytes of buffers that were given back.
+fn held<T>(idle: &Vec<Vec<T>>) -> usize {
+    idle.iter().map(|buffer| buffer.capacity() * size_of::<T>()).sum::<usize>()
+        + idle.capacity() * size_of::<Vec<T>>()
 }
