@@ -33,27 +33,12 @@ pub(super) fn float_kernel(format: TileFormat, tokens: usize) -> FloatKernel {
 /// See [`IntegerKernel`].
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx512vnni,f16c")]
 unsafe fn integers<L: Layout>(tile: &[u8], x: &Group, sums: &mut Sums) {
-    macro_rules! with {
-        ($tokens:literal) => {
-            // SAFETY: as promised to this function; the group has so many tokens and digits.
-            unsafe {
-                match x.digits {
-                    1 => some_tokens::<$tokens, 1, L>(tile, x, sums),
-                    _ => some_tokens::<$tokens, 2, L>(tile, x, sums),
-                }
-            }
-        };
-    }
-    match x.tokens {
-        1 => with!(1),
-        2 => with!(2),
-        3 => with!(3),
-        4 => with!(4),
-        5 => with!(5),
-        6 => with!(6),
-        7 => with!(7),
-        _ => with!(8),
-    }
+    let kernel: IntegerKernel = match x.digits {
+        1 => for_tokens!(x.tokens, some_tokens, 1, L),
+        _ => for_tokens!(x.tokens, some_tokens, 2, L),
+    };
+    // SAFETY: as promised to this function; the group has so many tokens and digits.
+    unsafe { kernel(tile, x, sums) }
 }
 
 /// The tile with the tokens of a group.

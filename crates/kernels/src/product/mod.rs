@@ -224,7 +224,7 @@ fn float_kernel(level: Level, format: TileFormat, tokens: usize) -> FloatKernel 
 /// Chooses the instance of a kernel, generic over its number of tokens, for a number known at run time.
 #[allow(unused_macros, reason = "used by the levels of this architecture")]
 macro_rules! for_tokens {
-    ($tokens:expr, $kernel:ident $(, $parameter:ty)*) => {
+    ($tokens:expr, $kernel:ident $(, $parameter:tt)*) => {
         match $tokens {
             1 => $kernel::<1 $(, $parameter)*>,
             2 => $kernel::<2 $(, $parameter)*>,
