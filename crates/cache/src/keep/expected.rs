@@ -316,7 +316,8 @@ impl Expected {
             self.form(head, &rotation, scale, &mut forms[head * numbers..][..numbers]);
         }
         let mut products = buffers.floats(heads * Candidates::TILE);
-        let mut rows = buffers.floats(d * Candidates::TILE);
+        let rows = if matches!(self.covariance, Covariance::Full) { d * Candidates::TILE } else { 0 };
+        let mut rows = buffers.floats(rows);
         for (candidates, before) in candidates.iter().zip([0, candidates[0].len()]) {
             candidates.for_each_tile(buffers, |first, keys| {
                 let width = keys.len() / d;

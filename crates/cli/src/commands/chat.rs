@@ -2,7 +2,7 @@ use crate::{
     arguments::{
         self, ContextArguments, ModelArguments, SamplingArguments, SpeculationArguments, TemplateArguments,
     },
-    commands::run::summary,
+    commands::run::{summary, with_cache},
     failure::{self, usage},
     format,
     interrupt::{self, Termination},
@@ -13,7 +13,7 @@ use rustyline::{DefaultEditor, error::ReadlineError};
 use serde_json::{Value, json};
 use sketchkv_cache::{Cache, Spec};
 use sketchkv_engine::{Conversation, EngineError, Finish, GenerateOptions, Generation, Session, SessionFile};
-use sketchkv_eval::{Footprint, ledger_bytes};
+use sketchkv_eval::Footprint;
 use sketchkv_model::{Model, Sampler, Workspace};
 use std::{
     io::{self, BufRead, IsTerminal},
@@ -339,25 +339,19 @@ impl Chat<'_> {
         let footprint = Footprint::of(self.conversation.cache());
         let Totals { answers, tokens, guesses, right_guesses } = self.all;
         self.conversation.close(self.model);
-        let messages = json!(self.conversation.messages());
+        let seed = self.conversation.generation().sampling().seed;
         let cache = self.conversation.cache();
-        json!({
+        let document = json!({
             "model": self.model.config().name,
-            "spec": cache.spec().to_string(),
-            "messages": messages,
+            "messages": self.conversation.messages(),
             "answers": answers,
             "seen_tokens": cache.position(),
             "generated_tokens": tokens,
             "guessed_tokens": guesses,
             "right_guesses": right_guesses,
-            "kv_bytes": footprint.kv_bytes,
-            "kv_percent": footprint.kv_percent,
-            "asked_bytes": footprint.asked_bytes,
-            "asked_percent": footprint.asked_percent,
-            "floor_bytes": footprint.floor_bytes,
-            "ledger": ledger_bytes(&cache.ledger()),
-            "seed": self.conversation.generation().sampling().seed,
-        })
+            "seed": seed,
+        });
+        with_cache(document, cache, &footprint)
     }
 
     fn set_cap(&mut self, cap: &str) {

@@ -9,7 +9,7 @@ use crate::{
     format, interrupt, output, progress, warning,
 };
 use anyhow::{Context, Result};
-use serde_json::json;
+use serde_json::{Value, json};
 use sketchkv_cache::{Cache, Spec};
 use sketchkv_engine::{Finish, GenerateOptions, Generation, Session, SessionFile, Timing, read_document};
 use sketchkv_eval::{Footprint, ledger_bytes, peak_resident};
@@ -184,22 +184,15 @@ impl Arguments {
         warning::show(&warnings);
         let timing = generation.timing();
         if self.json {
-            output::json(&json!({
+            let document = json!({
                 "model": model.config().name,
-                "spec": generation.cache().spec().to_string(),
                 "seed": generation.sampling().seed,
                 "seen_tokens": seen,
                 "prompt_tokens": prompt.len(),
                 "generated_tokens": generated,
                 "finish": finish_name(finish),
                 "text": generation.text(),
-                "kv_bytes": footprint.kv_bytes,
-                "kv_percent": footprint.kv_percent,
-                "asked_bytes": footprint.asked_bytes,
-                "asked_percent": footprint.asked_percent,
-                "floor_bytes": footprint.floor_bytes,
                 "warnings": warnings,
-                "ledger": ledger_bytes(&generation.cache().ledger()),
                 "prefill_tps": timing.prefill_rate(),
                 "decode_tps": timing.decode_rate(),
                 "guessed_tokens": timing.guesses,
@@ -207,7 +200,8 @@ impl Arguments {
                 "load_seconds": load_seconds,
                 "weight_bytes": model.weight_bytes(),
                 "peak_rss_bytes": peak_resident(),
-            }))?;
+            });
+            output::json(&with_cache(document, generation.cache(), &footprint))?;
         } else {
             output::line("")?;
             let seed = match self.sampling.is_random() {
@@ -350,6 +344,18 @@ fn prompt(
 
 /// Tokens from which on the bytes of a cache are set beside those of a full one.
 const FEW: usize = 256;
+
+/// A document of JSON, and in it what its cache is and takes.
+pub(crate) fn with_cache(mut document: Value, cache: &Cache, footprint: &Footprint) -> Value {
+    document["spec"] = json!(cache.spec().to_string());
+    document["kv_bytes"] = json!(footprint.kv_bytes);
+    document["kv_percent"] = json!(footprint.kv_percent);
+    document["asked_bytes"] = json!(footprint.asked_bytes);
+    document["asked_percent"] = json!(footprint.asked_percent);
+    document["floor_bytes"] = json!(footprint.floor_bytes);
+    document["ledger"] = json!(ledger_bytes(&cache.ledger()));
+    document
+}
 
 /// The line on standard error after a generation.
 pub(crate) fn summary(footprint: &Footprint, timing: &Timing) -> String {
