@@ -7,6 +7,7 @@ mod error;
 mod kv;
 mod message;
 mod plain;
+mod response;
 mod responses;
 
 pub(crate) use chat::*;
@@ -18,6 +19,7 @@ pub(crate) use completion::{
 };
 pub(crate) use error::{ApiError, ErrorBody, Refusals};
 pub(crate) use kv::Kv;
-pub(crate) use message::{CalledFunction, Content, Message, Tool, ToolCall};
+pub(crate) use message::{CalledFunction, Content, Function, Message, Tool, ToolCall};
 pub(crate) use plain::*;
+pub(crate) use response::*;
 pub(crate) use responses::*;

@@ -1,13 +1,17 @@
-//! `/v1/responses`: the basics.
+//! `/v1/responses`: what is asked.
 
-use super::{Message, request};
+use super::{
+    ApiError, CalledFunction, Content, Function, FunctionName, Message, Tool, ToolCall, ToolChoice, request,
+};
 use serde::{Deserialize, Serialize, de::IgnoredAny};
+use serde_json::value::RawValue;
+use std::collections::HashSet;
 use utoipa::ToSchema;
 
 request! {
     /// A conversation to go on with, in the newer shape.
     ResponsesRequest {
-        /// A text, or messages.
+        /// A text, or messages, calls and what came of them.
         input: Option<Input>,
         /// What the model is told first.
         instructions: Option<String>,
@@ -15,6 +19,12 @@ request! {
         max_output_tokens: Option<usize>,
         /// What the answer's text must be.
         text: Option<TextFormat>,
+        /// Functions that the model may call.
+        tools: Option<Vec<FlatTool>>,
+        /// `auto`, `none`, `required`, or the function to call.
+        tool_choice: Option<FlatChoice>,
+        /// Allows several calls in one answer.
+        parallel_tool_calls: Option<bool>,
         /// Refused: nothing is kept between requests, but sessions.
         previous_response_id: Option<String>,
         /// Ignored.
@@ -32,24 +42,68 @@ request! {
     }
 }
 
-/// A text, or messages.
+/// A text, or items.
 #[derive(Debug, Clone, Deserialize, ToSchema)]
 #[serde(untagged)]
 pub(crate) enum Input {
     Text(String),
-    Messages(Vec<InputMessage>),
+    Items(Vec<InputItem>),
 }
 
-/// A message, as this shape has it.
-#[derive(Debug, Clone, Deserialize, ToSchema)]
-pub(crate) struct InputMessage {
-    /// `message`; anything else is refused.
-    #[serde(default)]
+/// A message, a call, or what came of one.
+#[derive(Debug, Clone, Default, Deserialize, ToSchema)]
+#[serde(default)]
+pub(crate) struct InputItem {
+    /// `message`, `function_call` or `function_call_output`; anything else is refused.
     pub(crate) r#type: Option<String>,
-    #[serde(default)]
+    /// Of a message.
     pub(crate) role: String,
+    /// Of a message.
+    pub(crate) content: Option<Content>,
+    /// Names a call, there and where it is answered.
+    pub(crate) call_id: Option<String>,
+    /// The function that is called.
+    pub(crate) name: String,
+    /// Its arguments: an object in JSON, as text.
+    pub(crate) arguments: String,
+    /// What came of the call.
+    pub(crate) output: Option<Content>,
+}
+
+/// As [`Tool`], with the function's fields beside the type.
+#[derive(Debug, Clone, Deserialize, Serialize, ToSchema)]
+pub(crate) struct FlatTool {
+    /// `function`.
+    pub(crate) r#type: String,
+    /// Its name.
     #[serde(default)]
-    pub(crate) content: Option<super::Content>,
+    pub(crate) name: String,
+    /// What it does, for the model to read.
+    #[serde(default)]
+    pub(crate) description: Option<String>,
+    /// The JSON schema of its arguments, keys in the order in which the model is to read them.
+    #[serde(default)]
+    #[schema(value_type = Option<Object>)]
+    pub(crate) parameters: Option<Box<RawValue>>,
+    /// Ignored: the schema binds wherever a tool has to be called.
+    #[serde(default)]
+    pub(crate) strict: Option<bool>,
+}
+
+/// As [`ToolChoice`], with the function's name beside the type.
+#[derive(Debug, Clone, Deserialize, Serialize, ToSchema)]
+#[serde(untagged)]
+pub(crate) enum FlatChoice {
+    /// `auto`, `none` or `required`.
+    Mode(String),
+    /// This one.
+    Function {
+        /// `function`; anything else is refused.
+        r#type: String,
+        /// Its name.
+        #[serde(default)]
+        name: String,
+    },
 }
 
 /// What the answer's text must be.
@@ -69,103 +123,107 @@ pub(crate) struct FlatFormat {
     pub(crate) schema: Option<serde_json::Value>,
 }
 
-/// The answer.
-#[derive(Debug, Clone, Serialize, ToSchema)]
-pub(crate) struct ResponseObject {
-    pub(crate) id: String,
-    /// `response`
-    pub(crate) object: &'static str,
-    pub(crate) created_at: u64,
-    /// `in_progress`, `completed` or `incomplete`.
-    pub(crate) status: &'static str,
-    pub(crate) model: String,
-    pub(crate) output: Vec<OutputMessage>,
-    /// Why it is incomplete.
-    pub(crate) incomplete_details: Option<Incomplete>,
-    pub(crate) instructions: Option<String>,
-    /// Always null: an answer that fails is an error.
-    pub(crate) error: Option<String>,
-    pub(crate) parallel_tool_calls: bool,
-    pub(crate) tool_choice: &'static str,
-    #[schema(value_type = Vec<Object>)]
-    pub(crate) tools: [(); 0],
-    pub(crate) temperature: Option<f32>,
-    pub(crate) top_p: Option<f32>,
-    pub(crate) usage: Option<ResponseUsage>,
-}
-
-/// Why an answer is incomplete.
-#[derive(Debug, Clone, Serialize, ToSchema)]
-pub(crate) struct Incomplete {
-    /// `max_output_tokens`
-    pub(crate) reason: &'static str,
-}
-
-/// What the assistant said.
-#[derive(Debug, Clone, Serialize, ToSchema)]
-pub(crate) struct OutputMessage {
-    pub(crate) id: String,
-    /// `message`
-    pub(crate) r#type: &'static str,
-    /// `assistant`
-    pub(crate) role: &'static str,
-    pub(crate) status: &'static str,
-    pub(crate) content: Vec<OutputText>,
-}
-
-/// A text.
-#[derive(Debug, Clone, Serialize, ToSchema)]
-pub(crate) struct OutputText {
-    /// `output_text`
-    pub(crate) r#type: &'static str,
-    pub(crate) text: String,
-    #[schema(value_type = Vec<Object>)]
-    pub(crate) annotations: [(); 0],
-}
-
-/// What an answer used, under this shape's names.
-#[derive(Debug, Clone, Serialize, ToSchema)]
-pub(crate) struct ResponseUsage {
-    pub(crate) input_tokens: usize,
-    pub(crate) input_tokens_details: super::PromptTokensDetails,
-    pub(crate) output_tokens: usize,
-    pub(crate) output_tokens_details: OutputTokensDetails,
-    pub(crate) total_tokens: usize,
-}
-
-/// Of the answer's tokens.
-#[derive(Debug, Clone, Default, Serialize, ToSchema)]
-pub(crate) struct OutputTokensDetails {
-    /// Always 0: what is thought is not told apart.
-    pub(crate) reasoning_tokens: usize,
-}
-
 impl ResponsesRequest {
     /// The conversation in the older shape.
-    pub(crate) fn messages(&self) -> Result<Vec<Message>, super::ApiError> {
-        let instructions = self.instructions.iter().map(|text| Message {
-            role: "system".into(),
-            content: Some(super::Content::Text(text.clone())),
+    pub(crate) fn messages(&self) -> Result<Vec<Message>, ApiError> {
+        let by = |role: &str, text: &String| Message {
+            role: role.into(),
+            content: Some(Content::Text(text.clone())),
             ..Message::default()
-        });
-        let said = match &self.input {
-            None => return Err(super::ApiError::param("input", "input is missing: a text, or messages")),
-            Some(Input::Text(text)) => vec![InputMessage {
-                r#type: None,
-                role: "user".into(),
-                content: Some(super::Content::Text(text.clone())),
-            }],
-            Some(Input::Messages(messages)) => messages.clone(),
         };
-        let mut messages: Vec<Message> = instructions.collect();
-        for InputMessage { r#type, role, content } in said {
-            if let Some(kind) = r#type.filter(|kind| kind != "message") {
-                let message =
-                    format!("an item of the input is of type {kind:?}: only messages are read here");
-                return Err(super::ApiError::param("input", message));
+        let mut messages: Vec<Message> = self.instructions.iter().map(|text| by("system", text)).collect();
+        match &self.input {
+            None => return Err(ApiError::param("input", "input is missing: a text, or messages")),
+            Some(Input::Text(text)) => messages.push(by("user", text)),
+            Some(Input::Items(items)) => {
+                let mut called = HashSet::new();
+                items.iter().try_for_each(|item| item.add_to(&mut messages, &mut called))?;
             }
-            messages.push(Message { role, content, ..Message::default() });
         }
         Ok(messages)
+    }
+}
+
+impl InputItem {
+    /// Adds the item to a conversation in the older shape; `called` are the ids of the calls in it.
+    fn add_to<'i>(
+        &'i self,
+        messages: &mut Vec<Message>,
+        called: &mut HashSet<&'i str>,
+    ) -> Result<(), ApiError> {
+        match self.r#type.as_deref().unwrap_or("message") {
+            "message" => {
+                let (role, content) = (self.role.clone(), self.content.clone());
+                messages.push(Message { role, content, ..Message::default() });
+            }
+            "function_call" => {
+                called.insert(self.call_id()?);
+                let (name, arguments) = (self.name.clone(), self.arguments.clone());
+                let call = ToolCall {
+                    id: self.call_id()?.into(),
+                    r#type: "function".into(),
+                    function: CalledFunction { name, arguments },
+                };
+                // A turn of the assistant's is one message, its text and its calls together.
+                if messages.last().is_none_or(|last| last.role != "assistant") {
+                    messages.push(Message { role: "assistant".into(), ..Message::default() });
+                }
+                if let Some(turn) = messages.last_mut() {
+                    turn.tool_calls.get_or_insert_default().push(call);
+                }
+            }
+            "function_call_output" => {
+                let id = self.call_id()?;
+                if !called.contains(id) {
+                    let message = format!(
+                        "an output answers the call {id:?}, and the input has no such function_call before it"
+                    );
+                    return Err(ApiError::param("input", message));
+                }
+                messages.push(Message {
+                    role: "tool".into(),
+                    content: self.output.clone(),
+                    tool_call_id: Some(id.into()),
+                    ..Message::default()
+                });
+            }
+            kind => {
+                let message = format!(
+                    "an item of the input is of type {kind:?}: message, function_call and function_call_output are read here"
+                );
+                return Err(ApiError::param("input", message));
+            }
+        }
+        Ok(())
+    }
+
+    fn call_id(&self) -> Result<&str, ApiError> {
+        let missing = || ApiError::param("input", "a function_call or its output has no call_id");
+        self.call_id.as_deref().ok_or_else(missing)
+    }
+}
+
+impl From<&FlatTool> for Tool {
+    fn from(tool: &FlatTool) -> Self {
+        let FlatTool { r#type, name, description, parameters, strict } = tool.clone();
+        Tool { r#type, function: Function { name, description, parameters, _strict: strict } }
+    }
+}
+
+impl FlatChoice {
+    /// In the older shape.
+    pub(crate) fn choice(&self) -> Result<ToolChoice, ApiError> {
+        match self {
+            FlatChoice::Mode(mode) => Ok(ToolChoice::Mode(mode.clone())),
+            FlatChoice::Function { r#type, name } if r#type == "function" => Ok(ToolChoice::Function {
+                _kind: r#type.clone(),
+                function: FunctionName { name: name.clone() },
+            }),
+            FlatChoice::Function { r#type, .. } => {
+                let message =
+                    format!("tool_choice of type {type:?}: say auto, none, required, or name a function");
+                Err(ApiError::param("tool_choice", message))
+            }
+        }
     }
 }

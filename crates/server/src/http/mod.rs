@@ -7,10 +7,14 @@ mod completions;
 mod describe;
 mod guard;
 mod models;
+mod output;
 mod page;
+mod pieces;
 mod responses;
 mod serve;
 mod slots;
+mod talk;
+mod template;
 mod text;
 
 use crate::{

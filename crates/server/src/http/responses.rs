@@ -1,14 +1,16 @@
-//! `/v1/responses`: the basics, over the same machinery as chat completions.
+//! `/v1/responses`: conversations in the newer shape, over the same machinery as chat completions.
 
 use super::{
     App,
     answer::{self, Events, Heading, Next},
     body::Body,
-    chat::{self, Answers, Talk},
+    output::Output,
+    pieces::Pieces,
+    talk::{self, Talk},
 };
 use crate::api::{
-    ApiError, FlatFormat, Incomplete, OutputMessage, OutputText, OutputTokensDetails, ResponseFormat,
-    ResponseObject, ResponseUsage, ResponsesRequest, Usage,
+    ApiError, ChatRequest, FlatChoice, FlatFormat, Incomplete, ResponseFormat, ResponseObject,
+    ResponsesRequest, StreamOptions, Tool, Usage,
 };
 use async_stream::stream;
 use axum::{
@@ -43,12 +45,13 @@ pub(crate) async fn responses(
     if request.n.is_some_and(|n| n != 1) {
         return Err(ApiError::param("n", "n: a response is one answer"));
     }
-    let streams = request.stream.unwrap_or(false);
-    let mut talk = chat::request_of(request.messages()?, &request.common());
-    talk.max_tokens = request.max_output_tokens;
-    talk.response_format =
-        request.text.as_ref().and_then(|text| text.format.clone()).map(format).transpose()?;
-    let Talk { events, .. } = Talk::begin(&app, talk, since).await?;
+    let options = answer::stream_options(&request.common())?;
+    if options.is_some_and(|options| options.include_usage == Some(false)) {
+        let message = "stream_options.include_usage: the last event of a response always says what was used";
+        return Err(ApiError::param("stream_options", message));
+    }
+    let talk = in_chat(&request)?;
+    let Talk { events, tools } = Talk::begin(&app, talk, since).await.map_err(in_this_shape)?;
     let heading = Heading::new(&app, "resp_");
     let response = ResponseObject {
         id: heading.id,
@@ -60,18 +63,41 @@ pub(crate) async fn responses(
         incomplete_details: None,
         instructions: request.instructions,
         error: None,
-        parallel_tool_calls: false,
-        tool_choice: "none",
-        tools: [],
+        parallel_tool_calls: request.parallel_tool_calls.unwrap_or(true),
+        tool_choice: request.tool_choice.unwrap_or(FlatChoice::Mode("auto".into())),
+        tools: request.tools.unwrap_or_default(),
         temperature: request.temperature,
         top_p: request.top_p,
         usage: None,
     };
-    let answers = Answers::new(&app.model, 1, None);
-    match streams {
-        true => Ok(answer::sse(stream_of(response, answers, events)).into_response()),
-        false => Ok(Json(whole(response, answers, events).await?).into_response()),
+    let pieces = Pieces::new(&app.model, 1, tools);
+    match options {
+        Some(options) => Ok(answer::sse(stream_of(response, options, pieces, events)).into_response()),
+        None => Ok(Json(whole(response, pieces, events).await?).into_response()),
     }
+}
+
+/// The request in the older shape.
+fn in_chat(request: &ResponsesRequest) -> Result<ChatRequest, ApiError> {
+    let format = request.text.as_ref().and_then(|text| text.format.clone());
+    Ok(ChatRequest {
+        max_tokens: request.max_output_tokens,
+        response_format: format.map(self::format).transpose()?,
+        tools: request.tools.as_ref().map(|tools| tools.iter().map(Tool::from).collect()),
+        tool_choice: request.tool_choice.as_ref().map(FlatChoice::choice).transpose()?,
+        parallel_tool_calls: request.parallel_tool_calls,
+        ..talk::request_of(request.messages()?, &request.common())
+    })
+}
+
+/// A refusal that names the field as it is called here.
+fn in_this_shape(error: ApiError) -> ApiError {
+    let param = error.param.map(|param| match &*param {
+        "messages" => "input".into(),
+        "response_format" => "text".into(),
+        _ => param,
+    });
+    ApiError { param, ..error }
 }
 
 /// What the answer's text must be, in the older shape.
@@ -88,46 +114,43 @@ fn format(format: FlatFormat) -> Result<ResponseFormat, ApiError> {
     }
 }
 
-/// The response that is over.
-fn completed(mut response: ResponseObject, text: String, reason: &str, usage: Usage) -> ResponseObject {
-    let is_complete = reason == "stop";
-    response.status = if is_complete { "completed" } else { "incomplete" };
-    response.incomplete_details = (!is_complete).then_some(Incomplete { reason: "max_output_tokens" });
-    response.output = vec![message(&response.id, response.status, text)];
-    response.usage = Some(ResponseUsage {
-        input_tokens: usage.prompt_tokens,
-        input_tokens_details: usage.prompt_tokens_details,
-        output_tokens: usage.completion_tokens,
-        output_tokens_details: OutputTokensDetails::default(),
-        total_tokens: usage.total_tokens,
-    });
-    response
+/// How a response, and its last item, are called whose answer ended so.
+fn status_of(reason: &str) -> &'static str {
+    if reason == "length" { "incomplete" } else { "completed" }
 }
 
-fn message(response: &str, status: &'static str, text: String) -> OutputMessage {
-    OutputMessage {
-        id: response.replacen("resp", "msg", 1),
-        r#type: "message",
-        role: "assistant",
-        status,
-        content: vec![OutputText { r#type: "output_text", text, annotations: [] }],
-    }
+/// The response that is over.
+fn completed(
+    mut response: ResponseObject,
+    output: Output,
+    status: &'static str,
+    usage: Usage,
+) -> ResponseObject {
+    response.status = status;
+    response.incomplete_details =
+        (status == "incomplete").then_some(Incomplete { reason: "max_output_tokens" });
+    response.output = output.into_items();
+    response.usage = Some(usage.into());
+    response
 }
 
 async fn whole(
     response: ResponseObject,
-    mut answers: Answers,
+    mut pieces: Pieces,
     mut events: Events,
 ) -> Result<ResponseObject, ApiError> {
-    let (mut text, mut reason) = (String::new(), "length");
+    let (mut output, mut reason) = (Output::default(), "length");
     loop {
         match events.next().await? {
             Next::Event(_, event) => {
-                let Some(piece) = answers.take(event) else { continue };
-                text.push_str(&piece.delta.content.flatten().unwrap_or_default());
+                let Some(piece) = pieces.take(event) else { continue };
+                output.take(piece.reads);
                 reason = piece.finish_reason.unwrap_or(reason);
             }
-            Next::Over(usage) => return Ok(completed(response, text, reason, usage)),
+            Next::Over(usage) => {
+                output.end(status_of(reason));
+                return Ok(completed(response, output, status_of(reason), usage));
+            }
         }
     }
 }
@@ -135,59 +158,46 @@ async fn whole(
 /// The events of a response as it comes.
 fn stream_of(
     response: ResponseObject,
-    mut answers: Answers,
+    options: StreamOptions,
+    mut pieces: Pieces,
     mut events: Events,
 ) -> impl Stream<Item = sse::Event> + Send {
     let mut number = 0;
-    let mut named = move |kind: &str, mut data: Value| {
-        data["type"] = kind.into();
+    let mut numbered = move |mut data: Value| {
         data["sequence_number"] = number.into();
         number += 1;
-        answer::event(&data).event(kind)
+        answer::event(&data).event(data["type"].as_str().unwrap_or_default())
     };
-    let item = response.id.replacen("resp", "msg", 1);
-    let place = move || json!({"item_id": item, "output_index": 0, "content_index": 0});
     stream! {
-        let (mut text, mut reason) = (String::new(), "length");
-        yield named("response.created", json!({"response": response}));
-        yield named("response.in_progress", json!({"response": response}));
-        let mut begun = message(&response.id, "in_progress", String::new());
-        begun.content.clear();
-        yield named("response.output_item.added", json!({"output_index": 0, "item": begun}));
-        let empty = json!({"type": "output_text", "text": "", "annotations": []});
-        yield named("response.content_part.added", with(place(), "part", empty));
+        let (mut output, mut reason) = (Output::default(), "length");
+        yield numbered(json!({"type": "response.created", "response": response}));
+        yield numbered(json!({"type": "response.in_progress", "response": response}));
         loop {
             match events.next().await {
                 Ok(Next::Event(_, event)) => {
-                    let Some(piece) = answers.take(event) else { continue };
+                    let Some(piece) = pieces.take(event) else { continue };
                     reason = piece.finish_reason.unwrap_or(reason);
-                    if let Some(delta) = piece.delta.content.flatten() {
-                        text.push_str(&delta);
-                        let mut data = with(place(), "delta", delta.into());
-                        data["logprobs"] = json!([]);
-                        yield named("response.output_text.delta", data);
+                    for event in output.take(piece.reads) {
+                        yield numbered(event);
+                    }
+                    if let Some(kv) = piece.kv.filter(|_| options.include_kv == Some(true)) {
+                        yield numbered(json!({"type": "sketchkv.kv", "kv": kv}));
                     }
                 }
                 Ok(Next::Over(usage)) => {
-                    let over = completed(response, text.clone(), reason, usage);
-                    yield named("response.output_text.done", with(place(), "text", text.into()));
-                    let (part, item) = (json!(over.output[0].content[0]), json!(over.output[0]));
-                    yield named("response.content_part.done", with(place(), "part", part));
-                    yield named("response.output_item.done", json!({"output_index": 0, "item": item}));
-                    let kind = if over.status == "completed" { "response.completed" } else { "response.incomplete" };
-                    yield named(kind, json!({"response": over}));
+                    let status = status_of(reason);
+                    for event in output.end(status) {
+                        yield numbered(event);
+                    }
+                    let over = completed(response, output, status, usage);
+                    yield numbered(json!({"type": format!("response.{status}"), "response": over}));
                     return;
                 }
                 Err(ApiError { message, code, param, .. }) => {
-                    yield named("error", json!({"message": message, "code": code, "param": param}));
+                    yield numbered(json!({"type": "error", "message": message, "code": code, "param": param}));
                     return;
                 }
             }
         }
     }
-}
-
-fn with(mut data: Value, key: &str, value: Value) -> Value {
-    data[key] = value;
-    data
 }

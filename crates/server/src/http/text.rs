@@ -1,6 +1,6 @@
 //! Texts and tokens.
 
-use super::{App, body::Body, chat};
+use super::{App, body::Body, template::Rendering};
 use crate::api::{
     ApiError, DetokenizeRequest, Rendered, TemplateRequest, Text, Token, TokenizeRequest, Tokens,
 };
@@ -93,7 +93,7 @@ pub(crate) async fn apply_template(
     app.work(move |app| {
         let TemplateRequest { messages, tools, chat_template_kwargs, add_generation_prompt, .. } = request;
         let answer = add_generation_prompt.unwrap_or(true);
-        let rendering = chat::Rendering {
+        let rendering = Rendering {
             messages: &messages,
             tools: tools.as_deref(),
             arguments: chat_template_kwargs.as_ref(),

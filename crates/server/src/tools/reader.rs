@@ -70,7 +70,11 @@ impl Reader {
     pub(crate) fn finish(&mut self) -> Vec<Read> {
         let rest = std::mem::take(&mut self.rest);
         match std::mem::replace(&mut self.state, State::Text) {
-            State::Text if rest.is_empty() || self.calls > 0 && rest.trim().is_empty() => vec![],
+            State::Text if rest.is_empty() => vec![],
+            // The answer was cut off in what stands between calls.
+            State::Text if self.calls > 0 && self.gaps().iter().any(|gap| gap.starts_with(rest.trim())) => {
+                vec![]
+            }
             State::Text => vec![Read::Text(rest)],
             // It never became a call.
             State::Head => vec![Read::Text(format!("{}{rest}", self.format.marker()))],
@@ -108,20 +112,16 @@ impl Reader {
     fn read_text(&mut self, reads: &mut Vec<Read>) -> bool {
         // Between calls and behind them there is what the template puts there.
         if self.calls > 0 {
-            let between = self.format.between.as_deref().unwrap_or_default().trim();
-            let between = between.strip_suffix(self.format.marker()).unwrap_or(between);
-            let gaps = [between, &self.format.close, if self.fenced { FENCE } else { "" }];
             let blank = self.rest.len() - self.rest.trim_start().len();
             self.rest.drain(..blank);
-            for gap in gaps.iter().map(|gap| gap.trim()).filter(|gap| !gap.is_empty()) {
-                if self.rest.starts_with(gap) {
-                    self.rest.drain(..gap.len());
-                    return true;
-                }
-                // It may come to be one.
-                if gap.starts_with(&*self.rest) {
-                    return false;
-                }
+            let gap = self.gaps().into_iter().find(|gap| !gap.is_empty() && self.rest.starts_with(gap));
+            if let Some(length) = gap.map(str::len) {
+                self.rest.drain(..length);
+                return true;
+            }
+            // It may come to be one.
+            if self.gaps().iter().any(|gap| !gap.is_empty() && gap.starts_with(&*self.rest)) {
+                return false;
             }
         }
         if self.calls == 0 && !self.begun {
@@ -155,6 +155,13 @@ impl Reader {
         let text: String = self.rest.drain(..sure).collect();
         self.say(text, reads);
         false
+    }
+
+    /// What the template puts between calls and behind them, white space aside.
+    fn gaps(&self) -> [&str; 3] {
+        let between = self.format.between.as_deref().unwrap_or_default().trim();
+        let between = between.strip_suffix(self.format.marker()).unwrap_or(between);
+        [between.trim(), self.format.close.trim(), if self.fenced { FENCE } else { "" }]
     }
 
     /// Whether the answer begins with the object of a call, perhaps in a fence, and without the marker.
@@ -365,6 +372,18 @@ mod tests {
             assert_eq!(calls[1].0, "time", "{piece}");
             assert_eq!(calls.len(), 2);
         }
+    }
+
+    #[test]
+    fn an_answer_that_is_cut_off_behind_a_call_says_nothing_more() {
+        let text = "<tool_call>\n{\"name\": \"f\", \"arguments\": {}}\n</tool_call>\n<tool_call>\n";
+        let call = text.find('}').unwrap() + 2;
+        for end in call..text.len() - "<tool_call>\n".len() {
+            let (said, calls) = read(hermes(), &text[..end], 3);
+            assert_eq!((said.as_str(), calls.len()), ("", 1), "{:?}", &text[call..end]);
+        }
+        let (said, _) = read(hermes(), &format!("{}\nThere.", &text[..call]), 3);
+        assert_eq!(said, "There.");
     }
 
     #[test]

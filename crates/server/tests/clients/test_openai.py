@@ -343,6 +343,16 @@ def test_a_response_streams(client):
     assert {event.response.id for event in (events[0], events[-1])} == {events[0].response.id}
 
 
+def test_a_response_says_what_its_cache_takes(client):
+    options = {"ignore_eos": True, "stream_options": {"include_kv": True}}
+    events = list(respond(client, stream=True, max_output_tokens=100, extra_body=options))
+    took = [event.kv["bytes"] for event in events if event.type == "sketchkv.kv"]
+    assert took == sorted(took) and 0 < took[-1] <= events[-1].response.usage.kv["bytes"]
+    with pytest.raises(openai.BadRequestError) as refused:
+        respond(client, extra_body=options)
+    assert refused.value.param == "stream_options"
+
+
 def test_a_response_of_a_schema(client):
     options = {"model": CHAT, "input": "Describe an island as JSON.", "text_format": Island, "max_output_tokens": 100}
     answer = client.responses.parse(**options, temperature=1.2, extra_body={"seed": 3})

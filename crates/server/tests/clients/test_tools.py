@@ -161,3 +161,73 @@ def test_typed_tools(client):
     )  # fmt: skip
     (call,) = answer.choices[0].message.tool_calls
     assert call.function.parsed_arguments == GetWeather(city="Paris", unit="celsius")
+
+
+# The newer shape.
+
+
+def flat(tool):
+    return {"type": "function", **tool["function"], "strict": False}
+
+
+def respond(client, input=PARIS, tools=(WEATHER, TIME), **options):
+    options = {"model": TOOLS, "temperature": 0, "max_output_tokens": 80, **options}
+    return client.responses.create(input=input, tools=[flat(tool) for tool in tools], **options)
+
+
+def called(response):
+    return [(item.name, json.loads(item.arguments)) for item in response.output if item.type == "function_call"]
+
+
+@pytest.mark.quick
+def test_a_response_calls_a_tool_and_reads_its_answer(client):
+    answer = respond(client, tool_choice="required", parallel_tool_calls=False)
+    (call,) = answer.output
+    assert called(answer) == [PARIS_CALL] and (answer.status, call.status) == ("completed", "completed")
+    assert (answer.tools[0].name, answer.tool_choice) == ("get_weather", "required")
+    texts = []
+    for weather in ("22 degrees, sunny", "3 degrees, snow"):
+        told = {"type": "function_call_output", "call_id": call.call_id, "output": weather}
+        after = respond(client, [*PARIS, call.model_dump(), told, SAY], max_output_tokens=24)
+        assert called(after) == []
+        texts.append(after.output_text)
+    assert "22" in texts[0] and "3 degrees" in texts[1], texts
+
+
+@pytest.mark.quick
+def test_a_response_streams_its_calls(client):
+    options = {"tool_choice": "required", "parallel_tool_calls": True}
+    events = list(respond(client, BOTH, stream=True, **options))
+    answer = events[-1].response
+    assert called(answer) == called(respond(client, BOTH, **options)) == [PARIS_CALL, ("get_time", {"city": "Paris"})]
+    assert len({item.call_id for item in answer.output}) == len({item.id for item in answer.output}) == 2
+    for index, item in enumerate(answer.output):
+        own = [event for event in events if getattr(event, "output_index", None) == index]
+        deltas = [event.delta for event in own if event.type == "response.function_call_arguments.delta"]
+        assert [event.type for event in own] == [
+            "response.output_item.added",
+            *["response.function_call_arguments.delta"] * len(deltas),
+            "response.function_call_arguments.done",
+            "response.output_item.done",
+        ]
+        assert "".join(deltas) == own[-2].arguments == own[-1].item.arguments == item.arguments and len(deltas) > 3
+    # The client's own reader comes to the same.
+    flats = [flat(tool) for tool in (WEATHER, TIME)]
+    with client.responses.stream(
+        model=TOOLS, input=BOTH, tools=flats, temperature=0, max_output_tokens=80, **options
+    ) as stream:
+        assert called(stream.get_final_response()) == called(answer)
+
+
+def test_a_response_names_its_tool_or_decides(client):
+    assert called(respond(client)) == [PARIS_CALL]
+    named = respond(client, tool_choice={"type": "function", "name": "get_time"})
+    assert called(named) == [("get_time", {"city": "Paris"})]
+    none = respond(client, tool_choice="none", max_output_tokens=24)
+    assert called(none) == [] and none.output_text
+    with pytest.raises(openai.BadRequestError) as refused:
+        client.responses.create(model=TOOLS, input=PARIS, tools=[{"type": "web_search"}])
+    assert refused.value.param == "tools"
+    with pytest.raises(openai.BadRequestError) as refused:
+        respond(client, [*PARIS, {"type": "function_call_output", "call_id": "call_1", "output": "22"}])
+    assert refused.value.param == "input"
