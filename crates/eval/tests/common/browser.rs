@@ -142,9 +142,12 @@ impl Browser {
         self.call(Some(tab), "Emulation.setEmulatedMedia", json!({"media": "print"}));
     }
 
-    /// What an expression, or the promise it is, comes to.
+    /// What an expression, or the promise it is, comes to. It may do what a page may only when someone has clicked, such as open
+    /// another tab.
     pub(crate) fn evaluate(&mut self, tab: &Tab, expression: &str) -> Value {
-        let evaluate = json!({"expression": expression, "awaitPromise": true, "returnByValue": true});
+        let evaluate = json!({
+            "expression": expression, "awaitPromise": true, "returnByValue": true, "userGesture": true,
+        });
         let mut outcome = self.call(Some(tab), "Runtime.evaluate", evaluate);
         assert!(outcome["exceptionDetails"].is_null(), "{outcome}");
         outcome["result"]["value"].take()

@@ -94,6 +94,42 @@
     check(!one("#settings [aria-invalid]"), "and is forgiven");
   }
 
+  // Two tabs: what is said in one is not lost by what is said in the other.
+  async function sharesNothing(other) {
+    const turns = (page) => [...page.document.querySelectorAll(".turn .body")].map((body) => body.textContent).join("\n");
+    const mine = turns(window);
+    const theirs = (selector) => other.document.querySelector(selector);
+    const isThere = () => theirs("#model")?.textContent && theirs(".choice");
+    const reload = async () => {
+      other.isOld = true;
+      other.location.reload();
+      await until(() => !other.isOld && isThere(), "the other tab is there again");
+    };
+    await until(isThere, "the other tab is there");
+    check(turns(other) === mine, "a new tab begins with what was said last");
+    theirs("#new-chat").click();
+    await until(() => turns(other) === "", "a new chat begins in the other tab");
+    set(theirs("#message"), "Elsewhere");
+    press(theirs("#message"), "Enter");
+    await until(() => theirs(".answer") && !theirs("[aria-busy=true]") && !theirs("#send").hidden, "the other tab is answered");
+    const said = turns(other);
+    check(said.startsWith("Elsewhere") && turns(window) === mine, "each tab shows its own conversation");
+    const { Conversation } = await import(`${location.origin}/conversation.js`);
+    const contents = (conversation) => conversation.turns.map((turn) => turn.content).join("\n");
+    const own = contents(new Conversation());
+    check(own !== "" && !own.includes("Elsewhere"), "a reload would keep this tab's");
+    set(one("#message"), "and here");
+    await pause(600);
+    await reload();
+    check(turns(other) === said, "a reload keeps the other tab's");
+    // One that was never here before.
+    other.sessionStorage.clear();
+    await reload();
+    check(turns(other) === mine && theirs("#message").value === "and here", "a new tab begins with what was kept last");
+    other.close();
+    set(one("#message"), "");
+  }
+
   // With the errors of a server.
   async function bears() {
     one("#new-chat").click();
@@ -215,10 +251,13 @@
       sessionStorage.setItem("wrong", JSON.stringify(wrong));
       return "reload";
     }
+    // At once: a page may open another only so soon after a click.
+    const other = window.open(location.href);
     await until(() => one("#model").textContent !== "" && one(".choice"), "the page is there again");
     const kept = JSON.parse(sessionStorage.getItem("kept"));
     check(all(".turn").map((turn) => turn.innerText).join("\n") === kept.turns.join("\n"), "a reload keeps the conversation");
     check(text("#cache-size") === kept.size && one("#message").value === "half a thought", "a reload keeps cache and draft");
+    await sharesNothing(other);
     await bears();
     await renders();
   } catch (error) {
