@@ -9,7 +9,7 @@ use sketchkv_cache::{CacheShape, LayerShape, OutputProjection, Scorer};
 use sketchkv_kernels::{Matrix, ThreadPool, WeightFormat};
 use std::cell::{Cell, RefCell};
 use std::path::Path;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 /// Tokens of a chunk unless set otherwise.
 const CHUNK: usize = 512;
@@ -188,6 +188,7 @@ impl ModelFile {
             fingerprint,
             chunk: options.chunk,
             beyond_context: options.beyond_context,
+            content_hash: OnceLock::new(),
         })
     }
 }
@@ -283,6 +284,8 @@ pub struct Model {
     origin: Files,
     fingerprint: u64,
     chunk: usize,
+    /// Taken when it is first asked for.
+    content_hash: OnceLock<String>,
 }
 
 impl Model {
@@ -363,11 +366,15 @@ impl Model {
         self.network.step_bytes()
     }
 
-    /// As [`ModelFile::content_hash`], from the file as it is now.
+    /// As [`ModelFile::content_hash`], from the file as it is when this is first asked; later answers are the same.
     ///
     /// # Errors
     /// When the file is no longer there.
     pub fn content_hash(&self) -> Result<String, ModelError> {
-        Checkpoint::reopen(&self.origin).map(|checkpoint| content_hash(&checkpoint))
+        if let Some(hash) = self.content_hash.get() {
+            return Ok(hash.clone());
+        }
+        let hash = content_hash(&Checkpoint::reopen(&self.origin)?);
+        Ok(self.content_hash.get_or_init(|| hash).clone())
     }
 }

@@ -4,6 +4,7 @@ mod common;
 
 use common::*;
 use serde_json::{Value, json};
+use sketchkv_model::Model;
 use sketchkv_server::Settings;
 use std::{fs, path::Path};
 
@@ -142,4 +143,25 @@ fn a_session_that_cannot_be_written_is_said_and_goes_on_in_memory() {
     assert_eq!(reply.status, 500, "{}", reply.body);
     fs::remove_dir_all(&part).unwrap();
     assert!(cached(&server.ask("/v1/completions", &body)) > 40, "nothing was lost");
+}
+
+#[test]
+fn a_model_whose_file_is_gone_saves_its_sessions_all_the_same() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("llama.gguf");
+    let golden = Path::new(env!("CARGO_MANIFEST_DIR")).join("../model/tests/golden/llama.gguf");
+    let load = || {
+        let file = file.clone();
+        fs::copy(&golden, &file).unwrap();
+        move || Model::load(&file, &options()).unwrap()
+    };
+    let server = Server::of(load(), with_sessions(folder.path()));
+    fs::remove_file(&file).unwrap();
+    let first = turn(&server, "one", "full+f16", "Once");
+    assert!(first["usage"]["session"]["file_bytes"].as_u64().is_some(), "{first}");
+    server.stop();
+    // The same weights, read from a file again, go on with it.
+    let server = Server::of(load(), with_sessions(folder.path()));
+    let said = format!("Once{} more", text(&first));
+    assert!(cached(&turn(&server, "one", "full+f16", &said)) > 0);
 }
