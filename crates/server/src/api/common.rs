@@ -119,6 +119,8 @@ pub(crate) use request;
 
 /// Answers to one prompt.
 const MOST_CHOICES: usize = 16;
+/// Where all tokens are as good as equal.
+const HOTTEST: f32 = 100.0;
 /// Texts that may end an answer, and bytes of each.
 const MOST_STOPS: usize = 16;
 const LONGEST_STOP: usize = 1024;
@@ -175,6 +177,10 @@ pub(crate) struct Common<'r> {
 impl Common<'_> {
     /// How tokens are chosen.
     pub(crate) fn sampling(&self, tokenizer: &Tokenizer) -> Result<Sampling, ApiError> {
+        if let Some(temperature) = self.temperature.filter(|&temperature| temperature > HOTTEST) {
+            let message = format!("temperature is {temperature}, and may be {HOTTEST} at most");
+            return Err(ApiError::param("temperature", message));
+        }
         let usual = Sampling::default();
         let sampling = Sampling {
             temperature: self.temperature.unwrap_or(usual.temperature),

@@ -1,6 +1,6 @@
 //! From a request to a job, and from a job to its events.
 
-use super::{App, slots::check_session};
+use super::{App, slots::check_session, text::too_long};
 use crate::{
     api::{ApiError, Common, ResponseFormat, StreamOptions, Usage, now, random},
     engine::{Event, Job, PromptTokens},
@@ -148,10 +148,7 @@ pub(crate) async fn submit(
             return Err(ApiError::bad("the prompt is empty: give at least one token to go on from"));
         }
         if length + 1 > context {
-            let message = format!(
-                "the prompt has {length} tokens, and a text may have {context} with its answer: shorten it"
-            );
-            return Err(ApiError { code: Some("context_length_exceeded"), ..ApiError::bad(message) });
+            return Err(too_long(length.to_string(), context));
         }
     }
     let mut streams = vec![];

@@ -4,7 +4,7 @@ use super::{
     App,
     answer::{self, Events, Heading, Next, Wanted},
     body::Body,
-    text::{check_tokens, spelling},
+    text::{check_tokens, prompt_tokens, spelling},
 };
 use crate::{
     api::{
@@ -87,13 +87,21 @@ fn prepare(
 ) -> Result<(Vec<PromptTokens>, Wanted), ApiError> {
     let tokenizer = app.model.tokenizer();
     let of_text = |text: &String| {
-        let tokens = tokenizer.encode_prompt(text)?;
+        let tokens = prompt_tokens(text, app.about.context, |text| tokenizer.encode_prompt(text))?;
         Ok(PromptTokens { tokens, text: Some(text.clone()) })
     };
     let of_tokens = |tokens: &Vec<u32>| {
         check_tokens("prompt", tokens, app.model.config().vocabulary)?;
         Ok(PromptTokens { tokens: tokens.clone(), text: None })
     };
+    let count = match &request.prompt {
+        Some(Prompt::Texts(texts)) => texts.len(),
+        Some(Prompt::Several(several)) => several.len(),
+        _ => 1,
+    };
+    if count == 0 || count > MOST_PROMPTS {
+        return Err(ApiError::param("prompt", format!("{count} prompts: give 1 to {MOST_PROMPTS}")));
+    }
     let prompts: Vec<PromptTokens> = match &request.prompt {
         None => return Err(ApiError::param("prompt", "prompt is missing: the text to go on with")),
         Some(Prompt::Text(text)) => vec![of_text(text)?],
@@ -101,10 +109,6 @@ fn prepare(
         Some(Prompt::Tokens(tokens)) => vec![of_tokens(tokens)?],
         Some(Prompt::Several(several)) => several.iter().map(of_tokens).collect::<Result<_, ApiError>>()?,
     };
-    if prompts.is_empty() || prompts.len() > MOST_PROMPTS {
-        let message = format!("{} prompts: give 1 to {MOST_PROMPTS}", prompts.len());
-        return Err(ApiError::param("prompt", message));
-    }
     let schema =
         request.json_schema.clone().map(|schema| ResponseFormat::JsonObject { schema: Some(schema) });
     let format = request.response_format.as_ref().or(schema.as_ref());

@@ -4,6 +4,7 @@ use super::{
     App,
     answer::{self, Events, Wanted},
     template::Rendering,
+    text::prompt_tokens,
 };
 use crate::{
     api::{ApiError, ChatRequest, Common, Message},
@@ -72,7 +73,7 @@ fn prepare(
         parse_special: request.parse_special.unwrap_or(false),
     };
     let text = rendering.render(app)?;
-    let tokens = app.model.tokenizer().encode(&text)?;
+    let tokens = prompt_tokens(&text, app.about.context, |text| app.model.tokenizer().encode(text))?;
     let (common, format) = (request.common(), request.response_format.as_ref());
     let constraint = answer::constraint(app, &common, format, choice.grammar.as_deref())?;
     let max_tokens = request.max_completion_tokens.or(request.max_tokens);
