@@ -139,6 +139,10 @@ pub(crate) struct StreamOptions {
     #[serde(rename = "include_obfuscation")]
     #[schema(value_type = Option<bool>)]
     _include_obfuscation: Option<IgnoredAny>,
+    /// Ignored: the last event says what was used, as `include_usage` asks. Of vLLM's clients, such as guidellm.
+    #[serde(rename = "continuous_usage_stats")]
+    #[schema(value_type = Option<bool>)]
+    _continuous_usage_stats: Option<IgnoredAny>,
 }
 
 /// One text, or several.
