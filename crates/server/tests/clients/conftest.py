@@ -65,13 +65,20 @@ class Server:
 
     def ask(self, path, body=None):
         """What a path answers that OpenAI's client has no method for."""
+        return self.reply(path, body).json()
+
+    def text(self, path):
+        """As `ask`, where the answer is no JSON."""
+        return self.reply(path).text
+
+    def reply(self, path, body=None):
         headers = {"Authorization": f"Bearer {self.key}"}
         if body is None:
             reply = httpx2.get(self.url + path, headers=headers, timeout=300)
         else:
             reply = httpx2.post(self.url + path, json=body, headers=headers, timeout=300)
         reply.raise_for_status()
-        return reply.json()
+        return reply
 
     def idle(self, within=20):
         """Waits until no answer is in the works."""
