@@ -5,6 +5,7 @@
     python3 bench/server.py --install     # once: llama-server compiles for a quarter of an hour
     python3 bench/server.py               # then: about ten minutes on two cores; --quick takes two
     python3 bench/server.py --connections 1000 --queued 200
+    MALLOC_ARENA_MAX=2 python3 bench/server.py --soak 20000 --clients 16
 
 Both serve the same GGUF file with the same threads, slots and cache (f16), and are asked for the same greedy answers to the same
 prompts, short and long ones mixed, by /v1/completions with a stream. They take turns within each round, so that a noisy moment of
@@ -14,6 +15,10 @@ alone: an answer under load that differs is counted.
 --connections holds so many connections open while --queued requests wait for their turn at sketchkv alone: none may be lost, none
 may differ from the answer alone, and the memory of the server is watched.
 
+--soak sends so many requests of every kind to the model that is in the program, from plain ones to bodies of a megabyte that are no
+JSON and clients that leave in mid-stream: none may fail otherwise than it should, no greedy answer may differ from the one alone,
+all bytes of caches have to come free, and memory may not grow.
+
 No client of others is used: guidellm needs torch with CUDA, `vllm bench serve` vLLM.
 """
 
@@ -22,6 +27,7 @@ import asyncio
 import contextlib
 import json
 import os
+import random
 import resource
 import shutil
 import signal
@@ -34,6 +40,7 @@ import tempfile
 import time
 import urllib.error
 import urllib.request
+from collections import Counter
 from pathlib import Path
 
 import peers
@@ -138,9 +145,9 @@ class Client:
             await self.reader.readexactly(2)
         await self.reader.readexactly(2)
 
-    async def complete(self, prompt, tokens):
+    async def complete(self, prompt, tokens, **more):
         """An answer: its text, and the seconds to its first token and to its end."""
-        body = {"prompt": prompt, "max_tokens": tokens, "temperature": 0, "ignore_eos": True, "stream": True}
+        body = {"prompt": prompt, "max_tokens": tokens, "temperature": 0, "ignore_eos": True, "stream": True, **more}
         begin = time.perf_counter()
         status, pieces = await self.request("POST", "/v1/completions", json.dumps(body).encode())
         text, first, rest = "", None, b""
@@ -308,6 +315,178 @@ def connections(options):
 
 
 # ---------------------------------------------------------------------------------------------------------------------
+# A day's requests.
+
+HOSTILE = [
+    b"", b"{", b"\0", b"[]", b"null", b"[" * 100_000, b'{"a":' * 10_000, b'{"prompt": "\xff\xfe"}', b'{"prompt": 1}',
+    b'{"prompt": [4294967295]}', b'{"prompt": ""}', b'{"prompt": "a", "n": 1e99}', b'{"prompt": "a", "max_tokens": -1}',
+    b'{"prompt": "a", "kv": "nonsense"}', b'{"prompt": "a", "kv": "h2o", "kv_bytes": 1}', b'{"prompt": "a", "regex": "(("}',
+    b'{"prompt": "a", "grammar": "start: nothing"}', b'{"prompt": "a", "session": "../../a"}', b'{"prompt": "a", "x": 1}',
+    b'{"prompt": "a", "logit_bias": {"x": 1}}', b'{"prompt": "a", "stop": ["' + b"a" * 2000 + b'"]}',
+    b'{"prompt": "a", "n": 17}', b'{"prompt": "a", "temperature": 1e30}', b'{"prompt": "a"} {"prompt": "a"}',
+]  # fmt: skip
+"""Bodies that are all refused with 400."""
+
+TURNS, SESSIONS = 4, 3
+"""Turns of a session until it begins anew, and sessions of each client."""
+
+
+class Soak:
+    """Requests of every kind, and what came of them."""
+
+    def __init__(self, port):
+        self.port, self.random = port, random.Random(1)
+        self.words = peers.TEXT.read_text(encoding="utf-8").split()
+        self.done, self.errors, self.talks, self.sessions = Counter(), Counter(), [], {}
+        kinds = {self.plain: 27, self.streamed: 27, self.session: 20, self.several: 3, self.bound: 4, self.capped: 3}
+        kinds |= {self.hostile: 6, self.large: 1, self.leaves: 9}
+        self.kinds, self.weights = list(kinds), list(kinds.values())
+
+    def prompt(self, start, length):
+        return " ".join(self.words[start % (len(self.words) - length) :][:length])
+
+    def fresh(self):
+        return self.prompt(self.random.randrange(len(self.words)), self.random.choice([3, 5, 8, 8, 24]))
+
+    async def ask(self, client, body, status=200):
+        """What is answered, where it has this status."""
+        data = body if isinstance(body, bytes) else json.dumps(body).encode()
+        found, pieces = await client.request("POST", "/v1/completions", data)
+        answer = b"".join([piece async for piece in pieces])
+        if found != status:
+            raise RuntimeError(f"{found} instead of {status}: {answer[:200]!r}")
+        return json.loads(answer)
+
+    async def text(self, client, prompt, **more):
+        body = {"prompt": prompt, "max_tokens": 8, "temperature": 0, "ignore_eos": True, "kv": "full", **more}
+        return (await self.ask(client, body))["choices"][0]["text"]
+
+    async def learn(self, client):
+        """The greedy answers, alone: of each prompt, and of each text that it becomes."""
+        for number in range(32):
+            text, answers = self.prompt(number * 997, 40 if number % 8 == 0 else 6 + number % 5), []
+            for _ in range(TURNS):
+                answers.append((text, await self.text(client, text)))
+                text += answers[-1][1]
+            self.talks.append(answers)
+
+    def known(self):
+        return self.random.choice(self.random.choice(self.talks))
+
+    async def plain(self, client, _):
+        prompt, answer = self.known()
+        assert await self.text(client, prompt) == answer, "wrong"
+
+    async def streamed(self, client, _):
+        prompt, answer = self.known()
+        text, _, _ = await client.complete(prompt, 8, kv="full")
+        assert text == answer, "wrong"
+
+    async def session(self, client, number):
+        """The next turn of one of the client's sessions, which begins anew at times."""
+        name = f"talk-{number}-{self.random.randrange(SESSIONS)}"
+        talk, turn = self.sessions.pop(name, (None, TURNS))
+        if turn == TURNS:
+            talk, turn = self.random.choice(self.talks), 0
+        prompt, answer = talk[turn]
+        assert await self.text(client, prompt, session=name) == answer, "wrong"
+        self.sessions[name] = talk, turn + 1
+
+    async def several(self, client, _):
+        body = {"prompt": [self.fresh(), self.fresh()], "n": 2, "max_tokens": 6, "temperature": 1.2, "logprobs": 2, "kv": "full"}
+        assert len((await self.ask(client, body))["choices"]) == 4
+
+    async def bound(self, client, _):
+        regex = f"[a-z]{{{self.random.randrange(1, 9)}}}"
+        await self.ask(client, {"prompt": self.fresh(), "max_tokens": 8, "kv": "full", "regex": regex})
+
+    async def capped(self, client, _):
+        """Under a cap, or as the server has it."""
+        more = {"kv_bytes": self.random.randrange(200, 2000) << 10} if self.random.random() < 0.5 else {}
+        await self.ask(client, {"prompt": self.fresh(), "max_tokens": 24, "ignore_eos": True, **more})
+
+    async def hostile(self, client, _):
+        await self.ask(client, self.random.choice(HOSTILE), 400)
+
+    async def large(self, client, _):
+        """A megabyte: too long a text, or no JSON."""
+        body = b'{"prompt": "' + self.random.choice([b"word ", b"ab\\n", b"9"]) * (1 << 18)
+        await self.ask(client, body[: 1 << 20] + self.random.choice([b'"}', b""]), 400)
+
+    async def leaves(self, client, _):
+        body = {"prompt": self.fresh(), "max_tokens": 700, "ignore_eos": True, "stream": True, "kv": "full"}
+        status, pieces = await client.request("POST", "/v1/completions", json.dumps(body).encode())
+        for _ in range(self.random.randrange(4)):
+            await anext(pieces)
+        assert status == 200
+        client.close()
+        await client.open()
+
+    async def client(self, number, left):
+        own = await Client(self.port).open()
+        while left:
+            left.pop()
+            (kind,) = self.random.choices(self.kinds, self.weights)
+            try:
+                await kind(own, number)
+            except Exception as error:  # noqa: BLE001: whatever it is, it is counted
+                self.errors[f"{kind.__name__}: {type(error).__name__}: {error}"] += 1
+                own.close()
+                await own.open()
+            self.done[kind.__name__] += 1
+        own.close()
+
+    async def run(self, count, clients):
+        if not self.talks:
+            await self.learn(await Client(self.port).open())
+        left = [None] * count
+        await asyncio.gather(*(self.client(number, left) for number in range(clients)))
+        while any(slot["state"] != "idle" for slot in read(self.port, "/slots")["slots"]):
+            await asyncio.sleep(0.1)
+
+
+def read(port, path):
+    with urllib.request.urlopen(f"http://127.0.0.1:{port}{path}", timeout=60) as reply:
+        text = reply.read().decode()
+    return json.loads(text) if path == "/slots" else {
+        name: float(value) for name, _, value in (line.partition(" ") for line in text.splitlines() if not line.startswith("#"))
+    }  # fmt: skip
+
+
+def soak(options):
+    """Prints what came of it; true if it is not as it should be."""
+    clients, mib = max(options.clients), 2**20
+    with tempfile.TemporaryDirectory() as folder:
+        options.gguf, options.kv = "tiny-gpt2", "auto"
+        limits = {"kv-memory": "48MiB", "sessions": folder, "sessions-limit": "16MiB", "body-limit": "2MiB"}
+        server = sketchkv(options, **limits)
+        try:
+            work, begin, part = Soak(server.port), time.perf_counter(), options.soak // 10
+            residents = []
+            for number in range(10):
+                asyncio.run(work.run(options.soak - 9 * part if number == 0 else part, clients))
+                residents.append(server.resident()[0])
+                note(f"{work.done.total()} requests: {residents[-1] / mib:.1f} MiB, {work.errors.total()} errors")
+            seconds, most = time.perf_counter() - begin, server.resident()[1]
+            metrics, slots = read(server.port, "/metrics"), read(server.port, "/slots")
+        finally:
+            server.stop()
+    for error, count in work.errors.most_common(20):
+        print(f"{count} times {error}")
+    at_rest = sum(slot["granted_bytes"] for slot in slots["slots"])
+    held = slots["memory"]["used"] - metrics["sketchkv_kv_prefix_bytes"] - at_rest
+    kinds = ", ".join(f"{count} {kind}" for kind, count in work.done.most_common())
+    wrong = sum(count for error, count in work.errors.items() if error.endswith("wrong"))
+    print(
+        f"{work.done.total()} requests by {clients} clients in {seconds:.0f} s ({kinds}): {work.errors.total() - wrong} errors, "
+        f"{wrong} answers other than alone; memory {residents[0] / mib:.1f} MiB after the first tenth, {residents[-1] / mib:.1f} in the "
+        f"end, {most / mib:.1f} at the most; {held:.0f} bytes of caches not free, {metrics['sketchkv_kv_overruns_total']:.0f} KV overruns"
+    )
+    grown = residents[-1] - residents[0] > max(16 * mib, residents[0] // 10)
+    return bool(work.errors or grown or held or metrics["sketchkv_kv_overruns_total"])
+
+
+# ---------------------------------------------------------------------------------------------------------------------
 
 
 def install(options):
@@ -362,6 +541,7 @@ def parse():
     parser.add_argument("--quick", action="store_true", help="one round of 1 and 8 clients, eight prompts checked")
     parser.add_argument("--connections", type=int, help="hold so many connections open instead")
     parser.add_argument("--queued", type=int, default=200, help="and ask so many at once")
+    parser.add_argument("--soak", type=int, help="send so many requests of every kind instead, to the model that is in the program")
     options = parser.parse_args()
     if options.quick:
         options.clients, options.rounds, options.requests, options.check = [1, 8], 1, 8, options.check or 8
@@ -373,6 +553,8 @@ def main():
     options = parse()
     if options.install:
         return install(options)
+    if options.soak:
+        return soak(options)
     options.gguf = peers.gguf_of(options)
     if options.connections:
         return connections(options)
