@@ -3,15 +3,17 @@
 use crate::{config, failure::usage, format, warning};
 use anyhow::{Context, Result};
 use clap::{Args, ValueEnum, value_parser};
+use serde::Deserialize;
 use sketchkv_cache::{Cap, Spec};
 use sketchkv_engine::{
     GenerateOptions, Generation, Source,
     speculate::{DraftModel, Drafter, Lookup},
 };
-use sketchkv_eval::floor_bytes;
+use sketchkv_eval::{floor_bytes, read_input, read_input_text};
 use sketchkv_model::{Config, LoadOptions, Model, Sampling, Tokenizer, WeightFormat};
 use std::{
-    fs,
+    ffi::OsString,
+    fmt::{self, Display, Formatter},
     hash::{BuildHasher, Hasher, RandomState},
     io::{self, IsTerminal, Read},
     path::{Path, PathBuf},
@@ -19,12 +21,36 @@ use std::{
     sync::LazyLock,
 };
 
+/// What a user calls a model: a name, or a path, which may be of any bytes.
+#[derive(Clone, Deserialize)]
+#[serde(from = "String")]
+pub(crate) struct ModelName(OsString);
+
+impl<T: Into<OsString>> From<T> for ModelName {
+    fn from(name: T) -> Self {
+        ModelName(name.into())
+    }
+}
+
+impl Display for ModelName {
+    fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
+        self.0.display().fmt(f)
+    }
+}
+
+impl ModelName {
+    /// What it names.
+    pub(crate) fn source(&self) -> Result<Source> {
+        Ok(Source::find(&self.0)?)
+    }
+}
+
 /// Which model, and how it is run.
 #[derive(Args)]
 pub(crate) struct ModelArguments {
     /// A name from `sketchkv models`, a GGUF file, or a Hugging Face folder.
     #[arg(long, short, default_value_t = config::usual_model())]
-    pub(crate) model: String,
+    pub(crate) model: ModelName,
     /// How weights are held and multiplied.
     #[arg(long, value_enum, default_value_t = Weights::Native)]
     weights: Weights,
@@ -46,7 +72,7 @@ enum Weights {
 impl ModelArguments {
     /// What it names.
     pub(crate) fn source(&self) -> Result<Source> {
-        Ok(Source::find(&self.model)?)
+        self.model.source()
     }
 
     /// Loads it. `beyond_context` lets positions go past the model's context.
@@ -72,6 +98,23 @@ pub(crate) fn load(source: &Source, options: &LoadOptions) -> Result<Model> {
 /// A whole number from 0 up.
 fn whole<T: FromStr>(text: &str) -> Result<T, String> {
     text.parse().map_err(|_| "give a whole number from 0 up".to_owned())
+}
+
+/// Most tokens that anything can be asked for: sums of some such numbers are numbers still.
+pub(crate) const MOST_TOKENS: u64 = 1 << 30;
+/// Most documents and tasks that can be asked for.
+pub(crate) const MOST_SAMPLES: u64 = 1 << 20;
+
+/// A number of tokens, 0 included.
+pub(crate) fn tokens(text: &str) -> Result<usize, String> {
+    let tokens = text.parse().ok().filter(|&tokens| tokens as u64 <= MOST_TOKENS);
+    tokens.ok_or_else(|| format!("give a number of tokens, {MOST_TOKENS} at most"))
+}
+
+/// A limit: a number from 0 up.
+pub(crate) fn limit(text: &str) -> Result<f64, String> {
+    let limit = text.parse().ok().filter(|limit: &f64| limit.is_finite() && *limit >= 0.0);
+    limit.ok_or_else(|| "give a number from 0 up".to_owned())
 }
 
 /// A number that is another in each run, short enough to be typed.
@@ -110,7 +153,7 @@ pub(crate) fn set_template(model: &mut Model, template: &str) -> Result<()> {
     if Tokenizer::chat_forms().any(|form| form.eq_ignore_ascii_case(template)) {
         return model.set_chat_template(template).map_err(|error| usage(format!("--template: {error}")));
     }
-    let source = fs::read_to_string(template).map_err(|error| {
+    let source = read_input_text(Path::new(template)).map_err(|error| {
         let names: Vec<_> = Tokenizer::chat_forms().collect();
         usage(format!(
             "--template {template:?} is none of {}, and no file of Jinja: {error}",
@@ -124,7 +167,7 @@ pub(crate) fn set_template(model: &mut Model, template: &str) -> Result<()> {
 #[derive(Args)]
 pub(crate) struct ContextArguments {
     /// Most tokens of the sequence, prompt and answer together [default: the model's context].
-    #[arg(long, short, value_parser = value_parser!(u64).range(2..))]
+    #[arg(long, short, value_parser = value_parser!(u64).range(2..=MOST_TOKENS))]
     pub(crate) context: Option<u64>,
     /// Let the sequence go past the context the model was made for, with a spec that bounds the cache.
     #[arg(long)]
@@ -255,7 +298,7 @@ impl SpeculationArguments {
             "auto" | "lookup" => Some(Box::new(Lookup::new())),
             "self" => Some(Box::new(DraftModel::same_weights(model, &SELF_DRAFT.parse()?)?)),
             name => {
-                let draft = ModelArguments { model: name.to_owned(), ..*models };
+                let draft = ModelArguments { model: name.into(), ..*models };
                 let draft = draft.load(false).with_context(|| {
                     format!("--speculate {name}: it is auto, lookup, self, off or a model")
                 })?;
@@ -298,7 +341,7 @@ impl TextArguments {
 
 /// A text file, which must be UTF-8.
 pub(crate) fn read_text(path: &Path) -> Result<String> {
-    let bytes = fs::read(path).with_context(|| format!("cannot read {}", path.display()))?;
+    let bytes = read_input(path).with_context(|| format!("cannot read {}", path.display()))?;
     String::from_utf8(bytes).map_err(|error| usage(format!("{} is not UTF-8 text: {error}", path.display())))
 }
 

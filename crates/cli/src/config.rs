@@ -1,14 +1,11 @@
 //! What a user has set once for all commands: a file, and the environment over it.
 
-use crate::{failure::usage, output};
+use crate::{arguments::ModelName, failure::usage, output};
 use anyhow::{Context, Result};
 use serde::{Deserialize, Serialize};
 use sketchkv_engine::{EMBEDDED, catalog::ModelsFolder};
-use std::{
-    env, fs,
-    path::{Path, PathBuf},
-    sync::OnceLock,
-};
+use sketchkv_eval::read_input_text;
+use std::{env, fs, path::PathBuf, sync::OnceLock};
 
 /// What can be set; flags go over all of it.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
@@ -24,13 +21,63 @@ pub(crate) struct Config {
     pub(crate) models: Option<PathBuf>,
 }
 
-/// Names of what can be set, with the variable of the environment that goes over it.
-pub(crate) const KEYS: [(&str, &str); 4] = [
-    ("model", "SKETCHKV_MODEL"),
-    ("kv", "SKETCHKV_KV"),
-    ("threads", "SKETCHKV_THREADS"),
-    ("models", "SKETCHKV_MODELS"),
+/// One thing that can be set.
+pub(crate) struct Key {
+    /// Its name in the file and in `sketchkv config`.
+    pub(crate) name: &'static str,
+    /// The variable of the environment that goes over it.
+    pub(crate) variable: &'static str,
+    /// What it is set to.
+    pub(crate) value: fn(&Config) -> Option<String>,
+    /// Sets it to a value that it can have, or to nothing.
+    set: fn(&mut Config, Option<&str>) -> Result<()>,
+}
+
+/// Everything that can be set.
+pub(crate) const KEYS: [Key; 4] = [
+    Key {
+        name: "model",
+        variable: "SKETCHKV_MODEL",
+        value: |config| config.model.clone(),
+        set: |config, value| {
+            config.model = value.map(str::to_owned);
+            Ok(())
+        },
+    },
+    Key {
+        name: "kv",
+        variable: "SKETCHKV_KV",
+        value: |config| config.kv.clone(),
+        set: |config, value| {
+            value.map(crate::arguments::spec).transpose()?;
+            config.kv = value.map(str::to_owned);
+            Ok(())
+        },
+    },
+    Key {
+        name: "threads",
+        variable: "SKETCHKV_THREADS",
+        value: |config| config.threads.map(|threads| threads.to_string()),
+        set: |config, value| {
+            config.threads = value.map(threads).transpose()?;
+            Ok(())
+        },
+    },
+    Key {
+        name: "models",
+        variable: "SKETCHKV_MODELS",
+        value: |config| config.models.as_deref().map(|path| path.display().to_string()),
+        set: |config, value| {
+            config.models = value.map(PathBuf::from);
+            Ok(())
+        },
+    },
 ];
+
+fn threads(text: &str) -> Result<u16> {
+    let threads = text.parse().ok().filter(|threads| (1..=1024).contains(threads));
+    threads.ok_or_else(|| usage("threads are a number from 1 to 1024"))
+}
 
 static CONFIG: OnceLock<Config> = OnceLock::new();
 
@@ -40,9 +87,9 @@ static CONFIG: OnceLock<Config> = OnceLock::new();
 /// When the file or a variable does not hold what it should.
 pub(crate) fn read() -> Result<()> {
     let mut config = read_file()?;
-    for (key, variable) in KEYS {
+    for Key { name, variable, .. } in KEYS {
         if let Some(value) = set(variable) {
-            config.set(key, &value).with_context(|| format!("the variable {variable}"))?;
+            config.set(name, Some(&value)).with_context(|| format!("the variable {variable}"))?;
         }
     }
     if let Some(models) = &config.models {
@@ -58,8 +105,8 @@ pub(crate) fn get() -> &'static Config {
 }
 
 /// The model of commands that are told of none.
-pub(crate) fn usual_model() -> String {
-    get().model.clone().unwrap_or_else(|| EMBEDDED.to_owned())
+pub(crate) fn usual_model() -> ModelName {
+    get().model.as_deref().unwrap_or(EMBEDDED).into()
 }
 
 /// The file: `$SKETCHKV_CONFIG`, else in `$XDG_CONFIG_HOME/sketchkv`, else in `~/.config/sketchkv`. Empty for none.
@@ -75,7 +122,7 @@ pub(crate) fn path() -> Option<PathBuf> {
 /// What the file says; nothing where there is none.
 pub(crate) fn read_file() -> Result<Config> {
     let Some(path) = path() else { return Ok(Config::default()) };
-    match fs::read_to_string(&path) {
+    match read_input_text(&path) {
         Ok(text) => toml::from_str(&text).map_err(|error| {
             usage(format!("{}: {}; `sketchkv config` lists what can be set", path.display(), error.message()))
         }),
@@ -100,53 +147,20 @@ pub(crate) fn set(variable: &str) -> Option<String> {
 }
 
 impl Config {
-    /// What `key` is set to.
-    pub(crate) fn value(&self, key: &str) -> Option<String> {
-        match key {
-            "model" => self.model.clone(),
-            "kv" => self.kv.clone(),
-            "threads" => self.threads.map(|threads| threads.to_string()),
-            _ => self.models.as_deref().map(Path::display).map(|path| path.to_string()),
-        }
-    }
-
-    /// Sets `key`.
+    /// Sets what is called `name` to `value`, or to nothing.
     ///
     /// # Errors
-    /// When there is no such key, or it cannot be that.
-    pub(crate) fn set(&mut self, key: &str, value: &str) -> Result<()> {
-        match key {
-            "model" => self.model = Some(value.to_owned()),
-            "kv" => {
-                crate::arguments::spec(value)?;
-                self.kv = Some(value.to_owned());
-            }
-            "threads" => {
-                let threads = value.parse().ok().filter(|threads| (1..=1024).contains(threads));
-                self.threads = Some(threads.ok_or_else(|| usage("threads are a number from 1 to 1024"))?);
-            }
-            "models" => self.models = Some(PathBuf::from(value)),
-            _ => return Err(unknown(key)),
+    /// When nothing is called that, or it cannot be that.
+    pub(crate) fn set(&mut self, name: &str, value: Option<&str>) -> Result<()> {
+        let key = KEYS.iter().find(|key| key.name == name).ok_or_else(|| {
+            let names = KEYS.map(|key| key.name).join(", ");
+            usage(format!("`{name}` cannot be set: it is one of {names}"))
+        })?;
+        if value.is_some_and(|value| value.trim().is_empty()) {
+            return Err(usage(format!(
+                "{name} cannot be empty: `sketchkv config unset {name}` sets it to nothing"
+            )));
         }
-        Ok(())
+        (key.set)(self, value)
     }
-
-    /// Sets `key` to nothing.
-    ///
-    /// # Errors
-    /// When there is no such key.
-    pub(crate) fn unset(&mut self, key: &str) -> Result<()> {
-        match key {
-            "model" => self.model = None,
-            "kv" => self.kv = None,
-            "threads" => self.threads = None,
-            "models" => self.models = None,
-            _ => return Err(unknown(key)),
-        }
-        Ok(())
-    }
-}
-
-fn unknown(key: &str) -> anyhow::Error {
-    usage(format!("`{key}` cannot be set: it is one of {}", KEYS.map(|(key, _)| key).join(", ")))
 }

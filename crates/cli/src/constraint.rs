@@ -3,11 +3,9 @@ use anyhow::{Context, Result};
 use clap::Args;
 use serde_json::Value;
 use sketchkv_engine::{Constraint, Grammars};
+use sketchkv_eval::read_input_text;
 use sketchkv_model::Model;
-use std::{
-    fs,
-    path::{Path, PathBuf},
-};
+use std::path::{Path, PathBuf};
 
 /// What the text must be.
 #[derive(Default, Args)]
@@ -67,5 +65,6 @@ fn read_schema(argument: &str) -> Result<Value> {
 }
 
 fn read(what: &str, path: &Path) -> Result<String> {
-    fs::read_to_string(path).with_context(|| format!("the {what} {} cannot be read as text", path.display()))
+    read_input_text(path)
+        .with_context(|| format!("the {what} {:?} cannot be read", path.display().to_string()))
 }

@@ -1,10 +1,11 @@
 //! How the program ends: 0 when it did what was asked, 2 when the request itself was wrong, 1 otherwise.
 
+use clap::{builder::Styles, error::ErrorKind};
 use sketchkv_cache::CacheError;
 use sketchkv_engine::{EngineError, SessionError, catalog::CatalogError};
 use sketchkv_eval::{EvalError, Failure};
 use sketchkv_model::ModelError;
-use std::process::ExitCode;
+use std::{env, ffi::OsString, process::ExitCode};
 
 /// A mistake in what was asked for: a bad spec, an unknown name, a context the model does not have.
 #[derive(Debug, thiserror::Error)]
@@ -16,9 +17,25 @@ pub(crate) fn usage(message: impl Into<String>) -> anyhow::Error {
     Usage(message.into()).into()
 }
 
+/// Says what clap has to say of a command line that it does not run, help included.
+pub(crate) fn refuse(error: &clap::Error) -> ExitCode {
+    let broken = |argument: &OsString| argument.to_str().is_none();
+    if error.kind() == ErrorKind::InvalidUtf8
+        && let Some(argument) = env::args_os().find(broken)
+    {
+        let argument = argument.display();
+        return report(&usage(format!(
+            "`{argument}` is not UTF-8: a path may be of any bytes, all else is text in UTF-8"
+        )));
+    }
+    error.exit()
+}
+
 /// Prints `error` as one line on standard error and gives the exit code it deserves.
 pub(crate) fn report(error: &anyhow::Error) -> ExitCode {
-    eprintln!("error: {}", line(error));
+    let style = Styles::styled();
+    let style = style.get_error();
+    anstream::eprintln!("{style}error:{style:#} {}", line(error));
     ExitCode::from(if is_usage(error) { 2 } else { 1 })
 }
 

@@ -32,7 +32,11 @@ fn main() -> ExitCode {
     if let Err(error) = config::read() {
         return failure::report(&error);
     }
-    match Arguments::parse().command.run() {
+    let arguments = match Arguments::try_parse() {
+        Ok(arguments) => arguments,
+        Err(error) => return failure::refuse(&error),
+    };
+    match arguments.command.run() {
         Ok(code) => code,
         // Whoever read our output has had enough.
         Err(error) if output::is_closed_pipe(&error) => ExitCode::SUCCESS,

@@ -4,6 +4,7 @@ use crate::Profile;
 use crate::catalog::{self, CatalogError, ModelsFolder, Reference};
 use sketchkv_model::{EmbeddedFolder, LoadOptions, Model, ModelError, ModelFile};
 use std::{
+    ffi::OsStr,
     fs,
     path::{Path, PathBuf},
 };
@@ -36,24 +37,25 @@ pub enum Source {
 }
 
 impl Source {
-    /// Finds what `text` names: the embedded model, a pulled model, a file or a folder. A bare name is looked for in
-    /// the catalog first; `./name` is always a path.
+    /// Finds what `name` names: the embedded model, a pulled model, a file or a folder. A bare name is looked for in
+    /// the catalog first; `./name` is always a path. A path may be of any bytes.
     ///
     /// # Errors
     /// When there is none; the message says how to get one.
-    pub fn find(text: &str) -> Result<Source, CatalogError> {
+    pub fn find(name: impl AsRef<OsStr>) -> Result<Source, CatalogError> {
+        let path = Path::new(name.as_ref());
+        let text = path.to_string_lossy();
         if text == EMBEDDED {
             return Ok(Source::Embedded);
         }
-        let reference = Reference::parse(text);
+        let reference = path.to_str().and_then(Reference::parse);
         let in_catalog = matches!(reference, Some(Reference::Entry(_)));
-        let path = Path::new(text);
         if path.exists() && !in_catalog {
             return in_folder(path).map(Source::Path);
         }
         let Some(reference) = reference else {
             let known = format!("{EMBEDDED}, {}", catalog::names());
-            return Err(CatalogError::NotFound { text: text.to_owned(), known });
+            return Err(CatalogError::NotFound { text: text.into_owned(), known });
         };
         let (models, name) = (ModelsFolder::from_environment()?, reference.name());
         let folder = models.folder(&name);

@@ -1,5 +1,5 @@
 use crate::{
-    arguments::{self, ModelArguments},
+    arguments::{self, MOST_SAMPLES, MOST_TOKENS, ModelArguments},
     failure::usage,
     format, output, progress, warning,
 };
@@ -25,19 +25,19 @@ pub(crate) struct Arguments {
     #[arg(long, visible_alias = "memory", value_name = "CAP")]
     budget: String,
     /// Fewest tokens a second that it is to generate on this machine.
-    #[arg(long, value_name = "TOKENS")]
+    #[arg(long, value_name = "TOKENS", value_parser = arguments::limit)]
     min_speed: Option<f64>,
     /// Most loss: mean KL divergence from the uncompressed cache, in nats.
-    #[arg(long, value_name = "NATS")]
+    #[arg(long, value_name = "NATS", value_parser = arguments::limit)]
     max_kl: Option<f64>,
     /// Tokens of context [default: the model's].
-    #[arg(long, short, value_parser = value_parser!(u64).range(64..))]
+    #[arg(long, short, value_parser = value_parser!(u64).range(64..=MOST_TOKENS))]
     context: Option<u64>,
     /// A file or folder of text like the one the model will work on; may be given several times.
     #[arg(long, value_name = "FILE")]
     text: Vec<PathBuf>,
     /// Documents measured; more tell closer candidates apart.
-    #[arg(long, alias = "documents", default_value_t = 2, value_parser = value_parser!(u64).range(1..))]
+    #[arg(long, alias = "documents", default_value_t = 2, value_parser = value_parser!(u64).range(1..=MOST_SAMPLES))]
     samples: u64,
     /// Seed of the caches.
     #[arg(long, default_value_t = 0)]
@@ -75,7 +75,11 @@ impl Arguments {
         bar.finish_and_clear();
         let advice = advice?;
         warning::show(&advice.warnings);
-        if self.json { output::json(&advice) } else { show(&advice, &self.model.model, self.context) }
+        if self.json {
+            output::json(&advice)
+        } else {
+            show(&advice, &self.model.model.to_string(), self.context)
+        }
     }
 }
 

@@ -4,13 +4,14 @@ use super::run::finish_name;
 use crate::{
     arguments::{ModelArguments, SpeculationArguments},
     failure::usage,
-    interrupt, progress,
+    interrupt, output, progress,
 };
 use anyhow::{Context, Result};
 use serde::Deserialize;
 use serde_json::{Value, json};
 use sketchkv_cache::{Cache, Spec};
 use sketchkv_engine::{GenerateOptions, Generation};
+use sketchkv_eval::open_input;
 use sketchkv_model::{ChatMessage, Logits, Model, Sampler, Sampling, Sequence, Workspace};
 use std::{
     fs::{File, OpenOptions},
@@ -89,7 +90,7 @@ impl Batch<'_> {
 
     /// The tokens of every prompt, or why it is none.
     fn prompts(&self, input: &Path) -> Result<Vec<Result<Vec<u32>, String>>> {
-        let file = File::open(input).with_context(|| format!("cannot read {}", input.display()))?;
+        let file = open_input(input).with_context(|| format!("cannot read {}", input.display()))?;
         let mut prompts = vec![];
         for (number, line) in BufReader::new(file).lines().enumerate() {
             let line = line.with_context(|| format!("cannot read {}", input.display()))?;
@@ -203,6 +204,8 @@ impl Batch<'_> {
 /// The output, behind its last whole line, and how many there are.
 fn open(path: &Path) -> Result<(File, usize)> {
     let failed = || format!("cannot write {}", path.display());
+    output::check(path)?;
+    let other = || usage(format!("{} holds something else than answers: give another file", path.display()));
     let mut file = OpenOptions::new()
         .read(true)
         .write(true)
@@ -216,13 +219,13 @@ fn open(path: &Path) -> Result<(File, usize)> {
     while reader.read_until(b'\n', &mut line).with_context(failed)? > 0 {
         if line.ends_with(b"\n") {
             if serde_json::from_slice::<Value>(&line).is_err() {
-                return Err(usage(format!(
-                    "{} holds something else than answers: give another file",
-                    path.display()
-                )));
+                return Err(other());
             }
             whole += line.len() as u64;
             lines += 1;
+        } else if line[0] != b'{' {
+            // What an interruption left is the beginning of an answer.
+            return Err(other());
         }
         line.clear();
     }

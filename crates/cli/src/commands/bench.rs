@@ -1,5 +1,5 @@
 use crate::{
-    arguments::{self, ModelArguments},
+    arguments::{self, MOST_TOKENS, ModelArguments},
     comparison_text,
     failure::{self, usage},
     format, output, progress, warning,
@@ -37,20 +37,20 @@ pub(crate) struct Arguments {
     #[arg(long, value_name = "SPEC", default_values = ["full", "full+q8"])]
     kv: Vec<String>,
     /// Tokens of a prompt; several with commas, 0 for none.
-    #[arg(long, short, value_name = "TOKENS", value_delimiter = ',', default_values_t = [512])]
+    #[arg(long, short, value_name = "TOKENS", value_delimiter = ',', value_parser = arguments::tokens, default_values_t = [512])]
     prompt: Vec<usize>,
     /// Tokens to generate; several with commas, 0 for none.
-    #[arg(long, short = 'n', value_name = "TOKENS", value_delimiter = ',', default_values_t = [128])]
+    #[arg(long, short = 'n', value_name = "TOKENS", value_delimiter = ',', value_parser = arguments::tokens, default_values_t = [128])]
     generate: Vec<usize>,
     /// Tokens in the cache before; several with commas [default: 0,1024,4096,8000].
-    #[arg(long, short, value_name = "TOKENS", value_delimiter = ',')]
+    #[arg(long, short, value_name = "TOKENS", value_delimiter = ',', value_parser = arguments::tokens)]
     depth: Vec<usize>,
     /// Samples of each test.
     #[arg(long, short, default_value_t = 5, value_parser = value_parser!(u16).range(1..))]
     repetitions: u16,
     /// Also stream so many tokens past the model's context, measuring after 1,000, 10,000, … of them. The caches must
     /// be capped.
-    #[arg(long, alias = "stream", value_name = "TOKENS", value_parser = value_parser!(u64).range(1..))]
+    #[arg(long, alias = "stream", value_name = "TOKENS", value_parser = value_parser!(u64).range(1..=MOST_TOKENS))]
     beyond: Option<u64>,
     /// Show where the time of a generated token goes, and the bytes it reads beside what the memory gives.
     #[arg(long)]

@@ -32,7 +32,7 @@ use std::{
 #[derive(clap::Args)]
 #[command(after_help = "\
 In the conversation, /help lists what there is beside talking: /retry, /edit, /undo, /more, /system, /reset, /kv, /stats, /save,
-/load, /fork, /quit. A line that ends in \\ goes on in the next. Ctrl-C stops an answer, Ctrl-D ends.")]
+/load, /fork, /quit. A line that ends in \\ goes on in the next. Ctrl-C stops an answer, or drops the line, Ctrl-D ends.")]
 pub(crate) struct Arguments {
     #[command(flatten)]
     model: ModelArguments,
@@ -96,7 +96,6 @@ impl Arguments {
             seen => format!(", {} tokens seen", format::count(seen as u64)),
         };
         let cache = arguments::written(conversation.cache().spec());
-        eprintln!("{}, cache {cache}{seen}; /help lists the commands", model.config().name);
         let mut chat = Chat {
             arguments: &self,
             model: &model,
@@ -110,6 +109,7 @@ impl Arguments {
             all: Totals::default(),
         };
         chat.prepare()?;
+        eprintln!("{}, cache {cache}{seen}; /help lists the commands", model.config().name);
         let mut input = Input::open()?;
         let mut exit = ExitCode::SUCCESS;
         loop {
@@ -435,6 +435,15 @@ enum Input {
     Pipe,
 }
 
+/// What came of asking for a line.
+enum Line {
+    Typed(String),
+    /// What was typed is not meant: Ctrl-C.
+    Dropped,
+    /// Nothing more comes: Ctrl-D, or the end of the pipe.
+    End,
+}
+
 impl Input {
     fn open() -> Result<Self> {
         if !io::stdin().is_terminal() {
@@ -447,32 +456,41 @@ impl Input {
     /// What is said next, `None` at the end: a line, and those after it while they end in a backslash.
     fn read(&mut self) -> Result<Option<String>> {
         let mut said = String::new();
-        while let Some(line) = self.line(if said.is_empty() { "> " } else { "… " })? {
-            let line = line.trim_end_matches(['\n', '\r']);
-            let more = line.strip_suffix('\\');
-            said += more.unwrap_or(line);
-            if more.is_none() {
-                return Ok(Some(said));
+        loop {
+            match self.line(if said.is_empty() { "> " } else { "… " })? {
+                Line::End => return Ok(None),
+                Line::Dropped => {
+                    said.clear();
+                    eprintln!("(Ctrl-D or /quit ends)");
+                }
+                Line::Typed(line) => {
+                    let line = line.trim_end_matches(['\n', '\r']);
+                    let more = line.strip_suffix('\\');
+                    said += more.unwrap_or(line);
+                    if more.is_none() {
+                        return Ok(Some(said));
+                    }
+                    said.push('\n');
+                }
             }
-            said.push('\n');
         }
-        Ok(None)
     }
 
-    fn line(&mut self, prompt: &str) -> Result<Option<String>> {
+    fn line(&mut self, prompt: &str) -> Result<Line> {
         match self {
             Input::Terminal(editor) => match editor.readline(prompt) {
                 Ok(line) => {
                     editor.add_history_entry(&line).ok();
-                    Ok(Some(line))
+                    Ok(Line::Typed(line))
                 }
-                Err(ReadlineError::Eof | ReadlineError::Interrupted) => Ok(None),
+                Err(ReadlineError::Eof) => Ok(Line::End),
+                Err(ReadlineError::Interrupted) => Ok(Line::Dropped),
                 Err(error) => Err(error).context("cannot read from the terminal"),
             },
             Input::Pipe => {
                 let mut line = String::new();
                 let read = io::stdin().lock().read_line(&mut line).context("cannot read standard input")?;
-                Ok((read > 0).then_some(line))
+                Ok(if read > 0 { Line::Typed(line) } else { Line::End })
             }
         }
     }

@@ -1,5 +1,5 @@
 use crate::{
-    arguments::{self, ModelArguments, called},
+    arguments::{self, MOST_SAMPLES, MOST_TOKENS, ModelArguments, called},
     failure::{self, usage},
     format, output, progress, warning,
 };
@@ -39,10 +39,10 @@ pub(crate) struct Arguments {
     #[arg(long, short, value_parser = value_parser!(u64).range(4..))]
     context: Option<u64>,
     /// Number of documents [default: 16; with --quick 4, of a larger model 2].
-    #[arg(long, alias = "documents", value_parser = value_parser!(u64).range(1..))]
+    #[arg(long, alias = "documents", value_parser = value_parser!(u64).range(1..=MOST_SAMPLES))]
     samples: Option<u64>,
     /// Tokens of a document taken in before the first is scored [default: half the document].
-    #[arg(long, value_parser = value_parser!(u64).range(1..))]
+    #[arg(long, value_parser = value_parser!(u64).range(1..=MOST_TOKENS))]
     prefill: Option<u64>,
     /// Tokens of each step after that. More is faster, and a little kinder to caches that evict.
     #[arg(long, default_value_t = 1, value_parser = value_parser!(u64).range(1..=512))]

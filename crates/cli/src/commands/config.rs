@@ -1,5 +1,5 @@
 use crate::{
-    config::{self, Config, KEYS},
+    config::{self, Config, KEYS, Key},
     output,
 };
 use anyhow::Result;
@@ -27,14 +27,16 @@ pub(crate) struct Arguments {
 enum Command {
     /// Set one thing.
     Set {
-        /// model, kv, threads or models.
+        /// Which.
+        #[arg(value_parser = KEYS.map(|key| key.name))]
         key: String,
         /// What it is to be.
         value: String,
     },
     /// Set one thing to nothing.
     Unset {
-        /// model, kv, threads or models.
+        /// Which.
+        #[arg(value_parser = KEYS.map(|key| key.name))]
         key: String,
     },
 }
@@ -44,17 +46,17 @@ impl Arguments {
         if let Some(command) = self.command {
             let mut file = config::read_file()?;
             match command {
-                Command::Set { key, value } => file.set(&key, &value)?,
-                Command::Unset { key } => file.unset(&key)?,
+                Command::Set { key, value } => file.set(&key, Some(&value))?,
+                Command::Unset { key } => file.set(&key, None)?,
             }
             eprintln!("{}", config::write_file(&file)?.display());
             return Ok(());
         }
         let file = config::read_file()?;
         let path = config::path().map(|path| path.display().to_string());
-        let rows = KEYS.map(|(key, variable)| {
-            let (value, from) = now(&file, key, variable);
-            (key, value, from)
+        let rows = KEYS.map(|key| {
+            let (value, from) = now(&file, &key);
+            (key.name, value, from)
         });
         if self.json {
             let settings: Map<String, Value> = rows
@@ -70,14 +72,14 @@ impl Arguments {
     }
 }
 
-/// What `key` is now, and who says so.
-fn now(file: &Config, key: &str, variable: &str) -> (Option<String>, String) {
-    if let Some(value) = config::set(variable) {
-        return (Some(value), variable.to_owned());
+/// What it is now, and who says so.
+fn now(file: &Config, key: &Key) -> (Option<String>, String) {
+    if let Some(value) = config::set(key.variable) {
+        return (Some(value), key.variable.to_owned());
     }
-    match (file.value(key), key) {
+    match ((key.value)(file), key.name) {
         (Some(value), _) => (Some(value), "the file".into()),
-        (None, "model") => (Some(config::usual_model()), "the program".into()),
+        (None, "model") => (Some(config::usual_model().to_string()), "the program".into()),
         (None, "kv") => (Some(crate::arguments::USUAL_CACHE.into()), "the program".into()),
         (None, _) => (None, "the machine".into()),
     }

@@ -1,11 +1,12 @@
 use crate::{
-    arguments::ModelArguments,
+    arguments::{MOST_SAMPLES, MOST_TOKENS, ModelArguments},
     failure::{self, usage},
     format, output, progress, warning,
 };
 use anyhow::Result;
 use clap::{ValueEnum, value_parser};
 use serde::de::DeserializeOwned;
+use sketchkv_cache::Cap;
 use sketchkv_eval::{
     Footprint,
     experiments::{
@@ -15,7 +16,7 @@ use sketchkv_eval::{
     results::{Finished, Results, failures},
     tasks::{Corpus, TaskKind},
 };
-use std::{path::PathBuf, process::ExitCode};
+use std::{ffi::OsString, path::PathBuf, process::ExitCode};
 
 /// Measure caches at length and keep everything in a results file; `sketchkv report` makes a page of it.
 ///
@@ -69,22 +70,22 @@ pub(crate) struct Arguments {
 #[command(next_help_heading = "Amount")]
 struct Amount {
     /// Tokens of a scored document.
-    #[arg(long, short, value_parser = value_parser!(u64).range(4..))]
+    #[arg(long, short, value_parser = value_parser!(u64).range(4..=MOST_TOKENS))]
     context: Option<u64>,
     /// Tokens taken in before scoring begins [default: half the context].
-    #[arg(long, value_parser = value_parser!(u64).range(1..))]
+    #[arg(long, value_parser = value_parser!(u64).range(1..=MOST_TOKENS))]
     prefill: Option<u64>,
     /// Documents of a scored cell, and tasks of each kind.
-    #[arg(long, alias = "documents", value_parser = value_parser!(u64).range(1..))]
+    #[arg(long, alias = "documents", value_parser = value_parser!(u64).range(1..=MOST_SAMPLES))]
     samples: Option<u64>,
     /// Tokens of a step while scoring; 1 is true streaming.
     #[arg(long, value_parser = value_parser!(u64).range(1..=512))]
     stream: Option<u64>,
     /// Lengths of `baseline` and of `tasks`, ascending.
-    #[arg(long, value_delimiter = ',', value_parser = value_parser!(u64).range(4..))]
+    #[arg(long, value_delimiter = ',', value_parser = value_parser!(u64).range(4..=MOST_TOKENS))]
     lengths: Vec<u64>,
     /// Depths of `speed`, ascending.
-    #[arg(long, value_delimiter = ',', value_parser = value_parser!(u64).range(1..))]
+    #[arg(long, value_delimiter = ',', value_parser = value_parser!(u64).range(1..=MOST_TOKENS))]
     depths: Vec<u64>,
     /// Budgets of `compare`, `tasks` and `pareto`: shares, tokens or bytes.
     #[arg(long, value_delimiter = ',')]
@@ -93,8 +94,8 @@ struct Amount {
     #[arg(long, value_delimiter = ',')]
     tasks: Vec<String>,
     /// Compositions that `pareto` tries first.
-    #[arg(long)]
-    candidates: Option<usize>,
+    #[arg(long, value_parser = value_parser!(u32).range(1..=10_000))]
+    candidates: Option<u32>,
     /// Seeds of caches and tasks.
     #[arg(long, value_delimiter = ',')]
     seeds: Vec<u64>,
@@ -168,6 +169,18 @@ impl Arguments {
         let config = model.config();
         let mut settings = if self.quick { Settings::quick(config) } else { Settings::standard(config) };
         let amount = &self.amount;
+        for (name, list) in [
+            ("--context", amount.context.as_slice()),
+            ("--lengths", &amount.lengths),
+            ("--depths", &amount.depths),
+        ] {
+            if let Some(long) = list.iter().find(|&&tokens| tokens > config.context as u64) {
+                return Err(usage(format!(
+                    "{} was made for a context of {} tokens, not the {long} of {name}: ask for less",
+                    config.name, config.context
+                )));
+            }
+        }
         let given = |list: &[u64], own: &mut Vec<usize>| {
             if !list.is_empty() {
                 *own = list.iter().map(|&value| value as usize).collect();
@@ -194,19 +207,28 @@ impl Arguments {
         given(&amount.lengths, &mut settings.tasks.lengths);
         given(&amount.depths, &mut settings.depths);
         if !amount.budgets.is_empty() {
+            for budget in &amount.budgets {
+                match budget.trim_start_matches('@').parse::<Cap>()? {
+                    Cap::None => {
+                        return Err(usage("--budgets takes shares, tokens or bytes, as in 25%,64MiB"));
+                    }
+                    _ => continue,
+                }
+            }
             settings.budgets = amount.budgets.iter().map(|b| b.trim_start_matches('@').to_owned()).collect();
             settings.tasks.budgets.clone_from(&settings.budgets);
         }
         if !amount.tasks.is_empty() {
             let find = |name: &String| {
                 let names: Vec<&str> = TaskKind::ALL.iter().map(|kind| kind.name()).collect();
-                TaskKind::find(name)
-                    .ok_or_else(|| usage(format!("no task is called {name}; there are {}", names.join(", "))))
+                TaskKind::find(name).ok_or_else(|| {
+                    usage(format!("no task is called {name:?}; there are {}", names.join(", ")))
+                })
             };
             settings.tasks.kinds = amount.tasks.iter().map(find).collect::<Result<_>>()?;
         }
         if let Some(candidates) = amount.candidates {
-            settings.candidates = candidates;
+            settings.candidates = candidates as usize;
         }
         if !amount.seeds.is_empty() {
             settings.seeds.clone_from(&amount.seeds);
@@ -232,12 +254,13 @@ impl Arguments {
 
 /// The command as typed, to be stored with every cell.
 fn command_line() -> String {
-    let quoted = |argument: String| {
+    let quoted = |argument: OsString| {
+        let argument = argument.to_string_lossy().into_owned();
         let plain =
             !argument.is_empty() && argument.chars().all(|c| c.is_alphanumeric() || "-_./=,:+@%".contains(c));
         if plain { argument } else { format::in_quotes(&argument) }
     };
-    let arguments: Vec<String> = std::env::args().skip(1).map(quoted).collect();
+    let arguments: Vec<String> = std::env::args_os().skip(1).map(quoted).collect();
     format!("sketchkv {}", arguments.join(" "))
 }
 

@@ -1,9 +1,12 @@
-use crate::{arguments, config, format, output, warning};
+use crate::{
+    arguments::{self, ModelName},
+    config, format, output, warning,
+};
 use anyhow::Result;
 use clap::value_parser;
 use serde_json::json;
 use sketchkv_cache::{Cache, Forecast, Spec};
-use sketchkv_engine::{ExpectedLoss, Losses, Source};
+use sketchkv_engine::{ExpectedLoss, Losses};
 use sketchkv_model::LoadOptions;
 
 /// Say what a cache means on a model before anything runs: how many tokens it keeps, in how many bits, in how many bytes, and
@@ -21,7 +24,7 @@ pub(crate) struct Arguments {
     kv: String,
     /// A name from `sketchkv models`, a GGUF file, or a Hugging Face folder.
     #[arg(long, short, default_value_t = config::usual_model())]
-    model: String,
+    model: ModelName,
     /// Tokens up to which to look [default: the model's context].
     #[arg(long, short, value_parser = value_parser!(u32).range(1..))]
     context: Option<u32>,
@@ -36,7 +39,7 @@ const FIRST: usize = 1024;
 impl Arguments {
     pub(crate) fn run(self) -> Result<()> {
         let spec: Spec = self.kv.parse()?;
-        let source = Source::find(&self.model)?;
+        let source = self.model.source()?;
         let model = arguments::load(&source, &LoadOptions::default())?;
         let config = model.config();
         let cache = Cache::new(model.cache_shape(), &spec, 0)?;

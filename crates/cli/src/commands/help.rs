@@ -38,7 +38,7 @@ impl Arguments {
         if let [topic] = &self.topic[..]
             && let Some((_, heading, _)) = TOPICS.iter().find(|(name, ..)| name.eq_ignore_ascii_case(topic))
         {
-            return output::line(section(heading).unwrap_or_default());
+            return output::line(output::page(section(heading).unwrap_or_default()));
         }
         let root = crate::Arguments::command();
         if self.topic.iter().try_fold(&root, |command, name| command.find_subcommand(name)).is_none() {

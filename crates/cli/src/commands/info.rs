@@ -1,9 +1,11 @@
-use crate::{arguments, config, format, output, warning};
+use crate::{
+    arguments::{self, MOST_TOKENS, ModelName},
+    config, format, output, warning,
+};
 use anyhow::Result;
 use clap::value_parser;
 use serde_json::{Value, json};
 use sketchkv_cache::LayerShape;
-use sketchkv_engine::Source;
 use sketchkv_eval::{Footprint, footprint_after};
 use sketchkv_kernels::ThreadPool;
 use sketchkv_model::{Config, ModelFile, TensorInfo};
@@ -14,15 +16,15 @@ use std::{collections::BTreeMap, thread::available_parallelism};
 pub(crate) struct Arguments {
     /// As --model: how it was named before.
     #[arg(value_name = "MODEL", hide = true)]
-    named: Option<String>,
+    named: Option<ModelName>,
     /// A name from `sketchkv models`, a GGUF file, or a Hugging Face folder [default: tiny-gpt2].
     #[arg(long, short, value_name = "MODEL", conflicts_with = "named")]
-    model: Option<String>,
+    model: Option<ModelName>,
     /// A cache whose bytes to show; may be given several times.
     #[arg(long, value_name = "SPEC", default_values = DEFAULT_SPECS)]
     kv: Vec<String>,
     /// Tokens after which to show them [default: 1024, or the model's context if that is less].
-    #[arg(long, short, value_parser = value_parser!(u64).range(1..))]
+    #[arg(long, short, value_parser = value_parser!(u64).range(1..=MOST_TOKENS))]
     context: Option<u64>,
     /// List every tensor.
     #[arg(long)]
@@ -57,9 +59,8 @@ struct FormatShare {
 
 impl Arguments {
     pub(crate) fn run(self) -> Result<()> {
-        let name =
-            self.model.as_deref().or(self.named.as_deref()).map_or_else(config::usual_model, str::to_owned);
-        let file = Source::find(&name)?.open()?;
+        let name = self.model.clone().or(self.named.clone()).unwrap_or_else(config::usual_model);
+        let file = name.source()?.open()?;
         warning::notes(&file.config().notes);
         match file.tokenizer() {
             Ok(tokenizer) => warning::notes(tokenizer.notes()),

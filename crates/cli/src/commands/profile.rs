@@ -82,6 +82,7 @@ impl Arguments {
     /// Learns, unless what the model has is to be kept, and measures on documents of so many tokens.
     fn run(self, measured: Option<usize>, keeps: bool) -> Result<()> {
         let path = self.path()?;
+        output::check(&path)?;
         let mut model = self.model.load(false)?;
         let corpus = Corpus::of_files(&self.text)?;
         let (scorer, learned) = if keeps {

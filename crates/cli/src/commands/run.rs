@@ -12,10 +12,9 @@ use anyhow::{Context, Result};
 use serde_json::{Value, json};
 use sketchkv_cache::{Cache, Spec};
 use sketchkv_engine::{Finish, GenerateOptions, Generation, Session, SessionFile, Timing, read_document};
-use sketchkv_eval::{Footprint, ledger_bytes, peak_resident};
+use sketchkv_eval::{Footprint, ledger_bytes, peak_resident, read_input_text};
 use sketchkv_model::{ChatMessage, Model, Sampler, Workspace};
 use std::{
-    fs,
     path::{Path, PathBuf},
     process::ExitCode,
     sync::atomic::{AtomicBool, Ordering},
@@ -269,7 +268,7 @@ impl Arguments {
 }
 
 fn document_tokens(model: &Model, path: &Path) -> Result<Vec<u32>> {
-    let text = fs::read_to_string(path)
+    let text = read_input_text(path)
         .with_context(|| format!("the document {} cannot be read as text", path.display()))?;
     Ok(model.tokenizer().encode_prompt(&text)?)
 }

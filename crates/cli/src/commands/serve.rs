@@ -1,15 +1,21 @@
-use crate::{arguments, config, failure::usage, output};
+use crate::{
+    arguments::{self, ModelName},
+    config,
+    failure::usage,
+    output,
+};
 use anyhow::{Context, Result};
 use clap::ValueEnum;
 use serde::Deserialize;
 use serde_json::json;
 use sketchkv_cache::{Cap, Spec};
-use sketchkv_engine::Source;
+use sketchkv_eval::read_input_text;
 use sketchkv_model::LoadOptions;
 use sketchkv_server::{Settings, serve};
 use std::{
-    fs,
+    fmt::Display,
     net::{IpAddr, Ipv4Addr, SocketAddr},
+    ops::RangeInclusive,
     path::PathBuf,
     time::Duration,
 };
@@ -41,7 +47,7 @@ pub(crate) struct Arguments {
 struct Flags {
     /// A name from `sketchkv models`, a GGUF file, or a Hugging Face folder [default: tiny-gpt2].
     #[arg(long, short)]
-    model: Option<String>,
+    model: Option<ModelName>,
     /// Threads that run the model [default: one per core].
     #[arg(long, short)]
     threads: Option<u16>,
@@ -162,7 +168,11 @@ impl Flags {
     fn settings(&self) -> Result<Settings, anyhow::Error> {
         let host = self.host.unwrap_or(Ipv4Addr::LOCALHOST.into());
         let kv: Spec = arguments::spec(self.kv.as_deref().unwrap_or("auto"))?;
+        self.cors_origin.iter().try_for_each(|origin| check_origin(origin))?;
         let mut keys = self.api_key.clone();
+        if keys.iter().any(|key| key.trim().is_empty()) {
+            return Err(usage("--api-key is empty: give a key, or leave it out where nobody else can ask"));
+        }
         keys.extend(std::env::var("SKETCHKV_API_KEY").ok());
         keys.retain(|key| !key.trim().is_empty());
         if !host.is_loopback() && keys.is_empty() {
@@ -172,25 +182,47 @@ impl Flags {
             address: SocketAddr::new(host, self.port.unwrap_or(8080)),
             kv,
             kv_memory: bytes("--kv-memory", self.kv_memory.as_deref(), 2 << 30)?,
-            parallel: above_zero("--parallel", self.parallel.unwrap_or(16))?,
-            queue: self.queue.unwrap_or(256),
+            parallel: within("--parallel", self.parallel.unwrap_or(16), 1..=MOST)?,
+            queue: within("--queue", self.queue.unwrap_or(256), 0..=MOST)?,
             context: self.context,
             max_tokens: self.max_tokens,
-            chunk: above_zero("--chunk", self.chunk.unwrap_or(128))?,
-            timeout: Duration::from_secs(self.timeout.unwrap_or(600)),
+            chunk: within("--chunk", self.chunk.unwrap_or(128), 1..=MOST)?,
+            timeout: Duration::from_secs(within("--timeout", self.timeout.unwrap_or(600), 0..=LONGEST)?),
             body: bytes("--body-limit", self.body_limit.as_deref(), 8 << 20)?,
-            connections: above_zero("--connections", self.connections.unwrap_or(4096))?,
+            connections: within("--connections", self.connections.unwrap_or(4096), 1..=MOST)?,
             keys,
             cors: self.cors_origin.clone(),
             sessions: self.sessions.clone(),
             sessions_limit: bytes("--sessions-limit", self.sessions_limit.as_deref(), 10 << 30)? as u64,
-            grace: Duration::from_secs(self.grace.unwrap_or(10)),
+            grace: Duration::from_secs(within("--grace", self.grace.unwrap_or(10), 0..=LONGEST)?),
         })
     }
 }
 
-fn above_zero(name: &str, number: usize) -> Result<usize> {
-    if number == 0 { Err(usage(format!("{name} must be at least 1"))) } else { Ok(number) }
+/// Most answers, waiting requests and connections.
+const MOST: usize = 1 << 20;
+/// Most seconds of anything: a year.
+const LONGEST: u64 = 365 * 24 * 60 * 60;
+
+fn within<T: PartialOrd + Display>(name: &str, number: T, range: RangeInclusive<T>) -> Result<T> {
+    match range.contains(&number) {
+        true => Ok(number),
+        false => {
+            Err(usage(format!("{name} is a number from {} to {}, not {number}", range.start(), range.end())))
+        }
+    }
+}
+
+/// Says no to what no browser would ever send as an origin.
+fn check_origin(origin: &str) -> Result<()> {
+    let host = origin.split_once("://").map_or("", |(_, host)| host);
+    let plain = origin.bytes().all(|byte| byte.is_ascii_graphic());
+    if origin == "*" || plain && !host.is_empty() && !host.contains('/') {
+        return Ok(());
+    }
+    Err(usage(format!(
+        "--cors-origin {origin:?} is no origin: write it as `https://example.org`, without a path, or `*` for all"
+    )))
 }
 
 /// A number of bytes as people write it.
@@ -207,7 +239,7 @@ impl Arguments {
         let from_file = match &self.config {
             None => Flags::default(),
             Some(path) => {
-                let text = fs::read_to_string(path)
+                let text = read_input_text(path)
                     .with_context(|| format!("cannot read the settings {}", path.display()))?;
                 toml::from_str(&text)
                     .map_err(|error| usage(format!("{}: {}", path.display(), place(&error, &text))))?
@@ -220,7 +252,7 @@ impl Arguments {
             threads: flags.threads.or(config::get().threads).map_or(0, usize::from),
             ..LoadOptions::default()
         };
-        let source = Source::find(&flags.model.unwrap_or_else(config::usual_model))?;
+        let source = flags.model.unwrap_or_else(config::usual_model).source()?;
         let mut model = arguments::load(&source, &options)?;
         if let Some(template) = &flags.template {
             arguments::set_template(&mut model, template)?;

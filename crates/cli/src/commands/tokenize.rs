@@ -1,7 +1,11 @@
-use crate::{arguments::TextArguments, config, failure::usage, output};
+use crate::{
+    arguments::{ModelName, TextArguments},
+    config,
+    failure::usage,
+    output,
+};
 use anyhow::Result;
 use serde_json::json;
-use sketchkv_engine::Source;
 use sketchkv_model::Tokenizer;
 
 /// Show the tokens of a text, or the text of tokens.
@@ -11,7 +15,7 @@ pub(crate) struct Arguments {
     text: TextArguments,
     /// A name from `sketchkv models`, a GGUF file, or a Hugging Face folder.
     #[arg(long, short, default_value_t = config::usual_model())]
-    model: String,
+    model: ModelName,
     /// Take the text as token ids, separated by spaces or commas, and print what they say.
     #[arg(long)]
     decode: bool,
@@ -28,7 +32,7 @@ pub(crate) struct Arguments {
 
 impl Arguments {
     pub(crate) fn run(self) -> Result<()> {
-        let file = Source::find(&self.model)?.open()?;
+        let file = self.model.source()?.open()?;
         let tokenizer = file.tokenizer()?;
         let text = self.text.read("text")?;
         let tokens = match (self.decode, self.literal, self.prompt) {

@@ -279,7 +279,8 @@ fn nothing_is_enough(missed: &[Failure]) -> EvalError {
     let each: Vec<String> =
         missed.iter().map(|failure| format!("`{}` {}", failure.spec, failure.error)).collect();
     EvalError::Input(format!(
-        "no cache within the budget keeps to the limits of speed and loss: {}",
+        "no cache within the budget keeps to the limits of speed and loss, min-speed and max-kl; with a larger budget or other limits \
+         there may be one: {}",
         each.join("; ")
     ))
 }

@@ -63,7 +63,7 @@ impl Grid {
     /// # Errors
     /// As [`Grid::parse`], and when the file cannot be read.
     pub fn read(path: &Path) -> Result<Self, EvalError> {
-        let text = std::fs::read_to_string(path)
+        let text = crate::read_input_text(path)
             .map_err(|source| EvalError::File { path: path.to_owned(), source })?;
         Grid::parse(&text)
     }

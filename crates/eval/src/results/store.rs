@@ -99,8 +99,11 @@ impl Results {
     /// As [`Results::open`], and when there is no such file.
     pub fn open_existing(path: &Path) -> Result<Self, EvalError> {
         if !path.is_file() {
-            let source = std::io::ErrorKind::NotFound.into();
-            return Err(EvalError::File { path: path.to_owned(), source });
+            let reason = if path.exists() { "no file of results" } else { "there is no such file" };
+            return Err(EvalError::Results {
+                path: path.to_owned(),
+                reason: format!("{reason}: name one that `sketchkv experiment` wrote"),
+            });
         }
         Results::open(path, "")
     }
@@ -370,6 +373,11 @@ fn finished(row: &Row<'_>) -> rusqlite::Result<Finished> {
 /// Whether there is something at `path` already; an error when it is no SQLite file.
 fn check_header(path: &Path) -> Result<bool, EvalError> {
     const MAGIC: &[u8; 16] = b"SQLite format 3\0";
+    // A pipe would wait to be opened until somebody writes to it.
+    if path.metadata().is_ok_and(|found| !found.is_file()) {
+        let reason = "no file of results: name another".to_owned();
+        return Err(EvalError::Results { path: path.to_owned(), reason });
+    }
     let mut file = match File::open(path) {
         Ok(file) => file,
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(false),

@@ -5,7 +5,7 @@ use parquet::{
     record::Field,
     schema::types::Type,
 };
-use std::{fs::File, path::Path, sync::Arc};
+use std::{path::Path, sync::Arc};
 
 /// The rows of the column `text` of a parquet file, nulls left out.
 ///
@@ -13,7 +13,12 @@ use std::{fs::File, path::Path, sync::Arc};
 /// When the file cannot be opened, is no parquet, or has no string column `text`.
 pub(crate) fn read_text_column(path: &Path) -> Result<Vec<String>, EvalError> {
     let broken = |error: ParquetError| EvalError::Input(format!("{}: {error}", path.display()));
-    let file = File::open(path).map_err(|source| EvalError::File { path: path.to_owned(), source })?;
+    let failed = |source| EvalError::File { path: path.to_owned(), source };
+    let file = crate::open_input(path).map_err(failed)?;
+    // The end of a parquet file is read first.
+    if !file.metadata().map_err(failed)?.is_file() {
+        return Err(EvalError::Input(format!("{}: a parquet file cannot come from a pipe", path.display())));
+    }
     let reader = SerializedFileReader::new(file).map_err(broken)?;
     let schema = reader.metadata().file_metadata().schema();
     let Some(column) = schema.get_fields().iter().find(|field| field.name() == "text") else {

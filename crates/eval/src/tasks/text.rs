@@ -143,7 +143,7 @@ impl Corpus {
                 self.texts.extend(texts.into_iter().map(|text| (name.clone(), text)));
             }
             Some("jsonl" | "ndjson") => {
-                let file = std::fs::read_to_string(path).map_err(failed)?;
+                let file = crate::read_input_text(path).map_err(failed)?;
                 for (index, line) in file.lines().enumerate().filter(|(_, line)| !line.trim().is_empty()) {
                     let text = json_text(line).ok_or_else(|| {
                         let place = format!("{}, line {}", path.display(), index + 1);
@@ -152,7 +152,7 @@ impl Corpus {
                     self.texts.push((name.clone(), text));
                 }
             }
-            _ => self.texts.push((name, std::fs::read_to_string(path).map_err(failed)?)),
+            _ => self.texts.push((name, crate::read_input_text(path).map_err(failed)?)),
         }
         Ok(())
     }
