@@ -4,6 +4,7 @@ mod aarch64;
 mod browser;
 mod callgrind;
 mod command;
+mod commands;
 mod docs;
 mod environment;
 mod fuzz;

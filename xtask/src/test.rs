@@ -3,7 +3,7 @@
 use crate::{
     browser,
     command::{self, NUMERIC, cargo, in_ci, sketchkv, succeeds},
-    docs, fuzz, presets, python, server,
+    commands, docs, fuzz, presets, python, server,
     tools::{DENY, NEXTEST},
 };
 use anyhow::{Context, Result, bail};
@@ -62,6 +62,11 @@ const STAGES: &[Stage] = &[
     Stage { name: "doctests", about: "the examples in the documentation run", run: doctests },
     Stage { name: "rustdoc", about: "the documentation builds without warnings", run: rustdoc },
     Stage { name: "docs", about: "the generated parts of README.md and docs/ are current", run: docs::check },
+    Stage {
+        name: "commands",
+        about: "the commands that the documentation shows exist, and those for a beginner run",
+        run: commands::check,
+    },
     Stage { name: "fuzz", about: "a short coverage-guided search in every fuzz target", run: fuzz::short },
 ];
 
