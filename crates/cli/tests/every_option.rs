@@ -37,8 +37,11 @@ const BAD: [(&str, &[u8]); 12] = [
     ("bytes", b"\xff\xfe"),
 ];
 
+/// Words, by the argument that they are of.
+type Words = [(&'static str, &'static [&'static str])];
+
 /// Words that make each command do little, by the argument that they are of: a tested argument's own are left out.
-const USUAL: [(&str, &[(&str, &[&str])]); 24] = [
+const USUAL: [(&str, &Words); 24] = [
     (
         "compare",
         &[
@@ -176,7 +179,7 @@ fn sandbox(usual: &Path) -> TempDir {
     fs::write(place("form.jinja"), "{{ messages[0].content }}").unwrap();
     fs::write(place("prompts.jsonl"), "{\"prompt\": \"The sea\"}\n").unwrap();
     fs::write(place("locked"), "some text").unwrap();
-    fs::set_permissions(place("locked"), Permissions::from_mode(0)).unwrap();
+    fs::set_permissions(place("locked"), Permissions::from_mode(0o000)).unwrap();
     fs::hard_link(usual.join("pipe"), place("pipe")).unwrap();
     fs::copy(usual.join("results.sqlite"), place("results.sqlite")).unwrap();
     folder
@@ -278,7 +281,7 @@ fn tries(command: &Value, locked: bool) -> Vec<Try> {
         let (more, without) = company.map_or((&[][..], &[][..]), |(_, _, more, without)| (*more, *without));
         // Where its own words stand, since positions count; at the end if it has none.
         let place = usual.iter().position(|(of, _)| *of == id).unwrap_or(usual.len());
-        let kept = |entries: &[(&str, &'static [&'static str])]| -> Vec<OsString> {
+        let kept = |entries: &Words| -> Vec<OsString> {
             let kept = entries.iter().filter(|(of, _)| *of != id && !without.contains(of));
             kept.flat_map(|(_, words)| *words).map(OsString::from).collect()
         };

@@ -256,7 +256,7 @@ fn table(bench: &Bench) -> String {
             format!("{:.2} ± {:.2}", row.avg_ts, row.stddev_ts),
         ]
     });
-    output::table(&header, &[2, 3, 4, 5], rows).to_string()
+    output::table(&header, &[2, 3, 4, 5], rows)
 }
 
 /// The products of prompts beside the `peak`, in multiply-adds per second; `None` where no prompt was timed.
@@ -274,7 +274,7 @@ fn products_table(bench: &Bench, peak: f64) -> Option<String> {
         })
         .collect();
     let header = ["test", "spec", "10⁹ multiply-adds/s", "at best", "of that"];
-    (!rows.is_empty()).then(|| output::table(&header, &[2, 3, 4], rows).to_string())
+    (!rows.is_empty()).then(|| output::table(&header, &[2, 3, 4], rows))
 }
 
 /// Where the time goes; `bandwidth` in bytes per second.
@@ -297,7 +297,7 @@ fn parts_table(bench: &Bench, bandwidth: f64) -> String {
             ]
         })
     });
-    output::table(&header, &[3, 4, 5, 6, 7], rows).to_string()
+    output::table(&header, &[3, 4, 5, 6, 7], rows)
 }
 
 fn footnote(document: &Document<'_>) -> String {

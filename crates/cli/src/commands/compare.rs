@@ -125,7 +125,7 @@ fn table(comparison: &Comparison) -> String {
         Entry::Measured(row) => cells(row),
         Entry::Failed(failure) => failed_cells(failure),
     });
-    output::table(&HEADER, &[1, 2, 3, 4, 5, 6, 7, 8], rows).to_string()
+    output::table(&HEADER, &[1, 2, 3, 4, 5, 6, 7, 8], rows)
 }
 
 fn cells(row: &Row) -> Vec<String> {

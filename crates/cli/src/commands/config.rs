@@ -66,7 +66,7 @@ impl Arguments {
             return output::json(&json!({ "file": path, "settings": settings }));
         }
         let rows = rows.map(|(key, value, from)| vec![key.into(), value.unwrap_or_default(), from]);
-        output::line(output::table(&["", "value", "from"], &[], rows).to_string())?;
+        output::line(output::table(&["", "value", "from"], &[], rows))?;
         eprintln!("{}", path.unwrap_or_else(|| "no file: there is no home folder".into()));
         Ok(())
     }

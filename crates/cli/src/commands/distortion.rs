@@ -64,7 +64,7 @@ fn show(distortion: &Distortion) -> Result<()> {
     let header =
         ["store", "bits a value", "4^-bits", "Gaussian", "ratio", "bits", "keys", "ratio", "values", "ratio"];
     let table = output::table(&header, &[1, 2, 3, 4, 5, 6, 7, 8, 9], distortion.stores.iter().map(store));
-    output::line(table.to_string())?;
+    output::line(table)?;
     let recall = |row: &Recall| {
         vec![row.vectors.to_string(), format!("{:.3}", row.cosine), format!("{:.3}", row.theory)]
     };
@@ -72,7 +72,7 @@ fn show(distortion: &Distortion) -> Result<()> {
     output::line(format!("\ncountsketch(width={width},depth={depth}): cosine of what comes back"))?;
     let header = ["vectors", "cosine", "1/sqrt(1 + vectors/width)"];
     let table = output::table(&header, &[0, 1, 2], distortion.countsketch.iter().map(recall));
-    output::line(table.to_string())?;
+    output::line(table)?;
     eprintln!("{}, keys and values of {} tokens", distortion.model, distortion.tokens);
     Ok(())
 }

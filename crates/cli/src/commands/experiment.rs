@@ -299,7 +299,7 @@ fn table<T: DeserializeOwned>(
         return Ok(());
     }
     let right: Vec<usize> = (numbers..header.len()).collect();
-    output::line(output::table(header, &right, rows).to_string())
+    output::line(output::table(header, &right, rows))
 }
 
 /// What a cache took and what it was asked to take.

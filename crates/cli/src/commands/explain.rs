@@ -107,7 +107,7 @@ impl Arguments {
             "expected KL",
         ];
         let table = output::table(&header, &[0, 1, 2, 3, 4, 5, 6, 7], rows.iter().map(row));
-        output::line(table.to_string())?;
+        output::line(table)?;
         eprintln!("{}", source_of_losses(losses.as_ref(), expected(context)));
         Ok(())
     }

@@ -75,7 +75,7 @@ impl Arguments {
         }
         let cells = rows.iter().map(Row::cells);
         let heads = ["model", "state", "size", "licence", "context", "KV a token", "about"];
-        output::line(output::table(&heads, &[2, 4, 5], cells).to_string())?;
+        output::line(output::table(&heads, &[2, 4, 5], cells))?;
         eprintln!("models are kept in {}", folder.path().display());
         Ok(())
     }

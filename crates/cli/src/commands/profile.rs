@@ -150,5 +150,5 @@ fn table(losses: &Losses) -> String {
             format::divergence(loss.worst),
         ]
     });
-    output::table(&header, &[0, 1, 2], rows).to_string()
+    output::table(&header, &[0, 1, 2], rows)
 }

@@ -149,7 +149,7 @@ fn show(results: &Results, json: bool) -> Result<()> {
         vec![model.to_string(), experiment.to_string(), cells.to_string(), missed.to_string(), time]
     });
     let header = ["model", "experiment", "cells", "missed caps", "time"];
-    output::line(output::table(&header, &[2, 3, 4], rows).to_string())?;
+    output::line(output::table(&header, &[2, 3, 4], rows))?;
     for Failure { spec, error, .. } in &failures {
         output::line(format!("failed: `{spec}`: {error}"))?;
     }
