@@ -176,7 +176,7 @@ impl<'a> Admission<'a> {
                     }
                     // What is left of the last page may be open, which is dearer.
                     if self.slides() && head.bytes() > limit.bytes {
-                        head.slots.seal(self.env.format, 1);
+                        head.slots.seal(self.env, 1);
                     }
                 }
             }
@@ -206,7 +206,7 @@ impl<'a> Admission<'a> {
 fn make_room(env: Env<'_>, heads: &mut [Head], tokens: usize, bytes: usize) {
     heads.iter_mut().for_each(|head| head.slots.compact(env, 0));
     if is_narrow(env, heads, tokens, bytes) {
-        heads.iter_mut().for_each(|head| head.slots.seal(env.format, 1));
+        heads.iter_mut().for_each(|head| head.slots.seal(env, 1));
     }
 }
 

@@ -18,11 +18,7 @@ const MOST_MOMENT: f32 = 1e28;
 const DISTORTION: [f32; MOST_BITS as usize + 1] =
     [1.0, 0.3634, 0.1188, 0.0374, 0.01154, 0.00349, 0.00104, 0.000304, 0.0000868];
 
-/// Deviations from the mean that the ends of a grid of 1, 2 and 3 bits may lie at: about where those of a Gaussian, and of
-/// numbers spread evenly, are best. With more bits the grid holds the whole range.
-const ENDS: [[f32; 3]; 3] = [[0.65, 0.8, 1.0], [1.2, 1.5, 1.8], [1.7, 2.05, 2.4]];
-
-/// How far beyond the ends of such a grid, in its lengths, a number may lie before the grid is widened.
+/// How far beyond the ends of a grid of 1, 2 and 3 bits, in its lengths, a number may lie before the grid is widened.
 const REACH: [f32; 3] = [1.25, 0.5, 0.25];
 
 /// How the keys of a head are graded: by what the first page that is sealed and the queries up to it ask for.
@@ -72,14 +68,14 @@ impl Grading {
         }
     }
 
-    /// The grades of a page on `rung`, `variances` being those of its keys by channel.
-    pub(crate) fn of_page(&mut self, rung: usize, variances: &[f32]) -> Arc<Grades> {
+    /// The grades of a page on `rung`, `variance` being that of its keys by channel.
+    pub(crate) fn of_page(&mut self, rung: usize, variance: impl Fn(usize) -> f32) -> Arc<Grades> {
         if self.weights.is_none() {
             // A channel that no query has looked at yet counts as the others do, if only a little.
             let mean = self.moments.iter().sum::<f32>() / self.moments.len() as f32;
             let least = if mean > 0.0 { mean * 1e-3 } else { 1.0 };
-            let weighed = |(moment, variance): (&f32, &f32)| (moment + least) * variance;
-            self.weights = Some(self.moments.iter().zip(variances).map(weighed).collect());
+            let weighed = |(channel, moment): (usize, &f32)| (moment + least) * variance(channel);
+            self.weights = Some(self.moments.iter().enumerate().map(weighed).collect());
             self.rungs.iter_mut().for_each(|rung| rung.grades = None);
         }
         self.on_rung(rung)
@@ -151,38 +147,6 @@ fn shared_out(weights: &[f32], lines: usize) -> Grades {
     Grades::new(&of_channel).expect("groups of equal bits fill whole lines")
 }
 
-/// The smallest and the largest of some numbers.
-pub(crate) fn range(x: &[f32]) -> (f32, f32) {
-    x.iter().fold((f32::INFINITY, f32::NEG_INFINITY), |(low, high), &x| (low.min(x), high.max(x)))
-}
-
-/// The ends of the grid that codes `x` in so many bits with the least squared error.
-pub(crate) fn best_ends(x: &[f32], bits: u8) -> (f32, f32) {
-    let (low, high) = range(x);
-    if bits == 0 || usize::from(bits) > ENDS.len() {
-        return (low, high);
-    }
-    let count = x.len() as f32;
-    let mean = x.iter().map(|x| x / count).sum::<f32>();
-    let deviation = (x.iter().map(|x| (x - mean).powi(2) / count).sum::<f32>()).sqrt();
-    let steps = ((1u32 << bits) - 1) as f32;
-    let error = |&(low, high): &(f32, f32)| -> f32 {
-        let step = (high - low) / steps;
-        let inverse = if step > 0.0 { 1.0 / step } else { 0.0 };
-        let square =
-            |&x: &f32| (x - low - ((x - low) * inverse).clamp(0.0, steps).round_ties_even() * step).powi(2);
-        x.iter().map(square).sum()
-    };
-    let ends = ENDS[usize::from(bits) - 1]
-        .map(|far| ((mean - far * deviation).max(low), (mean + far * deviation).min(high)));
-    // Comparisons with what is not a number choose the whole range.
-    let best = |best: ((f32, f32), f32), ends| {
-        let error = error(&ends);
-        if error < best.1 { (ends, error) } else { best }
-    };
-    ends.into_iter().fold(((low, high), error(&(low, high))), best).0
-}
-
 /// How far beyond a grid of so many bits, of these ends, a number may lie before the grid is widened for it.
 pub(crate) fn reach(bits: u8, low: f32, high: f32) -> f32 {
     let lengths = match bits {
@@ -215,19 +179,5 @@ mod tests {
         let some = shared_out(&weights, 4);
         let [none, little, more, most] = [0, 1, 2, 3].map(|c| some.bits(c));
         assert!(none < little && little <= more && more < most, "{some:?}");
-    }
-
-    #[test]
-    fn ends_are_near_the_best() {
-        // Spread evenly over ±1, a grid's best ends are half a step within.
-        let x: Vec<f32> = (0..64).map(|i| (i * 37 % 64) as f32 / 31.5 - 1.0).collect();
-        for (bits, end) in [(1, 0.5), (2, 0.75)] {
-            let (low, high) = best_ends(&x, bits);
-            assert!((high - end).abs() < 0.1 && (low + end).abs() < 0.1, "{bits} bits: {low} to {high}");
-        }
-        assert_eq!(best_ends(&x, 4), (-1.0, 1.0));
-        assert_eq!(best_ends(&[2.5; 4], 2), (2.5, 2.5));
-        let (low, high) = best_ends(&[-3e38, 3e38], 1);
-        assert!(low.is_finite() && high.is_finite());
     }
 }

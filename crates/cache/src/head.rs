@@ -258,7 +258,7 @@ impl Head {
         // Most stores have no coarser one and open no strips, most caches no cap: nothing is added up for them, in every step.
         if env.format.opens() && bytes != usize::MAX {
             let fixed = self.fixed_bytes();
-            self.slots.coarsen(env.format, tokens, bytes.saturating_sub(fixed));
+            self.slots.coarsen(env, tokens, bytes.saturating_sub(fixed));
         }
     }
 

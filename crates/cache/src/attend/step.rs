@@ -319,11 +319,17 @@ impl RunTask {
         let stride = self.runs.iter().map(|run| run.strips().len()).sum::<usize>() * STRIP;
         self.scores.resize(group * stride, 0.0);
         // Nothing has asked for the first ones yet.
-        (0..self.distance).for_each(|index| prefetch(read(&self.runs, env, head, index)));
+        for index in 0..self.distance.min(self.runs.len()) {
+            prefetch(read(&self.runs, env, head, index));
+            prefetch(self.runs[index].page(head).grid());
+        }
         let mut at = 0;
         for (index, run) in self.runs.iter().enumerate() {
             if let Some(after) = self.runs.get(index + 2 * self.distance) {
                 prefetch(after.page(head));
+            }
+            if let Some(next) = self.runs.get(index + self.distance) {
+                prefetch(next.page(head).grid());
             }
             let ahead = read(&self.runs, env, head, index + self.distance);
             let scores = &mut self.scores[at..];

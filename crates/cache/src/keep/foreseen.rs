@@ -1,7 +1,7 @@
 use super::{Arrival, Context, Feedback, Keep, MOST_RECENT, RECENT, SINKS, Step, interval, norm};
 use crate::context::{Candidates, EMPTY};
 use crate::method::{Call, Choice, Kind, Method, Parameter};
-use crate::shape::{ByDistance, Distances, NEAR};
+use crate::shape::{ByDistance, Distances, NEAR, bin_of};
 use crate::state::{Reader, StateError, Writer};
 use crate::{HeadScorer, LayerShape, Scorer};
 
@@ -170,19 +170,29 @@ impl Keep for Foreseen {
             return;
         }
         let by_distance = self.distances.means();
-        let trust = self.trust_in(&by_distance);
+        let known = self.trust_in(&by_distance) - by_distance.before(NEAR);
         // A step stands for those that were not looked at.
-        let times = if step.tokens == 1 { self.stride as f32 } else { 1.0 };
+        let single = step.tokens == 1;
+        let times = if single { self.stride as f32 } else { 1.0 };
+        // Slots that are side by side are mostly of about the same age.
+        let mut line = by_distance.line(NEAR);
         for ((word, &mass), &position) in state.iter_mut().zip(step.mass).zip(step.positions) {
             let age = step.position.saturating_sub(position as usize);
             if position == EMPTY || age < NEAR {
                 continue;
             }
-            let before = by_distance.before(age);
-            let expected = (by_distance.before(age + step.tokens) - before) as f32 * times;
-            let so_far = (trust + before - by_distance.before(NEAR)) as f32;
+            if !line.ages.contains(&age) {
+                line = by_distance.line(age);
+            }
+            let before = line.before(age);
+            let (expected, middle) = if single {
+                (line.weight, line.bin)
+            } else {
+                ((by_distance.before(age + step.tokens) - before) as f32, bin_of(age + step.tokens / 2))
+            };
+            let (expected, so_far) = (expected * times, (known + before) as f32);
             let (mass, ratio) = (mass * times, Slot::ratio(*word));
-            self.distances.observe(age + step.tokens / 2, mass, ratio * step.tokens as f32 * times);
+            self.distances.observe(middle, mass, ratio * step.tokens as f32 * times);
             *word = Slot::pack(learned(ratio, so_far, mass, expected), *word & Slot::CODE);
         }
     }

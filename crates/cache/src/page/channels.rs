@@ -1,6 +1,6 @@
 //! The codes of sealed keys on a grid, channel by channel.
 
-use crate::grading::{best_ends, range, reach};
+use crate::grading::reach;
 use crate::store::to_f16;
 use sketchkv_kernels::attention::graded::Grades;
 use sketchkv_kernels::attention::layout::{Codes, Encoding, StripLayout, nearest};
@@ -51,6 +51,14 @@ impl<'a> Channels<'a> {
         }
     }
 
+    /// Writes the codes of all channels of a slot.
+    pub(super) fn put_slot(&self, strip: &mut [u8], lane: usize, codes: &[u8]) {
+        match self {
+            Channels::Alike(layout, _) => layout.put_codes(strip, lane, codes, &[], &[]),
+            Channels::Graded(grades) => grades.put_codes(strip, lane, codes),
+        }
+    }
+
     /// The value of a code.
     pub(super) fn value(&self, code: u8, (scale, zero): (f32, f32)) -> f32 {
         zero + scale * (f32::from(code) + self.lowest())
@@ -77,32 +85,17 @@ impl<'a> Channels<'a> {
         }
     }
 
-    /// The ends of the grid for a channel of some keys.
-    pub(super) fn ends(&self, channel: usize, x: &[f32]) -> (f32, f32) {
-        match self {
-            Channels::Alike(..) => range(x),
-            Channels::Graded(grades) => best_ends(x, grades.bits(channel)),
-        }
-    }
-
     pub(super) fn encode(&self, channel: usize, (scale, zero): (f32, f32), x: f32) -> u8 {
         let inverse = if scale == 0.0 { 0.0 } else { 1.0 / scale };
         nearest(((x - zero) * inverse - self.lowest()).clamp(0.0, f32::from(self.most(channel)))) as u8
     }
 }
 
-/// The scale and the zero, as f16 will hold them, with which codes are nearest to `x`, and the squared error that remains.
-pub(super) fn fitted(codes: &[u8], x: &[f32]) -> ((f32, f32), f32) {
-    let count = x.len().max(1) as f32;
-    let code = codes.iter().map(|&code| f32::from(code)).sum::<f32>() / count;
-    let mean = x.iter().map(|x| x / count).sum::<f32>();
-    let (mut product, mut square) = (0.0f32, 0.0f32);
-    for (&u, x) in codes.iter().zip(x) {
-        let far = f32::from(u) - code;
-        (product, square) = (product + far * (x - mean), square + far * far);
-    }
-    let scale = to_f16(if square > 0.0 { product / square } else { 0.0 });
-    let zero = to_f16(mean - scale * code);
-    let error = codes.iter().zip(x).map(|(&u, x)| (x - zero - scale * f32::from(u)).powi(2)).sum();
-    ((scale, zero), error)
+/// The smallest and the largest of some numbers; of none, 0.
+pub(super) fn range(x: impl Iterator<Item = f32>) -> (f32, f32) {
+    let wider = |ends: Option<(f32, f32)>, x: f32| {
+        let (low, high) = ends.unwrap_or((x, x));
+        Some((low.min(x), high.max(x)))
+    };
+    x.fold(None, wider).unwrap_or_default()
 }

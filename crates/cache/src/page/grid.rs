@@ -4,7 +4,8 @@ use super::channels::Channels;
 use super::{PAGE, Page};
 use crate::format::Format;
 use half::f16;
-use sketchkv_kernels::attention::layout::{Grid, STRIP};
+use sketchkv_kernels::attention::layout::{Grid, MAX_DIM, STRIP};
+use sketchkv_kernels::half::f16_to_f32;
 
 impl Page {
     /// The grid of strips in f32, where they are sealed on one: scales, zeros and, where they are, grades.
@@ -17,10 +18,27 @@ impl Page {
         if sealed.is_none() || self.grid.is_empty() {
             return f(None);
         }
-        let mut wide = [0.0f32; 1024];
-        sketchkv_kernels::half::f16_to_f32(&self.grid, &mut wide[..2 * dim]);
-        let (scale, zero) = wide[..2 * dim].split_at(dim);
-        f(Some(Grid { scale, zero, grades: self.grades.as_deref() }))
+        let f = |wide: &mut [f32]| {
+            f16_to_f32(&self.grid, wide);
+            let (scale, zero) = wide.split_at(dim);
+            f(Some(Grid { scale, zero, grades: self.grades.as_deref() }))
+        };
+        // To clear room that is not needed takes longer than to widen the grid.
+        match 2 * dim {
+            ..=128 => f(&mut [0.0; 128][..2 * dim]),
+            ..=512 => f(&mut [0.0; 512][..2 * dim]),
+            _ => f(&mut [0.0; 2 * MAX_DIM][..2 * dim]),
+        }
+    }
+
+    /// Scales and zeros as they lie in memory.
+    pub(crate) fn grid(&self) -> &[f16] {
+        &self.grid
+    }
+
+    /// Whether the grid is that of another page.
+    pub(super) fn has_grid_of(&self, other: &Page) -> bool {
+        self.grid == other.grid && self.grades == other.grades
     }
 
     /// Encodes a key on the page's grid. A channel whose range the key leaves is widened to hold it: the other
@@ -36,8 +54,10 @@ impl Page {
             first..first + bytes
         };
         let live = live & self.sealed_slots() & !(1 << slot);
+        let (mut codes, mut wide) = ([0; MAX_DIM], [0.0; 2 * MAX_DIM]);
+        f16_to_f32(&self.grid, &mut wide[..2 * key.len()]);
         for (channel, &x) in key.iter().enumerate() {
-            let mut grid = self.grid_at(channel, format.keys.dim);
+            let mut grid = (wide[channel], wide[key.len() + channel]);
             let most = channels.most(channel);
             let (low, high) = (channels.value(0, grid), channels.value(most, grid));
             let (empty, reach) = (live == 0, channels.reach(channel, grid));
@@ -65,13 +85,9 @@ impl Page {
                     channels.put(&mut self.keys[at(other)], other % STRIP, channel, code);
                 }
             }
-            let code = channels.encode(channel, grid, x);
-            channels.put(&mut self.keys[at(slot)], slot % STRIP, channel, code);
+            codes[channel] = channels.encode(channel, grid, x);
         }
-    }
-
-    pub(super) fn grid_at(&self, channel: usize, dim: usize) -> (f32, f32) {
-        (self.grid[channel].to_f32(), self.grid[dim + channel].to_f32())
+        channels.put_slot(&mut self.keys[at(slot)], slot % STRIP, &codes[..key.len()]);
     }
 
     pub(super) fn set_grid(&mut self, channel: usize, dim: usize, (scale, zero): (f32, f32)) {

@@ -223,9 +223,8 @@ impl Page {
     fn copy_key(&mut self, format: &Format, slot: usize, from: &Page, from_slot: usize, live: u64) {
         let keys = &format.keys;
         let ((sealed, strip), (from_sealed, from_strip)) = (self.strip_of(slot), from.strip_of(from_slot));
-        let same_grid = || self.grid == from.grid && self.grades == from.grades;
         if keys.layout(sealed) != keys.layout(from_sealed)
-            || keys.has_grid() && sealed.is_some() && !same_grid()
+            || keys.has_grid() && sealed.is_some() && !self.has_grid_of(from)
         {
             let mut key = [0.0; MAX_DIM];
             let key = &mut key[..keys.dim];

@@ -1,11 +1,13 @@
 //! Strips of a page that are sealed, opened again, or sealed in fewer bits.
 
-use super::channels::{Channels, fitted};
+use super::channels::{Channels, range};
 use super::{PAGE, Page};
-use crate::format::Format;
+use crate::format::{Env, Format};
 use crate::grading::Grading;
 use sketchkv_kernels::attention::graded::Grades;
-use sketchkv_kernels::attention::layout::STRIP;
+use sketchkv_kernels::attention::layout::{MAX_DIM, STRIP};
+use sketchkv_kernels::attention::{GridMut, decode_values, drop_bits, fit_grid};
+use sketchkv_kernels::half::{f16_to_f32, f32_to_f16};
 use std::sync::Arc;
 
 impl Page {
@@ -15,87 +17,73 @@ impl Page {
     /// bits of its channels, where they are `graded`.
     pub(crate) fn reopened(
         &self,
-        format: &Format,
+        env: Env<'_>,
         open: usize,
         live: u64,
         graded: Option<&mut Grading>,
     ) -> Page {
         if live & self.sealed_slots() == 0 || self.grid.is_empty() {
-            return self.on_fresh_grid(format, open, live, graded);
+            return self.on_fresh_grid(env, open, live, graded);
         }
-        let mut page = self.zeros(format, self.strips, open, self.grades.as_ref());
+        let mut page = self.zeros(env.format, self.strips, open, self.grades.as_ref());
         if !page.grid.is_empty() {
             page.grid.copy_from_slice(&self.grid);
         }
-        self.copied_to(page, format, live)
+        self.copied_to(page, env.format, live)
     }
 
     /// As [`Page::reopened`] makes it where nothing that counts is sealed yet.
-    fn on_fresh_grid(&self, format: &Format, open: usize, live: u64, graded: Option<&mut Grading>) -> Page {
+    fn on_fresh_grid(&self, env: Env<'_>, open: usize, live: u64, graded: Option<&mut Grading>) -> Page {
+        let format = env.format;
         let mut page = self.zeros(format, self.strips, open, None);
         if page.grid.is_empty() {
             return self.copied_to(page, format, live);
         }
         let kept = live & !Self::slots(0..self.front());
-        let slots: Vec<usize> = (0..PAGE).filter(|slot| kept >> slot & 1 == 1).collect();
         let dim = format.keys.dim;
-        // `[channel][slot]`
-        let mut keys = vec![0.0; dim * slots.len()];
-        let mut key = vec![0.0; dim];
-        for (at, &slot) in slots.iter().enumerate() {
-            self.key(format, slot, &mut key);
-            key.iter().enumerate().for_each(|(channel, &x)| keys[channel * slots.len() + at] = x);
-        }
-        let by_channel = || keys.chunks_exact(slots.len().max(1));
-        page.grades = graded.map(|grading| {
-            let mut variances: Vec<f32> = by_channel().map(variance).collect();
-            // Of no key nothing is known.
-            variances.resize(dim, 1.0);
-            grading.of_page(self.rung(), &variances)
-        });
-        let grades = page.grades.clone();
-        let channels = Channels::new(format.keys.layout(Some(self.rung())), grades.as_deref());
-        // As [`Page::code_at`] finds them.
-        let mut codes = vec![0u8; if grades.is_some() { PAGE * dim } else { 0 }];
-        let mut of_channel = vec![0; slots.len()];
-        for (channel, x) in by_channel().enumerate() {
-            let (low, high) = channels.ends(channel, x);
-            let mut grid = channels.fit(channel, low, high);
-            if grades.is_some() {
-                for ((code, &slot), &x) in of_channel.iter_mut().zip(&slots).zip(x) {
-                    *code = channels.encode(channel, grid, x);
-                    codes[Self::code_at(dim, slot, channel)] = *code;
-                }
-                grid = fitted(&of_channel, x).0;
+        // `[strip][channel][16]`
+        let mut keys = vec![0.0; self.strips * dim * STRIP];
+        self.decode_keys(env.level, format, &mut keys);
+        let (by_slot, slots) = (&keys, (0..PAGE).filter(move |slot| kept >> slot & 1 == 1));
+        let by_channel = |channel: usize| {
+            slots.clone().map(move |slot| by_slot[(slot / STRIP * dim + channel) * STRIP + slot % STRIP])
+        };
+        let Some(grading) = graded else {
+            let channels = Channels::new(format.keys.layout(Some(self.rung())), None);
+            for channel in 0..dim {
+                let (low, high) = range(by_channel(channel));
+                page.set_grid(channel, dim, channels.fit(channel, low, high));
             }
-            page.set_grid(channel, dim, grid);
-        }
-        let Some(grades) = grades else {
             // The grid holds all: nothing will be widened.
             return self.copied_to(page, format, live);
         };
-        page.pack(format, &grades, &codes);
-        for slot in (0..PAGE).filter(|slot| live >> slot & 1 == 1) {
-            if page.strip_of(slot).0.is_none() {
-                page.copy_key(format, slot, self, slot, live);
-            }
-            page.copy_value(format, slot, self, slot);
-        }
+        let grades = grading.of_page(self.rung(), |channel| variance(&by_channel(channel)));
+        let mut codes = vec![0; keys.len()];
+        page.regrid(dim, |grid| fit_grid(env.level, &grades, &keys, kept, grid, &mut codes));
+        page.pack(format, &grades, &codes[page.front() * dim * STRIP..]);
+        page.grades = Some(grades);
+        page.take_open_keys(self, format, live);
+        page.take_values(self, env, live);
         page
     }
 
-    /// Where [`Page::pack`] looks for the code of a channel: `[strip][channel][16]`.
-    fn code_at(dim: usize, slot: usize, channel: usize) -> usize {
-        (slot / STRIP * dim + channel) * STRIP + slot % STRIP
+    /// Lets `f` choose scales and zeros anew.
+    fn regrid(&mut self, dim: usize, f: impl FnOnce(GridMut<'_>)) {
+        let mut wide = [0.0; 2 * MAX_DIM];
+        let wide = &mut wide[..2 * dim];
+        f16_to_f32(&self.grid, wide);
+        let (scale, zero) = wide.split_at_mut(dim);
+        f(GridMut { scale, zero });
+        f32_to_f16(wide, &mut self.grid);
     }
 
-    /// Writes the codes of all sealed keys.
+    /// Writes the codes of all sealed keys, `[strip][channel][16]`.
     fn pack(&mut self, format: &Format, grades: &Grades, codes: &[u8]) {
-        let (dim, sealed) = (format.keys.dim, self.sealed_strips());
-        let (span, layout) = (self.span(&format.keys, sealed.clone()), format.keys.layout(Some(self.rung())));
-        let strips = self.keys[span].chunks_exact_mut(layout.strip_bytes());
-        for (strip, bytes) in sealed.zip(strips) {
-            grades.pack(&codes[strip * dim * STRIP..][..dim * STRIP], bytes);
+        let span = self.span(&format.keys, self.sealed_strips());
+        let bytes = format.keys.layout(Some(self.rung())).strip_bytes();
+        let strips = self.keys[span].chunks_exact_mut(bytes);
+        for (strip, codes) in strips.zip(codes.chunks_exact(format.keys.dim * STRIP)) {
+            grades.pack(codes, strip);
         }
     }
 
@@ -103,97 +91,119 @@ impl Page {
     /// are coded anew. What is open stays as it is.
     pub(crate) fn coarsened(
         &self,
-        format: &Format,
+        env: Env<'_>,
         rung: usize,
         live: u64,
         graded: Option<&mut Grading>,
     ) -> Page {
+        let format = env.format;
         let next = Page { front: self.front, rung: rung as u8, ..Page::default() };
         let mut page = next.zeros(format, self.strips, self.open, None);
         page.grid = self.grid.clone();
-        let slots = || (0..PAGE).filter(|slot| live >> slot & 1 == 1);
         match (&self.grades, graded) {
             (Some(grades), Some(grading)) => {
-                page.drop_bits(self, format, grades, grading.on_rung(next.rung()), live);
-                for slot in slots().filter(|&slot| self.strip_of(slot).0.is_none()) {
-                    page.copy_key(format, slot, self, slot, 0);
-                }
+                page.drop_bits(self, env, grades, grading.on_rung(next.rung()), live);
+                page.take_open_keys(self, format, live);
             }
             _ => page.keys = self.keys.clone(),
         }
-        slots().for_each(|slot| page.copy_value(format, slot, self, slot));
+        page.take_values(self, env, live);
         page
     }
 
     /// Takes the codes of the sealed keys of a page over in fewer bits, and fits the grid to what is left of them.
-    fn drop_bits(&mut self, from: &Page, format: &Format, before: &Grades, after: Arc<Grades>, live: u64) {
-        let (dim, sealed) = (format.keys.dim, self.sealed_strips());
-        let mut codes = vec![0u8; PAGE * dim];
-        let span = from.span(&format.keys, sealed.clone());
-        let strips = from.keys[span].chunks_exact(format.keys.layout(Some(from.rung())).strip_bytes());
-        for (strip, bytes) in sealed.zip(strips) {
-            before.unpack(bytes, &mut codes[strip * dim * STRIP..][..dim * STRIP]);
+    fn drop_bits(&mut self, from: &Page, env: Env<'_>, before: &Grades, after: Arc<Grades>, live: u64) {
+        let (keys, sealed) = (&env.format.keys, self.sealed_strips());
+        let mut codes = vec![0; sealed.len() * keys.dim * STRIP];
+        let strips = from.keys_of(env.format, sealed.clone());
+        let strips = strips.chunks_exact(keys.layout(Some(from.rung())).strip_bytes());
+        for (strip, codes) in strips.zip(codes.chunks_exact_mut(keys.dim * STRIP)) {
+            before.unpack(strip, codes);
         }
-        let slots: Vec<usize> =
-            (0..PAGE).filter(|slot| (live & self.sealed_slots()) >> slot & 1 == 1).collect();
-        let channels = Channels::Graded(&after);
-        let (mut x, mut shifted, mut anew) =
-            (vec![0.0; slots.len()], vec![0; slots.len()], vec![0; slots.len()]);
-        for channel in 0..dim {
-            let shift = before.bits(channel).saturating_sub(after.bits(channel));
-            if shift == 0 {
+        let live = (live & self.sealed_slots()) >> (sealed.start * STRIP);
+        self.regrid(keys.dim, |grid| drop_bits(env.level, before, &after, live, grid, &mut codes));
+        self.pack(env.format, &after, &codes);
+        self.grades = Some(after);
+    }
+
+    /// Takes the keys of open strips over from a page.
+    fn take_open_keys(&mut self, from: &Page, format: &Format, live: u64) {
+        let sealed = self.sealed_strips();
+        for strip in (0..self.strips).filter(|strip| !sealed.contains(strip)) {
+            if from.sealed_strips().contains(&strip) {
+                slots_of(strip, live).for_each(|slot| self.copy_key(format, slot, from, slot, 0));
+            } else {
+                let span = self.span(&format.keys, strip..strip + 1);
+                self.keys[span].copy_from_slice(from.keys_of(format, strip..strip + 1));
+            }
+        }
+    }
+
+    /// Takes all values over from a page.
+    fn take_values(&mut self, from: &Page, env: Env<'_>, live: u64) {
+        let (format, values) = (env.format, &env.format.values);
+        let mut decoded = vec![];
+        for strip in (0..self.strips).filter(|&strip| slots_of(strip, live).next().is_some()) {
+            let [sealed, source_sealed] = [&*self, from].map(|page| page.strip_of(strip * STRIP).0);
+            let span = self.span(values, strip..strip + 1);
+            let (to, source) = (&mut self.values[span], from.values_of(format, strip..strip + 1));
+            if values.layout(sealed) == values.layout(source_sealed) {
+                to.copy_from_slice(source);
                 continue;
             }
-            let grid = from.grid_at(channel, dim);
-            for ((x, shifted), &slot) in x.iter_mut().zip(&mut shifted).zip(&slots) {
-                let code = codes[Self::code_at(dim, slot, channel)];
-                *x = channels.value(code, grid);
-                *shifted = u32::from(code).unbounded_shr(shift.into()) as u8;
+            decoded.resize(STRIP * values.dim, 0.0);
+            decode_values(env.level, values.layout(source_sealed), source, &mut decoded);
+            for lane in slots_of(strip, live).map(|slot| slot % STRIP) {
+                values.write(sealed, to, lane, &decoded[lane * values.dim..][..values.dim]);
             }
-            let mut best = fitted(&shifted, &x);
-            // A grid of few bits is better without the ends of a finer one.
-            let (low, high) = channels.ends(channel, &x);
-            let grid = channels.fit(channel, low, high);
-            anew.iter_mut().zip(&x).for_each(|(code, &x)| *code = channels.encode(channel, grid, x));
-            let other = fitted(&anew, &x);
-            let chosen = if other.1 < best.1 {
-                best = other;
-                &anew
-            } else {
-                &shifted
-            };
-            for (&slot, &code) in slots.iter().zip(chosen) {
-                codes[Self::code_at(dim, slot, channel)] = code;
-            }
-            self.set_grid(channel, dim, best.0);
         }
-        self.pack(format, &after, &codes);
-        self.grades = Some(after);
     }
 
     /// `page` with the slots of this one.
     fn copied_to(&self, mut page: Page, format: &Format, live: u64) -> Page {
         let fresh = live & self.sealed_slots() == 0;
-        // Codes that stay as they are come first: a widened grid encodes them once more.
-        let (sealed, before) = (page.strips - page.open, self.strips - self.open);
         let mut written = 0u64;
-        for strips in [0..sealed.min(before), 0..self.strips] {
-            for slot in (strips.start * STRIP..strips.end * STRIP).filter(|slot| live >> slot & 1 == 1) {
-                if written >> slot & 1 == 0 {
-                    page.copy(format, slot, self, slot, if fresh { live } else { written });
-                    written |= 1 << slot;
-                }
+        // Codes that stay as they are come first: a widened grid encodes others once more.
+        for strip in 0..self.strips {
+            if !page.codes_alike(self, format, strip) {
+                continue;
+            }
+            let [keys, values] = [&format.keys, &format.values].map(|side| page.span(side, strip..strip + 1));
+            page.keys[keys].copy_from_slice(self.keys_of(format, strip..strip + 1));
+            page.values[values].copy_from_slice(self.values_of(format, strip..strip + 1));
+            written |= live & Self::slots(strip..strip + 1);
+        }
+        for slot in (0..self.strips * STRIP).filter(|slot| live >> slot & 1 == 1) {
+            if written >> slot & 1 == 0 {
+                page.copy(format, slot, self, slot, if fresh { live } else { written });
+                written |= 1 << slot;
             }
         }
         page
     }
+
+    /// Whether a strip lies in memory as it does in another page.
+    fn codes_alike(&self, other: &Page, format: &Format, strip: usize) -> bool {
+        let [own, others] = [self, other].map(|page| page.strip_of(strip * STRIP).0);
+        let same = |side: &crate::format::SideFormat| side.layout(own) == side.layout(others);
+        let on_grid = format.keys.has_grid() && own.is_some();
+        same(&format.keys) && same(&format.values) && (!on_grid || self.has_grid_of(other))
+    }
 }
 
-/// Mean square of the distance to the mean.
-fn variance(x: &[f32]) -> f32 {
-    let count = x.len() as f32;
-    let mean = x.iter().map(|x| x / count).sum::<f32>();
-    x.iter().map(|x| (x - mean).powi(2) / count).sum()
+/// The slots of a strip that are in `live`.
+fn slots_of(strip: usize, live: u64) -> impl Iterator<Item = usize> {
+    (strip * STRIP..(strip + 1) * STRIP).filter(move |slot| live >> slot & 1 == 1)
+}
+
+/// Mean square of the distance to the mean; of nothing, 1.
+fn variance(x: &(impl Iterator<Item = f32> + Clone)) -> f32 {
+    let count = x.clone().count() as f32;
+    if count == 0.0 {
+        return 1.0;
+    }
+    let mean = x.clone().map(|x| x / count).sum::<f32>();
+    x.clone().map(|x| (x - mean).powi(2) / count).sum()
 }
 
 #[cfg(test)]
@@ -237,13 +247,14 @@ mod tests {
             }
             sums.map(|sum| sum / (PAGE * 64) as f32)
         };
+        let env = Env { format: &format, level: sketchkv_kernels::cpu::level() };
         let lines = format.keys.graded_lines();
         let mut grading = Grading::new(64, &lines);
-        let mut stepped = page.reopened(&format, 0, u64::MAX, Some(&mut grading));
+        let mut stepped = page.reopened(env, 0, u64::MAX, Some(&mut grading));
         for rung in 1..format.rungs() {
-            stepped = stepped.coarsened(&format, rung, u64::MAX, Some(&mut grading));
+            stepped = stepped.coarsened(env, rung, u64::MAX, Some(&mut grading));
             page.rung = rung as u8;
-            let jumped = page.reopened(&format, 0, u64::MAX, Some(&mut grading));
+            let jumped = page.reopened(env, 0, u64::MAX, Some(&mut grading));
             let (stepped, jumped) = (error(&stepped), error(&jumped));
             assert!(stepped[0] < 1.1 * jumped[0] && stepped[1] < 1.1 * jumped[1], "{stepped:?}, {jumped:?}");
         }

@@ -4,6 +4,7 @@
 use super::{CacheShape, LayerShape, norm, turn_back};
 use crate::state::{Reader, StateError, Writer};
 use std::fmt;
+use std::ops::Range;
 use std::sync::Arc;
 
 /// Attention at shorter distances says little of what comes later.
@@ -32,6 +33,22 @@ pub(crate) fn bin_of(distance: usize) -> usize {
     (2 * octave + half).min(BINS - 1)
 }
 
+/// The distances of a bin, which all have one weight.
+pub(crate) struct Line {
+    pub(crate) bin: usize,
+    pub(crate) ages: Range<usize>,
+    /// The weight of all distances before these.
+    sum: f64,
+    pub(crate) weight: f32,
+}
+
+impl Line {
+    /// The weight of all distances from 1 to before this one.
+    pub(crate) fn before(&self, distance: usize) -> f64 {
+        self.sum + f64::from(self.weight) * distance.saturating_sub(self.ages.start) as f64
+    }
+}
+
 impl ByDistance {
     /// Of the weight in each bin.
     pub(crate) fn new(weights: [f32; BINS]) -> Self {
@@ -46,8 +63,14 @@ impl ByDistance {
 
     /// The weight of all distances from 1 to before `distance`.
     pub(crate) fn before(&self, distance: usize) -> f64 {
+        self.line(distance).before(distance)
+    }
+
+    /// What is known of the distances that share a bin with this one.
+    pub(crate) fn line(&self, distance: usize) -> Line {
         let bin = bin_of(distance);
-        self.sums[bin] + f64::from(self.weights[bin]) * distance.saturating_sub(first_of(bin).max(1)) as f64
+        let end = if bin + 1 < BINS { first_of(bin + 1) } else { usize::MAX };
+        Line { bin, ages: first_of(bin).max(1)..end, sum: self.sums[bin], weight: self.weights[bin] }
     }
 }
 
@@ -75,9 +98,8 @@ impl Distances {
         Distances::new(&weights, 64.0)
     }
 
-    /// Attention of `mass` was seen on `pairs` pairs around a distance.
-    pub(crate) fn observe(&mut self, distance: usize, mass: f32, pairs: f32) {
-        let bin = bin_of(distance);
+    /// Attention of `mass` was seen on `pairs` pairs at distances in a bin.
+    pub(crate) fn observe(&mut self, bin: usize, mass: f32, pairs: f32) {
         self.mass[bin] += mass;
         self.pairs[bin] += pairs;
     }

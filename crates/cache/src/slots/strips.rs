@@ -49,32 +49,33 @@ impl Slots {
             }
             let open = usize::from(!full);
             let live = live | self.live[page];
-            self.reopen(format, page, open, live);
+            self.reopen(env, page, open, live);
         }
     }
 
     /// Seals the strips of a page, all but the last `open`; a first grid suits the slots in `live`.
-    fn reopen(&mut self, format: &Format, page: usize, open: usize, live: u64) {
+    fn reopen(&mut self, env: Env<'_>, page: usize, open: usize, live: u64) {
         let (page, grading) = (&mut self.pages[page], self.grading.as_deref_mut());
         if page.sealed() == 0 && page.rung() != self.rung {
             Arc::make_mut(page).set_rung(self.rung);
         }
-        *page = Arc::new(page.reopened(format, open, live, grading));
+        *page = Arc::new(page.reopened(env, open, live, grading));
     }
 
     /// Seals all open strips but the last `open`.
-    pub(crate) fn seal(&mut self, format: &Format, open: usize) {
+    pub(crate) fn seal(&mut self, env: Env<'_>, open: usize) {
         if let (Some(page), Some(&live)) = (self.pages.last(), self.live.last())
             && page.open() > open
         {
-            self.reopen(format, self.pages.len() - 1, open, live);
+            self.reopen(env, self.pages.len() - 1, open, live);
         }
     }
 
     /// Lets pages go down to coarser stores until `tokens` more tokens find room in `bytes`, the oldest of the finest
     /// first: they are never more than a rung apart for long. Strips that are open beyond what a head has room for are sealed
     /// where they take more than `bytes`.
-    pub(crate) fn coarsen(&mut self, format: &Format, tokens: usize, bytes: usize) {
+    pub(crate) fn coarsen(&mut self, env: Env<'_>, tokens: usize, bytes: usize) {
+        let format = env.format;
         let last = format.rungs() - 1;
         while self.rung < last && self.needed(format, tokens) > bytes {
             let finer = |page: &Arc<Page>| page.sealed() > 0 && page.rung() <= self.rung;
@@ -82,13 +83,13 @@ impl Slots {
                 Some(page) => {
                     let (live, grading) = (self.live[page], self.grading.as_deref_mut());
                     let page = &mut self.pages[page];
-                    *page = Arc::new(page.coarsened(format, page.rung() + 1, live, grading));
+                    *page = Arc::new(page.coarsened(env, page.rung() + 1, live, grading));
                 }
                 None => self.rung += 1,
             }
         }
         if self.bytes() > bytes {
-            self.seal(format, open_strips(self.len() / STRIP));
+            self.seal(env, open_strips(self.len() / STRIP));
         }
     }
 
@@ -171,7 +172,7 @@ impl Slots {
             && page.sealed() > 0
             && env.format.opens()
         {
-            self.reopen(env.format, self.pages.len() - 1, 1, live);
+            self.reopen(env, self.pages.len() - 1, 1, live);
         }
     }
 
@@ -188,7 +189,7 @@ impl Slots {
         }
         let page = before / PAGE;
         let open = if page == first / PAGE { 2 } else { 1 };
-        self.reopen(env.format, page, open, self.live[page]);
+        self.reopen(env, page, open, self.live[page]);
         let mut newest: Vec<usize> =
             (first..first + STRIP).filter(|&slot| self.positions[slot] != EMPTY).collect();
         newest.sort_unstable_by_key(|&slot| std::cmp::Reverse(self.positions[slot]));

@@ -7,12 +7,13 @@
 
 use super::Queries;
 use super::keys::{LANES, MAX_BLOCKS, MAX_QUERIES};
-use super::layout::{BLOCK, Grid, MAX_DIM, STRIP, StripLayout, nearest};
+use super::layout::{BLOCK, Grid, MAX_DIM, STRIP, StripLayout};
 use super::packed::fetch_lines;
 use super::simd::{Multipliers, Simd};
 use super::strips::Stream;
 use crate::Scale;
 use crate::cpu::Level;
+use std::mem::MaybeUninit;
 
 /// Channels of a group.
 pub const GROUP: usize = 4;
@@ -101,6 +102,28 @@ impl Grades {
             code = code << 2 | field(pair, 3);
         }
         code
+    }
+
+    /// The codes of one slot of a strip, `[channel]`.
+    pub fn codes(&self, strip: &[u8], lane: usize, codes: &mut [u8]) {
+        codes.fill(0);
+        for Field { group, at, mask, shift } in self.fields() {
+            let bytes = &strip[at / 8 * LINE_BYTES + GROUP * lane..][..GROUP];
+            for (&channel, byte) in self.channels[group * GROUP..][..GROUP].iter().zip(bytes) {
+                codes[usize::from(channel)] |= (byte >> (at % 8) & mask) << shift;
+            }
+        }
+    }
+
+    /// Writes the codes of one slot of a strip, `[channel]`, of which only the bits that a channel has count.
+    pub fn put_codes(&self, strip: &mut [u8], lane: usize, codes: &[u8]) {
+        for Field { group, at, mask, shift } in self.fields() {
+            let bytes = &mut strip[at / 8 * LINE_BYTES + GROUP * lane..][..GROUP];
+            for (&channel, byte) in self.channels[group * GROUP..][..GROUP].iter().zip(bytes) {
+                let code = codes[usize::from(channel)] >> shift & mask;
+                *byte = *byte & !(mask << (at % 8)) | code << (at % 8);
+            }
+        }
     }
 
     /// Writes the code of a channel of one slot of a strip.
@@ -243,7 +266,8 @@ impl Cursor {
 /// Queries in the order of the places, with the scales of a grid folded into them: with codes u and their middles m,
 /// q·(z + s∘u) = q·(z + s∘m) + (q∘s)·u − (q∘s)·m, of which all but the first product is of integers.
 struct Folded {
-    packed: [[Multipliers; MAX_DIM / LANES]; MAX_QUERIES],
+    /// Those of the blocks and queries that there are.
+    packed: [[MaybeUninit<Multipliers>; MAX_DIM / LANES]; MAX_QUERIES],
     unit: [[f32; MAX_BLOCKS]; MAX_QUERIES],
     rest: [[i32; MAX_BLOCKS]; MAX_QUERIES],
     constant: [f32; MAX_QUERIES],
@@ -252,41 +276,54 @@ struct Folded {
 impl Folded {
     fn empty() -> Self {
         Folded {
-            packed: [[Multipliers::default(); MAX_DIM / LANES]; MAX_QUERIES],
+            packed: [[MaybeUninit::uninit(); MAX_DIM / LANES]; MAX_QUERIES],
             unit: [[0.0; MAX_BLOCKS]; MAX_QUERIES],
             rest: [[0; MAX_BLOCKS]; MAX_QUERIES],
             constant: [0.0; MAX_QUERIES],
         }
     }
 
+    /// Of at most [`MAX_QUERIES`] queries, `[query][dim]`.
+    ///
+    /// # Safety
+    /// As [`Simd`]; the grid is as wide as the grades.
     #[inline(always)]
-    fn set(&mut self, grades: &Grades, grid: Grid<'_>, queries: &[f32]) {
-        let dim = grades.dim();
-        let (scale, zero) = (&grid.scale[..dim], &grid.zero[..dim]);
-        let mut folded = [0.0f32; BLOCK];
-        for (g, q) in queries.chunks_exact(dim).enumerate() {
-            let mut constant = 0.0;
-            for (block, channels) in grades.channels.chunks_exact(BLOCK).enumerate() {
+    unsafe fn set<S: Simd>(&mut self, grades: &Grades, grid: Grid<'_>, queries: &[f32]) {
+        // SAFETY: the caller's; channels are below `dim`, which is the length of a query, and no more of a block is read than
+        // it has.
+        unsafe {
+            let mut constants = [S::splat(0.0); MAX_QUERIES];
+            for (block, channels) in grades.channels.as_chunks::<BLOCK>().0.iter().enumerate() {
+                let of_block = |x: &[f32]| channels.map(|channel| *x.get_unchecked(usize::from(channel)));
                 let bits = &grades.bits[block * (BLOCK / GROUP)..][..BLOCK / GROUP];
-                let mut largest = 0.0f32;
-                for (i, (folded, &channel)) in folded.iter_mut().zip(channels).enumerate() {
-                    let channel = usize::from(channel);
-                    *folded = q[channel] * scale[channel];
-                    constant += q[channel] * zero[channel] + *folded * middle(bits[i / GROUP]);
-                    largest = largest.max(folded.abs());
-                }
-                let unit = Scale::new(largest, 127.0);
-                let mut rest = 0;
-                for (word, x) in folded.as_chunks::<LANES>().0.iter().enumerate() {
-                    let q = x.map(|x| nearest(x * unit.inverse) as i8);
-                    for (i, &q) in q.iter().enumerate() {
-                        rest -= middle(bits[(LANES * word + i) / GROUP]) as i32 * i32::from(q);
+                let middles: [f32; BLOCK] = std::array::from_fn(|i| middle(bits[i / GROUP]));
+                let (scales, zeros) = (of_block(grid.scale), of_block(grid.zero));
+                let halves = |x: &[f32; BLOCK]| [S::load(x.as_ptr()), S::load(x.as_ptr().add(LANES))];
+                let (scales, zeros, middles) = (halves(&scales), halves(&zeros), halves(&middles));
+                for (g, q) in queries.chunks_exact(grades.dim()).enumerate() {
+                    let q = halves(&of_block(q));
+                    let folded = [S::mul(q[0], scales[0]), S::mul(q[1], scales[1])];
+                    let mut magnitude = S::splat(0.0);
+                    for half in 0..2 {
+                        let negative = S::sub(S::splat(0.0), folded[half]);
+                        magnitude = S::max(magnitude, S::max(folded[half], negative));
+                        constants[g] = S::fma(q[half], zeros[half], constants[g]);
+                        constants[g] = S::fma(folded[half], middles[half], constants[g]);
                     }
-                    self.packed[g][block * (BLOCK / LANES) + word] = Multipliers::new(q);
+                    let unit = Scale::new(S::maximum(magnitude), 127.0);
+                    let mut rest = S::splat(0.0);
+                    for half in 0..2 {
+                        let rounded = S::round(S::mul(folded[half], S::splat(unit.inverse)));
+                        // Whole numbers, whose sum is below 2^24.
+                        rest = S::fma(rounded, middles[half], rest);
+                        self.packed[g][block * (BLOCK / LANES) + half].write(S::multipliers(rounded));
+                    }
+                    (self.unit[g][block], self.rest[g][block]) = (unit.scale, -S::sum(rest) as i32);
                 }
-                (self.unit[g][block], self.rest[g][block]) = (unit.scale, rest);
             }
-            self.constant[g] = constant;
+            for (constant, sums) in self.constant.iter_mut().zip(constants) {
+                *constant = S::sum(sums);
+            }
         }
     }
 }
@@ -313,9 +350,11 @@ fn parts<'a>(layout: &StripLayout, grid: Option<Grid<'a>>) -> (Grid<'a>, &'a Gra
 /// Decodes one slot, as [`StripLayout::get`].
 pub(super) fn get(layout: &StripLayout, strip: &[u8], lane: usize, grid: Option<Grid<'_>>, out: &mut [f32]) {
     let (grid, grades) = parts(layout, grid);
-    for (channel, out) in out.iter_mut().enumerate() {
-        let code = grades.code(strip, lane, channel);
-        *out = grid.zero[channel] + grid.scale[channel] * f32::from(code);
+    let mut codes = [0; MAX_DIM];
+    let codes = &mut codes[..grades.dim()];
+    grades.codes(strip, lane, codes);
+    for ((out, &mut code), (zero, scale)) in out.iter_mut().zip(codes).zip(grid.zero.iter().zip(grid.scale)) {
+        *out = zero + scale * f32::from(code);
     }
 }
 
@@ -338,7 +377,7 @@ pub(super) fn scores(
             let plain = &queries.plain()[first * grades.dim()..][..left.min(S::QUERIES) * grades.dim()];
             S::run(
                 #[inline(always)]
-                || folded.set(grades, grid, plain),
+                || folded.set::<S>(grades, grid, plain),
             );
             for_queries!(S, left, |G| S::run(
                 #[inline(always)]
@@ -357,7 +396,7 @@ unsafe fn scores_of<S: Simd, const G: usize>(
     stride: usize,
 ) {
     let bytes = LINE_BYTES * grades.lines();
-    // SAFETY: strips, queries and out are as long as `key_scores` checked.
+    // SAFETY: strips, queries and out are as long as `key_scores` checked; all that is read of the queries was set.
     unsafe {
         for (index, (strip, ahead)) in strips.each(bytes).enumerate() {
             fetch_lines(ahead, bytes);
@@ -381,7 +420,9 @@ unsafe fn scores_of<S: Simd, const G: usize>(
                     }
                     let code = cursor.next::<S>(bits);
                     for (g, product) in products.iter_mut().enumerate() {
-                        let x = queries.packed[g].get_unchecked(block * (BLOCK / LANES) + t / 4);
+                        let x = queries.packed[g]
+                            .get_unchecked(block * (BLOCK / LANES) + t / 4)
+                            .assume_init_ref();
                         *product = S::dot4(*product, code, x, t % 4);
                     }
                 }

@@ -155,6 +155,43 @@ pub struct StripLayout {
     bytes: usize,
 }
 
+/// Bits of the codes of a strip: those of `fields` groups share a line.
+#[derive(Clone, Copy)]
+struct Pieces {
+    first_line: usize,
+    fields: usize,
+    bits: u32,
+    /// Where they belong in the code.
+    to: u32,
+}
+
+impl Pieces {
+    /// Where the line of a group begins, and which bits of its bytes are the group's.
+    fn of(&self, group: usize) -> (usize, Bits) {
+        let mask = ((1u32 << self.bits) - 1) as u8;
+        let shift = (group % self.fields) as u32 * self.bits;
+        (64 * (self.first_line + group / self.fields), Bits { shift, mask })
+    }
+}
+
+/// Some bits of a byte.
+#[derive(Clone, Copy)]
+struct Bits {
+    shift: u32,
+    /// Before it is shifted.
+    mask: u8,
+}
+
+impl Bits {
+    fn get(self, byte: u8) -> u8 {
+        byte >> self.shift & self.mask
+    }
+
+    fn put(self, byte: &mut u8, bits: u8) {
+        *byte = *byte & !(self.mask << self.shift) | (bits & self.mask) << self.shift;
+    }
+}
+
 impl StripLayout {
     /// A layout for `dim` dimensions, a multiple of 32 (pad with zeros).
     ///
@@ -260,23 +297,65 @@ impl StripLayout {
         }
     }
 
-    /// The pieces of a code: (byte, shift, bits, shift in the code); one piece, or two for 3 bits.
-    fn pieces(&self, bits: u32, lane: usize, dim: usize) -> [(usize, u32, u32, u32); 2] {
-        let none = (0, 0, 0, 0);
-        let (group, byte) = match self.side {
+    /// What codes of so many bits are made of: one kind of pieces, or two for 3 bits.
+    fn pieces(&self, bits: u32) -> [Option<Pieces>; 2] {
+        let pieces = |first_line, fields, bits, to| Some(Pieces { first_line, fields, bits, to });
+        match bits {
+            8 => [pieces(0, 1, 8, 0), None],
+            4 => [pieces(0, 2, 4, 0), None],
+            2 => [pieces(0, 4, 2, 0), None],
+            _ => [pieces(0, 4, 2, 0), pieces(self.dim / 16, 8, 1, 2)],
+        }
+    }
+
+    /// The group that a dimension of a slot is in, and its byte in a line.
+    fn group(&self, lane: usize, dim: usize) -> (usize, usize) {
+        match self.side {
             Side::Keys => (dim / 4, 4 * lane + dim % 4),
             Side::Values => (lane / 4 * (self.dim / 16) + dim / 16, 4 * (dim % 16) + lane % 4),
-        };
-        // `fields` groups share a line.
-        let piece = |first_line: usize, fields: usize, bits: u32, to: u32| {
-            (64 * (first_line + group / fields) + byte, (group % fields) as u32 * bits, bits, to)
-        };
-        match bits {
-            8 => [piece(0, 1, 8, 0), none],
-            4 => [piece(0, 2, 4, 0), none],
-            2 => [piece(0, 4, 2, 0), none],
-            _ => [piece(0, 4, 2, 0), piece(self.dim / 16, 8, 1, 2)],
         }
+    }
+
+    /// Where one code lies: (byte, bits of it, shift in the code), once or twice.
+    fn places(&self, bits: u32, lane: usize, dim: usize) -> impl Iterator<Item = (usize, Bits, u32)> {
+        let (group, byte) = self.group(lane, dim);
+        let pieces = self.pieces(bits).into_iter().flatten();
+        pieces.map(move |pieces| {
+            let (line, bits) = pieces.of(group);
+            (line + byte, bits, pieces.to)
+        })
+    }
+
+    /// Calls `f(byte, bits, dim, shift in the code)` for all pieces of the codes of a slot.
+    #[inline(always)]
+    fn for_each_place(&self, bits: u32, lane: usize, mut f: impl FnMut(usize, Bits, usize, u32)) {
+        // Dimensions of a group, and how far apart their bytes are.
+        let (dims, step) = match self.side {
+            Side::Keys => (4, 1),
+            Side::Values => (16, 4),
+        };
+        for pieces in self.pieces(bits).into_iter().flatten() {
+            for first in (0..self.dim).step_by(dims) {
+                let (group, byte) = self.group(lane, first);
+                let (line, bits) = pieces.of(group);
+                for i in 0..dims {
+                    f(line + byte + step * i, bits, first + i, pieces.to);
+                }
+            }
+        }
+    }
+
+    /// Reads all codes of a slot, `[dim]`.
+    fn codes(&self, bits: u32, strip: &[u8], lane: usize, codes: &mut [u8]) {
+        codes.fill(0);
+        self.for_each_place(bits, lane, |byte, bits, dim, to| codes[dim] |= bits.get(strip[byte]) << to);
+    }
+
+    /// Writes all codes of a slot, `[dim]`.
+    fn set_codes(&self, bits: u32, strip: &mut [u8], lane: usize, codes: &[u8]) {
+        self.for_each_place(bits, lane, |byte, bits, dim, from| {
+            bits.put(&mut strip[byte], codes[dim] >> from)
+        });
     }
 
     /// Writes one slot of an uncoded layout; `x` is `[dim]`.
@@ -300,9 +379,8 @@ impl StripLayout {
     /// # Panics
     /// When the layout is not coded.
     pub fn put_codes(&self, strip: &mut [u8], lane: usize, codes: &[u8], scales: &[f32], minima: &[f32]) {
-        for (dim, &code) in codes.iter().enumerate() {
-            self.put_code(strip, lane, dim, code);
-        }
+        let Encoding::Codes(Codes { bits, .. }) = self.encoding else { panic!("put_codes on plain floats") };
+        self.set_codes(bits, strip, lane, codes);
         let tail = &mut strip[self.code_bytes()..];
         for (i, &x) in scales.iter().chain(minima).enumerate() {
             put_f16(tail, i * STRIP + lane, x);
@@ -315,13 +393,7 @@ impl StripLayout {
     /// When the layout is not coded.
     pub fn put_code(&self, strip: &mut [u8], lane: usize, dim: usize, code: u8) {
         let Encoding::Codes(Codes { bits, .. }) = self.encoding else { panic!("put_code on plain floats") };
-        for (byte, shift, width, from) in self.pieces(bits, lane, dim) {
-            if width > 0 {
-                let mask = (((1u32 << width) - 1) << shift) as u8;
-                let piece = ((code >> from) as u32) << shift;
-                strip[byte] = strip[byte] & !mask | piece as u8 & mask;
-            }
-        }
+        self.places(bits, lane, dim).for_each(|(byte, bits, from)| bits.put(&mut strip[byte], code >> from));
     }
 
     /// Reads one code.
@@ -330,10 +402,7 @@ impl StripLayout {
     /// When the layout is not coded.
     pub fn code(&self, strip: &[u8], lane: usize, dim: usize) -> u8 {
         let Encoding::Codes(Codes { bits, .. }) = self.encoding else { panic!("code on plain floats") };
-        self.pieces(bits, lane, dim).into_iter().fold(0, |code, (byte, shift, width, to)| {
-            let mask = (1u32 << width) - 1;
-            code | (((strip[byte] as u32 >> shift) & mask) << to) as u8
-        })
+        self.places(bits, lane, dim).fold(0, |code, (byte, bits, to)| code | bits.get(strip[byte]) << to)
     }
 
     /// Decodes one slot into `out`, `[dim]`. `grid` is needed for per-channel and graded codes.
@@ -344,31 +413,43 @@ impl StripLayout {
         if let Encoding::Graded { .. } = self.encoding {
             return graded::get(self, strip, lane, grid, out);
         }
-        let tail = &strip[self.code_bytes()..];
+        if let Encoding::Codes(codes) = self.encoding {
+            return self.get_codes(codes, strip, lane, grid, out);
+        }
         for (dim, out) in out.iter_mut().enumerate() {
             let at = self.element(lane, dim);
             *out = match self.encoding {
                 Encoding::F32 => f32::from_le_bytes(strip[4 * at..][..4].try_into().expect("4 bytes")),
                 Encoding::F16 => get_f16(strip, at),
                 Encoding::Bf16 => bf16::from_le_bytes([strip[2 * at], strip[2 * at + 1]]).to_f32(),
-                Encoding::Graded { .. } => unreachable!("graded codes were read above"),
-                Encoding::Codes(codes) => {
-                    let level = codes.level(self.code(strip, lane, dim));
-                    let groups = codes.groups(self.dim);
-                    match codes.group {
-                        ScaleGroup::Channel => {
-                            let grid = grid.expect("per-channel codes need their grid");
-                            grid.zero[dim] + grid.scale[dim] * level
-                        }
-                        group => {
-                            let g = if group == ScaleGroup::Block { dim / BLOCK } else { 0 };
-                            let minimum =
-                                if codes.minimum { get_f16(tail, (groups + g) * STRIP + lane) } else { 0.0 };
-                            get_f16(tail, g * STRIP + lane) * level + minimum
-                        }
-                    }
-                }
+                Encoding::Codes(_) | Encoding::Graded { .. } => unreachable!("codes were read above"),
             };
+        }
+    }
+
+    fn get_codes(&self, codes: Codes, strip: &[u8], lane: usize, grid: Option<Grid<'_>>, out: &mut [f32]) {
+        let mut units = [0; MAX_DIM];
+        let units = &mut units[..self.dim];
+        self.codes(codes.bits, strip, lane, units);
+        let levels = out.iter_mut().zip(units).map(|(out, &mut unit)| (out, codes.level(unit)));
+        if codes.group == ScaleGroup::Channel {
+            let grid = grid.expect("per-channel codes need their grid");
+            for ((out, level), (zero, scale)) in levels.zip(grid.zero.iter().zip(grid.scale)) {
+                *out = zero + scale * level;
+            }
+            return;
+        }
+        let (tail, groups) = (&strip[self.code_bytes()..], codes.groups(self.dim));
+        let of_group = |g: usize| {
+            let minimum = if codes.minimum { get_f16(tail, (groups + g) * STRIP + lane) } else { 0.0 };
+            (get_f16(tail, g * STRIP + lane), minimum)
+        };
+        let mut scales = [(0.0, 0.0); MAX_DIM / BLOCK];
+        scales.iter_mut().enumerate().take(groups).for_each(|(g, scale)| *scale = of_group(g));
+        let dims = self.dim / groups;
+        for (dim, (out, level)) in levels.enumerate() {
+            let (scale, minimum) = scales[dim / dims];
+            *out = scale * level + minimum;
         }
     }
 
@@ -396,9 +477,10 @@ impl StripLayout {
                     let at = |lane| start + 2 * (row * STRIP + lane);
                     bytes(at(from_lane), at(to_lane), 2);
                 }
-                for dim in 0..self.dim {
-                    self.put_code(to, to_lane, dim, self.code(from, from_lane, dim));
-                }
+                let mut units = [0; MAX_DIM];
+                let units = &mut units[..self.dim];
+                self.codes(codes.bits, from, from_lane, units);
+                self.set_codes(codes.bits, to, to_lane, units);
             }
         }
     }

@@ -72,6 +72,7 @@ macro_rules! for_queries {
 
 pub mod codes;
 mod dense;
+mod fit;
 mod floats;
 pub mod graded;
 mod keys;
@@ -83,6 +84,7 @@ mod strips;
 mod values;
 
 pub use dense::{dense_scores, dense_values};
+pub use fit::{GridMut, drop_bits, fit_grid};
 pub use keys::{Queries, decode_keys, key_scores};
 pub use softmax::{add_scaled, exponentials, maximum, strip_exponentials};
 pub use strips::{Stream, Strips, prefetch};

@@ -168,6 +168,11 @@ proptest! {
                 prop_assert_eq!(zero[channel] + scale[channel] * f32::from(code), *x);
             }
         }
+        let (mut codes, mut moved) = (vec![7; dim], vec![0xa5; bytes]);
+        grades.codes(&keys[..bytes], 3, &mut codes);
+        grades.put_codes(&mut moved, 11, &codes);
+        let (code, put) = (|channel| grades.code(&keys, 3, channel), |channel| grades.code(&moved, 11, channel));
+        prop_assert!((0..dim).all(|channel| codes[channel] == code(channel) && put(channel) == code(channel)));
         let layout = StripLayout::new(Side::Keys, Encoding::Graded { lines: grades.lines() as u16 }, dim);
         prop_assert_eq!(layout.strip_bytes(), bytes);
         for (s, key) in want.iter().enumerate() {
