@@ -2,6 +2,7 @@ use super::{Store, Turn, to_f16};
 use crate::method::{Call, Choice, Method};
 use sketchkv_kernels::Scale;
 use sketchkv_kernels::attention::layout::{Codes, Encoding, Levels, ScaleGroup, Side, nearest};
+use std::sync::{Mutex, PoisonError};
 
 macro_rules! turbo {
     ($method:ident, $build:ident, $bits:literal, $name:literal, $state:literal) => {
@@ -40,7 +41,7 @@ pub(super) struct Turbo {
 
 impl Turbo {
     pub(super) fn new(bits: u32, dim: usize) -> Self {
-        let table = if bits == 8 { [0.0; 16] } else { codebook(bits, dim) };
+        let table = if bits == 8 { [0.0; 16] } else { kept_codebook(bits, dim) };
         Turbo { bits, table, root: (dim as f64).sqrt(), fitted: false }
     }
 
@@ -48,6 +49,19 @@ impl Turbo {
     pub(super) fn fitted(self) -> Self {
         Turbo { fitted: true, ..self }
     }
+}
+
+/// [`codebook`], computed once: every layer of every cache has one for each of its rungs.
+fn kept_codebook(bits: u32, dim: usize) -> [f32; 16] {
+    type Kept = Vec<((u32, usize), [f32; 16])>;
+    static KEPT: Mutex<Kept> = Mutex::new(vec![]);
+    let mut kept = KEPT.lock().unwrap_or_else(PoisonError::into_inner);
+    if let Some((_, table)) = kept.iter().find(|(of, _)| *of == (bits, dim)) {
+        return *table;
+    }
+    let table = codebook(bits, dim);
+    kept.push(((bits, dim), table));
+    table
 }
 
 /// Lloyd-Max levels, ascending, of √d·y for y one coordinate of a uniform unit vector of d dimensions.
@@ -101,23 +115,42 @@ impl Store for Turbo {
             codes.iter_mut().zip(x).for_each(|(code, x)| *code = (nearest(x * inverse) + 128) as u8);
             return;
         }
-        // Squares of f32 have room in f64.
-        let square: f64 = x.iter().map(|&x| f64::from(x).powi(2)).sum();
+        // Squares of f32 have room in f64. Vectors are whole blocks of lanes.
+        let rows = x.as_chunks::<LANES>().0;
+        let square = lane_sum(rows, |x| f64::from(x).powi(2));
         let Scale { scale, inverse } = Scale::in_f16((square.sqrt() / self.root) as f32, 1.0);
         scales[0] = scale;
         let levels = &self.table[..1 << self.bits];
-        for (code, x) in codes.iter_mut().zip(x) {
-            let y = x * inverse;
-            *code = levels.windows(2).filter(|pair| y > (pair[0] + pair[1]) / 2.0).count() as u8;
+        for (codes, row) in codes.as_chunks_mut::<LANES>().0.iter_mut().zip(rows) {
+            let mut units = [0u32; LANES];
+            for pair in levels.windows(2) {
+                let bound = (pair[0] + pair[1]) / 2.0;
+                units.iter_mut().zip(row).for_each(|(unit, x)| *unit += u32::from(x * inverse > bound));
+            }
+            codes.iter_mut().zip(units).for_each(|(code, unit)| *code = unit as u8);
         }
         if self.fitted {
             // The scale is taken out before products are summed: they have no room otherwise.
-            let (mut product, mut square) = (0.0f32, 0.0f32);
-            for (code, x) in codes.iter().zip(x) {
-                let level = levels[usize::from(*code)];
-                (product, square) = (product + x * inverse * level, square + level * level);
+            let (mut products, mut squares) = ([0.0f32; LANES], [0.0f32; LANES]);
+            for (codes, row) in codes.as_chunks::<LANES>().0.iter().zip(rows) {
+                for (lane, (&code, x)) in codes.iter().zip(row).enumerate() {
+                    let level = levels[usize::from(code)];
+                    products[lane] += x * inverse * level;
+                    squares[lane] += level * level;
+                }
             }
-            scales[0] = to_f16(scale * (product / square));
+            scales[0] = to_f16(scale * (products.iter().sum::<f32>() / squares.iter().sum::<f32>()));
         }
     }
+}
+
+/// Numbers that are summed side by side.
+const LANES: usize = 16;
+
+fn lane_sum(rows: &[[f32; LANES]], f: impl Fn(f32) -> f64) -> f64 {
+    let mut lanes = [0.0; LANES];
+    for row in rows {
+        lanes.iter_mut().zip(row).for_each(|(lane, x)| *lane += f(*x));
+    }
+    lanes.iter().sum()
 }
