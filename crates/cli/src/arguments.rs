@@ -10,7 +10,7 @@ use sketchkv_engine::{
     speculate::{DraftModel, Drafter, Lookup},
 };
 use sketchkv_eval::{floor_bytes, read_input, read_input_text};
-use sketchkv_model::{Config, LoadOptions, Model, Sampling, Tokenizer, WeightFormat};
+use sketchkv_model::{Activations, Config, LoadOptions, Model, Sampling, Tokenizer, WeightFormat};
 use std::{
     ffi::OsString,
     fmt::{self, Display, Formatter},
@@ -59,10 +59,15 @@ pub(crate) struct ModelArguments {
     threads: Option<u16>,
 }
 
-#[derive(Clone, Copy, ValueEnum)]
-enum Weights {
-    /// As in the file, with quantized activations where its blocks allow it.
+/// How weights are held and multiplied.
+#[derive(Clone, Copy, Default, ValueEnum, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub(crate) enum Weights {
+    /// As in the file, with activations of 16 bits where its blocks allow it.
+    #[default]
     Native,
+    /// As in the file, with activations of 8 bits, as llama.cpp has them: prompts are faster, for a loss of their own.
+    Fast,
     /// In f32 with f32 activations: the reference.
     F32,
     /// In blocks of 32 eight-bit integers.
@@ -77,14 +82,21 @@ impl ModelArguments {
 
     /// Loads it. `beyond_context` lets positions go past the model's context.
     pub(crate) fn load(&self, beyond_context: bool) -> Result<Model> {
-        let weights = match self.weights {
-            Weights::Native => WeightFormat::Native,
-            Weights::F32 => WeightFormat::F32,
-            Weights::Q8 => WeightFormat::Q8,
-        };
-        let threads = self.threads.or(config::get().threads).map_or(0, usize::from);
-        let options = LoadOptions { weights, threads, beyond_context, ..LoadOptions::default() };
-        load(&self.source()?, &options)
+        load(&self.source()?, &LoadOptions { beyond_context, ..self.weights.options(self.threads) })
+    }
+}
+
+impl Weights {
+    /// Loads them so, for `threads` threads, else as many as are configured.
+    pub(crate) fn options(self, threads: Option<u16>) -> LoadOptions {
+        let threads = threads.or(config::get().threads).map_or(0, usize::from);
+        let options = LoadOptions { threads, ..LoadOptions::default() };
+        match self {
+            Weights::Native => options,
+            Weights::Fast => LoadOptions { activations: Activations::Bits8, ..options },
+            Weights::F32 => LoadOptions { weights: WeightFormat::F32, ..options },
+            Weights::Q8 => LoadOptions { weights: WeightFormat::Q8, ..options },
+        }
     }
 }
 

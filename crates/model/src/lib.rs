@@ -22,5 +22,5 @@ pub use file::{ElementType, EmbeddedFolder, GgufHeader, TensorEntry, Value, safe
 pub use forward::{Logits, Outputs, Sequence, Workspace};
 pub use model::{LoadOptions, Model, ModelFile, TensorInfo};
 pub use sampling::{SampleError, Sampler, SamplerState, Sampling, TokenLogprobs, logprobs};
-pub use sketchkv_kernels::WeightFormat;
+pub use sketchkv_kernels::{Activations, WeightFormat};
 pub use tokenizer::{ChatMessage, ChatRequest, ChatTemplate, TextStream, Tokenizer};

@@ -6,7 +6,7 @@ use crate::forward::Rotations;
 use crate::weights::Weights;
 use crate::{Config, ModelError, Tokenizer};
 use sketchkv_cache::{CacheShape, LayerShape, OutputProjection, Scorer};
-use sketchkv_kernels::{Matrix, ThreadPool, WeightFormat};
+use sketchkv_kernels::{Activations, Matrix, ThreadPool, WeightFormat};
 use std::cell::{Cell, RefCell};
 use std::path::Path;
 use std::sync::{Arc, OnceLock};
@@ -19,6 +19,8 @@ const CHUNK: usize = 512;
 pub struct LoadOptions {
     /// How weights are held and multiplied.
     pub weights: WeightFormat,
+    /// How finely the inputs of products are rounded where weights are integers: 16 bits unless set.
+    pub activations: Activations,
     /// Threads of the engine's pool, the caller's included; 0 takes one per core available to the process.
     pub threads: usize,
     /// Most tokens that one pass through the layers takes; longer inputs are cut. 512 unless set.
@@ -29,7 +31,13 @@ pub struct LoadOptions {
 
 impl Default for LoadOptions {
     fn default() -> Self {
-        LoadOptions { weights: WeightFormat::Native, threads: 0, chunk: CHUNK, beyond_context: false }
+        LoadOptions {
+            weights: WeightFormat::Native,
+            activations: Activations::Bits16,
+            threads: 0,
+            chunk: CHUNK,
+            beyond_context: false,
+        }
     }
 }
 
@@ -153,6 +161,7 @@ impl ModelFile {
                 checkpoint: &checkpoint,
                 pool: &pool,
                 format: options.weights,
+                activations: options.activations,
                 norm_epsilon: config.norm_epsilon,
                 norm_offset: config.norm_offset,
                 used: RefCell::default(),

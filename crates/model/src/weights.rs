@@ -102,6 +102,7 @@ pub(crate) struct Weights<'a> {
     pub(crate) checkpoint: &'a Checkpoint,
     pub(crate) pool: &'a ThreadPool,
     pub(crate) format: WeightFormat,
+    pub(crate) activations: Activations,
     /// Added to the variance in every norm.
     pub(crate) norm_epsilon: f32,
     /// Added to the weights of every norm.
@@ -157,7 +158,7 @@ impl<'a> Weights<'a> {
             self.error(format!("tensor `{}`: {error}", tensors[culprit].0.entry.name))
         })?;
         tensors.iter().for_each(|(tensor, _)| self.checkpoint.release(tensor));
-        Ok(matrix.with_activations(Activations::Bits16))
+        Ok(matrix.with_activations(self.activations))
     }
 
     /// A norm over `width` values.

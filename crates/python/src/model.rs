@@ -42,7 +42,7 @@ impl Model {
         if threads > 1024 {
             return Err(PyValueError::new_err("threads are 1 to 1024, or 0 for one per core").into());
         }
-        let options = LoadOptions { weights, threads, beyond_context, ..LoadOptions::default() };
+        let options = LoadOptions { threads, beyond_context, ..weights };
         let mut model = py.detach(|| Ok::<_, Failure>(Source::find(name)?.load(&options)?))?;
         if let Some(template) = chat_template {
             model.set_chat_template(template)?;

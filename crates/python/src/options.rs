@@ -6,7 +6,7 @@ use pyo3::prelude::*;
 use pyo3::types::{PyDict, PyString};
 use sketchkv_cache::{Cap, Spec};
 use sketchkv_engine::GenerateOptions;
-use sketchkv_model::{Sampling, WeightFormat};
+use sketchkv_model::{Activations, LoadOptions, Sampling, WeightFormat};
 
 /// How tokens are chosen, and when a text ends.
 #[derive(Default)]
@@ -111,15 +111,17 @@ pub(crate) fn spec(text: &str, beside: Option<&Bound<'_, PyAny>>) -> Result<Spec
     Ok(format!("{text}{}", cap(beside)?).parse()?)
 }
 
-/// How weights are held, by name.
-pub(crate) fn weights(name: &str) -> PyResult<WeightFormat> {
+/// How weights are held and multiplied, by name.
+pub(crate) fn weights(name: &str) -> PyResult<LoadOptions> {
+    let options = LoadOptions::default();
     Ok(match name {
-        "native" => WeightFormat::Native,
-        "f32" => WeightFormat::F32,
-        "q8" => WeightFormat::Q8,
+        "native" => options,
+        "fast" => LoadOptions { activations: Activations::Bits8, ..options },
+        "f32" => LoadOptions { weights: WeightFormat::F32, ..options },
+        "q8" => LoadOptions { weights: WeightFormat::Q8, ..options },
         _ => {
             return Err(PyValueError::new_err(format!(
-                "weights are \"native\" (as in the file), \"f32\" or \"q8\", not {name:?}"
+                "weights are \"native\" (as in the file), \"fast\" (with coarser activations), \"f32\" or \"q8\", not {name:?}"
             )));
         }
     })

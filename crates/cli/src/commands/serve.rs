@@ -1,5 +1,5 @@
 use crate::{
-    arguments::{self, ModelName},
+    arguments::{self, ModelName, Weights},
     config,
     failure::usage,
     output,
@@ -10,7 +10,6 @@ use serde::Deserialize;
 use serde_json::json;
 use sketchkv_cache::{Cap, Spec};
 use sketchkv_eval::read_input_text;
-use sketchkv_model::LoadOptions;
 use sketchkv_server::{Settings, serve};
 use std::{
     fmt::Display,
@@ -48,6 +47,9 @@ struct Flags {
     /// A name from `sketchkv models`, a GGUF file, or a Hugging Face folder [default: tiny-gpt2].
     #[arg(long, short)]
     model: Option<ModelName>,
+    /// How weights are held and multiplied [default: native].
+    #[arg(long, value_enum)]
+    weights: Option<Weights>,
     /// Threads that run the model [default: one per core].
     #[arg(long, short)]
     threads: Option<u16>,
@@ -142,6 +144,7 @@ impl Flags {
         let list = |own: Vec<String>, other: Vec<String>| if own.is_empty() { other } else { own };
         Flags {
             model: self.model.or(others.model),
+            weights: self.weights.or(others.weights),
             threads: self.threads.or(others.threads),
             template: self.template.or(others.template),
             host: self.host.or(others.host),
@@ -248,10 +251,7 @@ impl Arguments {
         let flags = self.flags.or(from_file);
         let settings = flags.settings()?;
         log(flags.log.unwrap_or(Log::Text));
-        let options = LoadOptions {
-            threads: flags.threads.or(config::get().threads).map_or(0, usize::from),
-            ..LoadOptions::default()
-        };
+        let options = flags.weights.unwrap_or_default().options(flags.threads);
         let source = flags.model.unwrap_or_else(config::usual_model).source()?;
         let mut model = arguments::load(&source, &options)?;
         if let Some(template) = &flags.template {

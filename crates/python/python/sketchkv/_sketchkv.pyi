@@ -75,14 +75,14 @@ class Model:
     def load(
         name: str,
         *,
-        weights: Literal["native", "f32", "q8"] = "native",
+        weights: Literal["native", "fast", "f32", "q8"] = "native",
         threads: int = 0,
         beyond_context: bool = False,
         chat_template: str | None = None,
     ) -> Model:
         """Loads "tiny-gpt2" (which is part of the package), a pulled model by its name, a GGUF file or a Hugging Face folder.
 
-        `weights` are held as in the file, in f32 (the reference) or in 8 bits; 0 `threads` are one per core; `beyond_context` lets
+        `weights` are held as in the file (`"fast"`: with activations of 8 bits), in f32 (the reference) or in 8 bits; 0 `threads` are one per core; `beyond_context` lets
         positions go past the model's context, where they are rotary. `chat_template` stands in place of the model's own: "chatml",
         "gemma", "llama3", or Jinja.
 
@@ -96,7 +96,7 @@ class Model:
         name: str,
         *,
         refresh: bool = False,
-        weights: Literal["native", "f32", "q8"] = "native",
+        weights: Literal["native", "fast", "f32", "q8"] = "native",
         threads: int = 0,
         beyond_context: bool = False,
         chat_template: str | None = None,

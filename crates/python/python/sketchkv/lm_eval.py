@@ -46,7 +46,7 @@ class SketchLM(TemplateLM):
         max_gen_toks: int = 256,
         prefix_token: str | None = None,
         chat_template: str | None = None,
-        weights: Literal["native", "f32", "q8"] = "native",
+        weights: Literal["native", "fast", "f32", "q8"] = "native",
         threads: int = 0,
         batch_size: int | str | None = None,
         max_batch_size: int | None = None,
