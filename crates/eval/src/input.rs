@@ -64,9 +64,9 @@ mod tests {
     #[test]
     fn a_pipe_is_read_when_somebody_writes_and_refused_when_nobody_does() {
         let folder = tempfile::tempdir().unwrap();
-        let pipe = folder.path().join("pipe");
-        assert!(Command::new("mkfifo").arg(&pipe).status().unwrap().success());
-        assert_eq!(read_input(&pipe).unwrap_err().kind(), io::ErrorKind::TimedOut);
+        let [lonely, pipe] = ["lonely", "pipe"].map(|name| folder.path().join(name));
+        assert!(Command::new("mkfifo").args([&lonely, &pipe]).status().unwrap().success());
+        assert_eq!(read_input(&lonely).unwrap_err().kind(), io::ErrorKind::TimedOut);
         let writer = thread::spawn({
             let pipe = pipe.clone();
             move || fs::write(pipe, "some text")

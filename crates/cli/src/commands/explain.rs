@@ -83,7 +83,7 @@ impl Arguments {
                 "rows": rows.iter().map(row).collect::<Vec<_>>(), "warnings": warnings,
             }));
         }
-        output::line(format!("{} on {}: at least {floor}\n", spec, config.name))?;
+        output::line(output::page(&format!("{spec} on {}: at least {floor}", config.name)) + "\n")?;
         let row = |row: &Forecast| {
             vec![
                 format::count(row.tokens as u64),
@@ -108,7 +108,7 @@ impl Arguments {
         ];
         let table = output::table(&header, &[0, 1, 2, 3, 4, 5, 6, 7], rows.iter().map(row));
         output::line(table)?;
-        eprintln!("{}", source_of_losses(losses.as_ref(), expected(context)));
+        eprintln!("{}", output::page(&source_of_losses(losses.as_ref(), expected(context))));
         Ok(())
     }
 }
