@@ -29,7 +29,7 @@ per_level! {
     pub fn fit_grid(grades: &Grades, keys: &[f32], live: u64, grid: GridMut<'_>, codes: &mut [u8]) {
         let (counted, dim) = (Counted::new(live), grades.dim());
         for channel in 0..dim {
-            let column = counted.column(|at| keys.get(place(at, dim, channel)).copied().unwrap_or(0.0));
+            let column = counted.column(rows(keys, dim, channel));
             let bits = grades.bits(channel);
             let coded = counted.coded(&column, counted.best_ends(&column, bits), bits);
             let fit = counted.fitted(&coded, &column);
@@ -53,9 +53,13 @@ per_level! {
                 continue;
             }
             let (scale, zero) = (grid.scale[channel], grid.zero[channel]);
-            let code = |at: usize| codes.get(place(at, dim, channel)).copied().unwrap_or(0);
-            let column = counted.column(|at| zero + scale * f32::from(code(at)));
-            let shifted: Column = std::array::from_fn(|at| f32::from(code(at).unbounded_shr(shift)));
+            let whole = rows(codes, dim, channel);
+            let (mut column, mut shifted) = ([0.0; SLOTS], [0.0; SLOTS]);
+            for slot in 0..SLOTS {
+                column[slot] = zero + scale * f32::from(whole[slot]);
+                shifted[slot] = f32::from(u32::from(whole[slot]).unbounded_shr(shift) as u8);
+            }
+            let column = counted.column(column);
             // A grid of few bits may be better without the ends of a finer one.
             let bits = after.bits(channel);
             let anew = counted.coded(&column, counted.best_ends(&column, bits), bits);
@@ -71,6 +75,18 @@ per_level! {
 #[inline(always)]
 fn place(slot: usize, dim: usize, channel: usize) -> usize {
     (slot / STRIP * dim + channel) * STRIP + slot % STRIP
+}
+
+/// The numbers of a channel; 0 for strips that are not there.
+#[inline(always)]
+fn rows<T: Copy + Default>(x: &[T], dim: usize, channel: usize) -> [T; SLOTS] {
+    let mut rows = [T::default(); SLOTS];
+    for (strip, row) in rows.as_chunks_mut::<STRIP>().0.iter_mut().enumerate() {
+        if let Some(x) = x.get(place(strip * STRIP, dim, channel)..).and_then(<[T]>::first_chunk) {
+            *row = *x;
+        }
+    }
+    rows
 }
 
 #[inline(always)]
@@ -115,11 +131,14 @@ impl Counted {
         }
     }
 
-    /// The numbers of a channel; of slots that do not count, that of the first one which does.
+    /// The numbers of a channel; in the place of those that do not count the first one that does.
     #[inline(always)]
-    fn column(&self, x: impl Fn(usize) -> f32) -> Column {
-        let first = x(self.first);
-        std::array::from_fn(|slot| if self.weights[slot] > 0.0 { x(slot) } else { first })
+    fn column(&self, mut x: Column) -> Column {
+        let first = x[self.first];
+        for (x, weight) in x.iter_mut().zip(&self.weights) {
+            *x = if *weight > 0.0 { *x } else { first };
+        }
+        x
     }
 
     /// The sum over what counts.

@@ -294,7 +294,13 @@ impl Folded {
         unsafe {
             let mut constants = [S::splat(0.0); MAX_QUERIES];
             for (block, channels) in grades.channels.as_chunks::<BLOCK>().0.iter().enumerate() {
-                let of_block = |x: &[f32]| channels.map(|channel| *x.get_unchecked(usize::from(channel)));
+                let of_block = |x: &[f32]| {
+                    let mut placed = [0.0; BLOCK];
+                    for (placed, &channel) in placed.iter_mut().zip(channels) {
+                        *placed = *x.get_unchecked(usize::from(channel));
+                    }
+                    placed
+                };
                 let bits = &grades.bits[block * (BLOCK / GROUP)..][..BLOCK / GROUP];
                 let middles: [f32; BLOCK] = std::array::from_fn(|i| middle(bits[i / GROUP]));
                 let (scales, zeros) = (of_block(grid.scale), of_block(grid.zero));
