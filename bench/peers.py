@@ -328,6 +328,8 @@ def engines_of(options, tokens):
     words += [word for spec in options.kv for word in ("--kv", spec)]
     words += ["-r", options.repetitions]
     engines = [PairedSketchkv("sketchkv", [options.sketchkv, *words], options)]
+    if options.fast:
+        engines.append(PairedSketchkv(FAST, [options.sketchkv, *words, "--weights", "fast"], options))
     if options.before:
         engines.append(PairedSketchkv(BEFORE, [options.before, *words], options))
     for name, lanes, deepest in (
@@ -341,6 +343,8 @@ def engines_of(options, tokens):
     return engines
 
 
+# This build, with activations of 8 bits.
+FAST = "sketchkv --weights fast"
 # Another build of sketchkv, which this one is measured against.
 BEFORE = "sketchkv before"
 
@@ -503,6 +507,7 @@ def parse():
     parser.add_argument("--venv", type=Path, default=cache / "sketchkv" / "peers", help="the virtual environment")
     parser.add_argument("--sketchkv", type=Path, default=REPOSITORY / "target" / "release" / "sketchkv")
     parser.add_argument("--before", type=Path, help="another build of sketchkv, to be measured beside this one")
+    parser.add_argument("--fast", action="store_true", help="sketchkv with --weights fast, too")
     parser.add_argument("--model", default="smollm2-135m", help="a GGUF file, or a name that sketchkv knows")
     parser.add_argument("--kv", action="append", metavar="SPEC", help="a cache of sketchkv; several times")
     parser.add_argument("--llama", type=words, default=["f16", "q8_0", "q4_0"], help="caches of llama.cpp")
