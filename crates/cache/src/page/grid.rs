@@ -24,10 +24,12 @@ impl Page {
             f(Some(Grid { scale, zero, grades: self.grades.as_deref() }))
         };
         // To clear room that is not needed takes longer than to widen the grid.
-        match 2 * dim {
-            ..=128 => f(&mut [0.0; 128][..2 * dim]),
-            ..=512 => f(&mut [0.0; 512][..2 * dim]),
-            _ => f(&mut [0.0; 2 * MAX_DIM][..2 * dim]),
+        if dim <= 64 {
+            f(&mut [0.0; 2 * 64][..2 * dim])
+        } else if dim <= 256 {
+            f(&mut [0.0; 2 * 256][..2 * dim])
+        } else {
+            f(&mut [0.0; 2 * MAX_DIM][..2 * dim])
         }
     }
 
