@@ -4,14 +4,14 @@ mod common;
 
 use common::*;
 use serde_json::json;
-use sketchkv_cache::Cache;
+use sketchkv_cache::{Cache, Cap, Spec};
 use sketchkv_model::{Logits, Sequence, Workspace, logprobs};
 use std::thread;
 
 #[test]
 fn answers_together_are_those_alone() {
     let (server, model) = (Server::start(settings()), model());
-    let specs = ["full+f16", "full+q8", "h2o+q8@25%", "auto", "auto@160KiB", "expected+q4h@50%"];
+    let specs = ["full+f16", "full+q8", "h2o+q8@25%seen", "auto", "auto@160KiB", "expected+q4h@50%seen"];
     let requests: Vec<(String, &str)> =
         (0..18).map(|i| (novel(97 * i, 20 + 17 * i), specs[i % specs.len()])).collect();
     let ask = |prompt: &str, kv: &str| {
@@ -42,7 +42,7 @@ fn answers_together_are_those_alone() {
 fn a_shared_prefix_is_computed_once_and_changes_nothing() {
     let (server, model) = (Server::start(settings()), model());
     let system = novel(0, 120);
-    for kv in ["full+f16", "full+q8", "h2o+q8@25%", "auto@160KiB"] {
+    for kv in ["full+f16", "full+q8", "h2o+q8@25%seen", "auto@160KiB"] {
         let mut cached = vec![];
         for question in ["", " and then he said", " but never would she", " and then he said"] {
             let prompt = format!("{system}{question}");
@@ -64,6 +64,19 @@ fn a_shared_prefix_is_computed_once_and_changes_nothing() {
     let mut body = greedy(&system, 1);
     body["kv"] = "h2o+q8@50%".into();
     assert_eq!(server.ask("/v1/completions", &body)["usage"]["prompt_tokens_details"]["cached_tokens"], 0);
+}
+
+#[test]
+fn a_share_is_one_of_the_servers_context() {
+    let (server, model) = (Server::start(Settings { context: Some(512), ..settings() }), model());
+    for kv in ["h2o+q8@25%", "auto@12.5%"] {
+        let mut body = greedy("The sea", 4);
+        body["kv"] = kv.into();
+        let answer = server.ask("/v1/completions", &body);
+        let spec: Spec = answer["usage"]["kv"]["spec"].as_str().unwrap().parse().unwrap();
+        let share = if kv.starts_with("h2o") { 4 } else { 8 };
+        assert_eq!(spec.cap, Cap::Bytes(model.cache_shape().f16_bytes(512) / share), "{kv}");
+    }
 }
 
 #[test]

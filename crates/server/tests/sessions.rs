@@ -26,7 +26,7 @@ fn cached(answer: &Value) -> u64 {
 
 #[test]
 fn a_session_goes_on_over_a_restart_as_if_there_had_been_none() {
-    for kv in ["full+f16", "h2o+q8@25%", "auto@160KiB"] {
+    for kv in ["full+f16", "h2o+q8@25%seen", "auto@160KiB"] {
         let (one, two) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
         let mut texts = [novel(0, 150), novel(0, 150)];
         let mut stays = Server::start(with_sessions(one.path()));

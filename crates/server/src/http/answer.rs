@@ -127,7 +127,9 @@ pub(crate) async fn submit(
     prompts: Vec<PromptTokens>,
     wanted: Wanted,
 ) -> Result<Events, ApiError> {
-    let (spec, sampling) = (common.spec(&app.settings.kv)?, common.sampling(app.model.tokenizer())?);
+    // A share is one of the context that the server has, the same for all requests: states and sessions stay of use to others.
+    let spec = common.spec(&app.settings.kv)?.for_context(&app.model.cache_shape(), app.about.context);
+    let sampling = common.sampling(app.model.tokenizer())?;
     Sampler::new(sampling.clone()).map_err(of_sampling)?;
     let choices = common.choices()?;
     if let Some(session) = common.session {
