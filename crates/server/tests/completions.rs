@@ -6,6 +6,7 @@ use common::*;
 use serde_json::json;
 use sketchkv_cache::{Cache, Cap, Spec};
 use sketchkv_model::{Logits, Sequence, Workspace, logprobs};
+use sketchkv_server::Settings;
 use std::thread;
 
 #[test]

@@ -163,7 +163,7 @@ fn shards_merge_into_one() {
     assert_eq!(one.merge(&other).unwrap(), Merged { added: 0, known: 5 });
     assert_eq!(one.counts().unwrap(), [0, 4, 1]);
     let missing = one.merge(&folder.path().join("none.sqlite")).unwrap_err();
-    assert!(matches!(missing, EvalError::File { .. }), "{missing}");
+    assert!(matches!(missing, EvalError::Results { .. }), "{missing}");
 }
 
 #[test]

@@ -53,7 +53,8 @@ pub(crate) struct Running {
     pub(crate) generated: usize,
     /// The file of its session, locked.
     pub(crate) file: Option<sketchkv_engine::SessionFile>,
-    pub(crate) reported: Instant,
+    /// When it was last said what its cache takes.
+    pub(crate) reported: Option<Instant>,
     pub(crate) finish: Option<Finish>,
 }
 
@@ -75,7 +76,7 @@ impl Running {
             lowered: self.lowered,
             generated: 0,
             file: None,
-            reported: Instant::now(),
+            reported: None,
             finish: None,
         }
     }
@@ -131,9 +132,10 @@ impl Running {
             let since = self.ask.job.since;
             usage.first_token_ms.get_or_insert_with(|| since.elapsed().as_secs_f64() * 1e3);
         }
-        let report = self.ask.job.reports_kv && self.reported.elapsed() >= REPORT;
+        let is_due = self.reported.is_none_or(|reported| reported.elapsed() >= REPORT);
+        let report = self.ask.job.reports_kv && is_due;
         if report {
-            self.reported = Instant::now();
+            self.reported = Some(Instant::now());
         }
         let tokens: Vec<Chosen> = chosen.into_iter().filter(|chosen| chosen.logprobs.is_some()).collect();
         if text.is_empty() && tokens.is_empty() && !report {

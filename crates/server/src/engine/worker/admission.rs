@@ -16,7 +16,6 @@ use sketchkv_model::Sampler;
 use std::{
     cell::{Cell, RefCell},
     rc::Rc,
-    time::Instant,
 };
 
 impl Worker {
@@ -244,7 +243,7 @@ impl Worker {
             lowered,
             generated: 0,
             file,
-            reported: Instant::now(),
+            reported: None,
             finish: None,
         });
         let over = match fed {
