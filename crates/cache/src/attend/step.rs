@@ -319,18 +319,21 @@ impl RunTask {
         let stride = self.runs.iter().map(|run| run.strips().len()).sum::<usize>() * STRIP;
         self.scores.resize(group * stride, 0.0);
         // Nothing has asked for the first ones yet.
-        for index in 0..self.distance.min(self.runs.len()) {
+        let fetch_grid = |index: usize| {
+            if let Some(run) = self.runs.get(index) {
+                prefetch(run.page(head).grid());
+            }
+        };
+        for index in 0..self.distance {
             prefetch(read(&self.runs, env, head, index));
-            prefetch(self.runs[index].page(head).grid());
+            fetch_grid(index);
         }
         let mut at = 0;
         for (index, run) in self.runs.iter().enumerate() {
             if let Some(after) = self.runs.get(index + 2 * self.distance) {
                 prefetch(after.page(head));
             }
-            if let Some(next) = self.runs.get(index + self.distance) {
-                prefetch(next.page(head).grid());
-            }
+            fetch_grid(index + self.distance);
             let ahead = read(&self.runs, env, head, index + self.distance);
             let scores = &mut self.scores[at..];
             run.page(head).scores(env.level, env.format, queries, run.strips(), ahead, scores, stride);

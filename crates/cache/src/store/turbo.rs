@@ -117,7 +117,7 @@ impl Store for Turbo {
         }
         // Squares of f32 have room in f64. Vectors are whole blocks of lanes.
         let rows = x.as_chunks::<LANES>().0;
-        let square = lane_sum(rows, |x| f64::from(x).powi(2));
+        let square = squares(rows);
         let Scale { scale, inverse } = Scale::in_f16((square.sqrt() / self.root) as f32, 1.0);
         scales[0] = scale;
         let levels = &self.table[..1 << self.bits];
@@ -147,10 +147,11 @@ impl Store for Turbo {
 /// Numbers that are summed side by side.
 const LANES: usize = 16;
 
-fn lane_sum(rows: &[[f32; LANES]], f: impl Fn(f32) -> f64) -> f64 {
+/// The sum of the squares.
+fn squares(rows: &[[f32; LANES]]) -> f64 {
     let mut lanes = [0.0; LANES];
     for row in rows {
-        lanes.iter_mut().zip(row).for_each(|(lane, x)| *lane += f(*x));
+        lanes.iter_mut().zip(row).for_each(|(lane, x)| *lane += f64::from(*x).powi(2));
     }
     lanes.iter().sum()
 }

@@ -250,17 +250,15 @@ fn fold(lanes: [f32; STRIP], f: impl Fn(f32, f32) -> f32) -> f32 {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::attention::tests::Random;
     use crate::cpu::Level;
 
     const DIM: usize = 64;
 
     fn keys(strips: usize) -> Vec<f32> {
-        let mut state = 7u64;
-        let mut next = || {
-            state = state.wrapping_mul(6364136223846793005).wrapping_add(1442695040888963407);
-            (state >> 40) as f32 / (1u64 << 24) as f32 - 0.5
-        };
-        let mut of_channel = |channel: usize| next() * (1 + channel % 5) as f32 + (channel % 7) as f32;
+        let mut random = Random(7);
+        let mut of_channel =
+            |channel: usize| random.next() / 2.0 * (1 + channel % 5) as f32 + (channel % 7) as f32;
         (0..strips * DIM * STRIP).map(|i| of_channel(i / STRIP % DIM)).collect()
     }
 
@@ -309,6 +307,25 @@ mod tests {
             assert!(scalar.2.iter().chain(&scalar.3).all(|x| x.is_finite() && to_f16(*x).to_f32() == *x));
             assert!(all.all(|other| other == scalar), "{strips} strips, {live:x}");
         }
+    }
+
+    #[test]
+    fn ends_are_near_the_best() {
+        let best_ends = |x: &[f32], bits| {
+            let (counted, mut column) = (Counted::new(u64::MAX >> (SLOTS - x.len())), [0.0; SLOTS]);
+            column[..x.len()].copy_from_slice(x);
+            counted.best_ends(&counted.column(column), bits)
+        };
+        // Spread evenly over ±1, a grid's best ends are half a step within.
+        let x: Vec<f32> = (0..64).map(|i| (i * 37 % 64) as f32 / 31.5 - 1.0).collect();
+        for (bits, end) in [(1, 0.5), (2, 0.75)] {
+            let (low, high) = best_ends(&x, bits);
+            assert!((high - end).abs() < 0.1 && (low + end).abs() < 0.1, "{bits} bits: {low} to {high}");
+        }
+        assert_eq!(best_ends(&x, 4), (-1.0, 1.0));
+        assert_eq!(best_ends(&[2.5; 4], 2), (2.5, 2.5));
+        let (low, high) = best_ends(&[-3e38, 3e38], 1);
+        assert!(low.is_finite() && high.is_finite());
     }
 
     /// Over all channels the best grids of many that are tried, ends apart, which is overfitting to so few numbers, are not much better.

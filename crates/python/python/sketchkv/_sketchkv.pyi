@@ -82,8 +82,8 @@ class Model:
     ) -> Model:
         """Loads "tiny-gpt2" (which is part of the package), a pulled model by its name, a GGUF file or a Hugging Face folder.
 
-        `weights` are held as in the file (`"fast"`: with activations of 8 bits), in f32 (the reference) or in 8 bits; 0 `threads` are one per core; `beyond_context` lets
-        positions go past the model's context, where they are rotary. `chat_template` stands in place of the model's own: "chatml",
+        `weights` are held as in the file (`"fast"`: with activations of 8 bits), in f32 (the reference) or in 8 bits; 0 `threads` are
+        one per core; `beyond_context` lets positions go past the model's context, where they are rotary. `chat_template` stands in place of the model's own: "chatml",
         "gemma", "llama3", or Jinja.
 
         >>> Model.load("no-such-model")
