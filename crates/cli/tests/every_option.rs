@@ -170,7 +170,8 @@ const SLOW: [(&str, &str, &[&str]); 9] = [
 ];
 const NO_NUMBERS: [&str; 5] = ["empty", "negative", "huge", "words", "bytes"];
 
-/// A folder with a file of every kind that is none, and those that commands need.
+/// A folder with a file of every kind that is none, and those that commands need. The pipe of `usual` is the same in all of
+/// its folders: two commands at once would be at its two ends.
 fn sandbox(usual: &Path) -> TempDir {
     let folder = tempfile::tempdir().unwrap();
     let place = |name: &str| folder.path().join(name);
@@ -319,35 +320,43 @@ fn tries(command: &Value, locked: bool) -> Vec<Try> {
 #[test]
 fn bad_input_of_every_option_is_one_line_that_says_what_to_do() {
     let usual = tempfile::tempdir().unwrap();
-    assert!(Command::new("mkfifo").arg(usual.path().join("pipe")).status().unwrap().success());
     let results = usual.path().join("results.sqlite");
     let experiment = ["experiment", "speed", "--depths=1", "--kv=full", "--results"];
     let made = support::finish(sketchkv().args(experiment).arg(&results));
     assert_eq!(made.code, 0, "{}", made.stderr);
-    let locked = File::open(sandbox(usual.path()).path().join("locked")).is_err();
+    let own = || {
+        let own = tempfile::tempdir().unwrap();
+        assert!(Command::new("mkfifo").arg(own.path().join("pipe")).status().unwrap().success());
+        fs::copy(&results, own.path().join("results.sqlite")).unwrap();
+        own
+    };
+    let locked = File::open(sandbox(own().path()).path().join("locked")).is_err();
     let table = support::finish(sketchkv().args(["reference", "--json"])).json();
     let tries: Vec<Try> =
         table.as_array().unwrap().iter().flat_map(|command| tries(command, locked)).collect();
     let (next, faults, used) =
         (Mutex::new(tries.iter()), Mutex::new(Vec::new()), Mutex::new(BTreeSet::new()));
-    let work = || loop {
-        let Some(one) = next.lock().unwrap().next() else { break };
-        let folder = sandbox(usual.path());
-        let tried = attempt(&one.words, folder.path());
-        let fine = FINE.iter().position(|(command, argument, kinds, _)| {
-            (command.is_empty() || *command == one.command)
-                && *argument == one.id()
-                && kinds.contains(&one.kind)
-        });
-        match (fine, fault(&tried, &one.names())) {
-            (Some(index), Some("it is taken")) => drop(used.lock().unwrap().insert(index)),
-            (_, None) => {}
-            (_, Some(fault)) => {
-                let Tried { line, code, stderr, took } = tried;
-                let stderr = stderr.trim().replace('\n', "\n    ");
-                let of = format!("{} {} {}", one.command, one.id(), one.kind);
-                let fault = format!("{fault} [{of}] {took:.1?} {code:?}: sketchkv {line}\n    {stderr}");
-                faults.lock().unwrap().push(fault);
+    let work = || {
+        let usual = own();
+        loop {
+            let Some(one) = next.lock().unwrap().next() else { break };
+            let folder = sandbox(usual.path());
+            let tried = attempt(&one.words, folder.path());
+            let fine = FINE.iter().position(|(command, argument, kinds, _)| {
+                (command.is_empty() || *command == one.command)
+                    && *argument == one.id()
+                    && kinds.contains(&one.kind)
+            });
+            match (fine, fault(&tried, &one.names())) {
+                (Some(index), Some("it is taken")) => drop(used.lock().unwrap().insert(index)),
+                (_, None) => {}
+                (_, Some(fault)) => {
+                    let Tried { line, code, stderr, took } = tried;
+                    let stderr = stderr.trim().replace('\n', "\n    ");
+                    let of = format!("{} {} {}", one.command, one.id(), one.kind);
+                    let fault = format!("{fault} [{of}] {took:.1?} {code:?}: sketchkv {line}\n    {stderr}");
+                    faults.lock().unwrap().push(fault);
+                }
             }
         }
     };
