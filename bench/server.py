@@ -17,7 +17,7 @@ may differ from the answer alone, and the memory of the server is watched.
 
 --soak sends so many requests of every kind to the model that is in the program, from plain ones to bodies of a megabyte that are no
 JSON and clients that leave in mid-stream: none may fail otherwise than it should, no greedy answer may differ from the one alone,
-all bytes of caches have to come free, and memory may not grow.
+all bytes of caches have to come free, and memory beside the caches may not grow.
 
 No client of others is used: guidellm needs torch with CUDA, `vllm bench serve` vLLM.
 """
@@ -462,11 +462,13 @@ def soak(options):
         server = sketchkv(options, **limits)
         try:
             work, begin, part = Soak(server.port), time.perf_counter(), options.soak // 10
-            residents = []
+            residents, caches = [], []
             for number in range(10):
                 asyncio.run(work.run(options.soak - 9 * part if number == 0 else part, clients))
                 residents.append(server.resident()[0])
-                note(f"{work.done.total()} requests: {residents[-1] / mib:.1f} MiB, {work.errors.total()} errors")
+                caches.append(read(server.port, "/slots")["memory"]["used"])
+                sizes = f"{residents[-1] / mib:.1f} MiB, {caches[-1] / mib:.1f} of them caches"
+                note(f"{work.done.total()} requests: {sizes}, {work.errors.total()} errors")
             seconds, most = time.perf_counter() - begin, server.resident()[1]
             metrics, slots = read(server.port, "/metrics"), read(server.port, "/slots")
         finally:
@@ -480,9 +482,11 @@ def soak(options):
     print(
         f"{work.done.total()} requests by {clients} clients in {seconds:.0f} s ({kinds}): {work.errors.total() - wrong} errors, "
         f"{wrong} answers other than alone; memory {residents[0] / mib:.1f} MiB after the first tenth, {residents[-1] / mib:.1f} in the "
-        f"end, {most / mib:.1f} at the most; {held:.0f} bytes of caches not free, {metrics['sketchkv_kv_overruns_total']:.0f} KV overruns"
+        f"end, {most / mib:.1f} at the most, of it caches {caches[0] / mib:.1f} and {caches[-1] / mib:.1f}; {held:.0f} bytes of caches not free, {metrics['sketchkv_kv_overruns_total']:.0f} KV overruns"
     )
-    grown = residents[-1] - residents[0] > max(16 * mib, residents[0] // 10)
+    # Caches at rest fill the memory that they are given, little by little; what is beside them may not grow.
+    beside = [resident - used for resident, used in zip(residents, caches)]
+    grown = beside[-1] - beside[0] > max(16 * mib, beside[0] // 10)
     return bool(work.errors or grown or held or metrics["sketchkv_kv_overruns_total"])
 
 

@@ -59,6 +59,23 @@ fn json_has_the_agreed_fields_and_the_parts_add_up() {
 }
 
 #[test]
+fn sequences_generate_together() {
+    let done =
+        finish(sketchkv().args(SHORT).args(["-r", "2", "--kv", "full", "--sequences", "1,8", "--json"]));
+    assert_eq!(done.code, 0, "{}", done.stderr);
+    let json = done.json();
+    let rows = json["rows"].as_array().unwrap();
+    let tests: Vec<_> =
+        rows.iter().map(|row| (row["test"].as_str().unwrap(), row["n_seq"].as_u64().unwrap())).collect();
+    let each = ["", " @ d40"];
+    let names = each.map(|at| [format!("pp16{at}"), format!("tg4{at}"), format!("tg4 x8{at}")]).concat();
+    assert_eq!(tests, names.iter().map(String::as_str).zip([1, 1, 8, 1, 1, 8]).collect::<Vec<_>>());
+    for at in [0, 3] {
+        assert_eq!(rows[at + 2]["kv_bytes"], rows[at + 1]["kv_bytes"], "of the cache of one sequence");
+    }
+}
+
+#[test]
 fn csv_and_jsonl_have_a_line_a_row() {
     let lines = |form: &str| {
         let done = finish(sketchkv().args(SHORT).args([

@@ -45,7 +45,7 @@ impl Progressive {
     fn new(rung: usize, rungs: usize, width: usize) -> Self {
         let (keys, values) = LADDER[rung];
         Progressive {
-            store: Graded::new(keys, Turbo::new(values, width).fitted(), width),
+            store: Graded::new(keys, Turbo::new(values, width).unbiased(), width),
             rung,
             rungs,
             width,

@@ -35,19 +35,21 @@ pub(super) struct Turbo {
     table: [f32; 16],
     /// √d
     root: f64,
-    /// Whether the scale is the best for the codes, in place of the vector's own: what was coded before has lost some norm.
-    fitted: bool,
+    /// Whether the scale is the one at which a vector's product with what comes back is its square, in place of the vector's
+    /// own: the best levels are means of what they stand for, and shrink it. One vector is nearer for that, but in the sum
+    /// that attention makes of many the errors cancel out, and what all have shrunk by stays.
+    unbiased: bool,
 }
 
 impl Turbo {
     pub(super) fn new(bits: u32, dim: usize) -> Self {
         let table = if bits == 8 { [0.0; 16] } else { kept_codebook(bits, dim) };
-        Turbo { bits, table, root: (dim as f64).sqrt(), fitted: false }
+        Turbo { bits, table, root: (dim as f64).sqrt(), unbiased: false }
     }
 
-    /// The same codes, with the scale that suits them best.
-    pub(super) fn fitted(self) -> Self {
-        Turbo { fitted: true, ..self }
+    /// The same codes, with the scale that does not shrink what they stand for.
+    pub(super) fn unbiased(self) -> Self {
+        Turbo { unbiased: true, ..self }
     }
 }
 
@@ -129,17 +131,19 @@ impl Store for Turbo {
             }
             codes.iter_mut().zip(units).for_each(|(code, unit)| *code = unit as u8);
         }
-        if self.fitted {
+        if self.unbiased {
             // The scale is taken out before products are summed: they have no room otherwise.
             let (mut products, mut squares) = ([0.0f32; LANES], [0.0f32; LANES]);
             for (codes, row) in codes.as_chunks::<LANES>().0.iter().zip(rows) {
                 for (lane, (&code, x)) in codes.iter().zip(row).enumerate() {
-                    let level = levels[usize::from(code)];
-                    products[lane] += x * inverse * level;
-                    squares[lane] += level * level;
+                    let x = x * inverse;
+                    products[lane] += x * levels[usize::from(code)];
+                    squares[lane] += x * x;
                 }
             }
-            scales[0] = to_f16(scale * (products.iter().sum::<f32>() / squares.iter().sum::<f32>()));
+            // Of nothing but zeros, which have no product, the scale is 0 anyway.
+            let product = products.iter().sum::<f32>().max(f32::MIN_POSITIVE);
+            scales[0] = to_f16(scale * (squares.iter().sum::<f32>() / product));
         }
     }
 }
@@ -154,4 +158,44 @@ fn squares(rows: &[[f32; LANES]]) -> f64 {
         lanes.iter_mut().zip(row).for_each(|(lane, x)| *lane += f64::from(*x).powi(2));
     }
     lanes.iter().sum()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Product of a vector with what comes back of it, as a share of its square; and the same of the squared error.
+    fn product_and_error(store: &Turbo, x: &[f32]) -> [f32; 2] {
+        let (mut codes, mut scales) = (vec![0; x.len()], [0.0]);
+        store.quantize(x, &mut codes, &mut scales, &mut []);
+        let Encoding::Codes(layout) = store.encoding(Side::Values) else { unreachable!("codes") };
+        let back: Vec<f32> = codes.iter().map(|&code| scales[0] * layout.level(code)).collect();
+        let sum =
+            |f: &dyn Fn(f32, f32) -> f32| x.iter().zip(&back).map(|(x, back)| f(*x, *back)).sum::<f32>();
+        let square = sum(&|x, _| x * x);
+        [sum(&|x, back| x * back) / square, sum(&|x, back| (x - back).powi(2)) / square]
+    }
+
+    #[test]
+    fn unbiased_scales_do_not_shrink() {
+        let mut random = sketchkv_sketch::SplitMix64::new(5);
+        let mut normal = || (0..12).map(|_| random.unit() as f32).sum::<f32>() - 6.0;
+        for bits in [2, 3, 4] {
+            let (paper, ours) = (Turbo::new(bits, 64), Turbo::new(bits, 64).unbiased());
+            let (mut shrunk, mut errors) = (0.0, [0.0; 2]);
+            for _ in 0..64 {
+                let x: Vec<f32> = (0..64).map(|_| 3.0 * normal()).collect();
+                let ([of_paper, error], [product, own]) =
+                    (product_and_error(&paper, &x), product_and_error(&ours, &x));
+                assert!((product - 1.0).abs() < 2e-3, "{bits} bits: {product}");
+                shrunk += (1.0 - of_paper) / 64.0;
+                errors = [errors[0] + error / 64.0, errors[1] + own / 64.0];
+            }
+            assert!(shrunk > errors[0] / 4.0, "{bits} bits: {shrunk}, {errors:?}");
+            assert!(errors[1] < 1.05 * errors[0] / (1.0 - errors[0]), "{bits} bits: {errors:?}");
+        }
+        let (mut codes, mut scales) = (vec![0; 64], [1.0]);
+        Turbo::new(3, 64).unbiased().quantize(&[0.0; 64], &mut codes, &mut scales, &mut []);
+        assert_eq!(scales, [0.0]);
+    }
 }

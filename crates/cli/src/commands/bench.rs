@@ -29,6 +29,7 @@ use std::{
 #[command(after_help = "\
 sketchkv bench --model smollm2-135m -t 2 --kv full --kv full+q8 --kv 'full+topk'
 sketchkv bench --model smollm2-135m -p 0 -n 32 -d 0,4096 -r 3 --kv full+q8 --profile
+sketchkv bench --model smollm2-135m -p 0 -n 32 -d 0 --sequences 1,8 --kv full+q8
 sketchkv bench --model smollm2-135m -p 0 -n 128 --beyond 100000 --kv 'window@1024tok'")]
 pub(crate) struct Arguments {
     #[command(flatten)]
@@ -42,6 +43,9 @@ pub(crate) struct Arguments {
     /// Tokens to generate; several with commas, 0 for none.
     #[arg(long, short = 'n', value_name = "TOKENS", value_delimiter = ',', value_parser = arguments::tokens, default_values_t = [128])]
     generate: Vec<usize>,
+    /// Sequences that generate together, a cache each, their tokens added up; several with commas.
+    #[arg(long, value_name = "SEQUENCES", value_delimiter = ',', value_parser = value_parser!(u16).range(1..=256), default_values_t = [1])]
+    sequences: Vec<u16>,
     /// Tokens in the cache before; several with commas [default: 0,1024,4096,8000].
     #[arg(long, short, value_name = "TOKENS", value_delimiter = ',', value_parser = arguments::tokens)]
     depth: Vec<usize>,
@@ -158,7 +162,12 @@ impl Arguments {
     /// The tests that fit into the context; those asked for that do not are named on standard error.
     fn tests(&self, model: &Model) -> Result<Vec<Test>> {
         let prompts = self.prompt.iter().filter(|&&n| n > 0).map(|&n| Work::Prompt(n));
-        let generated = self.generate.iter().filter(|&&n| n > 0).map(|&n| Work::Generate(n));
+        let generated = self.generate.iter().filter(|&&n| n > 0).flat_map(|&tokens| {
+            self.sequences.iter().map(move |&sequences| match sequences {
+                1 => Work::Generate(tokens),
+                _ => Work::Together { sequences: sequences.into(), tokens },
+            })
+        });
         let works: Vec<Work> = prompts.chain(generated).collect();
         let mut depths = match (self.depth.is_empty(), self.beyond) {
             (false, _) => self.depth.clone(),
@@ -314,15 +323,15 @@ fn footnote(document: &Document<'_>) -> String {
 
 fn csv(bench: &Bench) -> Result<()> {
     output::line(
-        "test,n_prompt,n_gen,n_depth,spec,avg_ts,stddev_ts,kv_bytes,kv_percent,asked_percent,threads,model",
+        "test,n_prompt,n_gen,n_depth,spec,avg_ts,stddev_ts,kv_bytes,kv_percent,asked_percent,threads,model,n_seq",
     )?;
     for row in &bench.rows {
-        let BenchRow { n_prompt, n_gen, n_depth, avg_ts, stddev_ts, footprint, .. } = row;
+        let BenchRow { n_prompt, n_gen, n_seq, n_depth, avg_ts, stddev_ts, footprint, .. } = row;
         let [test, spec, model] = [&row.test, &row.spec, &bench.model].map(|text| format::csv_field(text));
         let Footprint { kv_bytes, kv_percent, asked_percent, .. } = footprint;
         let asked = asked_percent.map(|asked| asked.to_string()).unwrap_or_default();
         output::line(format!(
-            "{test},{n_prompt},{n_gen},{n_depth},{spec},{avg_ts},{stddev_ts},{kv_bytes},{kv_percent},{asked},{},{model}",
+            "{test},{n_prompt},{n_gen},{n_depth},{spec},{avg_ts},{stddev_ts},{kv_bytes},{kv_percent},{asked},{},{model},{n_seq}",
             bench.threads
         ))?;
     }

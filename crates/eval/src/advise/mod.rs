@@ -134,7 +134,7 @@ pub fn advise(
     let (one, all) = (shortest().min().unwrap_or(0), shortest().max().unwrap_or(0));
     let measured_context =
         LONGEST.max(all.min(LONGEST_FOR_SMALL_SHARES)).max(one).min(context).min(model.config().context);
-    let schedule = Schedule { prefill: measured_context / 2, stream: 1, timed: 24 };
+    let schedule = Schedule { prefill: measured_context / 2, stream: 8, timed: 24 };
     let mut specs: Vec<Spec> =
         contenders.iter().map(|contender| contender.measured(measured_context, context)).collect();
     // Beside the others, whether it fits or not: what the speed of a cache is worth.

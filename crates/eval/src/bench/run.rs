@@ -49,8 +49,11 @@ pub struct BenchRow {
     pub test: String,
     /// Tokens of the prompt; 0 where tokens are generated.
     pub n_prompt: usize,
-    /// Tokens generated; 0 where a prompt is taken in.
+    /// Tokens generated, of each sequence; 0 where a prompt is taken in.
     pub n_gen: usize,
+    /// Sequences that are run together, a cache each.
+    #[serde(default = "alone")]
+    pub n_seq: usize,
     /// Tokens in the cache before.
     pub n_depth: usize,
     /// The preset that the spec was written as.
@@ -58,7 +61,7 @@ pub struct BenchRow {
     pub name: Option<String>,
     /// The cache.
     pub spec: String,
-    /// Mean of the samples, in tokens per second.
+    /// Mean of the samples, in tokens per second, of all sequences.
     pub avg_ts: f64,
     /// Their standard deviation.
     pub stddev_ts: f64,
@@ -67,12 +70,16 @@ pub struct BenchRow {
     /// 8-bit multiply-adds per second of the products with weights, of a prompt; the mean.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub multiply_adds_per_s: Option<f64>,
-    /// The cache after the test.
+    /// The cache of one sequence after the test.
     #[serde(flatten)]
     pub footprint: Footprint,
     /// Where the time of a generated token goes, if asked for.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub profile: Option<Parts>,
+}
+
+fn alone() -> usize {
+    1
 }
 
 /// Hears of a benchmark as it goes, and may make it wait.
@@ -231,14 +238,16 @@ impl<'a> Lanes<'a> {
 }
 
 fn row(test: &Test, spec: &Spec, footprint: Footprint) -> BenchRow {
-    let (n_prompt, n_gen) = match test.work {
-        Work::Prompt(tokens) => (tokens, 0),
-        Work::Generate(tokens) => (0, tokens),
+    let (n_prompt, n_gen, n_seq) = match test.work {
+        Work::Prompt(tokens) => (tokens, 0, 1),
+        Work::Generate(tokens) => (0, tokens, 1),
+        Work::Together { sequences, tokens } => (0, tokens, sequences),
     };
     BenchRow {
         test: test.to_string(),
         n_prompt,
         n_gen,
+        n_seq,
         n_depth: test.depth,
         name: spec.preset.map(str::to_owned),
         spec: spec.to_string(),
@@ -295,6 +304,16 @@ impl Bed<'_> {
         Ok(self.model.forward(&mut batch, &mut self.workspace, Logits::Last).all()?)
     }
 
+    /// Runs the token that comes next in all of `caches`, which have seen as many, in one pass.
+    fn step(&mut self, caches: &mut [Cache]) -> Result<(), EvalError> {
+        let token = caches.first().map(|cache| [self.tokens[cache.position() % self.tokens.len()]]);
+        let tokens = token.as_ref().map_or(&[][..], |token| token);
+        let mut batch: Vec<Sequence<'_>> =
+            caches.iter_mut().map(|cache| Sequence { tokens, cache }).collect();
+        self.model.forward(&mut batch, &mut self.workspace, Logits::Last).all()?;
+        Ok(())
+    }
+
     /// Takes `lane` the `way` to the next depth.
     fn fill(&mut self, lane: &mut Lane<'_>, way: &Test) -> Result<Sample, EvalError> {
         let begin = Instant::now();
@@ -313,6 +332,18 @@ impl Bed<'_> {
     fn time(&mut self, lane: &Lane<'_>, test: &Test, repetition: usize) -> Result<Sample, EvalError> {
         let mut cache = self.copy(lane);
         let seconds = match test.work {
+            Work::Together { sequences, tokens } => {
+                let mut caches: Vec<Cache> = (1..sequences).map(|_| self.copy(lane)).collect();
+                caches.push(cache);
+                self.step(&mut caches)?;
+                let begin = Instant::now();
+                for _ in 0..tokens {
+                    self.step(&mut caches)?;
+                }
+                let taken = begin.elapsed();
+                cache = caches.swap_remove(0);
+                taken
+            }
             Work::Prompt(count) => {
                 let begin = Instant::now();
                 self.run(&mut cache, count)?;

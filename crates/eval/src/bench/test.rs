@@ -7,6 +7,13 @@ pub enum Work {
     Prompt(usize),
     /// So many tokens one by one.
     Generate(usize),
+    /// The same in several sequences at once, a cache each: every step reads the weights once.
+    Together {
+        /// How many.
+        sequences: usize,
+        /// Tokens of each.
+        tokens: usize,
+    },
 }
 
 /// Some work over a cache that has seen some tokens.
@@ -32,25 +39,27 @@ impl Test {
     pub fn tokens(&self) -> usize {
         match self.work {
             Work::Prompt(tokens) | Work::Generate(tokens) => tokens,
+            Work::Together { sequences, tokens } => sequences * tokens,
         }
     }
 
-    /// The length of the sequence when the test is over, the step that warms up included.
+    /// The length of a sequence when the test is over, the step that warms up included.
     pub fn length(&self) -> usize {
         self.depth
             + match self.work {
                 Work::Prompt(tokens) => tokens,
-                Work::Generate(tokens) => 1 + tokens,
+                Work::Generate(tokens) | Work::Together { tokens, .. } => 1 + tokens,
             }
     }
 }
 
-/// As llama-bench writes it: `pp512`, `tg128 @ d4096`.
+/// As llama-bench writes it: `pp512`, `tg128 @ d4096`; `tg128 x8` in eight sequences.
 impl fmt::Display for Test {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self.work {
             Work::Prompt(tokens) => write!(f, "pp{tokens}")?,
             Work::Generate(tokens) => write!(f, "tg{tokens}")?,
+            Work::Together { sequences, tokens } => write!(f, "tg{tokens} x{sequences}")?,
         }
         match self.depth {
             0 => Ok(()),
@@ -74,5 +83,8 @@ mod tests {
     fn lengths_include_the_step_that_warms_up() {
         assert_eq!(Test { work: Work::Generate(8), depth: 100 }.length(), 109);
         assert_eq!(Test { work: Work::Prompt(8), depth: 100 }.length(), 108);
+        let together = Test { work: Work::Together { sequences: 4, tokens: 8 }, depth: 100 };
+        assert_eq!((together.length(), together.tokens()), (109, 32));
+        assert_eq!(together.to_string(), "tg8 x4 @ d100");
     }
 }
