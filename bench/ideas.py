@@ -119,12 +119,16 @@ def trellis(torch, bits, states=8):
 CODES = {"scalar": scalar, "lattice": lattice, "trellis": trellis}
 
 
-def coded_values(torch, values, code):
-    """Values `[tokens][dimensions]` through a code after a rotation, each by its own scale."""
+def coded_values(torch, values, code, biased=False):
+    """Values `[tokens][dimensions]` through a code after a rotation, each by its own scale, at which its product with what comes back is
+    its square; `biased`: the root of its mean square, which is nearer, but shrinks what attention adds up."""
     rotation = hadamard(torch, values.shape[-1])
     turned = values @ rotation.T
-    scale = turned.square().mean(-1, keepdim=True).sqrt().half().float().clamp(min=1e-8)
-    return (code(turned / scale) * scale) @ rotation
+    scale = turned.square().mean(-1, keepdim=True).sqrt().clamp(min=1e-8)
+    coded = code(turned / scale)
+    if not biased:
+        scale = turned.square().sum(-1, keepdim=True) / (turned * coded).sum(-1, keepdim=True)
+    return (coded * scale.half().float()) @ rotation
 
 
 # ---------------------------------------------------------------------------------------------------------------------
@@ -151,7 +155,10 @@ def graded(torch, keys, weights, bits):
             error = (back - page).square().sum(0)
             best = back if best is None else torch.where(error < least, back, best)
             least = torch.minimum(error, least)
-        out[start : start + PAGE] = best
+        # Their covariance with what comes back is their variance.
+        far, back = page - page.mean(0), best - best.mean(0)
+        scale = far.square().sum(0) / (far * back).sum(0).clamp(min=1e-12)
+        out[start : start + PAGE] = torch.where(given > 0, page.mean(0) + back * scale.clamp(max=2), best)
     return out
 
 
@@ -270,8 +277,11 @@ def measure(reading, options):
             code = make(torch, bits)
             sample = torch.randn(2048, 64, generator=torch.Generator().manual_seed(2))
             error = (code(sample) - sample).square().mean().item()
-            values = lambda _, __, k, v: (k, between(torch, v, coded_values(torch, v[SINKS:-RECENT], code)))  # noqa: E731
-            yield f"values, {bits} bits, {name}", f"{reading.loss(values):.4f}", f"squared error of a Gaussian {error:.4f}"
+            for biased in (True, False):
+                coded = lambda v: coded_values(torch, v[SINKS:-RECENT], code, biased)  # noqa: E731
+                loss = reading.loss(lambda _, __, k, v: (k, between(torch, v, coded(v))))
+                what = f"values, {bits} bits, {name}, {'of least error' if biased else 'unbiased'}"
+                yield what, f"{loss:.4f}", f"squared error of a Gaussian {error:.4f}"
     for bits in options.bits:
         for rotation in ("none", "queries", "both"):
             keys = lambda n, h, k, v: (  # noqa: E731

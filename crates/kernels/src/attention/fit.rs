@@ -333,9 +333,9 @@ mod tests {
         assert!(low.is_finite() && high.is_finite());
     }
 
-    /// The sum over the slots that count, of a channel of keys and what comes back of it, both from their means: of the products of
-    /// the two, and of the squares of the keys.
-    fn shared(coded: &Coded, keys: &[f32], live: u64, channel: usize) -> [f32; 2] {
+    /// Over the slots that count, of a channel of keys: the covariance with what comes back as a share of the variance, and the sum
+    /// of the squares that is the variance.
+    fn kept(coded: &Coded, keys: &[f32], live: u64, channel: usize) -> (f32, f32) {
         let slots = || {
             let live = (0..keys.len() / DIM).filter(|slot| live >> slot & 1 == 1);
             live.map(|slot| place(slot, DIM, channel))
@@ -343,37 +343,28 @@ mod tests {
         let back = |at: usize| coded.zero[channel] + coded.scale[channel] * f32::from(coded.codes[at]);
         let mean = |x: &dyn Fn(usize) -> f32| slots().map(x).sum::<f32>() / slots().count() as f32;
         let [key, found] = [mean(&|at| keys[at]), mean(&back)];
-        let products = slots().map(|at| (keys[at] - key) * (back(at) - found)).sum();
-        [products, slots().map(|at| (keys[at] - key).powi(2)).sum()]
+        let products: f32 = slots().map(|at| (keys[at] - key) * (back(at) - found)).sum();
+        let squares = slots().map(|at| (keys[at] - key).powi(2)).sum();
+        (products / squares, squares)
     }
 
     #[test]
     fn nothing_shrinks() {
-        let keys = keys(4);
-        for (bits, live) in
-            [1, 2, 3, 4, 8].into_iter().zip([u64::MAX, 0xffff_0fff_ffff_fff1].into_iter().cycle())
-        {
-            let grades = grades(|_| bits);
-            let mut coded = Coded::of(Level::Scalar, &grades, &keys, live);
+        let (keys, live) = (keys(4), 0xffff_0fff_ffff_fff1);
+        for bits in [1, 2, 3, 4, 8] {
+            let coded = Coded::of(Level::Scalar, &grades(|_| bits), &keys, live);
             for channel in 0..DIM {
-                let [products, squares] = shared(&coded, &keys, live, channel);
-                assert!(
-                    (products / squares - 1.0).abs() < 3e-3,
-                    "{bits} bits, channel {channel}: {}",
-                    products / squares
-                );
-            }
-            if bits == 8 {
-                // What is left of fine codes in two bits neither.
-                let coarse = self::grades(|_| 2);
-                let grid = GridMut { scale: &mut coded.scale, zero: &mut coded.zero };
-                drop_bits(Level::Scalar, &grades, &coarse, live, grid, &mut coded.codes);
-                let [products, squares] = (0..DIM)
-                    .map(|channel| shared(&coded, &keys, live, channel))
-                    .fold([0.0; 2], |a, b| [a[0] + b[0], a[1] + b[1]]);
-                assert!((products / squares - 1.0).abs() < 0.01, "{}", products / squares);
+                let (share, _) = kept(&coded, &keys, live, channel);
+                assert!((share - 1.0).abs() < 3e-3, "{bits} bits, channel {channel}: {share}");
             }
         }
+        // What is left of fine codes in two bits neither.
+        let (fine, coarse) = (grades(|_| 8), grades(|_| 2));
+        let mut coded = Coded::of(Level::Scalar, &fine, &keys, live);
+        let grid = GridMut { scale: &mut coded.scale, zero: &mut coded.zero };
+        drop_bits(Level::Scalar, &fine, &coarse, live, grid, &mut coded.codes);
+        let mean: f32 = (0..DIM).map(|channel| kept(&coded, &keys, live, channel).0 / DIM as f32).sum();
+        assert!((mean - 1.0).abs() < 0.01, "{mean}");
         // One bit says next to nothing of two outliers on either side: what lies between is not thrown as far.
         let outliers: Vec<f32> = (0..4 * DIM * STRIP)
             .map(|at| match (at / (DIM * STRIP), at % STRIP) {
@@ -384,7 +375,7 @@ mod tests {
             .collect();
         let coded = Coded::of(Level::Scalar, &grades(|_| 1), &outliers, u64::MAX);
         for channel in 0..DIM {
-            let variance = shared(&coded, &outliers, u64::MAX, channel)[1];
+            let (_, variance) = kept(&coded, &outliers, u64::MAX, channel);
             assert!(coded.error(&outliers, u64::MAX, channel) <= 1.01 * variance);
         }
     }
@@ -405,7 +396,7 @@ mod tests {
                     .collect();
                 let (low, high) = column.iter().fold((f32::MAX, f32::MIN), |(l, h), &x| (l.min(x), h.max(x)));
                 let mut best = f32::MAX;
-                let variance = shared(&coded, &keys, live, channel)[1];
+                let (_, variance) = kept(&coded, &keys, live, channel);
                 for (from, to) in
                     (0..20).flat_map(|i| (0..20).map(move |j| (i as f32 / 40.0, j as f32 / 40.0)))
                 {
