@@ -213,6 +213,7 @@ class Reading:
         import transformers
         from transformers import AutoModelForCausalLM, AutoTokenizer, DynamicCache
         from transformers.integrations.sdpa_attention import sdpa_attention_forward
+        from transformers.masking_utils import ALL_MASK_ATTENTION_FUNCTIONS
         from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
         self.torch, self.DynamicCache, self.context = torch, DynamicCache, options.context
@@ -234,6 +235,8 @@ class Reading:
             return sdpa_attention_forward(module, query, *others, **named)
 
         ALL_ATTENTION_FUNCTIONS.register("recording", recording)
+        # Without it layers that slide would see all tokens.
+        ALL_MASK_ATTENTION_FUNCTIONS.register("recording", ALL_MASK_ATTENTION_FUNCTIONS["sdpa"])
         self.model.config._attn_implementation = "recording"
         whole = DynamicCache()
         self.model.model(ids[:, : options.context], past_key_values=whole)

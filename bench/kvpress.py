@@ -52,7 +52,7 @@ class Reading:
     """A context that was read once."""
 
     def __init__(self, bench, ids, presses):
-        """`presses` maps names to presses; each gets what its hook would get."""
+        """`presses` maps names to presses; each gets what its hook would get. One that fails fails in `pressed`."""
         self.bench, self.ids = bench, ids
         self.attended, self.parts, self.hidden = [], {name: [] for name in presses}, {name: [] for name in presses}
         decoder = bench.model.model
@@ -61,8 +61,15 @@ class Reading:
         def compress(module, _, options, output):
             layer = self.whole.layers[module.layer_idx]
             for name, press in presses.items():
+                if isinstance(self.parts[name], Exception):
+                    continue
                 given = layer.keys.clone(), layer.values.clone()
-                self.parts[name].append(press.compress(module, options["hidden_states"], *given, output[1], options))
+                try:
+                    self.parts[name].append(press.compress(module, options["hidden_states"], *given, output[1], options))
+                except Exception as error:
+                    # Raised again where its cache is asked for: the others are read with it.
+                    self.parts[name] = error
+                    continue
                 self.hidden[name].append(getattr(module, "masked_key_indices", None))
                 module.masked_key_indices = None
 
@@ -86,6 +93,8 @@ class Reading:
         return self.whole, size, size
 
     def pressed(self, name):
+        if isinstance(self.parts[name], Exception):
+            raise self.parts[name]
         cache = self.bench.new()
         for number, (keys, values) in enumerate(self.parts[name]):
             cache.update(keys.half().float(), values.half().float(), number)
@@ -112,6 +121,7 @@ class Bench:
         from sketchkv.kvpress import ledger
         from transformers import AutoModelForCausalLM, AutoTokenizer, DynamicCache
         from transformers.integrations.sdpa_attention import sdpa_attention_forward
+        from transformers.masking_utils import ALL_MASK_ATTENTION_FUNCTIONS
         from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
         self.torch, self.DynamicCache, self.ledger = torch, DynamicCache, ledger
@@ -138,6 +148,8 @@ class Bench:
             return sdpa_attention_forward(module, query, key, value, mask, dropout=dropout, scaling=scaling, **others)
 
         ALL_ATTENTION_FUNCTIONS.register("recording", recording)
+        # Without it layers that slide would see all tokens.
+        ALL_MASK_ATTENTION_FUNCTIONS.register("recording", ALL_MASK_ATTENTION_FUNCTIONS["sdpa"])
 
     def new(self):
         return self.DynamicCache()
