@@ -139,7 +139,11 @@ class Bench:
         self.folder = tempfile.TemporaryDirectory()
         self.tokenizer.save_pretrained(self.folder.name)
         self.model.config.name_or_path = self.folder.name
-        self.ids = self.tokenizer(TEXT.read_text(encoding="utf-8"), return_tensors="pt").input_ids
+        # Gemma is not itself without a first token, which its tokenizer leaves to others.
+        begin = [self.tokenizer.bos_token_id] if self.model.config.model_type.startswith("gemma") else []
+        self.begin = torch.tensor([begin], dtype=torch.long)
+        text = self.tokenizer(TEXT.read_text(encoding="utf-8"), return_tensors="pt").input_ids
+        self.ids = torch.cat([self.begin, text], dim=1)
         self.attended = None
 
         def recording(module, query, key, value, mask, dropout=0.0, scaling=None, **others):
@@ -198,9 +202,10 @@ class Bench:
         whole = encode(f"The secret number of {place} is {secret}")[0]
         answer = whole[len(encode(f"The secret number of {place} is")[0]) :].unsqueeze(0)
         start = 4096 + number * length
-        before = (length - hidden.shape[1]) * (2 * number + 1) // (2 * len(PLACES))
-        hay = self.ids[:, start : start + length - hidden.shape[1]]
-        return self.torch.cat([hay[:, :before], hidden, hay[:, before:]], dim=1), asked, answer
+        room = length - hidden.shape[1] - self.begin.shape[1]
+        before = room * (2 * number + 1) // (2 * len(PLACES))
+        hay = self.ids[:, start : start + room]
+        return self.torch.cat([self.begin, hay[:, :before], hidden, hay[:, before:]], dim=1), asked, answer
 
 
 # ---------------------------------------------------------------------------------------------------------------------

@@ -43,7 +43,7 @@ pub(crate) struct Arguments {
     /// Tokens to generate; several with commas, 0 for none.
     #[arg(long, short = 'n', value_name = "TOKENS", value_delimiter = ',', value_parser = arguments::tokens, default_values_t = [128])]
     generate: Vec<usize>,
-    /// Sequences that generate together, a cache each, their tokens added up; several with commas.
+    /// Sequences that generate together, a cache each, their tokens added up; several with commas. --profile is of one alone.
     #[arg(long, value_name = "SEQUENCES", value_delimiter = ',', value_parser = value_parser!(u16).range(1..=256), default_values_t = [1])]
     sequences: Vec<u16>,
     /// Tokens in the cache before; several with commas [default: 0,1024,4096,8000].
