@@ -207,6 +207,20 @@ fn advice_names_only_what_run_accepts() {
     }
 }
 
+/// What evicts may be as near, and faster: what it has lost shows when it is asked for.
+#[test]
+fn advice_evicts_nothing_where_that_can_be_had() {
+    let (code, json, text) =
+        command(&["advise", "--budget", "95%", "--context", "512", "--samples", "1", "--json"]);
+    assert_eq!(code, Some(0), "{text}");
+    let advice: Value = serde_json::from_str(&json).unwrap();
+    let candidates = advice["candidates"].as_array().unwrap();
+    let (whole, capped): (Vec<&Value>, Vec<&Value>) =
+        candidates.iter().partition(|candidate| candidate["row"]["binds_at"].is_null());
+    assert!(!capped.is_empty(), "{candidates:?}");
+    assert!(whole.iter().any(|candidate| candidate["spec"] == advice["spec"]), "{}", advice["spec"]);
+}
+
 #[test]
 fn advice_reads_well() {
     let (code, text, log) = command(&["advise", "--budget", "25%", "--context", "128", "--samples", "1"]);

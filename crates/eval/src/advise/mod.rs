@@ -109,7 +109,8 @@ pub struct Candidate {
 ///
 /// A context above 1,024 tokens is measured at 1,024 with the same share of bytes; at up to 4,096 where that share is
 /// less than a cache needs. Of the candidates whose divergence nobody notices (mean KL below 0.01) the fastest is
-/// recommended, else of those that cannot be told apart from the one of least divergence the fastest.
+/// recommended, else of those that cannot be told apart from the one of least divergence the fastest; where some of them keep
+/// every token, of these.
 ///
 /// Every candidate is one that the model accepts with the very spec that is named. What fails, misses its cap, or evicts
 /// nothing is no candidate.
@@ -222,6 +223,10 @@ fn choose(candidates: &[(Candidate, Vec<Unit>)], seed: u64) -> Option<usize> {
             i == 0 || if best.row.kl_mean < UNNOTICED { candidate.row.kl_mean < UNNOTICED } else { tie() }
         })
         .collect();
+    // A mean hides the one fact that was evicted: nothing is, where that can be had.
+    let whole: Vec<usize> =
+        good.iter().copied().filter(|&i| candidates[i].0.row.binds_at.is_none()).collect();
+    let good = if whole.is_empty() { good } else { whole };
     let rate = |&i: &usize| candidates[i].0.row.decode_tps;
     let fastest = good.iter().map(rate).fold(0.0, f64::max);
     // A few percent of speed is noise; then the better one is taken.
