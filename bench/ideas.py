@@ -12,15 +12,10 @@ the codes; scales and offsets are f16 everywhere and are not counted, since each
 
 import argparse
 import os
-import sys
 from pathlib import Path
 
-HERE = Path(__file__).resolve().parent
-sys.path = [place for place in sys.path if Path(place or ".").resolve() != HERE]
+import checkpoint
 
-os.environ.setdefault("TQDM_DISABLE", "1")
-
-TEXT = HERE.parent / "data" / "persuasion.txt"
 SINKS, RECENT, PAGE = 4, 64, 64
 
 
@@ -210,33 +205,16 @@ class Reading:
 
     def __init__(self, name, options):
         import torch
-        import transformers
-        from transformers import AutoModelForCausalLM, AutoTokenizer, DynamicCache
-        from transformers.integrations.sdpa_attention import sdpa_attention_forward
-        from transformers.masking_utils import ALL_MASK_ATTENTION_FUNCTIONS
-        from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
+        from transformers import DynamicCache
 
         self.torch, self.DynamicCache, self.context = torch, DynamicCache, options.context
-        transformers.logging.set_verbosity_error()
-        transformers.utils.logging.disable_progress_bar()
-        torch.set_grad_enabled(False)
         torch.set_num_threads(options.threads)
-        models = os.environ.get("SKETCHKV_MODELS", Path.home() / ".local" / "share" / "sketchkv" / "models")
-        (file,) = (Path(models) / name).glob("*.gguf")
-        source = {"gguf_file": file.name}
-        self.model = AutoModelForCausalLM.from_pretrained(file.parent, dtype=torch.float32, **source).eval()
-        tokenizer = AutoTokenizer.from_pretrained(file.parent, **source)
-        ids = tokenizer(TEXT.read_text(encoding="utf-8"), return_tensors="pt").input_ids
+        self.model, tokenizer = checkpoint.load(name)
+        ids = tokenizer(checkpoint.TEXT.read_text(encoding="utf-8"), return_tensors="pt").input_ids
         self.after = ids[:, options.context : options.context + options.scored]
         self.queries = []
 
-        def recording(module, query, *others, **named):
-            self.queries.append(query[0])
-            return sdpa_attention_forward(module, query, *others, **named)
-
-        ALL_ATTENTION_FUNCTIONS.register("recording", recording)
-        # Without it layers that slide would see all tokens.
-        ALL_MASK_ATTENTION_FUNCTIONS.register("recording", ALL_MASK_ATTENTION_FUNCTIONS["sdpa"])
+        checkpoint.record(lambda query, *_: self.queries.append(query[0]))
         self.model.config._attn_implementation = "recording"
         whole = DynamicCache()
         self.model.model(ids[:, : options.context], past_key_values=whole)
@@ -319,14 +297,7 @@ def main():
     parser.add_argument("--shares", type=numbers(float), default=[25.0, 12.5], help="%% of the tokens that stay")
     parser.add_argument("-t", "--threads", type=int, default=2)
     options = parser.parse_args()
-    python = options.venv / ("Scripts" if os.name == "nt" else "bin") / "python"
-    try:
-        import transformers  # noqa: F401
-    except ImportError:
-        if not python.exists() or os.environ.get("SKETCHKV_IN_VENV"):
-            sys.exit("transformers is not installed: run bench/peers.py with --install once")
-        os.environ["SKETCHKV_IN_VENV"] = "1"
-        os.execv(python, [str(python), *sys.argv])
+    checkpoint.within(options.venv, "transformers", "run bench/peers.py with --install once")
     for name in options.model or ["smollm2-135m"]:
         print(f"\n{name}, {options.context} tokens\n\n| idea | mean KL | |\n|---|--:|---|")
         for row in measure(Reading(name, options), options):

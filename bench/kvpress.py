@@ -29,14 +29,13 @@ import time
 import venv
 from pathlib import Path
 
+import checkpoint
+
 HERE = Path(__file__).resolve().parent
 # This file has the name of the package that it imports.
 sys.path = [place for place in sys.path if Path(place or ".").resolve() != HERE]
 
-os.environ.setdefault("TQDM_DISABLE", "1")
-
 REPOSITORY = HERE.parent
-TEXT = REPOSITORY / "data" / "persuasion.txt"
 MODELS = ["smollm2-135m", "gemma3-270m", "qwen2.5-coder-0.5b", "qwen2.5-coder-1.5b"]
 KV = ["auto", "expected+kivi4", "expected+kivi2", "snapkv+kivi4", "expected", "snapkv", "snapkv+ada", "h2o", "window"]
 PRESSES = ["ExpectedAttention", "SnapKV", "AdaKV(SnapKV)", "Knorm", "TOVA", "KeyDiff", "StreamingLLM", "KVzip"]
@@ -117,23 +116,12 @@ class Bench:
 
     def __init__(self, name, options):
         import torch
-        import transformers
         from sketchkv.kvpress import ledger
-        from transformers import AutoModelForCausalLM, AutoTokenizer, DynamicCache
-        from transformers.integrations.sdpa_attention import sdpa_attention_forward
-        from transformers.masking_utils import ALL_MASK_ATTENTION_FUNCTIONS
-        from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
+        from transformers import DynamicCache
 
         self.torch, self.DynamicCache, self.ledger = torch, DynamicCache, ledger
-        transformers.logging.set_verbosity_error()
-        transformers.utils.logging.disable_progress_bar()
-        torch.set_grad_enabled(False)
         torch.set_num_threads(options.threads)
-        models = os.environ.get("SKETCHKV_MODELS", Path.home() / ".local" / "share" / "sketchkv" / "models")
-        (file,) = (Path(models) / name).glob("*.gguf")
-        source = {"gguf_file": file.name}
-        self.model = AutoModelForCausalLM.from_pretrained(file.parent, dtype=torch.float32, **source).eval()
-        self.tokenizer = AutoTokenizer.from_pretrained(file.parent, **source)
+        self.model, self.tokenizer = checkpoint.load(name)
         # KVzip loads the tokenizer by the name of the model. The text is plain, and so is what KVzip asks.
         self.tokenizer.chat_template = None
         self.folder = tempfile.TemporaryDirectory()
@@ -142,18 +130,10 @@ class Bench:
         # Gemma is not itself without a first token, which its tokenizer leaves to others.
         begin = [self.tokenizer.bos_token_id] if self.model.config.model_type.startswith("gemma") else []
         self.begin = torch.tensor([begin], dtype=torch.long)
-        text = self.tokenizer(TEXT.read_text(encoding="utf-8"), return_tensors="pt").input_ids
+        text = self.tokenizer(checkpoint.TEXT.read_text(encoding="utf-8"), return_tensors="pt").input_ids
         self.ids = torch.cat([self.begin, text], dim=1)
         self.attended = None
-
-        def recording(module, query, key, value, mask, dropout=0.0, scaling=None, **others):
-            if self.attended is not None:
-                self.attended.append((query, key, value, scaling, others))
-            return sdpa_attention_forward(module, query, key, value, mask, dropout=dropout, scaling=scaling, **others)
-
-        ALL_ATTENTION_FUNCTIONS.register("recording", recording)
-        # Without it layers that slide would see all tokens.
-        ALL_MASK_ATTENTION_FUNCTIONS.register("recording", ALL_MASK_ATTENTION_FUNCTIONS["sdpa"])
+        checkpoint.record(lambda *attended: self.attended.append(attended))
 
     def new(self):
         return self.DynamicCache()
@@ -385,14 +365,7 @@ def main():
         sys.exit("--table is of rows in a file: name it with --json")
     rows = [json.loads(text) for text in options.json.read_text().splitlines()] if options.json and options.json.exists() else []
     if not options.table:
-        python = options.venv / ("Scripts" if os.name == "nt" else "bin") / "python"
-        try:
-            import kvpress  # noqa: F401
-        except ImportError:
-            if not python.exists() or os.environ.get("SKETCHKV_IN_VENV"):
-                sys.exit("kvpress is not installed: run this with --install once")
-            os.environ["SKETCHKV_IN_VENV"] = "1"
-            os.execv(python, [str(python), *sys.argv])
+        checkpoint.within(options.venv, "kvpress", "run this with --install once")
         done = {key(row) for row in rows if "error" not in row}
 
         def keep(row):

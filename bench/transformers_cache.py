@@ -18,26 +18,20 @@ import sys
 import time
 from pathlib import Path
 
-os.environ.setdefault("TQDM_DISABLE", "1")
-
+import checkpoint
 import torch
-from transformers import AutoModelForCausalLM, AutoTokenizer, DynamicCache
+from transformers import DynamicCache
 
 from sketchkv.transformers import SketchCache
 
-TEXT = Path(__file__).parents[1] / "data" / "persuasion.txt"
 CHUNK = 512
 OWN = "DynamicCache"
 
 
 def load(name):
     """A model, and the tokens of the novel."""
-    models = os.environ.get("SKETCHKV_MODELS", Path.home() / ".local" / "share" / "sketchkv" / "models")
-    (file,) = (Path(models) / name).glob("*.gguf")
-    options = {"gguf_file": file.name}
-    model = AutoModelForCausalLM.from_pretrained(file.parent, dtype=torch.float32, **options).eval()
-    tokenizer = AutoTokenizer.from_pretrained(file.parent, **options)
-    return model, tokenizer(TEXT.read_text(), return_tensors="pt").input_ids
+    model, tokenizer = checkpoint.load(name)
+    return model, tokenizer(checkpoint.TEXT.read_text(encoding="utf-8"), return_tensors="pt").input_ids
 
 
 def new(model, spec):
@@ -167,7 +161,6 @@ def main():
     parser.add_argument("--steps", type=int, default=32, help="steps timed")
     parser.add_argument("--memory", nargs=2, metavar=("SPEC", "TOKENS"), help=argparse.SUPPRESS)
     arguments = parser.parse_args()
-    torch.set_grad_enabled(False)
     if arguments.memory:
         return measure_memory(arguments.models[0], arguments.memory[0], int(arguments.memory[1]))
     print(f"torch {torch.__version__}, {torch.get_num_threads()} threads, f32")
