@@ -165,7 +165,7 @@ fn a_benchmark_goes_on_without_a_refused_cache() {
     let model = tiny_gpt2(WeightFormat::Native);
     let options = BenchOptions {
         specs: specs(&["window@1KiB", "full"]),
-        tests: Test::all(&[Work::Prompt(8), Work::Generate(2)], &[0, 16]),
+        tests: Test::all(&[Work::Prompt(8), Work::Generate { tokens: 2, sequences: 1 }], &[0, 16]),
         repetitions: 1,
         profile: true,
         seed: 0,

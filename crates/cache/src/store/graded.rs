@@ -14,8 +14,8 @@ pub(super) static GRADED: Method = Method {
     paper: "KIVI, arXiv 2402.02750; reverse water-filling: Cover and Thomas, Elements of Information Theory, 10.3.3; scales \
             without bias: RaBitQ, arXiv 2405.12497",
     differs: "Bits are shared out once a head, when its first page is sealed, from the keys of that page and the queries seen \
-         by then. The first 16 tokens of a head stay in f16, and so do the newest 16 to 64. Values have whole bits, 2 to 4. Scales of least squared error \
-              shrink keys and values, which many in a sum do not make good: unbiased ones have up to half the KL.",
+         by then. The first 16 tokens of a head stay in f16, and so do the newest 16 to 64. Values have whole bits, 2 to 4. \
+         Scales of least squared error shrink keys and values, which many in a sum do not make good: unbiased ones have up to half the KL.",
     parameters: &[Parameter {
         name: "bits",
         kind: Kind::Real(1.0, 8.0),

@@ -133,17 +133,15 @@ impl Store for Turbo {
         }
         if self.unbiased {
             // The scale is taken out before products are summed: they have no room otherwise.
-            let (mut products, mut squares) = ([0.0f32; LANES], [0.0f32; LANES]);
+            let mut products = [0.0f32; LANES];
             for (codes, row) in codes.as_chunks::<LANES>().0.iter().zip(rows) {
                 for (lane, (&code, x)) in codes.iter().zip(row).enumerate() {
-                    let x = x * inverse;
-                    products[lane] += x * levels[usize::from(code)];
-                    squares[lane] += x * x;
+                    products[lane] += x * inverse * levels[usize::from(code)];
                 }
             }
             // Of nothing but zeros, which have no product, the scale is 0 anyway.
             let product = products.iter().sum::<f32>().max(f32::MIN_POSITIVE);
-            scales[0] = to_f16(scale * (squares.iter().sum::<f32>() / product));
+            scales[0] = to_f16(scale * ((square * f64::from(inverse).powi(2)) as f32 / product));
         }
     }
 }

@@ -163,10 +163,9 @@ impl Arguments {
     fn tests(&self, model: &Model) -> Result<Vec<Test>> {
         let prompts = self.prompt.iter().filter(|&&n| n > 0).map(|&n| Work::Prompt(n));
         let generated = self.generate.iter().filter(|&&n| n > 0).flat_map(|&tokens| {
-            self.sequences.iter().map(move |&sequences| match sequences {
-                1 => Work::Generate(tokens),
-                _ => Work::Together { sequences: sequences.into(), tokens },
-            })
+            self.sequences
+                .iter()
+                .map(move |&sequences| Work::Generate { tokens, sequences: sequences.into() })
         });
         let works: Vec<Work> = prompts.chain(generated).collect();
         let mut depths = match (self.depth.is_empty(), self.beyond) {

@@ -4,7 +4,7 @@ use serde::{Deserialize, Serialize};
 use sketchkv_cache::{Cache, Part, Spec};
 use sketchkv_engine::EngineError;
 use sketchkv_model::{Logits, Model, Sampler, Sampling, Sequence, Workspace};
-use std::time::Instant;
+use std::{slice::from_mut, time::Instant};
 
 /// What to measure.
 #[derive(Debug, Clone, PartialEq)]
@@ -165,9 +165,9 @@ pub fn bench(
                 },
             )?;
         }
-        if let (true, Work::Generate(count)) = (options.profile, test.work) {
+        if let (true, Work::Generate { tokens, sequences: 1 }) = (options.profile, test.work) {
             lanes.each_untold(|lane| {
-                let profile = bed.profile(lane, count, options.seed)?;
+                let profile = bed.profile(lane, tokens, options.seed)?;
                 lane.row.iter_mut().for_each(|row| row.profile = Some(profile.clone()));
                 Ok(())
             })?;
@@ -240,8 +240,7 @@ impl<'a> Lanes<'a> {
 fn row(test: &Test, spec: &Spec, footprint: Footprint) -> BenchRow {
     let (n_prompt, n_gen, n_seq) = match test.work {
         Work::Prompt(tokens) => (tokens, 0, 1),
-        Work::Generate(tokens) => (0, tokens, 1),
-        Work::Together { sequences, tokens } => (0, tokens, sequences),
+        Work::Generate { tokens, sequences } => (0, tokens, sequences),
     };
     BenchRow {
         test: test.to_string(),
@@ -291,33 +290,24 @@ impl Bed<'_> {
         let widest = tests.iter().map(|test| test.depth.max(test.tokens())).max().unwrap_or(1);
         let tokens = widest.min(self.model.chunk()).min(self.model.config().context);
         if let Ok(mut cache) = Cache::new(self.model.cache_shape(), &Spec::default(), seed) {
-            let _ = self.run(&mut cache, tokens);
+            let _ = self.run(from_mut(&mut cache), tokens);
         }
     }
 
-    /// Runs the `count` tokens that come next, at once; the logits of the last.
-    fn run(&mut self, cache: &mut Cache, count: usize) -> Result<&[f32], EvalError> {
-        let from = cache.position();
+    /// Runs the `count` tokens that come next in all of `caches`, which have seen as many, at once; the logits of the last of each.
+    fn run(&mut self, caches: &mut [Cache], count: usize) -> Result<&[f32], EvalError> {
+        let from = caches.first().map_or(0, Cache::position);
         let tokens: Vec<u32> =
             (from..from + count).map(|position| self.tokens[position % self.tokens.len()]).collect();
-        let mut batch = [Sequence { tokens: &tokens, cache }];
-        Ok(self.model.forward(&mut batch, &mut self.workspace, Logits::Last).all()?)
-    }
-
-    /// Runs the token that comes next in all of `caches`, which have seen as many, in one pass.
-    fn step(&mut self, caches: &mut [Cache]) -> Result<(), EvalError> {
-        let token = caches.first().map(|cache| [self.tokens[cache.position() % self.tokens.len()]]);
-        let tokens = token.as_ref().map_or(&[][..], |token| token);
         let mut batch: Vec<Sequence<'_>> =
-            caches.iter_mut().map(|cache| Sequence { tokens, cache }).collect();
-        self.model.forward(&mut batch, &mut self.workspace, Logits::Last).all()?;
-        Ok(())
+            caches.iter_mut().map(|cache| Sequence { tokens: &tokens, cache }).collect();
+        Ok(self.model.forward(&mut batch, &mut self.workspace, Logits::Last).all()?)
     }
 
     /// Takes `lane` the `way` to the next depth.
     fn fill(&mut self, lane: &mut Lane<'_>, way: &Test) -> Result<Sample, EvalError> {
         let begin = Instant::now();
-        self.run(&mut lane.cache, way.tokens())?;
+        self.run(from_mut(&mut lane.cache), way.tokens())?;
         let seconds = begin.elapsed().as_secs_f64();
         Ok(sample(way, lane.spec, 0, seconds, &lane.cache))
     }
@@ -330,48 +320,37 @@ impl Bed<'_> {
     }
 
     fn time(&mut self, lane: &Lane<'_>, test: &Test, repetition: usize) -> Result<Sample, EvalError> {
-        let mut cache = self.copy(lane);
+        let sequences = if let Work::Generate { sequences, .. } = test.work { sequences } else { 1 };
+        let mut caches: Vec<Cache> = (0..sequences).map(|_| self.copy(lane)).collect();
         let seconds = match test.work {
-            Work::Together { sequences, tokens } => {
-                let mut caches: Vec<Cache> = (1..sequences).map(|_| self.copy(lane)).collect();
-                caches.push(cache);
-                self.step(&mut caches)?;
-                let begin = Instant::now();
-                for _ in 0..tokens {
-                    self.step(&mut caches)?;
-                }
-                let taken = begin.elapsed();
-                cache = caches.swap_remove(0);
-                taken
-            }
             Work::Prompt(count) => {
                 let begin = Instant::now();
-                self.run(&mut cache, count)?;
+                self.run(&mut caches, count)?;
                 begin.elapsed()
             }
-            Work::Generate(count) => {
-                self.run(&mut cache, 1)?;
+            Work::Generate { tokens, .. } => {
+                self.run(&mut caches, 1)?;
                 let begin = Instant::now();
-                for _ in 0..count {
-                    self.run(&mut cache, 1)?;
+                for _ in 0..tokens {
+                    self.run(&mut caches, 1)?;
                 }
                 begin.elapsed()
             }
         };
-        Ok(sample(test, lane.spec, repetition, seconds.as_secs_f64(), &cache))
+        Ok(sample(test, lane.spec, repetition, seconds.as_secs_f64(), &caches[0]))
     }
 
     /// Generates `count` tokens with the clocks running, and samples from what the model gives.
     fn profile(&mut self, lane: &Lane<'_>, count: usize, seed: u64) -> Result<Parts, EvalError> {
         let mut cache = self.copy(lane);
         let mut sampler = Sampler::new(Sampling { seed, ..Sampling::default() })?;
-        self.run(&mut cache, 1)?;
+        self.run(from_mut(&mut cache), 1)?;
         cache.start_profile();
         self.workspace.start_profile();
         let begin = Instant::now();
         let mut sampling = std::time::Duration::ZERO;
         for _ in 0..count {
-            let logits = self.run(&mut cache, 1)?;
+            let logits = self.run(from_mut(&mut cache), 1)?;
             let begin = Instant::now();
             sampler.sample(logits).map_err(EngineError::from)?;
             sampling += begin.elapsed();

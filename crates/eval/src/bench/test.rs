@@ -5,14 +5,12 @@ use std::fmt;
 pub enum Work {
     /// So many tokens taken in at once.
     Prompt(usize),
-    /// So many tokens one by one.
-    Generate(usize),
-    /// The same in several sequences at once, a cache each: every step reads the weights once.
-    Together {
-        /// How many.
-        sequences: usize,
-        /// Tokens of each.
+    /// Tokens one by one, in sequences that are run together, a cache each: every step reads the weights once.
+    Generate {
+        /// Of each sequence.
         tokens: usize,
+        /// How many, at least one.
+        sequences: usize,
     },
 }
 
@@ -38,8 +36,8 @@ impl Test {
     /// Tokens whose time is taken.
     pub fn tokens(&self) -> usize {
         match self.work {
-            Work::Prompt(tokens) | Work::Generate(tokens) => tokens,
-            Work::Together { sequences, tokens } => sequences * tokens,
+            Work::Prompt(tokens) => tokens,
+            Work::Generate { tokens, sequences } => tokens * sequences,
         }
     }
 
@@ -48,7 +46,7 @@ impl Test {
         self.depth
             + match self.work {
                 Work::Prompt(tokens) => tokens,
-                Work::Generate(tokens) | Work::Together { tokens, .. } => 1 + tokens,
+                Work::Generate { tokens, .. } => 1 + tokens,
             }
     }
 }
@@ -58,8 +56,8 @@ impl fmt::Display for Test {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self.work {
             Work::Prompt(tokens) => write!(f, "pp{tokens}")?,
-            Work::Generate(tokens) => write!(f, "tg{tokens}")?,
-            Work::Together { sequences, tokens } => write!(f, "tg{tokens} x{sequences}")?,
+            Work::Generate { tokens, sequences: 1 } => write!(f, "tg{tokens}")?,
+            Work::Generate { tokens, sequences } => write!(f, "tg{tokens} x{sequences}")?,
         }
         match self.depth {
             0 => Ok(()),
@@ -74,16 +72,16 @@ mod tests {
 
     #[test]
     fn names_are_those_of_llama_bench() {
-        let works = [Work::Prompt(512), Work::Generate(128)];
+        let works = [Work::Prompt(512), Work::Generate { tokens: 128, sequences: 1 }];
         let names: Vec<String> = Test::all(&works, &[4096, 0]).iter().map(Test::to_string).collect();
         assert_eq!(names, ["pp512", "tg128", "pp512 @ d4096", "tg128 @ d4096"]);
     }
 
     #[test]
     fn lengths_include_the_step_that_warms_up() {
-        assert_eq!(Test { work: Work::Generate(8), depth: 100 }.length(), 109);
+        assert_eq!(Test { work: Work::Generate { tokens: 8, sequences: 1 }, depth: 100 }.length(), 109);
         assert_eq!(Test { work: Work::Prompt(8), depth: 100 }.length(), 108);
-        let together = Test { work: Work::Together { sequences: 4, tokens: 8 }, depth: 100 };
+        let together = Test { work: Work::Generate { tokens: 8, sequences: 4 }, depth: 100 };
         assert_eq!((together.length(), together.tokens()), (109, 32));
         assert_eq!(together.to_string(), "tg8 x4 @ d100");
     }
