@@ -7,6 +7,7 @@ use crate::judgement::{Departures, Judgement};
 use crate::plan::{Choosing, Limit, Question, Ranking, batch, plan, weigh};
 use crate::profile::{Part, Stopwatch};
 use crate::refine::Refine;
+use crate::stakes::Stakes;
 use std::mem::size_of;
 
 /// What a layer is asked to take in.
@@ -37,6 +38,8 @@ pub(crate) struct AdmitScratch {
     pub(crate) departures: Vec<Departures>,
     /// What each head may hold.
     pub(crate) limits: Vec<Limit>,
+    /// What is at stake in each head, where all heads of a cache compete.
+    pub(crate) stakes: Vec<Stakes>,
     ranking: Ranking,
     expired: Vec<u32>,
     /// Of what is stored, tails and indexes.
@@ -53,6 +56,8 @@ impl AdmitScratch {
             + self.departures.capacity() * size_of::<Departures>()
             + self.ranking.bytes()
             + self.limits.capacity() * size_of::<Limit>()
+            + self.stakes.iter().map(Stakes::bytes).sum::<usize>()
+            + self.stakes.capacity() * size_of::<Stakes>()
             + self.expired.capacity() * size_of::<u32>()
             + self.buffers.bytes()
     }

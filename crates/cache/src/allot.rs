@@ -69,7 +69,11 @@ impl LayerAllotment {
 
     /// What a head may hold in `bytes` bytes.
     fn within(&self, bytes: usize) -> Limit {
-        let slots = self.cost.slots_within(bytes).max(self.least.next_multiple_of(STRIP)).min(self.most);
+        let slots = self
+            .cost
+            .slots_within(self.cost.rungs() - 1, bytes)
+            .max(self.least.next_multiple_of(STRIP))
+            .min(self.most);
         Limit { slots, bytes: bytes.clamp(self.cost.of(slots), self.cost.of_finest(slots)) }
     }
 }

@@ -13,6 +13,8 @@ pub(crate) struct HeadCost {
     fixed: usize,
     /// Of a sealed strip, on each rung.
     strips: Box<[usize]>,
+    /// What codes lose, on each rung, relative to those of two bits.
+    losses: Box<[f64]>,
     /// Of an open strip; none where there are none.
     open: Option<usize>,
     /// Strips at the front that are open however many there are.
@@ -31,6 +33,7 @@ impl HeadCost {
         HeadCost {
             fixed: head.fixed_bytes(),
             strips: (0..format.rungs()).map(|rung| Slots::strip_cost(format, rung, words)).collect(),
+            losses: (0..format.rungs()).map(|rung| format.loss_on(rung)).collect(),
             open: format.opens().then(|| Slots::open_strip_cost(format, words)),
             front: usize::from(format.keeps_front()),
             page: Slots::page_cost(format),
@@ -87,6 +90,16 @@ impl HeadCost {
             + self.index.as_ref().map_or(0, |index| index.bytes(strips * STRIP))
     }
 
+    /// Bytes of a slot on a rung, its part of the page included.
+    pub(crate) fn slot_on(&self, rung: usize) -> f64 {
+        (PAGE_STRIPS * self.strips[rung] + self.page) as f64 / PAGE as f64
+    }
+
+    /// What codes lose on a rung, relative to those of two bits.
+    pub(crate) fn loss_on(&self, rung: usize) -> f64 {
+        self.losses[rung]
+    }
+
     fn last_strip(&self) -> usize {
         self.strips[self.rungs() - 1]
     }
@@ -114,12 +127,12 @@ impl HeadCost {
         if nearest < least { nearest + PAGE } else { nearest }
     }
 
-    /// The most slots, in whole strips, of a head of `bytes` bytes; in whole pages where the last one is to stay open.
-    pub(crate) fn slots_within(&self, bytes: usize) -> usize {
-        let (mut low, mut high) = (0, 1 + bytes / self.last_strip());
+    /// The most slots, in whole strips, of a head of `bytes` bytes on this rung; in whole pages where the last one is to stay open.
+    pub(crate) fn slots_within(&self, rung: usize, bytes: usize) -> usize {
+        let (mut low, mut high) = (0, 1 + bytes / self.strips[rung]);
         while low < high {
             let middle = (low + high).div_ceil(2);
-            if self.of(middle * STRIP) <= bytes { low = middle } else { high = middle - 1 }
+            if self.on(rung, middle * STRIP) <= bytes { low = middle } else { high = middle - 1 }
         }
         let whole = if self.open.is_some() && self.open_strips(low) == PAGE_STRIPS { PAGE_STRIPS } else { 1 };
         low / whole * whole * STRIP

@@ -20,6 +20,9 @@ pub struct Forecast {
     pub bytes: usize,
 }
 
+/// Bits of a key's number in which a head's pages are in the mean when tokens begin to go.
+const FEWEST: f64 = 3.0;
+
 impl Cache {
     /// The most bytes that a cache of this spec and shape takes while it sees `tokens` tokens: its cap, or what all of them take
     /// where that is less.
@@ -39,7 +42,7 @@ impl Cache {
     }
 
     /// What a cache of this spec and shape will hold after `tokens` tokens: how many are kept, and in how many bits. Reckoned as
-    /// if all heads of a layer had equal parts, and all pages were on one rung.
+    /// if all heads of a layer had equal parts, and all pages were on one rung, of 3 bits or more.
     pub fn forecast(&self, tokens: usize) -> Forecast {
         let (common, layers) = (&*self.common, &self.shape.layers);
         let mut limits = vec![];
@@ -57,8 +60,15 @@ impl Cache {
         let counted = layers.iter().filter(|layer| counts(layer)).count() as f64;
         for (number, (layer, limit)) in layers.iter().zip(&limits).enumerate() {
             let (cost, format) = (common.allotment.cost(number), &common.formats[number]);
+            // A head's pages seldom go further down before tokens go.
+            let last =
+                (0..cost.rungs()).find(|&rung| format.keys.bits(rung) <= FEWEST).unwrap_or(cost.rungs() - 1);
             let slots = layer.visible(tokens).min(limit.slots);
-            let last = cost.rungs() - 1;
+            let slots = if limit.bytes == usize::MAX {
+                slots
+            } else {
+                slots.min(cost.slots_within(last, limit.bytes))
+            };
             let rung = (0..last).find(|&rung| cost.on(rung, slots) <= limit.bytes).unwrap_or(last);
             let is_free = limit.bytes == usize::MAX;
             let bytes = if is_free { cost.on_unlimited(rung, slots) } else { cost.on(rung, slots) };

@@ -235,6 +235,13 @@ impl Format {
         self.keys.rungs.len().max(self.values.rungs.len())
     }
 
+    /// The error of codes on a rung relative to that of two bits, which a bit more divides by four: half of it is of keys, half
+    /// of values.
+    pub(crate) fn loss_on(&self, rung: usize) -> f64 {
+        let of_bits = |bits: f64| 4f64.powf(2.0 - bits) / 2.0;
+        of_bits(self.keys.bits(rung)) + of_bits(self.values.bits(rung))
+    }
+
     /// Whether the first strip of a head is never sealed: its tokens draw attention from all others, and their keys are like
     /// no others', so that a grid which holds them has no room between its levels for these.
     pub(crate) fn keeps_front(&self) -> bool {

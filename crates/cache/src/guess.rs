@@ -110,7 +110,8 @@ impl Guesses {
             Choosing::InCache(floor) => {
                 let admission = common.admission(&cache.shape, place, Limit::NONE, draft, 1);
                 let cost = common.allotment.cost(layer);
-                let layer = LayerAdmission { admission, cost, heads: &mut heads, scratch };
+                let shape = &cache.shape;
+                let layer = LayerAdmission { admission, cost, shape, heads: &mut heads, scratch };
                 contest::admit(&mut [layer], floor, attend.pool, &mut workspace.contest, false);
             }
             _ => common.admission(&cache.shape, place, limit, draft, 1).run(&mut heads, scratch, false),

@@ -44,6 +44,12 @@ impl Departures {
         self.tokens.clear();
     }
 
+    /// For all of so many slots and new tokens.
+    pub(crate) fn make_room(&mut self, slots: usize, tokens: usize) {
+        self.slots.reserve_exact(slots);
+        self.tokens.reserve_exact(tokens);
+    }
+
     /// How many go.
     pub(crate) fn count(&self) -> usize {
         self.slots.len() + self.tokens.len()

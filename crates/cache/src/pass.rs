@@ -248,7 +248,7 @@ impl Cache {
                 let mut layers = contest.layers();
                 for (layer, (heads, scratch)) in self.layers.iter_mut().zip(&mut *scratches).enumerate() {
                     let (admission, cost) = (admission(layer), common.allotment.cost(layer));
-                    layers.push(LayerAdmission { admission, cost, heads, scratch });
+                    layers.push(LayerAdmission { admission, cost, shape, heads, scratch });
                 }
                 contest::admit(&mut layers, floor, pool, contest, timed);
                 contest.give_layers(layers);

@@ -22,25 +22,25 @@ pub static PRESETS: &[Preset] = &[
     Preset {
         name: "auto",
         spec: "full+progressive",
-        capped: "foreseen+progressive+adaptive",
+        capped: "foreseen+progressive(least=2)+adaptive",
         summary: "takes a number of bytes and makes the most of them: bits fall as the context grows; bytes alone mean it",
     },
     Preset {
         name: "best-quality",
         spec: "full+progressive",
-        capped: "foreseen+progressive+adaptive",
+        capped: "foreseen+progressive(least=2)+adaptive",
         summary: "the least loss at the given bytes, as auto; without a cap, none that can be seen",
     },
     Preset {
         name: "balanced",
         spec: "full+graded(bits=4)",
-        capped: "foreseen+progressive+adaptive",
+        capped: "foreseen+progressive(least=2)+adaptive",
         summary: "without a cap, a third of the bytes at next to no loss; with one, as auto",
     },
     Preset {
         name: "fastest",
         spec: "full+graded(bits=4)",
-        capped: "foreseen+progressive+adaptive",
+        capped: "foreseen+progressive(least=2)+adaptive",
         summary: "the fastest that harms no model that was measured; without a cap as balanced, with one as auto",
     },
     Preset {

@@ -3,7 +3,9 @@
 mod common;
 
 use common::{Random, Stream};
-use sketchkv_cache::{Cache, CacheShape, HeadScorer, LayerShape, Rotation, Scorer, ScorerFit, Spec};
+use sketchkv_cache::{
+    Cache, CacheShape, HeadScorer, LayerShape, Rotation, Scorer, ScorerFit, Sensitivity, Spec,
+};
 use sketchkv_kernels::ThreadPool;
 
 const DIM: usize = 32;
@@ -95,10 +97,105 @@ fn a_scorer_reads_back() {
     }
     let mut wrong = bytes.clone();
     let end = wrong.len();
-    wrong[end - 4..].copy_from_slice(&f32::NAN.to_le_bytes());
+    wrong[end - 12..end - 8].copy_from_slice(&f32::NAN.to_le_bytes());
     assert!(Scorer::from_bytes(&shape(), &wrong).unwrap_err().contains("finite"));
     let other = CacheShape::uniform(2, shape().layers[0].clone(), 4096);
     assert!(Scorer::from_bytes(&other, &bytes).unwrap_err().contains("2"));
+}
+
+/// The shape of two layers like the one above, whose heads are as sensitive as this.
+fn two_layers(sensitivities: [Sensitivity; 2]) -> CacheShape {
+    let shape = CacheShape::uniform(2, shape().layers[0].clone(), 4096);
+    let head =
+        HeadScorer { factors: vec![0.0; HeadScorer::width(&shape.layers[0])], by_distance: vec![0.001; 42] };
+    let scorer = Scorer::new(&shape, 77, vec![vec![head.clone()], vec![head]]).unwrap();
+    let all = sensitivities.map(|one| vec![one]).to_vec();
+    CacheShape { scorer: Some(scorer.with_sensitivities(&shape, all).unwrap()), ..shape }
+}
+
+#[test]
+fn what_heads_are_worth_is_saved_with_a_scorer() {
+    let one = |eviction, coding| Sensitivity { eviction, coding };
+    let shape = two_layers([one(1e-5, 2e-4), one(3e-3, 1e-6)]);
+    let (scorer, bytes) = (shape.scorer.clone().unwrap(), shape.scorer.as_ref().unwrap().to_bytes());
+    let read = Scorer::from_bytes(&shape, &bytes).unwrap();
+    assert_eq!(read.sensitivities(), Some(&[vec![one(1e-5, 2e-4)], vec![one(3e-3, 1e-6)]][..]));
+    assert_eq!(read.to_bytes(), bytes);
+    assert!(scorer.clone().with_sensitivities(&shape, vec![vec![one(1.0, 1.0)]]).is_err());
+    for wrong in [0.0, -1.0, f32::NAN, f32::INFINITY] {
+        let all = vec![vec![one(1.0, wrong)], vec![one(1.0, 1.0)]];
+        assert!(scorer.clone().with_sensitivities(&shape, all).unwrap_err().contains("positive"), "{wrong}");
+    }
+    // Files from before there were any.
+    let mut old = bytes[..bytes.len() - 8 - 2 * (8 + 16)].to_vec();
+    old[..8].copy_from_slice(b"SKVSCOR1");
+    assert_eq!(Scorer::from_bytes(&shape, &old).unwrap().sensitivities(), None);
+}
+
+/// Tokens kept in each of two layers that see the same, and how far what they hold is from what they were given.
+fn left_of(sensitivities: [Sensitivity; 2], cap: usize) -> [(usize, f64); 2] {
+    let shape = two_layers(sensitivities);
+    let one = stream();
+    let twice = |x: &[Vec<f32>]| vec![x[0].clone(), x[0].clone()];
+    let (q, k, v) = (twice(&one.q), twice(&one.k), twice(&one.v));
+    let stream = Stream { shape: shape.clone(), q, k, v, tokens: TOKENS };
+    let mut cache = Cache::new(shape, &format!("auto@{cap}B").parse().unwrap(), 0).unwrap();
+    for first in (0..TOKENS).step_by(64) {
+        stream.run(&mut cache, &ThreadPool::new(2), first, 64, 64);
+        assert!(cache.ledger().total() <= cap, "{} of {cap}", cache.ledger().total());
+    }
+    [0, 1].map(|layer| {
+        let slots = cache.slots(layer, 0);
+        let (mut error, mut all) = (0.0, 0.0);
+        for (&position, value) in slots.positions.iter().zip(slots.values.chunks_exact(DIM)) {
+            for (x, y) in value.iter().zip(&stream.v[layer][position * DIM..]) {
+                error += f64::from((x - y).powi(2));
+                all += f64::from(y * y);
+            }
+        }
+        (slots.positions.len(), error / all)
+    })
+}
+
+#[test]
+fn bytes_go_where_they_are_worth_most() {
+    let alike = Sensitivity { eviction: 1e-4, coding: 1e-3 };
+    let full = two_layers([alike; 2]).f16_bytes(TOKENS);
+    let [first, second] = left_of([alike; 2], full / 5);
+    assert_eq!(first, second, "layers alike");
+    // One in which tokens are worth a hundred times as much keeps more of them, one in which bits are has more bits.
+    let tokens = Sensitivity { eviction: 1e-2, ..alike };
+    let [first, second] = left_of([tokens, alike], full / 5);
+    assert!(first.0 > second.0 + 100, "{first:?} {second:?}");
+    let bits = Sensitivity { coding: 1e-1, ..alike };
+    let [first, second] = left_of([alike, bits], full / 5);
+    assert!(first.1 > 2.0 * second.1, "{first:?} {second:?}");
+    // Where bits are worth next to nothing tokens stay in two of them, where they are worth all tokens go instead.
+    let [cheap, dear] = [1e-9, 1e3].map(|coding| left_of([Sensitivity { coding, ..alike }; 2], full / 5)[0]);
+    assert!(cheap.0 > dear.0 + 200 && cheap.1 > 4.0 * dear.1, "{cheap:?} {dear:?}");
+}
+
+#[test]
+fn one_head_loses_tokens_or_bits_and_no_other_does() {
+    let alike = Sensitivity::TYPICAL;
+    let shape = two_layers([alike; 2]);
+    let one = stream();
+    let twice = |x: &[Vec<f32>]| vec![x[0].clone(), x[0].clone()];
+    let stream =
+        Stream { shape: shape.clone(), q: twice(&one.q), k: twice(&one.k), v: twice(&one.v), tokens: TOKENS };
+    let mut cache = Cache::new(shape, &"auto@1GiB".parse().unwrap(), 0).unwrap();
+    stream.run(&mut cache, &ThreadPool::new(1), 0, TOKENS, 64);
+    let (mut fork, before) = (cache.fork(), [cache.slots(0, 0), cache.slots(1, 0)]);
+    let gone = fork.evict_from(1, 0, 200);
+    assert!(gone > 0.0 && fork.kept(1) == [200] && fork.kept(0) == [TOKENS]);
+    let more = cache.fork().evict_from(1, 0, 100);
+    assert!(more > gone, "{more} with 100 left, {gone} with 200");
+    let mut fork = cache.fork();
+    fork.coarsen(0, 0);
+    assert_eq!(fork.slots(1, 0), before[1]);
+    let coded = fork.slots(0, 0);
+    assert!(coded.positions == before[0].positions && coded.values != before[0].values);
+    assert_eq!([cache.slots(0, 0), cache.slots(1, 0)], before, "forks are their own");
 }
 
 #[test]

@@ -17,12 +17,14 @@ const LAYERS: &[&[&str]] = &[
     &["judgement", "slots"],
     &["head"],
     &["plan"],
-    &["cost", "admit", "attend"],
+    &["cost", "attend"],
+    &["stakes"],
+    &["admit"],
     &["allot", "contest", "probe"],
     &["workspace"],
     &["cache"],
     &["guess"],
-    &["cap", "fit", "forecast", "holding", "pass", "relearn", "save"],
+    &["cap", "fit", "forecast", "holding", "pass", "relearn", "save", "trial"],
 ];
 
 /// Folders of methods.
@@ -40,7 +42,8 @@ fn rank(module: &str) -> usize {
 fn home(name: &str) -> &str {
     match name {
         "CacheError" => "error",
-        "CacheShape" | "HeadScorer" | "LayerShape" | "OutputProjection" | "Rotation" | "Scorer" => "shape",
+        "CacheShape" | "HeadScorer" | "LayerShape" | "OutputProjection" | "Rotation" | "Scorer"
+        | "Sensitivity" => "shape",
         "Ledger" => "ledger",
         "AttentionWorkspace" => "workspace",
         "Reader" | "Writer" | "StateError" => "state",

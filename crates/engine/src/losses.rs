@@ -180,7 +180,7 @@ pub(crate) mod tests {
         };
         let loss = expected(&format!("{}B", full / 4)).unwrap();
         assert!((loss.kl - 0.01).abs() < 1e-9);
-        assert_eq!(expected(&format!("foreseen+progressive+adaptive@{}B", full / 4)), Some(loss));
+        assert_eq!(expected(&format!("foreseen+progressive(least=2)+adaptive@{}B", full / 4)), Some(loss));
         for other in [format!("h2o@{}B", full / 4), "auto@25%".into(), "auto".into(), "full+q8".into()] {
             assert_eq!(expected(&other), None, "{other}");
         }

@@ -19,6 +19,9 @@ use std::collections::HashMap;
 use std::error::Error;
 use std::sync::{LazyLock, Mutex, PoisonError};
 
+/// Where documents end.
+const LAST_POSITION: usize = 4096;
+
 /// What the tokens of a head, by position, drew from the queries of a pass, with the position of the first query.
 type Draws = Vec<(usize, Vec<f32>)>;
 
@@ -114,6 +117,10 @@ impl Keep for Oracle {
         true
     }
 
+    fn horizon(&self) -> Option<usize> {
+        Some(LAST_POSITION.saturating_sub(self.position).max(1))
+    }
+
     fn batch(&self) -> usize {
         self.interval
     }
@@ -151,11 +158,12 @@ fn main() -> Result<(), Box<dyn Error>> {
     let caps: Vec<String> = arguments.collect();
     let registry =
         Registry::builtin().with(&WITNESS, Build::Keep(witness))?.with(&ORACLE, Build::Keep(oracle))?;
-    let of_cap = |cap: &String| ["auto", "oracle+progressive+adaptive"].map(|spec| format!("{spec}@{cap}"));
+    let of_cap =
+        |cap: &String| ["auto", "oracle+progressive(least=2)+adaptive"].map(|spec| format!("{spec}@{cap}"));
     let specs = ["witness".to_owned()].into_iter().chain(caps.iter().flat_map(of_cap));
     let specs = specs.map(|spec| Spec::parse_with(&spec, &registry)).collect::<Result<Vec<_>, _>>()?;
     let model = Source::find(&model)?.load(&LoadOptions::default())?;
-    let text = Corpus::read(&[text])?.sample(&model, 4096, 1)?;
+    let text = Corpus::read(&[text])?.sample(&model, LAST_POSITION, 1)?;
     let schedule = Schedule { prefill: 2560, stream: 256, timed: 64 };
     let comparison = compare(
         &model,

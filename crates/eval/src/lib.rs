@@ -24,6 +24,7 @@ mod rng;
 mod row;
 mod scorer;
 mod scoring;
+mod sensitivity;
 mod size;
 pub mod tasks;
 
@@ -41,4 +42,5 @@ pub use rng::Rng;
 pub use row::{Entry, Row};
 pub use scorer::train_scorer;
 pub use scoring::{REFERENCE_SPEC, Schedule};
+pub use sensitivity::measure_sensitivities;
 pub use size::footprint_after;

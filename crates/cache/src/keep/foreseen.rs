@@ -156,6 +156,10 @@ impl Keep for Foreseen {
         true
     }
 
+    fn horizon(&self) -> Option<usize> {
+        Some(self.horizon)
+    }
+
     fn batch(&self) -> usize {
         self.interval
     }
@@ -228,7 +232,8 @@ impl Keep for Foreseen {
                 continue;
             }
             let age = self.position.saturating_sub(position as usize);
-            let coming = (by_distance.before(age + self.horizon) - by_distance.before(age)) as f32;
+            let end = (age + self.horizon).min(self.layer.visible(usize::MAX)).max(age);
+            let coming = (by_distance.before(end) - by_distance.before(age)) as f32;
             *out = Slot::ratio(word) * coming;
             if self.weighs_values {
                 *out *= (((word & Slot::CODE) as f32 - mean) / Slot::STEPS).exp();

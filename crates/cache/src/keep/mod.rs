@@ -63,6 +63,12 @@ pub trait Keep: Send + Sync {
         false
     }
 
+    /// How many coming queries importance is the attention of, where it is that: then what is lost with a token can be set against
+    /// what is lost with bits.
+    fn horizon(&self) -> Option<usize> {
+        None
+    }
+
     /// The most of the newest tokens that are protected where `recent` is left to the cache.
     fn most_recent(&self) -> usize {
         usize::MAX

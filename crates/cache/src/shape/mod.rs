@@ -3,7 +3,7 @@
 mod scorer;
 
 pub(crate) use scorer::{BINS, ByDistance, Distances, NEAR, bin_of};
-pub use scorer::{HeadScorer, Scorer};
+pub use scorer::{HeadScorer, Scorer, Sensitivity};
 
 use crate::CacheError;
 use std::fmt;
@@ -114,6 +114,12 @@ impl CacheShape {
     /// Whether a layer has a sliding window.
     pub fn slides(&self) -> bool {
         self.layers.iter().any(|layer| layer.window.is_some())
+    }
+
+    /// What the model loses by what is taken from a KV head.
+    pub(crate) fn sensitivity(&self, layer: usize, kv_head: usize) -> Sensitivity {
+        let measured = self.scorer.as_ref().and_then(Scorer::sensitivities);
+        measured.map_or(Sensitivity::TYPICAL, |all| all[layer][kv_head])
     }
 
     /// Heap bytes of the shape itself; rotations are counted once where layers share them.

@@ -1,5 +1,5 @@
-//! What is known of a model's attention beforehand: how it falls with distance in each head, and which tokens draw more
-//! of it than their age says.
+//! What is known of a model's attention beforehand: how it falls with distance in each head, which tokens draw more
+//! of it than their age says, and what it costs to take from a head.
 
 use super::{CacheShape, LayerShape, norm, turn_back};
 use crate::state::{Reader, StateError, Writer};
@@ -150,13 +150,31 @@ impl Distances {
     }
 }
 
-/// Fitted beforehand on a model's attention over some text: for every KV head, the attention weight by distance, and factors
-/// of a token's features whose sum is the logarithm of how much more attention it draws than others of its age.
+/// Fitted beforehand on a model's attention over some text: for every KV head, the attention weight by distance, factors
+/// of a token's features whose sum is the logarithm of how much more attention it draws than others of its age, and, where that
+/// was measured, how sensitive the model is to what the head loses.
 #[derive(Clone)]
 pub struct Scorer {
     model: u64,
     /// `[layer][kv_head]`
     heads: Arc<Vec<Vec<HeadScorer>>>,
+    /// `[layer][kv_head]`, of all layers; none where nothing was measured.
+    sensitivities: Option<Arc<Vec<Vec<Sensitivity>>>>,
+}
+
+/// What a model loses by what is taken from one KV head alone, as KL divergence of the next token in nats.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Sensitivity {
+    /// For each unit of evicted importance: the attention that tokens would draw from the next 128 queries of all heads of the
+    /// group together, as `foreseen` reckons it.
+    pub eviction: f32,
+    /// When all its tokens have 2 bits a number.
+    pub coding: f32,
+}
+
+impl Sensitivity {
+    /// Where nothing was measured: in between those of the four models that were (`docs/models.md`).
+    pub const TYPICAL: Sensitivity = Sensitivity { eviction: 2e-5, coding: 2e-4 };
 }
 
 /// Of one KV head.
@@ -168,7 +186,9 @@ pub struct HeadScorer {
     pub by_distance: Vec<f32>,
 }
 
-const MAGIC: &[u8; 8] = b"SKVSCOR1";
+const MAGIC: &[u8; 8] = b"SKVSCOR2";
+/// Of files without sensitivities.
+const MAGIC_1: &[u8; 8] = b"SKVSCOR1";
 
 impl HeadScorer {
     /// The most features that a token has.
@@ -223,7 +243,34 @@ impl Scorer {
                 }
             }
         }
-        Ok(Scorer { model, heads: Arc::new(heads) })
+        Ok(Scorer { model, heads: Arc::new(heads), sensitivities: None })
+    }
+
+    /// With what was measured of every KV head, `[layer][kv_head]`.
+    ///
+    /// # Errors
+    /// When there are other heads than in the shape, or a number is not positive.
+    pub fn with_sensitivities(
+        self,
+        shape: &CacheShape,
+        sensitivities: Vec<Vec<Sensitivity>>,
+    ) -> Result<Scorer, String> {
+        let found: Vec<usize> = sensitivities.iter().map(Vec::len).collect();
+        let expected: Vec<usize> = shape.layers.iter().map(|layer| layer.kv_heads).collect();
+        if found != expected {
+            return Err(format!("there are sensitivities of {found:?} heads, the model has {expected:?}"));
+        }
+        let is_positive =
+            |one: &Sensitivity| [one.eviction, one.coding].iter().all(|x| x.is_normal() && *x > 0.0);
+        if !sensitivities.iter().flatten().all(is_positive) {
+            return Err("a sensitivity is not a positive number".to_owned());
+        }
+        Ok(Scorer { sensitivities: Some(Arc::new(sensitivities)), ..self })
+    }
+
+    /// What was measured of every KV head, `[layer][kv_head]`.
+    pub fn sensitivities(&self) -> Option<&[Vec<Sensitivity>]> {
+        self.sensitivities.as_ref().map(|all| &all[..])
     }
 
     /// The fingerprint of the model that it is for.
@@ -250,6 +297,12 @@ impl Scorer {
                 out.floats(&head.by_distance);
             }
         }
+        let sensitivities = self.sensitivities().unwrap_or_default();
+        out.u64(sensitivities.len() as u64);
+        for heads in sensitivities {
+            out.u64(heads.len() as u64);
+            heads.iter().for_each(|head| out.floats(&[head.eviction, head.coding]));
+        }
         out.finish()
     }
 
@@ -259,17 +312,22 @@ impl Scorer {
     /// When the bytes are not a scorer's, or it is another model's.
     pub fn from_bytes(shape: &CacheShape, bytes: &[u8]) -> Result<Scorer, String> {
         let mut from = Reader::new(bytes);
-        let (model, heads) =
+        let (model, heads, sensitivities) =
             read(&mut from).map_err(|_| "it is no scorer, or only a part of one".to_owned())?;
         if !from.is_empty() {
             return Err("something follows it".to_owned());
         }
-        Scorer::new(shape, model, heads)
+        let scorer = Scorer::new(shape, model, heads)?;
+        if sensitivities.is_empty() { Ok(scorer) } else { scorer.with_sensitivities(shape, sensitivities) }
     }
 }
 
-fn read(from: &mut Reader<'_>) -> Result<(u64, Vec<Vec<HeadScorer>>), StateError> {
-    if from.raw(MAGIC.len())? != MAGIC {
+type Read = (u64, Vec<Vec<HeadScorer>>, Vec<Vec<Sensitivity>>);
+
+fn read(from: &mut Reader<'_>) -> Result<Read, StateError> {
+    let magic = from.raw(MAGIC.len())?;
+    let measured = magic == MAGIC;
+    if !measured && magic != MAGIC_1 {
         return Err(StateError::Corrupt("no scorer".to_owned()));
     }
     let model = from.u64()?;
@@ -283,7 +341,13 @@ fn read(from: &mut Reader<'_>) -> Result<(u64, Vec<Vec<HeadScorer>>), StateError
         }
         all.push(heads);
     }
-    Ok((model, all))
+    let mut sensitivities = vec![];
+    for _ in 0..if measured { from.length(1 << 12)? } else { 0 } {
+        let heads = from.length(1 << 12)?;
+        let numbers = (0..heads).map(|_| from.floats(2)).collect::<Result<Vec<_>, _>>()?;
+        sensitivities.push(numbers.iter().map(|x| Sensitivity { eviction: x[0], coding: x[1] }).collect());
+    }
+    Ok((model, all, sensitivities))
 }
 
 impl fmt::Debug for Scorer {
@@ -295,6 +359,11 @@ impl fmt::Debug for Scorer {
 /// The same one, not an equal one.
 impl PartialEq for Scorer {
     fn eq(&self, other: &Self) -> bool {
+        let measured = (&self.sensitivities, &other.sensitivities);
         Arc::ptr_eq(&self.heads, &other.heads)
+            && match measured {
+                (Some(own), Some(other)) => Arc::ptr_eq(own, other),
+                (own, other) => own.is_none() && other.is_none(),
+            }
     }
 }

@@ -80,11 +80,7 @@ impl Slots {
         while self.rung < last && self.needed(format, tokens) > bytes {
             let finer = |page: &Arc<Page>| page.sealed() > 0 && page.rung() <= self.rung;
             match self.pages.iter().position(finer) {
-                Some(page) => {
-                    let (live, grading) = (self.live[page], self.grading.as_deref_mut());
-                    let page = &mut self.pages[page];
-                    *page = Arc::new(page.coarsened(env, page.rung() + 1, live, grading));
-                }
+                Some(page) => self.coarsen_page(env, page),
                 None => self.rung += 1,
             }
         }
@@ -93,8 +89,25 @@ impl Slots {
         }
     }
 
+    /// Lets all sealed pages go down to the coarsest store.
+    pub(crate) fn coarsen_all(&mut self, env: Env<'_>) {
+        let last = env.format.rungs() - 1;
+        for page in 0..self.pages.len() {
+            while self.pages[page].sealed() > 0 && self.pages[page].rung() < last {
+                self.coarsen_page(env, page);
+            }
+        }
+    }
+
+    /// Lets a page go down to the next coarser store.
+    fn coarsen_page(&mut self, env: Env<'_>, page: usize) {
+        let (live, grading) = (self.live[page], self.grading.as_deref_mut());
+        let page = &mut self.pages[page];
+        *page = Arc::new(page.coarsened(env, page.rung() + 1, live, grading));
+    }
+
     /// The most bytes on the way to `tokens` tokens more.
-    fn needed(&self, format: &Format, tokens: usize) -> usize {
+    pub(crate) fn needed(&self, format: &Format, tokens: usize) -> usize {
         let sealed = |rung: usize| Self::strip_cost(format, rung, self.words);
         let open_strip = Self::open_strip_cost(format, self.words);
         let strips = (self.count + tokens).div_ceil(STRIP).max(self.len() / STRIP);

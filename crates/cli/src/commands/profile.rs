@@ -2,16 +2,18 @@ use crate::{arguments::ModelArguments, format, output, progress};
 use anyhow::{Context, Result, bail};
 use clap::value_parser;
 use serde_json::json;
-use sketchkv_cache::Scorer;
+use sketchkv_cache::{Scorer, Sensitivity};
 use sketchkv_engine::{Losses, Profile};
-use sketchkv_eval::{measure_losses, tasks::Corpus, train_scorer};
+use sketchkv_eval::{measure_losses, measure_sensitivities, tasks::Corpus, train_scorer};
 use sketchkv_model::Model;
 use std::path::PathBuf;
 
-/// Measure a model once, for better caches and for `explain`: which tokens it comes back to, and what caps cost it.
+/// Measure a model once, for better caches and for `explain`: which tokens it comes back to, which heads it can spare, and what
+/// caps cost it.
 ///
-/// First what `train-scorer` learns; then the loss of `auto` at caps from 50 % down to 3 % of an f16 cache, on the first
-/// tokens of each text, which nothing is learned from. It is some kilobytes, lies beside the model and is used from then on.
+/// First what `train-scorer` learns; then what each KV head loses by itself, by fewer tokens and by fewer bits, on one document of
+/// the first two texts; then the loss of `auto` at caps from 50 % down to 3 % of an f16 cache, on the first tokens of each text,
+/// which nothing is learned from. It is some kilobytes, lies beside the model and is used from then on.
 #[derive(clap::Args)]
 #[command(after_help = "\
 sketchkv profile --model my.gguf --text my.txt
@@ -22,7 +24,7 @@ pub(crate) struct Profiling {
     /// Tokens of a document that losses are measured on.
     #[arg(long, default_value_t = 2048, value_name = "TOKENS", value_parser = value_parser!(u32).range(512..))]
     measured: u32,
-    /// Keep what was learned before, and measure losses alone.
+    /// Keep what was learned before, and measure what caps cost alone; what heads are worth, too, where that was not measured.
     #[arg(long, conflicts_with_all = ["samples", "context"])]
     losses_only: bool,
 }
@@ -65,6 +67,8 @@ struct Arguments {
 }
 
 const CONTEXT: usize = 4096;
+/// Texts that heads are measured on.
+const SENSED: usize = 2;
 
 impl Profiling {
     pub(crate) fn run(self) -> Result<()> {
@@ -90,6 +94,16 @@ impl Arguments {
             (kept.context("nothing was learned of this model before: leave --losses-only out")?, json!(null))
         } else {
             self.learn(&model, &corpus)?
+        };
+        let known = model.cache_shape().scorer.and_then(|known| Some(known.sensitivities()?.to_vec()));
+        let sensitivities = match (measured, known) {
+            (None, known) => known,
+            (Some(_), Some(known)) if keeps => Some(known),
+            (Some(tokens), _) => Some(self.sensitivities(&model, &corpus, tokens)?),
+        };
+        let scorer = match sensitivities {
+            Some(all) => scorer.with_sensitivities(&model.cache_shape(), all).map_err(anyhow::Error::msg)?,
+            None => scorer,
         };
         model.set_scorer(scorer.clone());
         let losses = measured.map(|tokens| self.losses(&model, &corpus, tokens)).transpose()?;
@@ -129,6 +143,17 @@ impl Arguments {
                 bail!("the model in the program has no place of its own: say where to write with -o FILE")
             }
         }
+    }
+
+    /// On a document of the first texts, behind the tokens that losses are measured on.
+    fn sensitivities(&self, model: &Model, corpus: &Corpus, tokens: usize) -> Result<Vec<Vec<Sensitivity>>> {
+        let tokens = tokens.min(model.config().context);
+        let texts = corpus.texts().count().min(SENSED);
+        let text = corpus.sample_from(model, tokens, texts, CONTEXT.min(model.config().context))?;
+        let bar = progress::bar();
+        let sensitivities = measure_sensitivities(model, &text.documents, &mut progress::shown_on(&bar));
+        bar.finish_and_clear();
+        Ok(sensitivities?)
     }
 
     /// On the first document of each text.
