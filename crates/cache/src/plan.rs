@@ -18,7 +18,7 @@ pub(crate) enum Choosing {
     Alike,
     /// All tokens of the heads of a layer compete; each head keeps this share of an equal part.
     InLayer(f32),
-    /// All tokens of all heads of the cache compete, but those of sliding windows; each head keeps this share of an equal part.
+    /// All heads of the cache compete (`contest.rs`); each keeps this share of an equal part.
     InCache(f32),
 }
 

@@ -57,8 +57,20 @@ fn a_profile_says_what_a_cap_will_cost() {
     let folder = tempfile::tempdir().unwrap();
     copy_of_tiny(folder.path());
     let model = folder.path().to_str().unwrap();
-    let profile = ["profile", "--model", model, "--documents", "2", "--measured", "512", "--json"];
-    let losses = finish(sketchkv().args(profile)).json()["losses"].clone();
+    let profile = ["profile", "--model", model, "--measured", "512", "--json"];
+    let measured = finish(sketchkv().args(profile).args(["--documents", "2"])).json();
+    // Each head by itself, and whether that adds up.
+    let heads = &measured["heads"];
+    let layers = heads["sensitivities"].as_array().unwrap();
+    assert!(layers.len() == 4 && layers.iter().all(|layer| layer.as_array().unwrap().len() == 4), "{heads}");
+    for head in layers.iter().flat_map(|layer| layer.as_array().unwrap()) {
+        assert!(["eviction", "coding"].iter().all(|loss| head[loss].as_f64().unwrap() > 0.0), "{head}");
+    }
+    for what in ["eviction", "coding"] {
+        let [alone, together] = ["alone", "together"].map(|sum| heads["added"][what][sum].as_f64().unwrap());
+        assert!(alone > 0.3 * together && alone < 3.0 * together, "{what}: {heads}");
+    }
+    let losses = measured["losses"].clone();
     let points = losses["points"].as_array().unwrap();
     let number = |point: &serde_json::Value, name: &str| point[name].as_f64().unwrap();
     assert!(points.len() >= 2, "{losses}");
@@ -67,6 +79,11 @@ fn a_profile_says_what_a_cap_will_cost() {
         assert!(number(&pair[0], "kl") < number(&pair[1], "kl"), "fewer bytes cost more: {losses}");
         assert!(number(&pair[1], "worst") >= number(&pair[1], "kl"));
     }
+    // Caps alone are measured again with what is known of the heads.
+    let again = finish(sketchkv().args(profile).arg("--losses-only")).json();
+    assert_eq!(again["heads"]["sensitivities"], heads["sensitivities"]);
+    assert!(again["heads"]["added"].is_null() && again["learned"].is_null());
+    assert_eq!(again["losses"], losses);
     // What a measured cap costs is what is expected of it.
     let point = &points[1];
     let full = 2 * 4 * 256 * 2 * 512;

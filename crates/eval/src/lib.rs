@@ -42,5 +42,5 @@ pub use rng::Rng;
 pub use row::{Entry, Row};
 pub use scorer::train_scorer;
 pub use scoring::{REFERENCE_SPEC, Schedule};
-pub use sensitivity::measure_sensitivities;
+pub use sensitivity::{Additivity, HeadLosses, measure_head_losses};
 pub use size::footprint_after;

@@ -1,6 +1,7 @@
 //! Measuring what a model loses by what is taken from one of its heads.
 
 use crate::{EvalError, Progress, metrics::Reference, progress::Counter};
+use serde::Serialize;
 use sketchkv_cache::{Cache, Sensitivity};
 use sketchkv_engine::Losses;
 use sketchkv_model::{Logits, Model, Sequence, Workspace};
@@ -14,6 +15,26 @@ const KEPT: usize = 8;
 /// A cap that never binds.
 const AMPLE: usize = 1 << 40;
 
+/// What a model loses by its heads.
+#[derive(Debug, Clone, PartialEq)]
+pub struct HeadLosses {
+    /// `[layer][kv_head]`
+    pub sensitivities: Vec<Vec<Sensitivity>>,
+    /// When every head keeps an eighth of its tokens, as mean KL divergence in nats.
+    pub eviction: Additivity,
+    /// When every head has two bits a number.
+    pub coding: Additivity,
+}
+
+/// A loss by one head after the other, and by all together: how far losses of heads add up.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Serialize)]
+pub struct Additivity {
+    /// The sum of what is lost by each head alone.
+    pub alone: f64,
+    /// What is lost by all of them at once.
+    pub together: f64,
+}
+
 /// What of one head was measured, summed over documents: the losses by eviction and by coding, and the importance evicted.
 #[derive(Debug, Clone, Copy, Default)]
 struct Sums {
@@ -23,23 +44,25 @@ struct Sums {
 }
 
 /// Runs documents over automatic caches of which one head after the other loses seven eighths of its tokens, and then all but
-/// two bits of them, and scores the last tokens; `[layer][kv_head]`.
+/// two bits of them, and then all heads at once, and scores the last tokens.
 ///
 /// # Errors
 /// When a document is too short, the model fails, or the disk is full.
-pub fn measure_sensitivities(
+pub fn measure_head_losses(
     model: &Model,
     documents: &[Vec<u32>],
     progress: &mut dyn Progress,
-) -> Result<Vec<Vec<Sensitivity>>, EvalError> {
+) -> Result<HeadLosses, EvalError> {
     let shape = model.cache_shape();
     let mut sums: Vec<Vec<Sums>> =
         shape.layers.iter().map(|layer| vec![Sums::default(); layer.kv_heads]).collect();
     let heads: usize = sums.iter().map(Vec::len).sum();
-    let lengths: usize = documents.iter().map(|document| document.len() + 2 * heads * SCORED).sum();
+    let lengths: usize = documents.iter().map(|document| document.len() + 2 * (heads + 1) * SCORED).sum();
     let mut counter = Counter::new(progress, lengths as u64);
     counter.begin("what each head is worth");
     let mut workspace = Workspace::new();
+    let (mut eviction, mut coding) = (Additivity::default(), Additivity::default());
+    let share = 1.0 / documents.len().max(1) as f64;
     for document in documents {
         let Some(context) = document.len().checked_sub(SCORED + 1).filter(|context| *context >= CHUNK) else {
             let reason = format!("a document of {} tokens is too short to measure heads on", document.len());
@@ -58,20 +81,30 @@ pub fn measure_sensitivities(
             tokens: &document[context..],
         };
         trial.run(&mut cache.fork())?;
+        let (mut thin, mut coarse) = (cache.fork(), cache.fork());
         for (number, heads) in sums.iter_mut().enumerate() {
-            let seen = shape.layers[number].visible(context);
+            let kept = shape.layers[number].visible(context) / KEPT;
             for (h, sums) in heads.iter_mut().enumerate() {
                 let mut fork = cache.fork();
-                sums.importance += fork.evict_from(number, h, seen / KEPT);
-                sums.eviction += trial.run(&mut fork)?;
+                sums.importance += fork.evict_from(number, h, kept);
+                let lost = trial.run(&mut fork)?;
+                sums.eviction += lost;
+                eviction.alone += share * lost;
                 let mut fork = cache.fork();
                 fork.coarsen(number, h);
-                sums.coding += trial.run(&mut fork)?;
+                let lost = trial.run(&mut fork)?;
+                sums.coding += lost;
+                coding.alone += share * lost;
+                thin.evict_from(number, h, kept);
+                coarse.coarsen(number, h);
                 counter.add(2 * SCORED)?;
             }
         }
+        eviction.together += share * trial.run(&mut thin)?;
+        coding.together += share * trial.run(&mut coarse)?;
+        counter.add(2 * SCORED)?;
     }
-    Ok(sensitivities(&sums, documents.len()))
+    Ok(HeadLosses { sensitivities: sensitivities(&sums, documents.len()), eviction, coding })
 }
 
 /// The last tokens of a document.

@@ -12,7 +12,7 @@ use crate::method::{Call, Kind, Method, Parameter};
 pub enum Rivals {
     /// Those of a layer.
     InLayer,
-    /// Those of all layers without sliding windows.
+    /// Those of all layers; of layers with sliding windows where the keep foresees attention.
     InCache,
 }
 

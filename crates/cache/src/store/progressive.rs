@@ -14,7 +14,8 @@ pub(super) static PROGRESSIVE: Method = Method {
     state: "as graded",
     paper: "reverse water-filling: Cover and Thomas, Elements of Information Theory, 10.3.3",
     differs: "What a page has lost does not come back; after a truncation new pages may have more bits. \
-              Without a cap in bytes or percent all stay in 8 bits. Tokens are evicted when all pages have the fewest.",
+              Without a cap in bytes or percent all stay in 8 bits. Tokens are evicted when all pages have the fewest, with \
+              foreseen and adaptive where they are worth less than the bits of others.",
     parameters: &[Parameter {
         name: "least",
         kind: Kind::Real(2.0, 8.0),

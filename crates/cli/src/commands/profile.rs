@@ -1,10 +1,12 @@
 use crate::{arguments::ModelArguments, format, output, progress};
 use anyhow::{Context, Result, bail};
 use clap::value_parser;
-use serde_json::json;
+use serde_json::{Value, json};
 use sketchkv_cache::{Scorer, Sensitivity};
 use sketchkv_engine::{Losses, Profile};
-use sketchkv_eval::{measure_losses, measure_sensitivities, tasks::Corpus, train_scorer};
+use sketchkv_eval::{
+    Additivity, HeadLosses, measure_head_losses, measure_losses, tasks::Corpus, train_scorer,
+};
 use sketchkv_model::Model;
 use std::path::PathBuf;
 
@@ -96,24 +98,28 @@ impl Arguments {
             self.learn(&model, &corpus)?
         };
         let known = model.cache_shape().scorer.and_then(|known| Some(known.sensitivities()?.to_vec()));
-        let sensitivities = match (measured, known) {
-            (None, known) => known,
-            (Some(_), Some(known)) if keeps => Some(known),
-            (Some(tokens), _) => Some(self.sensitivities(&model, &corpus, tokens)?),
+        let measured_heads = match measured {
+            Some(tokens) if !keeps || known.is_none() => Some(self.head_losses(&model, &corpus, tokens)?),
+            _ => None,
         };
+        let sensitivities = measured_heads.as_ref().map(|heads| heads.sensitivities.clone()).or(known);
         let scorer = match sensitivities {
             Some(all) => scorer.with_sensitivities(&model.cache_shape(), all).map_err(anyhow::Error::msg)?,
             None => scorer,
         };
         model.set_scorer(scorer.clone());
         let losses = measured.map(|tokens| self.losses(&model, &corpus, tokens)).transpose()?;
-        let bytes = Profile { scorer, losses: losses.clone() }.to_bytes();
+        let bytes = Profile { scorer: scorer.clone(), losses: losses.clone() }.to_bytes();
         output::file(&path, &bytes)?;
         let shown = path.display().to_string();
         if self.json {
             return output::json(&json!({
-                "model": model.config().name, "learned": learned, "losses": losses, "path": shown, "bytes": bytes.len(),
+                "model": model.config().name, "learned": learned, "heads": heads(&scorer, measured_heads.as_ref()),
+                "losses": losses, "path": shown, "bytes": bytes.len(),
             }));
+        }
+        if let Some(heads) = measured_heads {
+            output::line(head_table(&heads))?;
         }
         if let Some(losses) = losses {
             output::line(table(&losses))?;
@@ -122,7 +128,7 @@ impl Arguments {
     }
 
     /// A scorer, and what it was learned from.
-    fn learn(&self, model: &Model, corpus: &Corpus) -> Result<(Scorer, serde_json::Value)> {
+    fn learn(&self, model: &Model, corpus: &Corpus) -> Result<(Scorer, Value)> {
         let context = self.context.map_or(CONTEXT, |context| context as usize).min(model.config().context);
         let sample = corpus.sample_from(model, context, self.samples.into(), context)?;
         let bar = progress::bar();
@@ -146,14 +152,14 @@ impl Arguments {
     }
 
     /// On a document of the first texts, behind the tokens that losses are measured on.
-    fn sensitivities(&self, model: &Model, corpus: &Corpus, tokens: usize) -> Result<Vec<Vec<Sensitivity>>> {
+    fn head_losses(&self, model: &Model, corpus: &Corpus, tokens: usize) -> Result<HeadLosses> {
         let tokens = tokens.min(model.config().context);
         let texts = corpus.texts().count().min(SENSED);
         let text = corpus.sample_from(model, tokens, texts, CONTEXT.min(model.config().context))?;
         let bar = progress::bar();
-        let sensitivities = measure_sensitivities(model, &text.documents, &mut progress::shown_on(&bar));
+        let losses = measure_head_losses(model, &text.documents, &mut progress::shown_on(&bar));
         bar.finish_and_clear();
-        Ok(sensitivities?)
+        Ok(losses?)
     }
 
     /// On the first document of each text.
@@ -164,6 +170,26 @@ impl Arguments {
         bar.finish_and_clear();
         Ok(losses?)
     }
+}
+
+/// What each head is worth, `[layer][kv_head]`, and how far that adds up where it was measured now; nothing without.
+fn heads(scorer: &Scorer, measured: Option<&HeadLosses>) -> Value {
+    let of_layer = |heads: &Vec<Sensitivity>| -> Vec<Value> {
+        heads.iter().map(|head| json!({ "eviction": head.eviction, "coding": head.coding })).collect()
+    };
+    let sensitivities: Option<Vec<_>> = scorer.sensitivities().map(|all| all.iter().map(of_layer).collect());
+    let added = measured.map(|heads| json!({ "eviction": heads.eviction, "coding": heads.coding }));
+    json!({ "sensitivities": sensitivities, "added": added })
+}
+
+fn head_table(heads: &HeadLosses) -> String {
+    let header = ["of every KV head", "sum of each alone", "all together"];
+    let row = |what: &str, loss: Additivity| {
+        vec![what.to_owned(), format::divergence(loss.alone), format::divergence(loss.together)]
+    };
+    let rows =
+        [row("an eighth of the tokens stays", heads.eviction), row("2 bits a number stay", heads.coding)];
+    output::table(&header, &[1, 2], rows)
 }
 
 fn table(losses: &Losses) -> String {
