@@ -262,6 +262,11 @@ fn taken(layers: &[LayerAdmission<'_>]) -> usize {
 /// Decides what is left of each head, so that all fit: who goes, and how much each may hold.
 fn share_out(layers: &mut [LayerAdmission<'_>], cap: usize, scratch: &mut ContestScratch) {
     let ContestScratch { left, more, between, .. } = scratch;
+    // Of numbers that may be negative all heads count from the least of all.
+    let base = competing(layers).flat_map(|layer| &layer.scratch.stakes).map(|stakes| stakes.base);
+    let base = base.fold(0.0, f32::min);
+    let all = layers.iter_mut().flat_map(|layer| &mut layer.scratch.stakes);
+    all.for_each(|stakes| stakes.base = base);
     let (mut low, mut high) = (PRICES.0.ln(), PRICES.1.ln());
     at(layers, high, left);
     if size(layers, left) > cap {

@@ -11,7 +11,7 @@ pub(crate) struct Stakes {
     pub(crate) order: Vec<Ranked>,
     /// The importance of so many of the first together.
     pub(crate) sums: Vec<f64>,
-    /// The importance that counts as none.
+    /// The importance that counts as none: zero, or the least of all that are negative.
     pub(crate) base: f32,
     /// Nats that a unit of importance is worth.
     pub(crate) eviction: f32,
