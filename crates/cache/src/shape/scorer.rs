@@ -173,7 +173,7 @@ pub struct Sensitivity {
 }
 
 impl Sensitivity {
-    /// Where nothing was measured: about the middle of the heads of the four models that were (`docs/methods.md`).
+    /// Where nothing was measured: about the middle of the heads of the three models that were (`docs/methods.md`).
     pub const TYPICAL: Sensitivity = Sensitivity { eviction: 2e-5, coding: 2e-4 };
 }
 
