@@ -87,14 +87,10 @@ pub fn measure_head_losses(
             for (h, sums) in heads.iter_mut().enumerate() {
                 let mut fork = cache.fork();
                 sums.importance += fork.evict_from(number, h, kept);
-                let lost = trial.run(&mut fork)?;
-                sums.eviction += lost;
-                eviction.alone += share * lost;
+                sums.eviction += trial.run(&mut fork)?;
                 let mut fork = cache.fork();
                 fork.coarsen(number, h);
-                let lost = trial.run(&mut fork)?;
-                sums.coding += lost;
-                coding.alone += share * lost;
+                sums.coding += trial.run(&mut fork)?;
                 thin.evict_from(number, h, kept);
                 coarse.coarsen(number, h);
                 counter.add(2 * SCORED)?;
@@ -103,6 +99,10 @@ pub fn measure_head_losses(
         eviction.together += share * trial.run(&mut thin)?;
         coding.together += share * trial.run(&mut coarse)?;
         counter.add(2 * SCORED)?;
+    }
+    for sums in sums.iter().flatten() {
+        eviction.alone += share * sums.eviction;
+        coding.alone += share * sums.coding;
     }
     Ok(HeadLosses { sensitivities: sensitivities(&sums, documents.len()), eviction, coding })
 }
