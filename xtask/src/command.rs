@@ -1,5 +1,6 @@
 //! Running other programs.
 
+use crate::shared::OF_PROGRAM;
 use anyhow::{Context, Result, bail};
 use std::{
     env,
@@ -41,16 +42,17 @@ pub(crate) fn in_ci() -> bool {
 }
 
 /// The `sketchkv` command, built as the tests build it.
-pub(crate) fn sketchkv<S: AsRef<OsStr>>(arguments: impl IntoIterator<Item = S>) -> Command {
-    let mut command = cargo(["run", "--quiet", "--locked", "--package", "sketchkv", "--"]);
+pub(crate) fn sketchkv<S: AsRef<OsStr>>(arguments: impl IntoIterator<Item = S>) -> Result<Command> {
+    let mut command = Command::new(built_sketchkv()?);
     // What its user has set does not belong into documents and tests.
     command.args(arguments).env("SKETCHKV_CONFIG", "");
-    command
+    Ok(command)
 }
 
-/// Where the `sketchkv` command is, built as the tests build it: for programs that start it themselves.
+/// Where the `sketchkv` command is, built as the tests build it.
 pub(crate) fn built_sketchkv() -> Result<PathBuf> {
-    output(&mut sketchkv(["--version"]))?;
+    let bin = ["--bin", "sketchkv", "--features", OF_PROGRAM];
+    run(cargo(["build", "--quiet", "--locked", "--workspace"]).args(bin))?;
     Ok(env::current_dir()?.join("target/debug").join(format!("sketchkv{}", env::consts::EXE_SUFFIX)))
 }
 

@@ -58,7 +58,7 @@ const TABLE: Part = Part { file: "README.md", name: "table", command: &["compare
 
 pub(crate) fn run(options: &Options) -> Result<()> {
     for part in PARTS {
-        update(part, &output(&mut sketchkv(part.command))?, options.check)?;
+        update(part, &output(&mut sketchkv(part.command)?)?, options.check)?;
     }
     if options.measure {
         update(&TABLE, &output(optimised().args(TABLE.command))?, false)?;

@@ -1,6 +1,9 @@
 //! Virtual environments of Python, made once and anew when their requirements have changed.
 
-use crate::command::{build_once, run};
+use crate::{
+    command::{build_once, run},
+    shared::OF_WHEEL,
+};
 use anyhow::{Context, Result};
 use std::{
     env, fs,
@@ -80,7 +83,7 @@ impl Environment {
             "--profile",
             "dev",
             "--features",
-            "shared",
+            OF_WHEEL,
         ]);
         maturin.args(["--compatibility", "linux", "--out"]).arg(&wheels);
         build_once(&mut maturin);

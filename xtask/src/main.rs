@@ -12,6 +12,7 @@ mod presets;
 mod profiles;
 mod python;
 mod server;
+mod shared;
 mod test;
 mod tools;
 

@@ -118,8 +118,8 @@ fn full_bytes(model: &str) -> Result<usize> {
 
 /// What `cargo xtask test` checks: that no preset destroys a model that is not the one they were chosen on.
 pub(crate) fn quick() -> Result<()> {
-    command::run(&mut sketchkv(["pull", QUICK, "--quiet"]))?;
-    let mut compare = sketchkv(["compare", "--json", "-c", "512", "--samples", "1", "--prefill", "384"]);
+    command::run(&mut sketchkv(["pull", QUICK, "--quiet"])?)?;
+    let mut compare = sketchkv(["compare", "--json", "-c", "512", "--samples", "1", "--prefill", "384"])?;
     compare.args(["--stream", "64", "--model", QUICK, "--text", TEXTS[0]]);
     // So short a text is mostly its newest tokens: shares are wider, and cost more.
     let limits = LIMITS.iter().map(|&(preset, most)| match preset.split_once('@') {

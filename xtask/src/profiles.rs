@@ -10,7 +10,7 @@ const EMBEDDED: &str = "tiny-gpt2";
 /// Makes them anew: scorers from all of each text but what losses are measured on.
 pub(crate) fn run() -> Result<()> {
     for model in MODELS {
-        command::run(&mut sketchkv(["pull", model, "--quiet"]))?;
+        command::run(&mut sketchkv(["pull", model, "--quiet"])?)?;
     }
     [EMBEDDED].iter().chain(MODELS).try_for_each(|model| profile(model))
 }

@@ -36,7 +36,7 @@ fn environment() -> Result<Environment> {
 
 fn pytest(environment: &Environment, arguments: &[&str]) -> Result<()> {
     for model in MODELS {
-        run(&mut sketchkv(["pull", model, "--quiet"]))?;
+        run(&mut sketchkv(["pull", model, "--quiet"])?)?;
     }
     let mut command = environment.command();
     command.args(["-m", "pytest", "--config-file", &format!("{TESTS}/pytest.ini"), TESTS]).args(arguments);

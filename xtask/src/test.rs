@@ -3,7 +3,7 @@
 use crate::{
     browser,
     command::{self, NUMERIC, cargo, in_ci, sketchkv, succeeds},
-    commands, docs, fuzz, presets, python, server,
+    commands, docs, fuzz, presets, python, server, shared,
     tools::{DENY, NEXTEST},
 };
 use anyhow::{Context, Result, bail};
@@ -39,7 +39,11 @@ struct Stage {
 const STAGES: &[Stage] = &[
     Stage { name: "format", about: "rustfmt finds nothing to change", run: format },
     Stage { name: "clippy", about: "clippy has no warning in any target", run: clippy },
-    Stage { name: "deny", about: "licences, bans, sources and advisories of the dependencies", run: deny },
+    Stage {
+        name: "deny",
+        about: "licences, bans, sources, advisories and features of the dependencies",
+        run: deny,
+    },
     Stage { name: "model", about: "the real models are there and have the right SHA-256", run: model },
     Stage { name: "browser", about: "a browser to test the report in is there", run: browser::ensure },
     Stage { name: "tests", about: "all tests, by nextest", run: tests },
@@ -110,6 +114,7 @@ fn clippy() -> Result<()> {
 }
 
 fn deny() -> Result<()> {
+    shared::check()?;
     DENY.ensure()?;
     command::run(&mut cargo(["deny", "--locked", "check", "licenses", "bans", "sources"]))?;
     // The advisory database is a git repository on the network: where it cannot be had, the rest still counts.
@@ -122,7 +127,7 @@ fn deny() -> Result<()> {
 
 fn model() -> Result<()> {
     for name in REAL_MODELS {
-        match command::run(&mut sketchkv(["pull", name, "--quiet"])) {
+        match command::run(&mut sketchkv(["pull", name, "--quiet"])?) {
             Err(error) if !in_ci() => {
                 eprintln!("{error:#}\ntests that need {name} will say that they skip");
             }

@@ -30,7 +30,8 @@ impl Tool {
         }
         let package = format!("cargo-{}", self.subcommand);
         eprintln!("installing {package}, which compiles for some minutes");
-        run(&mut cargo(["install", "--locked", &package]))
+        // Unoptimised: what they do takes seconds, and compiling them with optimisation minutes.
+        run(&mut cargo(["install", "--locked", "--debug", &package]))
             .with_context(|| format!("cannot install {package}; install it by hand and run this again"))
     }
 }

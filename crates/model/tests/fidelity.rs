@@ -40,7 +40,7 @@ fn compare(path: &Path, count: usize) -> (f64, f64) {
 #[test]
 fn smollm2_keeps_its_distribution_with_quantized_activations() {
     let Some(path) = smollm2() else { return };
-    let (mean, same) = compare(&path, 2048);
+    let (mean, same) = compare(&path, 768);
     println!("mean KL {mean:.2e}, same top {:.2} %", same * 100.0);
     assert!(mean <= 2e-3, "mean KL {mean}");
     assert!(same >= 0.985, "same top {same}");
