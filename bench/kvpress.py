@@ -103,7 +103,7 @@ class Reading:
     def sketched(self, spec, cap):
         from sketchkv.transformers import SketchCache
 
-        cache = SketchCache(self.bench.model.config, spec, cap)
+        cache = SketchCache(self.bench.model.config, spec, cap, profile=self.bench.profile)
         for number, (query, key, value, scaling, options) in enumerate(self.attended):
             cache.update(key, value, number)
             cache.attend(query, key, value, None, scaling, options)
@@ -122,6 +122,7 @@ class Bench:
         self.torch, self.DynamicCache, self.ledger = torch, DynamicCache, ledger
         torch.set_num_threads(options.threads)
         self.model, self.tokenizer = checkpoint.load(name)
+        self.profile = None if options.no_profile else name
         # KVzip loads the tokenizer by the name of the model. The text is plain, and so is what KVzip asks.
         self.tokenizer.chat_template = None
         self.folder = tempfile.TemporaryDirectory()
@@ -349,6 +350,7 @@ def parse():
     parser.add_argument("--scored", type=int, default=256, help="tokens behind the context that are scored")
     parser.add_argument("--shares", type=lambda text: [float(word) for word in text.split(",")], default=[25.0, 12.5], help="%% of f16")
     parser.add_argument("--kv", type=words, default=KV, metavar="SPECS", help="caches of sketchkv without a cap, by spaces")
+    parser.add_argument("--no-profile", action="store_true", help="leave what the package knows of the model beforehand out")
     parser.add_argument("--presses", type=words, default=PRESSES, help="presses without their ending, by spaces")
     parser.add_argument("--needles", type=int, default=4, choices=range(len(PLACES) + 1), help="numbers asked for; 0 for none")
     parser.add_argument("--json", type=Path, metavar="FILE", help="lines of JSON; a row that is there is not measured again")

@@ -10,8 +10,10 @@ use pyo3::types::PyDict;
 use sketchkv_cache::{
     AttentionWorkspace, Cache, CacheError, CacheShape, LayerShape, Ledger, PausedPass, Rotation, Slots, Spec,
 };
+use sketchkv_engine::Profile;
 use sketchkv_kernels::{ThreadPool, for_each_mut};
 use std::ops::Range;
+use std::path::PathBuf;
 use std::sync::Arc;
 
 /// One cache for each sequence of a batch, and the pass that runs over them.
@@ -73,12 +75,17 @@ impl AttentionCaches {
         bytes: Option<&Bound<'_, PyAny>>,
         seed: u64,
         threads: usize,
+        profile: Option<PathBuf>,
     ) -> Result<Self, Failure> {
         if threads == 0 || threads > 1024 {
             return Err(PyValueError::new_err("threads are 1 to 1024").into());
         }
         let layers = layers.into_iter().map(LayerShape::from).collect();
-        let shape = CacheShape { layers, context, output: None, scorer: None };
+        let mut shape = CacheShape { layers, context, output: None, scorer: None };
+        if let Some(name) = profile {
+            let profile = Profile::open(&name.to_string_lossy(), &shape).map_err(Failure::refuse)?;
+            shape.scorer = Some(profile.scorer);
+        }
         let spec = options::spec(spec, bytes)?;
         // What does not fit is told before a model runs.
         Cache::new(shape.clone(), &spec, seed)?;

@@ -2,6 +2,7 @@
 
 import copy
 import warnings
+from pathlib import Path
 
 import pytest
 import torch
@@ -9,9 +10,10 @@ import transformers
 from packaging.version import Version
 from transformers import DynamicCache
 
-from sketchkv import Error, SpecError
+from sketchkv import Error, Model, SpecError
 from sketchkv.transformers import CompressedCache, SketchCache
 
+REPOSITORY = Path(__file__).resolve().parents[3]
 RECENT = Version(transformers.__version__) >= Version("4.53")
 SMALL = {
     "vocab_size": 96,
@@ -205,6 +207,33 @@ def test_specs_of_every_kind_generate(spec):
     cache = SketchCache(model.config, spec)
     assert generate(model, ids, cache).shape == (1, 220)
     assert cache.get_seq_length() == 219
+
+
+@pytest.mark.skipif(not RECENT, reason="GPT-2 takes caches since transformers 4.53")
+def test_a_profile_makes_auto_better(tmp_path):
+    """On the model that is in the package: what its profile knows of heads is worth most of the loss."""
+    folder = REPOSITORY / "models" / "tiny-gpt2"
+    model = transformers.GPT2LMHeadModel.from_pretrained(folder, attn_implementation="sdpa").eval()
+    text = (REPOSITORY / "data" / "persuasion.txt").read_text()
+    ids = torch.tensor([Model.load("tiny-gpt2").tokenize(text[:4000])[:512]])
+
+    @torch.no_grad()
+    def run(cache):
+        rows = [model(ids[:, at : at + 64], past_key_values=cache).logits for at in range(0, 512, 64)]
+        return torch.cat(rows, dim=1)[0, 256:].log_softmax(-1)
+
+    whole = run(DynamicCache())
+
+    def divergence(**options):
+        held = run(SketchCache(model.config, "auto@25%", **options))
+        return (whole.exp() * (whole - held)).sum(-1).mean().item()
+
+    without, known = divergence(), divergence(profile="tiny-gpt2")
+    assert known < 0.7 * without, (known, without)
+    with pytest.raises(Error, match="tiny-gpt2, smollm2-135m"):
+        SketchCache(model.config, "auto@25%", profile=tmp_path / "none.profile")
+    with pytest.raises(Error, match="does not fit"):
+        SketchCache(model.config, "auto@25%", profile="smollm2-135m")
 
 
 def test_beams_share_what_they_have_in_common(family):

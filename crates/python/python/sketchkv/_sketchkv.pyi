@@ -390,10 +390,18 @@ class AttentionCaches:
     """The caches of a batch whose model runs elsewhere; what `sketchkv.transformers` is built on.
 
     `layers` are dicts of `heads`, `kv_heads`, `key_dim`, `value_dim`, `scale`, `softcap`, `window` and `inverse_frequencies`.
+    `profile` is a file or the name of one in the package.
     """
 
     def __init__(
-        self, layers: Sequence[dict[str, object]], context: int, spec: str, bytes: int | str | None, seed: int, threads: int
+        self,
+        layers: Sequence[dict[str, object]],
+        context: int,
+        spec: str,
+        bytes: int | str | None,
+        seed: int,
+        threads: int,
+        profile: str | PathLike[str] | None,
     ) -> None: ...
     spec: str
     positions: list[int]

@@ -18,6 +18,7 @@ from __future__ import annotations
 from collections.abc import Generator, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from os import PathLike
 from typing import Any
 
 import torch
@@ -42,7 +43,7 @@ if ALL_ATTENTION_FUNCTIONS[NAME] is attention:
 class SketchPress(BasePress):
     """A press whose cache is a `SketchCache`.
 
-    `spec`, `bytes`, `seed` and `threads` are those of `SketchCache`. The new `DynamicCache` that a model is run with, in
+    `spec`, `bytes`, `seed`, `threads` and `profile` are those of `SketchCache`. The new `DynamicCache` that a model is run with, in
     `with press(model):`, becomes one that holds its tokens in Rust. The context is one pass, after which the cap binds; it goes on
     to bind while questions are answered, and after each answer the cache is again as it was at the end of the context.
 
@@ -57,6 +58,7 @@ class SketchPress(BasePress):
     compression_ratio: float = 0.0
     seed: int = 0
     threads: int = 0
+    profile: str | PathLike[str] | None = None
     _held: _Held | None = field(default=None, init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
@@ -100,7 +102,9 @@ class SketchPress(BasePress):
                     raise ValueError("a SketchPress is for a model that is run with a cache, and use_cache is off")
                 given = DynamicCache()
             if self._held is None or not self._held.is_in(given):
-                new = SketchCache(model.config, self.spec, cap, seed=self.seed, threads=self.threads)
+                new = SketchCache(
+                    model.config, self.spec, cap, seed=self.seed, threads=self.threads, profile=self.profile
+                )
                 self._held = _Held(new)
                 self._held.put_into(given)
             return args, {**options, "past_key_values": given}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+from os import PathLike
 from typing import TYPE_CHECKING, Any
 
 import numpy
@@ -36,10 +37,17 @@ class _RustCache(Cache):
 
     @staticmethod
     def _open(
-        config: PretrainedConfig, shapes: list[dict[str, Any]], spec: str, bytes: int | str | None, seed: int, threads: int
+        config: PretrainedConfig,
+        shapes: list[dict[str, Any]],
+        spec: str,
+        *,
+        bytes: int | str | None = None,
+        seed: int = 0,
+        threads: int = 0,
+        profile: str | PathLike[str] | None = None,
     ) -> AttentionCaches:
         context = getattr(layers.text_config(config), "max_position_embeddings", 0)
-        return AttentionCaches(shapes, context, spec, bytes, seed, threads or torch.get_num_threads())
+        return AttentionCaches(shapes, context, spec, bytes, seed, threads or torch.get_num_threads(), profile)
 
     @property
     def spec(self) -> str:
@@ -158,7 +166,9 @@ class SketchCache(_RustCache):
     """Keys and values compressed in Rust, and attention over them there: no uncompressed copy stays.
 
     `spec` is a composition of methods and a cap as everywhere in sketchkv, `bytes` a cap beside it, each for one sequence of the
-    batch; `seed` is for methods that draw at random, `threads` are torch's unless given.
+    batch; `seed` is for methods that draw at random, `threads` are torch's unless given. `profile` is what was measured of the model
+    beforehand and makes "auto" better: a file that `sketchkv profile` wrote, or the name of one in the package, as "smollm2-135m".
+    Only its shape can be compared with the model's.
 
     It sets the attention implementation of `config`, which must be the model's own, to "sketchkv"; with other caches that is
     SDPA. Tensors of any float type are taken; what comes out has the type of the queries.
@@ -172,9 +182,12 @@ class SketchCache(_RustCache):
         *,
         seed: int = 0,
         threads: int = 0,
+        profile: str | PathLike[str] | None = None,
     ):
         shapes = layers.read(config)
-        super().__init__(shapes, self._open(config, shapes, spec, bytes, seed, threads))
+        super().__init__(
+            shapes, self._open(config, shapes, spec, bytes=bytes, seed=seed, threads=threads, profile=profile)
+        )
         for part in (config, layers.text_config(config)):
             if part._attn_implementation != NAME:
                 part._attn_implementation = NAME
@@ -256,7 +269,7 @@ class CompressedCache(_RustCache):
 
     def __init__(self, config: PretrainedConfig, spec: str = "full+q8", *, threads: int = 0):
         shapes = [{**shape, "window": None} for shape in layers.read(config)]
-        caches = self._open(config, shapes, spec, None, 0, threads)
+        caches = self._open(config, shapes, spec, threads=threads)
         if "@" in caches.spec:
             raise ValueError(f"`{caches.spec}` evicts, and masks are for all tokens: leave the cap out, or use a SketchCache")
         super().__init__(shapes, caches)
