@@ -4,7 +4,6 @@
 //! whose loss costs least with what is still to be paid for. The lowest price at which all heads fit is the one that holds, so
 //! that a byte more would be worth the same wherever it went.
 
-use crate::CacheShape;
 use crate::admit::{Admission, AdmitScratch};
 use crate::context::EMPTY;
 use crate::cost::HeadCost;
@@ -12,6 +11,7 @@ use crate::head::Head;
 use crate::plan::{Limit, Ranked};
 use crate::profile::Stopwatch;
 use crate::stakes::{Left, Stakes};
+use crate::{CacheShape, Sensitivity};
 use sketchkv_kernels::{ThreadPool, for_each_mut};
 use std::mem::{size_of, take};
 
@@ -21,8 +21,6 @@ const PRICES: (f64, f64) = (1e-30, 1e30);
 const HALVINGS: usize = 40;
 /// The importance of those who go when nobody else is left.
 const LAST: f32 = 1e25;
-/// The queries that a sensitivity counts the attention of.
-const QUERIES: f32 = 128.0;
 
 /// A layer of a cache whose heads compete, and what it takes in.
 pub(crate) struct LayerAdmission<'a> {
@@ -123,7 +121,6 @@ impl LayerAdmission<'_> {
         for (h, stakes) in stakes.iter_mut().enumerate() {
             let (head, judgement) = (&self.heads[h], &self.scratch.judgements[h]);
             let importance = &judgement.importance;
-            stakes.order.clear();
             let tokens = self.admission.new_tokens(h);
             head.for_each_candidate(&tokens, self.admission.limit.slots, |candidate, position, recent| {
                 let importance = if recent { LAST } else { importance[candidate as usize].min(LAST) };
@@ -135,14 +132,14 @@ impl LayerAdmission<'_> {
                 sum += f64::from(ranked.importance.max(0.0));
                 sum
             });
-            stakes.sums.clear();
             stakes.sums.push(0.0);
             stakes.sums.extend(sums);
             let sensitivity = self.shape.sensitivity(self.admission.layer, h);
             (stakes.eviction, stakes.coding) = match head.keep.horizon() {
-                Some(queries) => {
-                    (sensitivity.eviction * QUERIES / queries as f32, f64::from(sensitivity.coding))
-                }
+                Some(queries) => (
+                    sensitivity.eviction * Sensitivity::QUERIES / queries as f32,
+                    f64::from(sensitivity.coding),
+                ),
                 None if head.keep.is_attention() && !head.keep.is_comparable() => {
                     // Attention is relative to all that the head holds.
                     let positions = head.slots.positions().iter().chain(&judgement.positions);

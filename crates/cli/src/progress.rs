@@ -12,8 +12,16 @@ pub(crate) fn bar() -> ProgressBar {
     bar
 }
 
+/// Shows the steps of an evaluation on a bar that goes when it ends.
+pub(crate) fn shown<T>(evaluation: impl FnOnce(&mut dyn Progress) -> T) -> T {
+    let bar = bar();
+    let done = evaluation(&mut shown_on(&bar));
+    bar.finish_and_clear();
+    done
+}
+
 /// Shows the steps of an evaluation on `bar`.
-pub(crate) fn shown_on(bar: &ProgressBar) -> impl Progress {
+fn shown_on(bar: &ProgressBar) -> impl Progress {
     let mut shown = String::new();
     move |step: Step<'_>| {
         bar.set_length(step.total);

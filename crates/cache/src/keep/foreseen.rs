@@ -152,10 +152,6 @@ impl Keep for Foreseen {
         true
     }
 
-    fn is_comparable(&self) -> bool {
-        true
-    }
-
     fn horizon(&self) -> Option<usize> {
         Some(self.horizon)
     }

@@ -60,7 +60,7 @@ pub trait Keep: Send + Sync {
     /// Whether the importance of one head says as much as the same of another; else it is taken relative to the sum over its
     /// head where heads of several layers compete.
     fn is_comparable(&self) -> bool {
-        false
+        self.horizon().is_some()
     }
 
     /// How many coming queries importance is the attention of, where it is that: then what is lost with a token can be set against

@@ -165,14 +165,17 @@ pub struct Scorer {
 /// What a model loses by what is taken from one KV head alone, as KL divergence of the next token in nats.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Sensitivity {
-    /// For each unit of evicted importance: the attention that tokens would draw from the next 128 queries of all heads of the
-    /// group together, as `foreseen` reckons it.
+    /// For each unit of evicted importance: the attention that tokens would draw from the next [`QUERIES`](Self::QUERIES) queries
+    /// of all heads of the group together, as `foreseen` reckons it.
     pub eviction: f32,
     /// When all its tokens have 2 bits a number.
     pub coding: f32,
 }
 
 impl Sensitivity {
+    /// The queries whose attention evicted importance is.
+    pub const QUERIES: f32 = 128.0;
+
     /// Where nothing was measured: about the middle of the heads of the three models that were (`docs/methods.md`).
     pub const TYPICAL: Sensitivity = Sensitivity { eviction: 2e-5, coding: 2e-4 };
 }

@@ -70,10 +70,7 @@ impl Arguments {
             max_kl: self.max_kl,
         };
         let corpus = Corpus::of_files(&self.text)?;
-        let bar = progress::bar();
-        let advice = advise(&model, &corpus, &options, &mut progress::shown_on(&bar));
-        bar.finish_and_clear();
-        let advice = advice?;
+        let advice = progress::shown(|progress| advise(&model, &corpus, &options, progress))?;
         warning::show(&advice.warnings);
         if self.json {
             output::json(&advice)

@@ -95,11 +95,7 @@ impl Arguments {
             },
             seed: self.seed,
         };
-        let bar = progress::bar();
-        let mut progress = progress::shown_on(&bar);
-        let comparison = compare(&model, &text, &options, &mut progress);
-        bar.finish_and_clear();
-        let comparison = comparison?;
+        let comparison = progress::shown(|progress| compare(&model, &text, &options, progress))?;
         warning::show(&comparison.warnings);
         if self.json {
             output::json(&comparison)?;

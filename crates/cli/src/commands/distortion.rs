@@ -37,11 +37,8 @@ impl Arguments {
         let model = self.model.load(false)?;
         let count = self.tokens.map_or(TOKENS.min(model.config().context), |tokens| tokens as usize);
         let sample = Corpus::of_files(&self.text)?.sample(&model, count, 1)?;
-        let bar = progress::bar();
-        let mut shown = progress::shown_on(&bar);
-        let distortion = distortion(&model, &sample.documents[0], self.seed, &mut shown);
-        bar.finish_and_clear();
-        let distortion = distortion?;
+        let document = &sample.documents[0];
+        let distortion = progress::shown(|progress| distortion(&model, document, self.seed, progress))?;
         if self.json { output::json(&distortion) } else { show(&distortion) }
     }
 }

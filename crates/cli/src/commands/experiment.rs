@@ -148,10 +148,7 @@ impl Arguments {
         let mut lab = Lab::new(&model, &corpus, settings, &mut results, scope)?;
         let mut all = Outcome::default();
         for experiment in self.experiment.experiments() {
-            let bar = progress::bar();
-            let outcome = lab.run(experiment, grid.as_ref(), &mut progress::shown_on(&bar));
-            bar.finish_and_clear();
-            let outcome = outcome?;
+            let outcome = progress::shown(|progress| lab.run(experiment, grid.as_ref(), progress))?;
             if !self.json {
                 show(experiment, &outcome)?;
             }

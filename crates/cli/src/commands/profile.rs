@@ -131,9 +131,7 @@ impl Arguments {
     fn learn(&self, model: &Model, corpus: &Corpus) -> Result<(Scorer, Value)> {
         let context = self.context.map_or(CONTEXT, |context| context as usize).min(model.config().context);
         let sample = corpus.sample_from(model, context, self.samples.into(), context)?;
-        let bar = progress::bar();
-        let scorer = train_scorer(model, &sample.documents, &mut progress::shown_on(&bar));
-        bar.finish_and_clear();
+        let scorer = progress::shown(|progress| train_scorer(model, &sample.documents, progress));
         let learned = json!({ "text": sample.name, "documents": sample.documents.len(), "context": context });
         Ok((scorer?, learned))
     }
@@ -156,18 +154,13 @@ impl Arguments {
         let tokens = tokens.min(model.config().context);
         let texts = corpus.texts().count().min(SENSED);
         let text = corpus.sample_from(model, tokens, texts, CONTEXT.min(model.config().context))?;
-        let bar = progress::bar();
-        let losses = measure_head_losses(model, &text.documents, &mut progress::shown_on(&bar));
-        bar.finish_and_clear();
-        Ok(losses?)
+        Ok(progress::shown(|progress| measure_head_losses(model, &text.documents, progress))?)
     }
 
     /// On the first document of each text.
     fn losses(&self, model: &Model, corpus: &Corpus, tokens: usize) -> Result<Losses> {
         let text = corpus.sample(model, tokens.min(model.config().context), corpus.texts().count())?;
-        let bar = progress::bar();
-        let losses = measure_losses(model, &text, &mut progress::shown_on(&bar));
-        bar.finish_and_clear();
+        let losses = progress::shown(|progress| measure_losses(model, &text, progress));
         Ok(losses?)
     }
 }
