@@ -14,7 +14,7 @@ use crate::profile::Profile;
 use crate::refine::Refine;
 use crate::slots::Slots as HeadSlots;
 use crate::workspace::DraftLayer;
-use crate::{CacheError, CacheShape, Ledger, Spec};
+use crate::{CacheError, CacheShape, LayerShape, Ledger, Spec};
 use sketchkv_kernels::cpu;
 use std::mem::size_of;
 use std::sync::Arc;
@@ -301,16 +301,18 @@ impl Cache {
 
 /// How the slots of each layer are encoded.
 fn new_formats(shape: &CacheShape, spec: &Spec) -> Vec<Arc<Format>> {
-    let mut known: Vec<((usize, usize), Arc<Format>)> = vec![];
-    let mut format = |widths: (usize, usize)| {
-        if let Some((_, format)) = known.iter().find(|(known, _)| *known == widths) {
+    let mut known: Vec<(&LayerShape, Arc<Format>)> = vec![];
+    let told_apart = |layer: &LayerShape| (layer.key_dim, layer.value_dim, layer.biased_keys);
+    let format = |layer| {
+        if let Some((_, format)) = known.iter().find(|(known, _)| told_apart(known) == told_apart(layer)) {
             return format.clone();
         }
-        let format = Arc::new(Format::new(spec.keys.build(widths.0), spec.values.build(widths.1), widths));
-        known.push((widths, format.clone()));
+        let (keys, values) = (spec.keys.build(layer.key_dim), spec.values.build(layer.value_dim));
+        let format = Arc::new(Format::new(keys, values, layer));
+        known.push((layer, format.clone()));
         format
     };
-    shape.layers.iter().map(|layer| format((layer.key_dim, layer.value_dim))).collect()
+    shape.layers.iter().map(format).collect()
 }
 
 /// What a cache takes beside its heads: the structures themselves, and what they own.

@@ -1,5 +1,6 @@
 //! How the slots of a layer are encoded: both stores, bound to the widths of its heads.
 
+use crate::LayerShape;
 use crate::store::{Store, Turn};
 use sketchkv_kernels::attention::layout::{Codes, Encoding, STRIP, ScaleGroup, Side, StripLayout, padded};
 use sketchkv_kernels::cpu::Level;
@@ -9,8 +10,10 @@ use sketchkv_sketch::SplitMix64;
 pub(crate) struct SideFormat {
     /// What sealed strips may be: of the store, then of ever coarser ones.
     rungs: Vec<Rung>,
-    /// Of open strips: f16 where sealed ones may be codes of less than 8 bits.
+    /// Of open strips: as the finest that are sealed, but f16 where these are codes of less than 8 bits.
     open: StripLayout,
+    /// What codes those, where it is not what seals.
+    opened: Option<Box<dyn Store>>,
     turn: Turn,
     /// Signs of [`Turn::SignedHadamard`], `[width]`.
     signs: Vec<f32>,
@@ -29,7 +32,7 @@ struct Rung {
 impl SideFormat {
     /// # Panics
     /// When the coarser stores turn vectors otherwise, or keep other grids.
-    fn new(store: Box<dyn Store>, side: Side, width: usize) -> Self {
+    fn new(store: Box<dyn Store>, side: Side, width: usize, biased: bool) -> Self {
         let dim = padded(width);
         let turn = store.turn(side);
         let mut rungs = vec![];
@@ -42,13 +45,18 @@ impl SideFormat {
         rungs.shrink_to_fit();
         let grids = |rung: &Rung| (has_grid(&rung.layout), graded_lines(&rung.layout).is_some());
         assert!(rungs.iter().all(|rung| grids(rung) == grids(&rungs[0])), "a coarser store has another grid");
-        let coarse = rungs.iter().any(|rung| is_coarse(&rung.layout));
-        let open = if coarse { StripLayout::new(side, Encoding::F16, dim) } else { rungs[0].layout };
+        // A scale for many channels is too coarse for all but those that are large by a bias.
+        let opened = rungs[0].store.open(side).filter(|_| !biased);
+        let open = match &opened {
+            Some(store) => StripLayout::new(side, store.encoding(side), dim),
+            None if is_coarse(&rungs[0].layout) => StripLayout::new(side, Encoding::F16, dim),
+            None => rungs[0].layout,
+        };
         // A fixed sequence: the signs are part of the code, not of a run's seed.
         let mut random = SplitMix64::new(0x5165_4b56);
         let signed = if turn == Turn::SignedHadamard { width } else { 0 };
         let signs = (0..signed).map(|_| if random.next_u64() & 1 == 0 { 1.0 } else { -1.0 }).collect();
-        SideFormat { rungs, open, turn, signs, width, dim }
+        SideFormat { rungs, open, opened, turn, signs, width, dim }
     }
 
     fn rung(&self, rung: usize) -> &Rung {
@@ -65,7 +73,12 @@ impl SideFormat {
 
     /// Bits of a number on a rung, without scales.
     pub(crate) fn bits(&self, rung: usize) -> f64 {
-        self.layout(Some(rung)).code_bytes() as f64 * 8.0 / (STRIP * self.dim) as f64
+        self.bits_of(Some(rung))
+    }
+
+    /// The same of strips that are sealed on a rung, or of open ones.
+    pub(crate) fn bits_of(&self, sealed: Option<usize>) -> f64 {
+        self.layout(sealed).code_bytes() as f64 * 8.0 / (STRIP * self.dim) as f64
     }
 
     /// The largest magnitude of a coordinate, in the space of the codes, that it can hold whatever the others are: scales
@@ -75,7 +88,8 @@ impl SideFormat {
         match self.open.encoding() {
             Encoding::F32 => f32::MAX,
             Encoding::Bf16 => half::bf16::MAX.to_f32(),
-            Encoding::Codes(Codes { bits: 8, .. }) => 127.0 * f16,
+            // A coarser code has scales of the size of the numbers themselves.
+            Encoding::Codes(Codes { bits: 8, .. }) if self.rungs.len() == 1 => 127.0 * f16,
             _ => f16,
         }
     }
@@ -148,7 +162,8 @@ impl SideFormat {
                 let (mut scales, mut minima) = ([0.0f32; 16], [0.0f32; 16]);
                 let groups = layout.groups();
                 let minima = &mut minima[..if codes.minimum { groups } else { 0 }];
-                let store = &self.rung(sealed.unwrap_or(0)).store;
+                let seals = &self.rung(sealed.unwrap_or(0)).store;
+                let store = self.opened.as_ref().filter(|_| sealed.is_none()).unwrap_or(seals);
                 store.quantize(x, &mut u[..x.len()], &mut scales[..groups], minima);
                 layout.put_codes(strip, lane, &u[..x.len()], &scales[..groups], minima);
             }
@@ -201,15 +216,12 @@ pub(crate) struct Env<'a> {
 }
 
 impl Format {
-    /// Of keys and values of these widths.
-    pub(crate) fn new(
-        keys: Box<dyn Store>,
-        values: Box<dyn Store>,
-        (key_dim, value_dim): (usize, usize),
-    ) -> Self {
+    /// Of the keys and values of this layer.
+    pub(crate) fn new(keys: Box<dyn Store>, values: Box<dyn Store>, layer: &LayerShape) -> Self {
+        let &LayerShape { key_dim, value_dim, biased_keys, .. } = layer;
         Format {
-            keys: SideFormat::new(keys, Side::Keys, key_dim),
-            values: SideFormat::new(values, Side::Values, value_dim),
+            keys: SideFormat::new(keys, Side::Keys, key_dim, biased_keys),
+            values: SideFormat::new(values, Side::Values, value_dim, false),
         }
     }
 

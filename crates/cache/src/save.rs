@@ -15,7 +15,7 @@ use sketchkv_kernels::attention::layout::STRIP;
 use std::sync::Arc;
 
 const MAGIC: &[u8; 8] = b"SKETCHKV";
-const VERSION: u32 = 7;
+const VERSION: u32 = 8;
 const HEADER: usize = 16;
 
 impl Cache {

@@ -325,7 +325,8 @@ fn a_cap_is_used() {
         for first in (0..tokens).step_by(256) {
             stream.run(&mut cache, &pool, first, 256, 256);
             let used = cache.ledger().total() as f64 / cap as f64;
-            assert!(first < 512 || used > least, "{used} of {cap} bytes after {first} tokens and 256 more");
+            // Of fewer tokens all have 8 bits.
+            assert!(first < 768 || used > least, "{used} of {cap} bytes after {first} tokens and 256 more");
         }
     }
 }

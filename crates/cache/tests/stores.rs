@@ -58,6 +58,42 @@ fn grids_do_not_decay_over_twenty_thousand_tokens() {
     }
 }
 
+/// Until they are sealed, tokens of `progressive` take half the bytes of f16, but where keys have biases: a channel that is far
+/// larger than the others would leave these no bits.
+#[test]
+fn what_waits_is_in_8_bits_unless_keys_are_biased() {
+    let mut stream = Stream::new(&Stream::real().shape, 16, 29);
+    let d = stream.shape.layers[0].key_dim;
+    let pool = ThreadPool::new(1);
+    let exact = stream.shape.f16_bytes(16);
+    let mut held = |biased: bool, bias: f32| {
+        stream.k[0].chunks_exact_mut(d).for_each(|key| key[3] = bias);
+        stream.shape.layers.iter_mut().for_each(|layer| layer.biased_keys = biased);
+        let mut cache = cache(&stream.shape, "full+progressive");
+        stream.run(&mut cache, &pool, 0, 16, 1);
+        let ledger = cache.ledger();
+        // The channel itself is exact enough either way: what the others lose counts.
+        stream.k[0].chunks_exact_mut(d).for_each(|key| key[3] = 0.0);
+        let without = |slots: sketchkv_cache::Slots| {
+            let keys = slots.keys.chunks_exact(d).zip(&slots.positions);
+            let errors = keys.flat_map(|(key, position)| {
+                let row = position * stream.shape.layers[0].kv_heads * d;
+                key.iter()
+                    .zip(&stream.k[0][row..])
+                    .enumerate()
+                    .map(|(channel, (x, y))| if channel == 3 { 0.0 } else { f64::from(x - y).powi(2) })
+            });
+            errors.sum::<f64>()
+        };
+        assert_eq!(cache.holding().exact_bits, if biased { 12.0 } else { 8.0 });
+        ((ledger.keys + ledger.values + ledger.scales) as f64 / exact as f64, without(cache.slots(0, 0)))
+    };
+    let ((small, usual), (_, coarse)) = (held(false, 1.0), held(false, 500.0));
+    let (large, kept) = held(true, 500.0);
+    assert!(small < 0.54 && large > 0.74, "{small} {large}");
+    assert!(coarse > 1000.0 * usual && kept < usual, "{usual} {coarse} {kept}");
+}
+
 /// The newest tokens draw the most attention, and coarse codes cost them the most: they stay in f16 until the next ones
 /// come, under a cap too, and whatever was evicted among them.
 #[test]

@@ -48,6 +48,7 @@ struct Layer {
     softcap: Option<f32>,
     window: Option<usize>,
     inverse_frequencies: Option<Vec<f32>>,
+    biased_keys: bool,
 }
 
 impl From<Layer> for LayerShape {
@@ -60,6 +61,7 @@ impl From<Layer> for LayerShape {
             scale: layer.scale,
             softcap: layer.softcap,
             window: layer.window,
+            biased_keys: layer.biased_keys,
             rotation: layer.inverse_frequencies.map(|all| Rotation { inverse_frequencies: all.into() }),
         }
     }

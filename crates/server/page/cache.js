@@ -43,7 +43,7 @@ export class Cache {
   #size({ bytes, cap, full_bytes: full, tokens }, held) {
     const words = cap ? `${size(bytes)} of ${size(cap)}` : size(bytes);
     const scale = Math.max(cap ?? full, bytes, 1);
-    const exact = Math.min(bytes, tokens > 0 ? (held.exact * full) / tokens : 0);
+    const exact = Math.min(bytes, tokens > 0 ? (held.exact * full * (held.exact_bits / 16)) / tokens : 0);
     element("cache-size").textContent = words;
     const meter = element("cache-bytes");
     meter.setAttribute("aria-valuemax", scale);
@@ -75,9 +75,9 @@ class Bar {
 }
 
 // Tokens as they are held: means over the heads, so rounded such that they add up.
-function holds({ tokens, kept, exact }) {
+function holds({ tokens, kept, exact, exact_bits }) {
   const [all, some, whole] = [tokens, Math.min(kept, tokens), Math.min(exact, kept)].map(Math.round);
-  return { exact: whole, coded: some - whole, evicted: all - some };
+  return { exact: whole, exact_bits, coded: some - whole, evicted: all - some };
 }
 
 function besideFull({ bytes, full_bytes: full }) {
@@ -89,7 +89,7 @@ function kinds({ key_bits: keys, value_bits: values }, held) {
   const [k, v] = [bits(keys ?? 0), bits(values ?? 0)];
   const coded = k === v ? `${k} bits a number` : `${k} bits (keys) and ${v} (values)`;
   return [
-    item("exact", `${count(held.exact)} exact, in 16 bits a number`),
+    item("exact", `${count(held.exact)} first and newest, in ${bits(held.exact_bits)} bits a number`),
     item("coded", held.coded > 0 ? `${count(held.coded)} in ${coded}` : "none in fewer bits"),
     item("evicted", held.evicted > 0 ? `${count(held.evicted)} evicted` : "none evicted"),
   ];

@@ -41,6 +41,8 @@ pub struct LayerShape {
     pub window: Option<usize>,
     /// How queries and keys were rotated before they reach the cache; `None` when they were not.
     pub rotation: Option<Rotation>,
+    /// Whether the projection of keys adds a bias: a few channels may then be far larger than all others.
+    pub biased_keys: bool,
 }
 
 impl LayerShape {
@@ -55,6 +57,7 @@ impl LayerShape {
             softcap: None,
             window: None,
             rotation: None,
+            biased_keys: false,
         }
     }
 

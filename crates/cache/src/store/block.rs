@@ -38,7 +38,7 @@ pub(super) static Q4H: Method = Method {
 };
 
 pub(super) fn q8(_: &Call, _: usize) -> Box<dyn Store> {
-    Box::new(Block { bits: 8, turn: Turn::None })
+    Box::new(Block::Q8)
 }
 
 pub(super) fn q4(_: &Call, _: usize) -> Box<dyn Store> {
@@ -49,9 +49,13 @@ pub(super) fn q4h(_: &Call, _: usize) -> Box<dyn Store> {
     Box::new(Block { bits: 4, turn: Turn::Hadamard })
 }
 
-struct Block {
+pub(super) struct Block {
     bits: u32,
     turn: Turn,
+}
+
+impl Block {
+    pub(super) const Q8: Block = Block { bits: 8, turn: Turn::None };
 }
 
 impl Store for Block {

@@ -28,6 +28,12 @@ pub trait Store: Send + Sync {
         None
     }
 
+    /// What strips are in until they are sealed, where keys have no biases; else, and if there is none, f16 or, where this one's
+    /// codes have 8 bits a number, as these.
+    fn open(&self, _side: Side) -> Option<Box<dyn Store>> {
+        None
+    }
+
     /// Quantizes one vector `x[dim]`: codes `[dim]`, scales `[groups]`, minima `[groups]` or empty.
     /// Not called for plain floats, per-channel and graded codes.
     fn quantize(&self, _x: &[f32], _codes: &mut [u8], _scales: &mut [f32], _minima: &mut [f32]) {

@@ -1,3 +1,4 @@
+use super::block::Block;
 use super::graded::Graded;
 use super::turbo::Turbo;
 use super::{Store, Turn};
@@ -13,7 +14,9 @@ pub(super) static PROGRESSIVE: Method = Method {
               and of a value",
     state: "as graded",
     paper: "reverse water-filling: Cover and Thomas, Elements of Information Theory, 10.3.3",
-    differs: "What a page has lost does not come back; after a truncation new pages may have more bits. \
+    differs: "The first 16 tokens of a head and the newest 16 to 64 are in 8 bits token by token, keys as q8 (in f16 \
+              where the model gives them biases). \
+              What a page has lost does not come back; after a truncation new pages may have more bits. \
               Without a cap in bytes or percent all stay in 8 bits. Tokens are evicted when all pages have the fewest, with \
               foreseen and adaptive where they are worth less than the bits of others.",
     parameters: &[Parameter {
@@ -66,6 +69,10 @@ impl Store for Progressive {
     fn coarser(&self) -> Option<Box<dyn Store>> {
         let rung = self.rung + 1;
         (rung < self.rungs).then(|| Box::new(Progressive::new(rung, self.rungs, self.width)) as _)
+    }
+
+    fn open(&self, side: Side) -> Option<Box<dyn Store>> {
+        (side == Side::Keys).then(|| Box::new(Block::Q8) as _)
     }
 
     fn quantize(&self, x: &[f32], codes: &mut [u8], scales: &mut [f32], minima: &mut [f32]) {

@@ -100,7 +100,7 @@ impl Arguments {
             "tokens",
             "kept",
             "evicted",
-            "newest in f16",
+            "newest, as they came",
             "bits of keys / values",
             "KV",
             "of f16",

@@ -2,8 +2,8 @@
 
 use super::rotation::{Rotary, Scaling, longrope_magnitude, yarn_magnitude};
 use super::{
-    Architecture, Biases, Config, Experts, HEAD_DIM, LAYERS, MOST_HEAD_DIM, MOST_LAYERS, layers, plausible,
-    unused_keys,
+    Architecture, Bias, Biases, Config, Experts, HEAD_DIM, LAYERS, MOST_HEAD_DIM, MOST_LAYERS, layers,
+    plausible, unused_keys,
 };
 use crate::ModelError;
 use crate::file::Gguf;
@@ -79,7 +79,25 @@ fn config(keys: &Keys<'_>, architecture: Architecture) -> Result<Config, ModelEr
         ),
         _ => (None, None),
     };
-    let like = LayerShape { scale, softcap: score_softcap, ..LayerShape::new(heads, kv_heads, head_dim) };
+    let biases = match architecture {
+        Gpt2 => Biases::ALL,
+        Qwen2 => Biases { qkv: Bias::Present, ..Biases::NONE },
+        Gemma2 | Gemma3 | Olmo2 | Mixtral | Qwen3Moe => Biases::NONE,
+        _ => Biases::AS_IN_FILE,
+    };
+    let biased_keys = match biases.qkv {
+        Bias::Present => true,
+        Bias::Absent => false,
+        Bias::AsInFile => {
+            ["blk.0.attn_k.bias", "blk.0.attn_qkv.bias"].iter().any(|name| gguf.tensor(name).is_some())
+        }
+    };
+    let like = LayerShape {
+        scale,
+        softcap: score_softcap,
+        biased_keys,
+        ..LayerShape::new(heads, kv_heads, head_dim)
+    };
     let epsilon = match architecture {
         Gpt2 => "attention.layer_norm_epsilon",
         _ => "attention.layer_norm_rms_epsilon",
@@ -116,12 +134,7 @@ fn config(keys: &Keys<'_>, architecture: Architecture) -> Result<Config, ModelEr
         notes: vec![],
         read_tensors: vec![],
         rotary,
-        biases: match architecture {
-            Gpt2 => Biases::ALL,
-            Qwen2 => Biases { qkv: super::Bias::Present, ..Biases::NONE },
-            Gemma2 | Gemma3 | Olmo2 | Mixtral | Qwen3Moe => Biases::NONE,
-            _ => Biases::AS_IN_FILE,
-        },
+        biases,
     })
 }
 

@@ -114,7 +114,10 @@ fn gpt2(json: &Json<'_>) -> Result<Config, ModelError> {
     Ok(Config {
         architecture: Architecture::Gpt2,
         name: String::new(),
-        layers: vec![LayerShape::new(heads, heads, hidden / heads.max(1)); layers],
+        layers: vec![
+            LayerShape { biased_keys: true, ..LayerShape::new(heads, heads, hidden / heads.max(1)) };
+            layers
+        ],
         hidden,
         feed_forward: json.number("n_inner")?.unwrap_or(4 * hidden),
         experts: None,
@@ -171,7 +174,13 @@ fn rotated(json: &Json<'_>, architecture: Architecture) -> Result<Config, ModelE
     if architecture == Gemma3 && json.flag("use_bidirectional_attention")? == Some(true) {
         return Err(json.error("`use_bidirectional_attention` is true, which is not supported"));
     }
-    let like = LayerShape { scale, softcap: score_softcap, ..LayerShape::new(heads, kv_heads, head_dim) };
+    let biases = biases(json, architecture)?;
+    let like = LayerShape {
+        scale,
+        softcap: score_softcap,
+        biased_keys: biases.qkv == Bias::Present,
+        ..LayerShape::new(heads, kv_heads, head_dim)
+    };
     let multiplier = |key| -> Result<f32, ModelError> {
         if architecture == Granite { Ok(json.positive(key)?.unwrap_or(1.0)) } else { Ok(1.0) }
     };
@@ -203,7 +212,7 @@ fn rotated(json: &Json<'_>, architecture: Architecture) -> Result<Config, ModelE
         notes: vec![],
         read_tensors: vec![],
         rotary,
-        biases: biases(json, architecture)?,
+        biases,
     })
 }
 

@@ -389,7 +389,8 @@ class Race:
 class AttentionCaches:
     """The caches of a batch whose model runs elsewhere; what `sketchkv.transformers` is built on.
 
-    `layers` are dicts of `heads`, `kv_heads`, `key_dim`, `value_dim`, `scale`, `softcap`, `window` and `inverse_frequencies`.
+    `layers` are dicts of `heads`, `kv_heads`, `key_dim`, `value_dim`, `scale`, `softcap`, `window`,
+    `inverse_frequencies` and `biased_keys`.
     `profile` is a file or the name of one in the package.
     """
 

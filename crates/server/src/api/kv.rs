@@ -20,8 +20,10 @@ pub(crate) struct Kv {
     pub(crate) tokens: usize,
     /// Tokens held, in the mean over the heads of the layers without sliding windows.
     pub(crate) kept: f64,
-    /// Of those, the ones held exactly.
+    /// Of those, the ones held as they came: the first and the newest.
     pub(crate) exact: f64,
+    /// Bits of a number of their keys and values, in the mean, scales not counted.
+    pub(crate) exact_bits: f64,
     /// Bits of a number of the others' keys, in the mean, scales not counted.
     pub(crate) key_bits: f64,
     /// Bits of a number of the others' values.
@@ -42,6 +44,7 @@ impl Kv {
             tokens,
             kept: holding.kept,
             exact: holding.exact,
+            exact_bits: holding.exact_bits,
             key_bits: holding.key_bits,
             value_bits: holding.value_bits,
             ledger: ledger.items().into_iter().collect(),

@@ -7,6 +7,9 @@ from typing import Any
 from transformers import PretrainedConfig
 from transformers.modeling_rope_utils import ROPE_INIT_FUNCTIONS
 
+# Models whose keys have biases, which their config does not say.
+BIASED = ("gpt2", "qwen2", "qwen2_moe")
+
 
 def text_config(config: PretrainedConfig) -> PretrainedConfig:
     """The part of a config that describes the decoder."""
@@ -33,6 +36,7 @@ def read(config: PretrainedConfig) -> list[dict[str, Any]]:
                 "scale": head_dim**-0.5,
                 "softcap": getattr(config, "attn_logit_softcapping", None),
                 "window": window,
+                "biased_keys": config.model_type in BIASED or getattr(config, "attention_bias", False),
                 "inverse_frequencies": _inverse_frequencies(config, number, window is not None, head_dim),
             }
         )
