@@ -122,20 +122,22 @@ impl Slots {
             }
             _ => (0, 0),
         };
-        // All strips of the page that grows then may be there; others will be whole.
-        let growing = (strips.max(1) - 1) % PAGE_STRIPS + 1;
-        let whole = (before + new).saturating_sub(growing);
+        // The page that grows then; others will be whole.
+        let growing = ((strips.max(1) - 1) % PAGE_STRIPS + 1).min(before + new);
+        let whole = before + new - growing;
         let pages = strips.div_ceil(PAGE_STRIPS) - self.pages.len();
+        let last =
+            |strips: usize| strips.min(open) * open_strip + strips.saturating_sub(open) * sealed(self.rung);
+        let mut most = whole * sealed(self.rung) + last(growing) + pages * Self::page_cost(format);
+        if pages > 0 && whole >= PAGE_STRIPS {
+            // Before it began, the one before it was there with all that it keeps open.
+            let others = (whole - PAGE_STRIPS) * sealed(self.rung) + (pages - 1) * Self::page_cost(format);
+            most = most.max(others + last(PAGE_STRIPS));
+        }
         // Of a page that is open as a whole: new ones are counted with theirs.
         let grids = usize::from(self.pages.last().is_some_and(|page| page.sealed() == 0));
         let indexed = self.index_bytes(strips * STRIP) - self.index_bytes(self.len());
-        self.bytes() - kept
-            + whole * sealed(self.rung)
-            + (front + open) * open_strip
-            + (PAGE_STRIPS - open) * sealed(self.rung)
-            + pages * Self::page_cost(format)
-            + grids * format.grid_bytes()
-            + indexed
+        self.bytes() - kept + front * open_strip + most + grids * format.grid_bytes() + indexed
     }
 
     /// Bytes by which storing `tokens` tokens may grow these slots, whatever their pages are.
