@@ -266,7 +266,7 @@ impl Cache {
     }
 
     /// Forgets the tokens from `position` on, so that another text can follow the first `position` tokens. Stores of less
-    /// than 8 bits hold the newest tokens in f16 at first: what was coded since stays coded.
+    /// than 8 bits hold the newest tokens in more of them at first: what was coded since stays coded.
     ///
     /// # Errors
     /// When tokens have been evicted or have left a sliding window (those before `position` cannot be had back), or the

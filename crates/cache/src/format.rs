@@ -228,7 +228,8 @@ impl Format {
     /// Heap bytes of the format itself.
     pub(crate) fn bytes(&self) -> usize {
         let rungs = |side: &SideFormat| {
-            let stores = side.rungs.iter().map(|rung| size_of_val(&*rung.store)).sum::<usize>();
+            let stores = side.rungs.iter().map(|rung| &rung.store).chain(&side.opened);
+            let stores = stores.map(|store| size_of_val(&**store)).sum::<usize>();
             side.rungs.capacity() * size_of::<Rung>() + stores
         };
         let side = |side: &SideFormat| side.signs.capacity() * 4 + rungs(side);

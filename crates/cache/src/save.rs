@@ -16,6 +16,8 @@ use std::sync::Arc;
 
 const MAGIC: &[u8; 8] = b"SKETCHKV";
 const VERSION: u32 = 8;
+/// A version that is read as well, but for caches of this store: what waits to be sealed was in f16.
+const EARLIER: (u32, &str) = (7, "progressive");
 const HEADER: usize = 16;
 
 impl Cache {
@@ -62,11 +64,12 @@ impl Cache {
             return Err(StateError::Corrupt("it does not start as one".to_owned()));
         }
         let number = |at: usize| u32::from_le_bytes(bytes[at..at + 4].try_into().expect("4 bytes"));
-        if number(8) != VERSION {
-            return Err(StateError::Mismatch(format!(
-                "it has version {}, this program reads version {VERSION}",
-                number(8)
-            )));
+        let version = number(8);
+        let mismatch = || {
+            StateError::Mismatch(format!("it has version {version}, this program reads version {VERSION}"))
+        };
+        if ![VERSION, EARLIER.0].contains(&version) {
+            return Err(mismatch());
         }
         let body = &bytes[HEADER..];
         if crc32fast::hash(body) != number(12) {
@@ -77,6 +80,9 @@ impl Cache {
             .map_err(|_| StateError::Corrupt("its spec is no text".to_owned()))?;
         let spec =
             Spec::parse_with(text, registry).map_err(|e| StateError::Corrupt(format!("its spec: {e}")))?;
+        if version == EARLIER.0 && [&spec.keys, &spec.values].iter().any(|s| s.method().name == EARLIER.1) {
+            return Err(mismatch());
+        }
         check("layers", shape.layers.len() as u64, &mut from)?;
         for layer in &shape.layers {
             for (name, expected) in dimensions(layer) {
@@ -239,10 +245,10 @@ mod tests {
         CacheShape::uniform(1, LayerShape::new(2, 1, 32), 512)
     }
 
-    #[test]
-    fn damage_is_an_error_and_no_panic() {
+    /// After a hundred tokens.
+    fn used(spec: &str) -> Cache {
         let pool = ThreadPool::new(1);
-        let mut cache = Cache::new(shape(), &"h2o+kivi4@40tok".parse().unwrap(), 3).unwrap();
+        let mut cache = Cache::new(shape(), &spec.parse().unwrap(), 3).unwrap();
         let numbers: Vec<f32> = (0..100 * 64).map(|i| ((i * 37) % 101) as f32 / 50.0 - 1.0).collect();
         let mut out = vec![0.0; 6400];
         let mut workspace = crate::AttentionWorkspace::new();
@@ -250,7 +256,23 @@ mod tests {
         let (keys, values) = numbers.split_at(3200);
         pass.attend(0, &pool, &mut workspace, &numbers, keys, values, &mut out).unwrap();
         pass.finish(&pool, &mut workspace).unwrap();
-        let bytes = cache.to_bytes();
+        cache
+    }
+
+    #[test]
+    fn the_version_before_is_read_where_nothing_has_changed() {
+        for (spec, is_read) in [("h2o+kivi4@40tok", true), ("full+k=progressive+v=q8", false)] {
+            let mut bytes = used(spec).to_bytes();
+            bytes[8..12].copy_from_slice(&EARLIER.0.to_le_bytes());
+            let error = Cache::from_bytes(&bytes, shape()).err().map(|error| error.to_string());
+            assert_eq!(error.is_none(), is_read, "{spec}: {error:?}");
+            assert!(error.is_none_or(|error| error.contains("version 7, this program reads version 8")));
+        }
+    }
+
+    #[test]
+    fn damage_is_an_error_and_no_panic() {
+        let bytes = used("h2o+kivi4@40tok").to_bytes();
         assert_eq!(Cache::from_bytes(&bytes, shape()).unwrap().to_bytes(), bytes);
         for end in 0..bytes.len() {
             assert!(Cache::from_bytes(&bytes[..end], shape()).is_err());

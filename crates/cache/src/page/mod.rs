@@ -22,7 +22,7 @@ pub(crate) const PAGE_STRIPS: usize = PAGE / STRIP;
 
 /// Keys and values of up to 64 slots.
 ///
-/// Coarse codes are not for the newest tokens: a page of such codes grows in f16, in open strips, which are sealed from
+/// Coarse codes are not for the newest tokens: a page of such codes grows in open strips, of f16 or 8 bits, which are sealed from
 /// the first on. The open strips are the last ones; where a format keeps its front, the first page's first strip is never
 /// sealed, nor counted among them.
 #[derive(Debug, Clone, Default)]
