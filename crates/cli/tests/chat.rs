@@ -3,6 +3,12 @@
 mod support;
 
 use std::{fs, path::Path};
+#[cfg(unix)]
+use std::{
+    io::Write,
+    process::{ExitStatus, Stdio},
+    time::{Duration, Instant},
+};
 use support::{Finished, finish, sketchkv, smollm2};
 
 fn chat(model: &Path, options: &[&str], lines: &str) -> Finished {
@@ -206,33 +212,60 @@ fn a_line_that_ends_in_a_backslash_goes_on() {
     assert_eq!(done.stderr.matches("prefill").count(), 1, "{}", done.stderr);
 }
 
+/// Lets a conversation in `file` begin, says a line if there is one, and tells it to end after so long.
+#[cfg(unix)]
+fn told_to_end(model: &Path, file: &Path, line: &str, after: Duration) -> ExitStatus {
+    let mut command = std::process::Command::new(assert_cmd::cargo::cargo_bin!("sketchkv"));
+    command
+        .args(["chat", "--temperature", "0", "-n", "4000", "--model"])
+        .arg(model)
+        .arg("--session")
+        .arg(file);
+    command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    let mut process = command.spawn().unwrap();
+    let mut input = process.stdin.take().unwrap();
+    input.write_all(line.as_bytes()).unwrap();
+    std::thread::sleep(after);
+    let killed = std::process::Command::new("kill").arg(process.id().to_string()).status().unwrap();
+    assert!(killed.success());
+    let told = Instant::now();
+    loop {
+        if let Some(status) = process.try_wait().unwrap() {
+            return status;
+        }
+        assert!(told.elapsed() < Duration::from_secs(120), "told after {after:?} it goes on");
+        std::thread::sleep(Duration::from_millis(20));
+    }
+}
+
 #[cfg(unix)]
 #[test]
 fn told_to_end_it_saves_what_was_said() {
-    use std::io::Write;
     let Some(model) = smollm2::path() else { return };
     let folder = tempfile::tempdir().unwrap();
     let file = folder.path().join("talk.kv");
-    for (wait, code) in [(0, 143), (1500, 143)] {
-        let mut command = std::process::Command::new(assert_cmd::cargo::cargo_bin!("sketchkv"));
-        command
-            .args(["chat", "--temperature", "0", "-n", "4000", "--model"])
-            .arg(&model)
-            .arg("--session")
-            .arg(&file);
-        command.stdin(std::process::Stdio::piped()).stdout(std::process::Stdio::piped());
-        let mut process = command.stderr(std::process::Stdio::piped()).spawn().unwrap();
-        let mut input = process.stdin.take().unwrap();
-        if wait > 0 {
-            input.write_all(b"Write a long story of the sea.\n").unwrap();
-        }
-        std::thread::sleep(std::time::Duration::from_millis(1500 + wait));
-        let killed = std::process::Command::new("kill").arg(process.id().to_string()).status().unwrap();
-        assert!(killed.success());
-        assert_eq!(process.wait().unwrap().code(), Some(code), "told after {wait} ms");
+    for (line, after) in [("", 1500), ("Write a long story of the sea.\n", 3000)] {
+        let ended = told_to_end(&model, &file, line, Duration::from_millis(after));
+        assert_eq!(ended.code(), Some(143), "told after {after} ms");
     }
     let again = chat(&model, &["--session", file.to_str().unwrap()], "/stats\n");
     assert!(again.stderr.contains("tokens seen"), "{}", again.stderr);
+}
+
+/// Be it told while the model is loaded, or between the steps of its way to an answer.
+#[cfg(unix)]
+#[test]
+fn told_to_end_it_ends_whenever_that_is() {
+    use std::os::unix::process::ExitStatusExt;
+    let Some(model) = smollm2::path() else { return };
+    let folder = tempfile::tempdir().unwrap();
+    for part in 1..=8 {
+        let file = folder.path().join(format!("{part}.kv"));
+        let line = "Write a long story of the sea.\n";
+        let ended = told_to_end(&model, &file, line, Duration::from_millis(100 * part));
+        // Before it watches for it, the system ends it.
+        assert!(ended.code() == Some(143) || ended.signal() == Some(15), "{part}: {ended}");
+    }
 }
 
 #[test]

@@ -103,6 +103,7 @@ impl Arguments {
             session,
             limit,
             interrupt,
+            told: termination.told.clone(),
             workspace: Workspace::new(),
             warned: false,
             slid: false,
@@ -114,14 +115,15 @@ impl Arguments {
         let mut exit = ExitCode::SUCCESS;
         loop {
             termination.idle.store(true, Ordering::SeqCst);
+            // From here on it ends at once; what came before was noted alone, be it while the model was loaded.
+            if termination.told.load(Ordering::SeqCst) {
+                exit = ExitCode::from(Termination::EXIT);
+                break;
+            }
             let line = input.read()?;
             termination.idle.store(false, Ordering::SeqCst);
             let Some(line) = line else { break };
             if !chat.hear(line.trim())? {
-                break;
-            }
-            if termination.told.load(Ordering::SeqCst) {
-                exit = ExitCode::from(Termination::EXIT);
                 break;
             }
         }
@@ -192,6 +194,8 @@ struct Chat<'a> {
     session: Option<SessionFile>,
     limit: Option<usize>,
     interrupt: Arc<AtomicBool>,
+    /// It was told to end.
+    told: Arc<AtomicBool>,
     workspace: Workspace,
     /// It was said that the cap is below what the cache needs.
     warned: bool,
@@ -297,6 +301,10 @@ impl Chat<'_> {
     fn answer(&mut self) -> Result<()> {
         // A Ctrl-C during the last answer must not stop this one.
         self.interrupt.store(false, Ordering::SeqCst);
+        if self.told.load(Ordering::SeqCst) {
+            // That came since the line was read, and was no Ctrl-C to forget.
+            self.interrupt.store(true, Ordering::SeqCst);
+        }
         let json = self.arguments.json;
         let show = |text: &str| -> Result<()> {
             if json {
