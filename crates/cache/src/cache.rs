@@ -302,13 +302,15 @@ impl Cache {
 /// How the slots of each layer are encoded.
 fn new_formats(shape: &CacheShape, spec: &Spec) -> Vec<Arc<Format>> {
     let mut known: Vec<(&LayerShape, Arc<Format>)> = vec![];
+    // Where nothing is to go, there is room for it.
+    let exactly = spec.keep.method().name == "full";
     let told_apart = |layer: &LayerShape| (layer.key_dim, layer.value_dim, layer.biased_keys);
     let format = |layer| {
         if let Some((_, format)) = known.iter().find(|(known, _)| told_apart(known) == told_apart(layer)) {
             return format.clone();
         }
         let (keys, values) = (spec.keys.build(layer.key_dim), spec.values.build(layer.value_dim));
-        let format = Arc::new(Format::new(keys, values, layer));
+        let format = Arc::new(Format::new(keys, values, layer, exactly));
         known.push((layer, format.clone()));
         format
     };

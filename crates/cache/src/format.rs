@@ -32,7 +32,7 @@ struct Rung {
 impl SideFormat {
     /// # Panics
     /// When the coarser stores turn vectors otherwise, or keep other grids.
-    fn new(store: Box<dyn Store>, side: Side, width: usize, biased: bool) -> Self {
+    fn new(store: Box<dyn Store>, side: Side, width: usize, exactly: bool) -> Self {
         let dim = padded(width);
         let turn = store.turn(side);
         let mut rungs = vec![];
@@ -45,8 +45,7 @@ impl SideFormat {
         rungs.shrink_to_fit();
         let grids = |rung: &Rung| (has_grid(&rung.layout), graded_lines(&rung.layout).is_some());
         assert!(rungs.iter().all(|rung| grids(rung) == grids(&rungs[0])), "a coarser store has another grid");
-        // A scale for many channels is too coarse for all but those that are large by a bias.
-        let opened = rungs[0].store.open(side).filter(|_| !biased);
+        let opened = rungs[0].store.open(side).filter(|_| !exactly);
         let open = match &opened {
             Some(store) => StripLayout::new(side, store.encoding(side), dim),
             None if is_coarse(&rungs[0].layout) => StripLayout::new(side, Encoding::F16, dim),
@@ -216,11 +215,17 @@ pub(crate) struct Env<'a> {
 }
 
 impl Format {
-    /// Of the keys and values of this layer.
-    pub(crate) fn new(keys: Box<dyn Store>, values: Box<dyn Store>, layer: &LayerShape) -> Self {
+    /// Of the keys and values of this layer; keys wait `exactly` to be sealed, in f16, and always where they have biases: a scale
+    /// for many channels is too coarse for all but those that are large by a bias.
+    pub(crate) fn new(
+        keys: Box<dyn Store>,
+        values: Box<dyn Store>,
+        layer: &LayerShape,
+        exactly: bool,
+    ) -> Self {
         let &LayerShape { key_dim, value_dim, biased_keys, .. } = layer;
         Format {
-            keys: SideFormat::new(keys, Side::Keys, key_dim, biased_keys),
+            keys: SideFormat::new(keys, Side::Keys, key_dim, biased_keys || exactly),
             values: SideFormat::new(values, Side::Values, value_dim, false),
         }
     }

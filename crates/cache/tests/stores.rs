@@ -58,7 +58,7 @@ fn grids_do_not_decay_over_twenty_thousand_tokens() {
     }
 }
 
-/// Until they are sealed, tokens of `progressive` take half the bytes of f16, but where keys have biases: a channel that is far
+/// Until they are sealed, tokens of `progressive` take half the bytes of f16, but where nothing is to go, and where keys have biases: a channel that is far
 /// larger than the others would leave these no bits.
 #[test]
 fn what_waits_is_in_8_bits_unless_keys_are_biased() {
@@ -69,7 +69,7 @@ fn what_waits_is_in_8_bits_unless_keys_are_biased() {
     let mut held = |biased: bool, bias: f32| {
         stream.k[0].chunks_exact_mut(d).for_each(|key| key[3] = bias);
         stream.shape.layers.iter_mut().for_each(|layer| layer.biased_keys = biased);
-        let mut cache = cache(&stream.shape, "full+progressive");
+        let mut cache = cache(&stream.shape, "window+progressive@1MiB");
         stream.run(&mut cache, &pool, 0, 16, 1);
         let ledger = cache.ledger();
         // The channel itself is exact enough either way: what the others lose counts.
@@ -90,6 +90,9 @@ fn what_waits_is_in_8_bits_unless_keys_are_biased() {
     };
     let ((small, usual), (_, coarse)) = (held(false, 1.0), held(false, 500.0));
     let (large, kept) = held(true, 500.0);
+    let mut whole = cache(&stream.shape, "full+progressive");
+    stream.run(&mut whole, &pool, 0, 16, 1);
+    assert_eq!(whole.holding().exact_bits, 12.0);
     assert!(small < 0.54 && large > 0.74, "{small} {large}");
     assert!(coarse > 1000.0 * usual && kept < usual, "{usual} {coarse} {kept}");
 }

@@ -198,7 +198,8 @@ fn keys_are_the_same_by_tile_by_product_and_one_by_one() {
     for d in [64, 40] {
         for store in ["f32", "f16", "q8", "q4h", "tq3", "kivi4", "graded"] {
             let spec: Spec = store.parse().unwrap();
-            let format = Format::new(spec.keys.build(d), spec.values.build(d), &LayerShape::new(1, 1, d));
+            let format =
+                Format::new(spec.keys.build(d), spec.values.build(d), &LayerShape::new(1, 1, d), false);
             let env = Env { format: &format, level: cpu::level() };
             let seen = Arc::new(Mutex::new(0));
             let rounding = if store == "tq3" { 0.02 } else { 1e-5 };

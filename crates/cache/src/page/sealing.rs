@@ -219,7 +219,7 @@ mod tests {
         let (method, build) = STORES.iter().find(|(method, _)| method.name == "progressive").unwrap();
         let mut call = Call::new(method);
         call.set("least", "2").unwrap();
-        let format = Format::new(build(&call, 64), build(&call, 64), &LayerShape::new(1, 1, 64));
+        let format = Format::new(build(&call, 64), build(&call, 64), &LayerShape::new(1, 1, 64), false);
         let mut random = sketchkv_sketch::SplitMix64::new(3);
         let mut normal = || (0..12).map(|_| random.unit() as f32).sum::<f32>() - 6.0;
         let mut page = Page::empty(&format, false, 0);

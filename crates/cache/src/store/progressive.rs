@@ -15,7 +15,7 @@ pub(super) static PROGRESSIVE: Method = Method {
     state: "as graded",
     paper: "reverse water-filling: Cover and Thomas, Elements of Information Theory, 10.3.3",
     differs: "The first 16 tokens of a head and the newest 16 to 64 are in 8 bits token by token, keys as q8 (in f16 \
-              where the model gives them biases). \
+              with full, and where the model gives them biases). \
               What a page has lost does not come back; after a truncation new pages may have more bits. \
               Without a cap in bytes or percent all stay in 8 bits. Tokens are evicted when all pages have the fewest, with \
               foreseen and adaptive where they are worth less than the bits of others.",
