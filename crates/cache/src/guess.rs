@@ -66,6 +66,22 @@ impl Cache {
     }
 }
 
+impl Cache {
+    /// The most bytes that a pass over guesses takes for each of its tokens beside what the cache itself may come to take, until
+    /// [`Cache::go_back`]: the state behind the token, as far as it shares no pages with the one before.
+    pub fn guess_bytes(&self) -> usize {
+        let evicts = self.spec.evicts();
+        let heads = self.layers.iter().zip(&self.common.formats);
+        let states = heads.flat_map(|(heads, format)| {
+            heads.iter().map(move |head| {
+                let settled = if evicts { 0 } else { head.slots.settled_bytes() };
+                head.bytes() - settled + head.slots.most_grown(format)
+            })
+        });
+        states.sum()
+    }
+}
+
 impl Guesses {
     pub(crate) fn begin(cache: &Cache, tokens: usize, workspace: &mut AttentionWorkspace) -> Guesses {
         let limits = (1..=tokens).map(|token| {

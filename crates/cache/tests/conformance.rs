@@ -135,6 +135,37 @@ fn guesses_are_taken_in_as_one_token_after_another_is() {
 }
 
 #[test]
+fn guesses_take_no_more_than_was_said() {
+    let shape = shape();
+    let stream = Stream::new(&shape, 400, 19);
+    let pool = ThreadPool::new(1);
+    for spec in each_alone().into_iter().chain(["auto@90KiB", "auto@120KiB"].map(String::from)) {
+        let mut cache = cache(&shape, &spec);
+        stream.run(&mut cache, &pool, 0, 150, 50);
+        let begun = cache.guess_bytes();
+        while cache.position() < 380 {
+            let (at, count) = (cache.position(), 1 + cache.position() % 11);
+            let (each, before) = (cache.guess_bytes(), cache.ledger().total());
+            let allocated = allocation_counter::measure(|| {
+                stream.run(cache.guess(), &pool, at, count, count);
+            });
+            let grown = cache.ledger().total() as i64 - before as i64;
+            let taken = allocated.bytes_current - grown;
+            assert!(
+                taken <= (count * each) as i64,
+                "{spec} at {at}: {count} guesses took {taken} bytes, {each} each"
+            );
+        }
+        // Of a cache that only grows, all but the newest pages is shared, however long it gets.
+        assert!(
+            spec != "full+q8" || cache.guess_bytes() < begun * 5 / 4,
+            "{} after {begun}",
+            cache.guess_bytes()
+        );
+    }
+}
+
+#[test]
 fn only_the_last_guesses_can_be_gone_back_into() {
     let shape = shape();
     let stream = Stream::new(&shape, 60, 3);

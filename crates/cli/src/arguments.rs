@@ -317,7 +317,7 @@ impl SpeculationArguments {
                 Some(Box::new(DraftModel::new(draft, model, &DRAFT.parse()?)?))
             }
         };
-        generation.speculate(model, drafter);
+        generation.speculate(model, drafter, &[]);
         Ok(())
     }
 }

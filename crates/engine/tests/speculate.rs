@@ -76,7 +76,7 @@ fn compare(spec: &str, sampling: &Sampling, options: &GenerateOptions, wrong: us
     let alone = outcome(begin(spec, sampling), &prompt, options);
     let mut generation = begin(spec, sampling);
     let text = [&prompt[..], &alone.tokens].concat();
-    generation.speculate(&MODEL, Some(Box::new(Oracle { text, wrong })));
+    generation.speculate(&MODEL, Some(Box::new(Oracle { text, wrong })), &[]);
     let guessed = outcome(generation, &prompt, options);
     assert_eq!(guessed.tokens, alone.tokens, "{spec}");
     assert_eq!(guessed.text, alone.text, "{spec}");
@@ -144,7 +144,7 @@ fn what_is_interrupted_goes_on() {
     let alone = outcome(begin("full+q8", &Sampling::greedy()), &prompt, &options(50));
     let mut generation = begin("full+q8", &Sampling::greedy());
     let text = [&prompt[..], &alone.tokens].concat();
-    generation.speculate(&MODEL, Some(Box::new(Oracle { text, wrong: 1000 })));
+    generation.speculate(&MODEL, Some(Box::new(Oracle { text, wrong: 1000 })), &[]);
     generation.feed(&MODEL, &prompt, &options(50)).unwrap();
     let mut shown = String::new();
     let mut tokens = 0;
@@ -173,7 +173,7 @@ fn look_up_finds_what_the_text_repeats() {
     let sampling = Sampling::greedy();
     let alone = outcome(begin("full", &sampling), &prompt, &options(60));
     let mut generation = begin("full", &sampling);
-    generation.speculate(&MODEL, Some(Box::new(Lookup::new())));
+    generation.speculate(&MODEL, Some(Box::new(Lookup::new())), &[]);
     let guessed = outcome(generation, &prompt, &options(60));
     assert_eq!(guessed.tokens, alone.tokens);
     assert!(guessed.session == alone.session);
@@ -192,7 +192,7 @@ fn a_model_guesses_for_itself_and_refuses_to_for_strangers() {
     ];
     for drafter in drafters {
         let mut generation = begin("full", &sampling);
-        generation.speculate(&MODEL, Some(drafter));
+        generation.speculate(&MODEL, Some(drafter), &[]);
         let guessed = outcome(generation, &prompt, &options(40));
         assert_eq!(guessed.tokens, alone.tokens);
         assert!(guessed.session == alone.session);

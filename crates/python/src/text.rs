@@ -53,7 +53,7 @@ impl Running {
                 Speculate::Lookup => Some(Box::new(Lookup::new())),
             };
             let model = self.model.clone();
-            self.generation().speculate(&model, drafter);
+            self.generation().speculate(&model, drafter, &[]);
         }
     }
 

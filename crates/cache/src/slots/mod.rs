@@ -7,7 +7,7 @@ pub(crate) use strips::open_strips;
 use crate::context::{Buffers, EMPTY, Neighbours};
 use crate::format::{Env, Format};
 use crate::grading::Grading;
-use crate::page::{PAGE, Page};
+use crate::page::{PAGE, PAGE_STRIPS, Page};
 use crate::read::{Read, Written};
 use sketchkv_kernels::attention::layout::{MAX_DIM, STRIP};
 use std::mem::size_of;
@@ -185,6 +185,19 @@ impl Slots {
     pub(crate) fn bytes_shared(&self, other: &Slots) -> usize {
         let same = self.pages.iter().zip(&other.pages).filter(|(page, other)| Arc::ptr_eq(page, other));
         same.map(|(page, _)| ARC_COUNTS + size_of::<Page>() + page.bytes()).sum()
+    }
+
+    /// Heap bytes of the pages that nothing changes while tokens come and none is evicted: all but the last two.
+    pub(crate) fn settled_bytes(&self) -> usize {
+        let settled = self.pages.len().saturating_sub(2);
+        self.pages[..settled].iter().map(|page| ARC_COUNTS + size_of::<Page>() + page.bytes()).sum()
+    }
+
+    /// The most bytes by which a token makes it grow: those of a page whose strips are all open.
+    pub(crate) fn most_grown(&self, format: &Format) -> usize {
+        let strip = Self::open_strip_cost(format, self.words).max(Self::strip_cost(format, 0, self.words));
+        let index = self.index_bytes(self.len() + PAGE) - self.index_bytes(self.len());
+        Self::page_cost(format) + PAGE_STRIPS * strip + index
     }
 
     /// Heap bytes of the index of `slots` slots.

@@ -8,21 +8,24 @@ use std::time::Instant;
 
 impl Generation {
     /// Lets `drafter` guess what comes next from now on, or nothing. The text stays the same, token for token; it comes faster
-    /// where many guesses are right, and guesses are made only where that pays. Only [`Generation::step`] makes them.
+    /// where many guesses are right, and guesses are made only where that pays, by [`Generation::step`], or by who calls
+    /// [`Generation::guess`]. `seen` are the newest tokens that the cache has seen, as far as they are known.
     ///
     /// What is running is interrupted.
-    pub fn speculate(&mut self, model: &Model, drafter: Option<Box<dyn Drafter>>) {
+    pub fn speculate(&mut self, model: &Model, drafter: Option<Box<dyn Drafter>>, seen: &[u32]) {
         self.interrupt(model);
         let position = self.cache.position();
-        self.speculator = drafter.map(|drafter| Speculator::new(drafter, position));
+        self.speculator = drafter.map(|drafter| Speculator::new(drafter, position, seen));
     }
 
-    /// Guesses what comes after the token that is to be run next.
-    pub(super) fn guess(&mut self, model: &Model) {
-        let Some(speculator) = &mut self.speculator else { return };
+    /// Guesses at most `most` tokens, which go with the one that [`Generation::sequence`] gives next, and says how many:
+    /// [`Generation::accept`] then wants the logits `[tokens][vocabulary]` of all of them, and [`Generation::ready`] has the
+    /// steps beyond the first. Whoever runs them may give them up by [`Generation::stop_guessing`] when the pass fails.
+    pub fn guess(&mut self, model: &Model, most: usize) -> usize {
+        let Some(speculator) = &mut self.speculator else { return 0 };
         // All but the newest token were chosen before.
         let Some(&next) = self.chosen.next().filter(|_| self.running && self.chosen.is_last()) else {
-            return;
+            return 0;
         };
         // The last token to be chosen has no need of a guess behind it.
         let tokens = self.max_tokens.map_or(usize::MAX, |most| most.saturating_sub(self.generated + 1));
@@ -30,18 +33,14 @@ impl Generation {
             if model.check_position(usize::MAX).is_ok() { usize::MAX } else { model.config().context };
         let room = context.saturating_sub(self.cache.position() + 1);
         self.started = Some(Instant::now());
-        speculator.guess(model, next, tokens.min(room));
+        speculator.guess(model, next, tokens.min(room).min(most));
+        speculator.tokens().len().saturating_sub(1)
     }
 
-    /// How many guesses go with the next pass.
-    pub(super) fn guesses(&self) -> usize {
-        self.speculator.as_ref().map_or(0, |speculator| speculator.tokens().len().saturating_sub(1))
-    }
-
-    /// Gives up the guesses of a pass that failed: nothing of it has run.
-    pub(super) fn drop_guesses(&mut self) {
+    /// Guesses no more, for a guess may be why a pass failed, of which nothing has run then.
+    pub fn stop_guessing(&mut self) {
         self.certain_position = None;
-        self.rest_guesses();
+        self.speculator = None;
     }
 
     /// The cache has seen a token.

@@ -271,13 +271,11 @@ impl Generation {
         if !self.due.is_empty() {
             return Ok(self.ready());
         }
-        self.guess(model);
-        if self.guesses() > 0 {
+        if self.guess(model, usize::MAX) > 0 {
             let Some(sequence) = self.sequence() else { return Ok(None) };
             match model.forward(&mut [sequence], workspace, Logits::All).of(0) {
                 Ok(logits) => return self.accept(model, logits).map(Some),
-                // It may be a guess that failed.
-                Err(_) => self.drop_guesses(),
+                Err(_) => self.stop_guessing(),
             }
         }
         let want = if self.wants_logits() { Logits::Last } else { Logits::None };

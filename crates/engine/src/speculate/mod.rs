@@ -49,7 +49,7 @@ pub trait Drafter: Send {
 pub(crate) struct Speculator {
     drafter: Box<dyn Drafter>,
     pace: Pace,
-    /// Tokens that the cache has seen since the drafter was set to work, and the position of the first.
+    /// The newest tokens that the cache has seen, and the position of the first.
     text: Vec<u32>,
     first: usize,
     /// Tokens of it that the drafter was shown.
@@ -60,13 +60,14 @@ pub(crate) struct Speculator {
 }
 
 impl Speculator {
-    /// From a cache on that has seen `position` tokens.
-    pub(crate) fn new(drafter: Box<dyn Drafter>, position: usize) -> Self {
+    /// From a cache on that has seen `position` tokens, the newest of which were `seen`.
+    pub(crate) fn new(drafter: Box<dyn Drafter>, position: usize, seen: &[u32]) -> Self {
+        let seen = &seen[seen.len().saturating_sub(position)..];
         Speculator {
             drafter,
             pace: Pace::default(),
-            text: vec![],
-            first: position,
+            text: seen.to_vec(),
+            first: position - seen.len(),
             shown: 0,
             tokens: vec![],
             confidence: Confidence::Low,
