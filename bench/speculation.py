@@ -2,17 +2,22 @@
 
     python3 bench/speculation.py --model qwen2.5-coder-0.5b
     python3 bench/speculation.py --model smollm2-135m --repetitions 5
+    python3 bench/speculation.py --model qwen2.5-coder-0.5b --server
 
 Three tasks: a source file returned with one change, a summary of a chapter, a story of the model's own. All are generated
-with and without guesses in turn; the texts must be the same. Prints a Markdown table of medians.
+with and without guesses in turn, by the command or by two servers; the texts must be the same. Prints a Markdown table of
+medians.
 """
 
 import argparse
+import contextlib
 import json
 import pathlib
 import statistics
 import subprocess
 import sys
+import time
+import urllib.request
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
 
@@ -32,23 +37,77 @@ def tasks():
     ]
 
 
-def main():
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--model", default="smollm2-135m")
-    parser.add_argument("--kv", default="full+q8")
-    parser.add_argument("--speculate", default="auto", help="what is set beside `off`")
-    parser.add_argument("--repetitions", type=int, default=3)
-    parser.add_argument("--sketchkv", default=str(ROOT / "target/release/sketchkv"))
-    arguments = parser.parse_args()
+class Command:
+    """`sketchkv run`, a process for each text."""
 
-    def run(text, tokens, temperature, how, seed):
-        command = [arguments.sketchkv, "run", "--model", arguments.model, "--kv", arguments.kv, "--chat", text]
+    def __init__(self, arguments):
+        self.arguments = arguments
+
+    def run(self, text, tokens, temperature, how, seed):
+        command = [self.arguments.sketchkv, "run", "--model", self.arguments.model, "--kv", self.arguments.kv, "--chat", text]
         command += ["-n", str(tokens), "--temperature", temperature, "--seed", str(seed), "--speculate", how, "--json"]
         done = subprocess.run(command, capture_output=True, text=True, check=False)
         if done.returncode != 0:
             sys.exit(f"{' '.join(command[:4])}: {done.stderr.strip()}")
         return json.loads(done.stdout)
 
+    def close(self):
+        pass
+
+
+class Servers:
+    """`sketchkv serve`, one with guesses and one without, of which one works at a time."""
+
+    def __init__(self, arguments):
+        self.arguments, self.servers = arguments, {}
+
+    def url(self, how):
+        if how not in self.servers:
+            command = [self.arguments.sketchkv, "serve", "--model", self.arguments.model, "--kv", self.arguments.kv]
+            command += ["--port", "0", "--speculate", how, "--log", "quiet", "--json"]
+            server = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
+            self.servers[how] = server, json.loads(server.stdout.readline())["url"]
+        return self.servers[how][1]
+
+    def run(self, text, tokens, temperature, how, seed):
+        body = {"messages": [{"role": "user", "content": text}], "max_tokens": tokens}
+        body |= {"temperature": float(temperature), "seed": seed}
+        url = self.url(how) + "/v1/chat/completions"
+        request = urllib.request.Request(url, json.dumps(body).encode(), {"content-type": "application/json"})
+        begin = time.perf_counter()
+        with urllib.request.urlopen(request) as response:
+            answer = json.load(response)
+        usage = answer["usage"]
+        seconds = time.perf_counter() - begin - usage["first_token_ms"] / 1e3
+        details = usage["completion_tokens_details"]
+        right, wrong = details["accepted_prediction_tokens"], details["rejected_prediction_tokens"]
+        return {
+            "text": answer["choices"][0]["message"]["content"],
+            "decode_tps": (usage["completion_tokens"] - 1) / seconds,
+            "right_guesses": right,
+            "guessed_tokens": right + wrong,
+            "generated_tokens": usage["completion_tokens"],
+        }
+
+    def close(self):
+        for server, _ in self.servers.values():
+            server.terminate()
+            server.wait()
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--model", default="smollm2-135m")
+    parser.add_argument("--kv", default="full+q8")
+    parser.add_argument("--speculate", default="auto", help="what is set beside `off`")
+    parser.add_argument("--server", action="store_true", help="ask `sketchkv serve` instead of running `sketchkv run`")
+    parser.add_argument("--repetitions", type=int, default=3)
+    parser.add_argument("--sketchkv", default=str(ROOT / "target/release/sketchkv"))
+    with contextlib.closing(Servers(arguments) if arguments.server else Command(arguments)) as engine:
+        table(arguments, engine.run)
+
+
+def table(arguments, run):
     print(f"{arguments.model}, `{arguments.kv}`, --speculate {arguments.speculate}, {arguments.repetitions} repetitions in turn\n")
     print("| task | tokens | tokens/s without | with | ratio | guesses right |")
     print("|---|--:|--:|--:|--:|--:|")

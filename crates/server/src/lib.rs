@@ -81,6 +81,7 @@ pub fn serve(
         queue: settings.queue,
         context,
         chunk: settings.chunk.clamp(1, model.chunk()),
+        guesses: settings.guesses,
     };
     let (engine, thread) = Worker::start(model.clone(), limits, folder, metrics.clone())?;
     let tools = tools::ToolFormat::learn(model.tokenizer());

@@ -29,6 +29,8 @@ pub(crate) struct Metrics {
     pub(crate) batch: Histogram,
     pub(crate) prompt_tokens: Counter,
     pub(crate) answer_tokens: Counter,
+    pub(crate) right_guesses: Counter,
+    pub(crate) wrong_guesses: Counter,
     pub(crate) pass_seconds: Seconds,
     pub(crate) cached_tokens: Counter,
     pub(crate) prefix_hits: Counter,
@@ -64,6 +66,8 @@ impl Metrics {
             batch: Histogram::new(exponential_buckets(1.0, 2.0, 8)),
             prompt_tokens: Counter::default(),
             answer_tokens: Counter::default(),
+            right_guesses: Counter::default(),
+            wrong_guesses: Counter::default(),
             pass_seconds: Seconds::default(),
             cached_tokens: Counter::default(),
             prefix_hits: Counter::default(),
@@ -93,6 +97,8 @@ impl Metrics {
         r.register("batch_size", "Sequences that a pass runs together", self.batch.clone());
         r.register("prompt_tokens", "Tokens of prompts that were run", self.prompt_tokens.clone());
         r.register("answer_tokens", "Tokens generated", self.answer_tokens.clone());
+        r.register("right_guesses", "Tokens generated that were guessed before", self.right_guesses.clone());
+        r.register("wrong_guesses", "Guesses that were checked in vain", self.wrong_guesses.clone());
         r.register_with_unit(
             "pass",
             "Time of passes through the model",

@@ -22,6 +22,8 @@ pub struct Settings {
     pub max_tokens: Option<usize>,
     /// Tokens of a prompt that are run between two tokens of the others' answers, and behind which states are kept.
     pub chunk: usize,
+    /// Whether an answer that goes on alone guesses its next tokens from the text so far; it is the same, and comes faster.
+    pub guesses: bool,
     /// How long a request may take, the queue with it.
     pub timeout: Duration,
     /// Most bytes of a request's body.

@@ -40,6 +40,47 @@ fn answers_together_are_those_alone() {
 }
 
 #[test]
+fn guesses_make_an_answer_no_other() {
+    let model = model();
+    let guessed = |server: &Server| {
+        ["right", "wrong"]
+            .map(|kind| server.metric(&format!("sketchkv_{kind}_guesses_total")))
+            .iter()
+            .sum::<f64>()
+    };
+    // What comes again can be guessed.
+    let prompt = format!("{0} {0} {0}", novel(0, 60));
+    let off = Server::start(Settings { guesses: false, ..settings() });
+    let server = Server::start(settings());
+    for kv in ["full+f16", "full+progressive", "h2o+q8@25%seen", "auto@160KiB"] {
+        let expected = alone(&model, &prompt, 96, kv);
+        let mut body = greedy(&prompt, 96);
+        body["kv"] = kv.into();
+        for server in [&server, &off] {
+            let before = guessed(server);
+            let answer = server.ask("/v1/completions", &body);
+            assert_eq!(text(&answer), expected, "{kv}");
+            let details = &answer["usage"]["completion_tokens_details"];
+            let counts = ["accepted_prediction_tokens", "rejected_prediction_tokens"]
+                .map(|n| details[n].as_f64().unwrap());
+            server.settle();
+            assert_eq!(counts[0] + counts[1], guessed(server) - before, "{kv}");
+        }
+        body["logprobs"] = 1.into();
+        let before = guessed(&server);
+        assert_eq!(server.complete(&body), expected, "{kv}, with log-probabilities");
+        assert_eq!(guessed(&server), before, "a token that was guessed has no logits of its own");
+    }
+    assert!(guessed(&server) > 0.0 && guessed(&off) == 0.0);
+    assert_eq!(server.metric("sketchkv_kv_overruns_total"), 0.0);
+    // The states of guesses are within the budget, or there are none.
+    let bytes = Cache::new(model.cache_shape(), &"full+f16".parse().unwrap(), 0).unwrap().most_bytes(512);
+    let tight = Server::start(Settings { kv_memory: bytes, max_tokens: Some(32), ..settings() });
+    assert_eq!(tight.complete(&greedy(&prompt, 32)), alone(&model, &prompt, 32, "full+f16"));
+    assert!(tight.settle()["memory"]["used"].as_u64().unwrap() <= bytes as u64);
+}
+
+#[test]
 fn a_shared_prefix_is_computed_once_and_changes_nothing() {
     let (server, model) = (Server::start(settings()), model());
     let system = novel(0, 120);

@@ -83,6 +83,10 @@ struct Flags {
     /// Tokens of a prompt that are run between two tokens of the others' answers [default: 128].
     #[arg(long)]
     chunk: Option<usize>,
+    /// What guesses the next tokens of an answer that goes on alone: `lookup` in the text so far, or `off`; `auto` is lookup. The
+    /// answer is the same, token for token [default: auto].
+    #[arg(long, value_enum, value_name = "HOW")]
+    speculate: Option<Speculate>,
     /// Most seconds of a request, its time in the queue included [default: 600].
     #[arg(long, value_name = "SECONDS")]
     timeout: Option<u64>,
@@ -112,6 +116,14 @@ struct Flags {
     /// How the log is written, to standard error [default: text].
     #[arg(long, value_enum)]
     log: Option<Log>,
+}
+
+#[derive(Clone, Copy, ValueEnum, Deserialize, PartialEq)]
+#[serde(rename_all = "kebab-case")]
+enum Speculate {
+    Auto,
+    Lookup,
+    Off,
 }
 
 #[derive(Clone, Copy, ValueEnum, Deserialize, PartialEq)]
@@ -156,6 +168,7 @@ impl Flags {
             context: self.context.or(others.context),
             max_tokens: self.max_tokens.or(others.max_tokens),
             chunk: self.chunk.or(others.chunk),
+            speculate: self.speculate.or(others.speculate),
             timeout: self.timeout.or(others.timeout),
             body_limit: self.body_limit.or(others.body_limit),
             connections: self.connections.or(others.connections),
@@ -190,6 +203,7 @@ impl Flags {
             context: self.context,
             max_tokens: self.max_tokens,
             chunk: within("--chunk", self.chunk.unwrap_or(128), 1..=MOST)?,
+            guesses: self.speculate != Some(Speculate::Off),
             timeout: Duration::from_secs(within("--timeout", self.timeout.unwrap_or(600), 0..=LONGEST)?),
             body: bytes("--body-limit", self.body_limit.as_deref(), 8 << 20)?,
             connections: within("--connections", self.connections.unwrap_or(4096), 1..=MOST)?,

@@ -316,6 +316,8 @@ pub(crate) struct Usage {
     pub(crate) total_tokens: usize,
     /// Of the prompt's tokens.
     pub(crate) prompt_tokens_details: PromptTokensDetails,
+    /// Of the tokens generated.
+    pub(crate) completion_tokens_details: CompletionTokensDetails,
     /// What the cache took at the end, of the last answer to end.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) kv: Option<super::Kv>,
@@ -332,6 +334,23 @@ pub(crate) struct Usage {
 pub(crate) struct PromptTokensDetails {
     /// Those whose state was there already.
     pub(crate) cached_tokens: usize,
+}
+
+/// Of the tokens generated: those that were guessed from the text, to be checked several at once.
+#[derive(Debug, Clone, Default, Serialize, ToSchema)]
+pub(crate) struct CompletionTokensDetails {
+    /// Guesses that were right, each a token generated.
+    pub(crate) accepted_prediction_tokens: usize,
+    /// Guesses that were wrong.
+    pub(crate) rejected_prediction_tokens: usize,
+}
+
+impl CompletionTokensDetails {
+    /// Takes in another answer's.
+    pub(crate) fn add(&mut self, other: CompletionTokensDetails) {
+        self.accepted_prediction_tokens += other.accepted_prediction_tokens;
+        self.rejected_prediction_tokens += other.rejected_prediction_tokens;
+    }
 }
 
 /// What became of a session.
@@ -354,6 +373,7 @@ impl Usage {
         self.completion_tokens += other.completion_tokens;
         self.total_tokens += other.total_tokens;
         self.prompt_tokens_details.cached_tokens += other.prompt_tokens_details.cached_tokens;
+        self.completion_tokens_details.add(other.completion_tokens_details);
         self.kv = other.kv.or(self.kv.take());
         self.session = other.session.or(self.session.take());
         self.first_token_ms = self.first_token_ms.or(other.first_token_ms);

@@ -12,7 +12,8 @@ mod responses;
 
 pub(crate) use chat::*;
 pub(crate) use common::{
-    Common, PromptTokensDetails, SessionUsage, Stop, StreamOptions, Usage, elastic, now, random, request,
+    Common, CompletionTokensDetails, PromptTokensDetails, SessionUsage, Stop, StreamOptions, Usage, elastic,
+    now, random, request,
 };
 pub(crate) use completion::{
     CompletionAnswer, CompletionChoice, CompletionLogprobs, CompletionRequest, Prompt,

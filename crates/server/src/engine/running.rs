@@ -124,11 +124,11 @@ impl Running {
     }
 
     /// Says that the answer goes on.
-    pub(crate) fn say_text(&mut self, text: String, chosen: Option<Chosen>) {
-        if chosen.is_some() {
-            self.generated += 1;
+    pub(crate) fn say_text(&mut self, text: String, chosen: Vec<Chosen>) {
+        if !chosen.is_empty() {
+            self.generated += chosen.len();
             let mut usage = self.ask.usage.borrow_mut();
-            usage.completion_tokens += 1;
+            usage.completion_tokens += chosen.len();
             let since = self.ask.job.since;
             usage.first_token_ms.get_or_insert_with(|| since.elapsed().as_secs_f64() * 1e3);
         }

@@ -37,6 +37,7 @@ pub(crate) fn settings() -> Settings {
         context: None,
         max_tokens: None,
         chunk: CHUNK,
+        guesses: true,
         timeout: Duration::from_secs(120),
         body: 1 << 20,
         connections: 256,

@@ -11,7 +11,7 @@ use crate::{
     },
 };
 use sketchkv_cache::{Cache, Spec};
-use sketchkv_engine::{Conversation, GenerateOptions, Generation, SessionFile};
+use sketchkv_engine::{Conversation, GenerateOptions, Generation, SessionFile, speculate::Lookup};
 use sketchkv_model::Sampler;
 use std::{
     cell::{Cell, RefCell},
@@ -145,7 +145,16 @@ impl Worker {
         }
         generation.set_sampling(job.sampling.clone())?;
         generation.reseed(job.sampling.seed);
+        self.let_guess(job, generation, &[]);
         Ok((fresh, cached))
+    }
+
+    /// Lets an answer guess from the text so far, of which the cache has `seen` the newest tokens. Not where others are forked from
+    /// its prompt, nor where log-probabilities are wanted, of each token from logits of its own.
+    fn let_guess(&self, job: &Job, generation: &mut Generation, seen: &[u32]) {
+        if self.limits.guesses && job.choices == 1 && job.logprobs.is_none() {
+            generation.speculate(&self.model, Some(Box::new(Lookup::new())), seen);
+        }
     }
 
     /// Goes on from the longest state that the prompt begins with.
@@ -163,7 +172,9 @@ impl Worker {
         };
         let mut sampler = Sampler::new(job.sampling.clone())?;
         sampler.recall(tokens[..cached].iter().copied());
-        let conversation = Conversation::over(Generation::new(cache, sampler), String::new());
+        let mut generation = Generation::new(cache, sampler);
+        self.let_guess(job, &mut generation, &tokens[..cached]);
+        let conversation = Conversation::over(generation, String::new());
         Ok(Start {
             conversation,
             fresh: tokens[cached..].to_vec(),

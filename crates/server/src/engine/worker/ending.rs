@@ -2,7 +2,7 @@
 
 use super::Worker;
 use crate::{
-    api::{ApiError, Kv, SessionUsage},
+    api::{ApiError, CompletionTokensDetails, Kv, SessionUsage},
     engine::{
         Event, Job,
         prefixes::Key,
@@ -41,7 +41,7 @@ impl Worker {
             running.conversation.generation().interrupt(&self.model);
             if let Some(step) = running.conversation.generation().ready() {
                 let text = step.text.to_owned();
-                running.say_text(text, None);
+                running.say_text(text, vec![]);
             }
             running.finish = Some(Finish::Interrupted);
             over.push(index);
@@ -114,8 +114,18 @@ impl Worker {
         if running.conversation.cache().has_evicted() {
             self.metrics.evictions.inc();
         }
-        let Running { ask, choice, conversation, base, granted, file, finish, .. } = running;
+        let Running { ask, choice, mut conversation, base, granted, file, finish, .. } = running;
         self.release(granted, base);
+        let timing = conversation.generation().timing();
+        let wrong = timing.guesses - timing.right_guesses;
+        self.metrics.right_guesses.inc_by(timing.right_guesses as u64);
+        self.metrics.wrong_guesses.inc_by(wrong as u64);
+        ask.usage.borrow_mut().completion_tokens_details.add(CompletionTokensDetails {
+            accepted_prediction_tokens: timing.right_guesses,
+            rejected_prediction_tokens: wrong,
+        });
+        // At rest it has no use for what it guessed by.
+        conversation.generation().stop_guessing();
         ask.left.set(ask.left.get() - 1);
         ask.job.say(Event::Done { choice, finish: finish.unwrap_or(Finish::Interrupted) });
         ask.usage.borrow_mut().kv = Some(Kv::of(conversation.cache()));

@@ -70,6 +70,8 @@ pub(crate) struct Limits {
     pub(crate) context: usize,
     /// Tokens of a prompt that are run at once.
     pub(crate) chunk: usize,
+    /// Whether an answer that goes on alone guesses its next tokens.
+    pub(crate) guesses: bool,
 }
 
 /// The way to the engine thread.

@@ -27,6 +27,7 @@ impl Worker {
             }
         }
         running.sort_unstable();
+        let Guesses { tokens: guesses, bytes } = self.guess(&running);
         // Taken out for as long as its logits are read.
         let mut workspace = std::mem::replace(&mut self.workspace, Workspace::new());
         let model = self.model.clone();
@@ -39,11 +40,12 @@ impl Worker {
             let generation = running.conversation.generation();
             want = match (echo, generation.wants_logits()) {
                 (true, _) => Logits::All,
+                _ if guesses > 0 => Logits::All,
                 (false, true) if want == Logits::None => Logits::Last,
                 _ => want,
             };
             if let Some(sequence) = generation.sequence() {
-                ran.push(Ran { index, before, tokens: sequence.tokens.len(), in_prompt, echo });
+                ran.push(Ran { index, before, tokens: sequence.tokens.len(), in_prompt, echo, guesses });
                 sequences.push(sequence);
             }
         }
@@ -54,7 +56,14 @@ impl Worker {
             self.metrics.pass_seconds.inc_by(started.elapsed().as_secs_f64());
             self.metrics.batch.observe(ran.len() as f64);
             for (row, ran) in ran.iter().enumerate() {
-                let logits = outputs.of(row).map_err(ApiError::from);
+                let logits = match outputs.of(row) {
+                    Err(_) if guesses > 0 => {
+                        // Nothing has run: the next round runs the token alone.
+                        self.scheduler.running[ran.index].conversation.generation().stop_guessing();
+                        continue;
+                    }
+                    logits => logits.map_err(ApiError::from),
+                };
                 match logits.and_then(|logits| self.ran(ran, logits)) {
                     Ok(true) => over.push(ran.index),
                     Ok(false) => {}
@@ -66,7 +75,24 @@ impl Worker {
             }
         }
         self.workspace = workspace;
+        self.pool.give(bytes);
         over
+    }
+
+    /// Lets an answer that goes on alone guess, as far as there are bytes that nobody else has: where several go on together, they
+    /// share the reading of the weights already.
+    fn guess(&mut self, running: &[usize]) -> Guesses {
+        let &[index] = running else { return Guesses::default() };
+        let running = &mut self.scheduler.running[index];
+        let granted = running.until - running.position();
+        // The token before the guesses has a state of its own, too.
+        let each = running.conversation.cache().guess_bytes();
+        let states = granted.min(self.pool.free() / each.max(1));
+        let tokens = running.conversation.generation().guess(&self.model, states.saturating_sub(1));
+        let bytes = if tokens > 0 { (1 + tokens) * each } else { 0 };
+        let taken = self.pool.take(bytes);
+        debug_assert!(taken, "no more are guessed than the pool has bytes for");
+        Guesses { tokens, bytes }
     }
 
     /// What a pass gave of one sequence; whether its answer is over.
@@ -80,7 +106,9 @@ impl Worker {
             let top = job.logprobs.unwrap_or(0);
             running.say(Event::Prompt(rows.map(|(row, &token)| logprobs(row, token, top)).collect()));
         }
-        let over = self.accept(ran.index, &logits[logits.len() - logits.len().min(vocabulary)..])?;
+        // Of several tokens of a prompt the last one's count.
+        let rows = if ran.guesses > 0 { logits.len() } else { logits.len().min(vocabulary) };
+        let over = self.accept(ran.index, &logits[logits.len() - rows..])?;
         if ran.in_prompt {
             self.metrics.prompt_tokens.inc_by(ran.tokens as u64);
             self.after_chunk(ran.index);
@@ -107,9 +135,17 @@ impl Worker {
     /// An answer takes its logits; whether it is over.
     fn accept(&mut self, index: usize, logits: &[f32]) -> Result<bool, ApiError> {
         let running = &mut self.scheduler.running[index];
-        let step = running.conversation.generation().accept(&self.model, logits)?;
-        let (token, text, finish) = (step.token, step.text.to_owned(), step.finish);
-        let chosen = token.map(|token| running.chosen(token, logits));
+        let generation = running.conversation.generation();
+        let step = generation.accept(&self.model, logits)?;
+        let (mut text, mut finish) = (step.text.to_owned(), step.finish);
+        let mut tokens = Vec::from_iter(step.token);
+        // One event for all that guesses brought: a reader's room is counted in events.
+        while let Some(step) = generation.ready() {
+            text.push_str(step.text);
+            tokens.extend(step.token);
+            finish = step.finish;
+        }
+        let chosen = tokens.into_iter().map(|token| running.chosen(token, logits)).collect();
         Ok(self.advance(index, text, chosen, finish))
     }
 
@@ -121,20 +157,14 @@ impl Worker {
         let wants = running.ask.job.logprobs.is_some();
         let kept = if wants { running.conversation.generation().kept_logits().to_vec() } else { vec![] };
         let chosen = token.map(|token| running.chosen(token, &kept));
-        self.advance(index, text, chosen, finish)
+        self.advance(index, text, Vec::from_iter(chosen), finish)
     }
 
-    /// An answer goes on by a step; whether it is over.
-    fn advance(
-        &mut self,
-        index: usize,
-        text: String,
-        chosen: Option<Chosen>,
-        finish: Option<Finish>,
-    ) -> bool {
+    /// An answer goes on by a step, or several; whether it is over.
+    fn advance(&mut self, index: usize, text: String, chosen: Vec<Chosen>, finish: Option<Finish>) -> bool {
         let running = &mut self.scheduler.running[index];
-        if chosen.is_some() {
-            self.metrics.answer_tokens.inc();
+        if !chosen.is_empty() {
+            self.metrics.answer_tokens.inc_by(chosen.len() as u64);
             if running.ask.usage.borrow().first_token_ms.is_none() {
                 self.metrics.first_token.observe(running.ask.job.since.elapsed().as_secs_f64());
             }
@@ -163,4 +193,13 @@ struct Ran {
     in_prompt: bool,
     /// Whether the logits of all its tokens are wanted.
     echo: bool,
+    /// How many of its tokens are guesses.
+    guesses: usize,
+}
+
+/// Guesses of a round, and the bytes of the pool that their states take until it is over.
+#[derive(Default)]
+struct Guesses {
+    tokens: usize,
+    bytes: usize,
 }
