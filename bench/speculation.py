@@ -65,8 +65,9 @@ class Servers:
         if how not in self.servers:
             command = [self.arguments.sketchkv, "serve", "--model", self.arguments.model, "--kv", self.arguments.kv]
             command += ["--port", "0", "--speculate", how, "--log", "quiet", "--json"]
-            server = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
-            self.servers[how] = server, json.loads(server.stdout.readline())["url"]
+            server = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
+            ready = "".join(iter(server.stdout.readline, "}\n")) + "}"
+            self.servers[how] = server, json.loads(ready)["url"]
         return self.servers[how][1]
 
     def run(self, text, tokens, temperature, how, seed):
@@ -103,6 +104,7 @@ def main():
     parser.add_argument("--server", action="store_true", help="ask `sketchkv serve` instead of running `sketchkv run`")
     parser.add_argument("--repetitions", type=int, default=3)
     parser.add_argument("--sketchkv", default=str(ROOT / "target/release/sketchkv"))
+    arguments = parser.parse_args()
     with contextlib.closing(Servers(arguments) if arguments.server else Command(arguments)) as engine:
         table(arguments, engine.run)
 
