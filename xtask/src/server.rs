@@ -16,7 +16,7 @@ const TESTS: &str = "crates/server/tests/clients";
 /// Models that the clients ask.
 const MODELS: [&str; 2] = ["smollm2-135m", "qwen2.5-coder-0.5b"];
 
-/// Runs every test: OpenAI's client, schemathesis, llama.cpp's tests of its own server, and lm-eval.
+/// Runs every test: OpenAI's client, schemathesis, llama.cpp's tests of its own server, lm-eval, and the load of guidellm.
 pub(crate) fn test() -> Result<()> {
     let environment = environment()?;
     environment.add(MORE)?;
