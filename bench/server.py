@@ -19,7 +19,7 @@ may differ from the answer alone, and the memory of the server is watched.
 JSON and clients that leave in mid-stream: none may fail otherwise than it should, no greedy answer may differ from the one alone,
 all bytes of caches have to come free, and memory beside the caches may not grow.
 
-No client of others is used: guidellm needs torch with CUDA, `vllm bench serve` vLLM.
+Its client is its own, for no other compares answers; guidellm's load is a part of `cargo xtask server-tests`.
 """
 
 import argparse
