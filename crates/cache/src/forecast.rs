@@ -10,7 +10,7 @@ pub struct Forecast {
     pub tokens: usize,
     /// Tokens in slots of a head.
     pub kept: f64,
-    /// Of those, the newest that are held as they came, in 8 bits or more, where others are codes.
+    /// Of those, the newest that are held in 8 bits or more, where others are codes.
     pub exact: f64,
     /// Bits of a number of the other tokens' keys, scales not counted.
     pub key_bits: f64,

@@ -147,13 +147,12 @@ fn shared_out(weights: &[f32], lines: usize) -> Grades {
     Grades::new(&of_channel).expect("groups of equal bits fill whole lines")
 }
 
-/// How far beyond a grid of so many bits, of these ends, a number may lie before the grid is widened for it.
-pub(crate) fn reach(bits: u8, low: f32, high: f32) -> f32 {
-    let lengths = match bits {
+/// How far beyond the ends of a grid of so many bits, in its lengths, a number may lie before the grid is widened for it.
+pub(crate) fn reach(bits: u8) -> f32 {
+    match bits {
         1..=3 => REACH[usize::from(bits) - 1],
         bits => 0.5 / ((1u32 << bits) - 1) as f32,
-    };
-    lengths * (high - low)
+    }
 }
 
 #[cfg(test)]

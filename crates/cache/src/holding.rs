@@ -8,7 +8,7 @@ use crate::format::Format;
 pub struct Holding {
     /// Tokens in slots of a head.
     pub kept: f64,
-    /// Of those, the ones that are held as they came: the first and the newest, in 8 bits or more, where others are codes.
+    /// Of those, the ones that are held in 8 bits or more: the first and the newest, where others are codes.
     pub exact: f64,
     /// Bits of a number of their keys and values, scales not counted; 0 where there are none.
     pub exact_bits: f64,

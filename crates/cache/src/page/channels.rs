@@ -2,7 +2,7 @@
 
 use crate::grading::reach;
 use crate::store::to_f16;
-use sketchkv_kernels::attention::graded::Grades;
+use sketchkv_kernels::attention::graded::{self, Grades};
 use sketchkv_kernels::attention::layout::{Codes, Encoding, StripLayout, nearest};
 
 /// The codes of sealed keys on a grid.
@@ -21,33 +21,32 @@ impl<'a> Channels<'a> {
         }
     }
 
-    /// The largest code.
-    pub(super) fn most(&self, channel: usize) -> u8 {
+    /// The steps of a channel.
+    pub(super) fn steps(&self, channel: usize) -> Steps {
         match self {
-            Channels::Alike(_, codes) => codes.max_code(),
-            Channels::Graded(grades) => ((1u32 << grades.bits(channel)) - 1) as u8,
+            Channels::Alike(_, codes) => Steps::of(codes),
+            Channels::Graded(grades) => Steps::graded(grades.bits(channel)),
         }
     }
 
-    /// What the code 0 stands for before it is scaled.
-    pub(super) fn lowest(&self) -> f32 {
+    /// The steps of all `dim` channels, in some order.
+    pub(super) fn for_each(&self, dim: usize, mut f: impl FnMut(usize, Steps)) {
         match self {
-            Channels::Alike(_, codes) => codes.level(0),
-            Channels::Graded(_) => 0.0,
+            Channels::Alike(_, codes) => (0..dim).for_each(|channel| f(channel, Steps::of(codes))),
+            Channels::Graded(grades) => {
+                for (bits, channels) in grades.groups() {
+                    let steps = Steps::graded(bits);
+                    channels.iter().for_each(|&channel| f(channel.into(), steps));
+                }
+            }
         }
     }
 
-    pub(super) fn code(&self, strip: &[u8], lane: usize, channel: usize) -> u8 {
+    /// Where the codes of a channel lie.
+    pub(super) fn place(&self, channel: usize) -> Place<'a> {
         match self {
-            Channels::Alike(layout, _) => layout.code(strip, lane, channel),
-            Channels::Graded(grades) => grades.code(strip, lane, channel),
-        }
-    }
-
-    pub(super) fn put(&self, strip: &mut [u8], lane: usize, channel: usize, code: u8) {
-        match self {
-            Channels::Alike(layout, _) => layout.put_code(strip, lane, channel, code),
-            Channels::Graded(grades) => grades.put_code(strip, lane, channel, code),
+            Channels::Alike(layout, _) => Place::Alike(layout, channel),
+            Channels::Graded(grades) => Place::Graded(grades.place(channel)),
         }
     }
 
@@ -58,36 +57,80 @@ impl<'a> Channels<'a> {
             Channels::Graded(grades) => grades.put_codes(strip, lane, codes),
         }
     }
+}
+
+/// Where the codes of a channel lie in a strip.
+pub(super) enum Place<'a> {
+    Alike(&'a StripLayout, usize),
+    Graded(graded::Place),
+}
+
+impl Place<'_> {
+    pub(super) fn code(&self, strip: &[u8], lane: usize) -> u8 {
+        match self {
+            Place::Alike(layout, channel) => layout.code(strip, lane, *channel),
+            Place::Graded(place) => place.code(strip, lane),
+        }
+    }
+
+    pub(super) fn put(&self, strip: &mut [u8], lane: usize, code: u8) {
+        match self {
+            Place::Alike(layout, channel) => layout.put_code(strip, lane, *channel, code),
+            Place::Graded(place) => place.put(strip, lane, code),
+        }
+    }
+}
+
+/// The steps of a channel's codes, whatever its grid, a scale and a zero, makes of them.
+#[derive(Clone, Copy)]
+pub(super) struct Steps {
+    /// What the code 0 stands for before it is scaled.
+    lowest: f32,
+    /// The largest code.
+    most: u8,
+    /// How far beyond its ends a grid serves, in steps.
+    reach: f32,
+}
+
+impl Steps {
+    fn of(codes: &Codes) -> Steps {
+        // Half a step beyond the last level still rounds to it.
+        Steps { lowest: codes.level(0), most: codes.max_code(), reach: 0.5 }
+    }
+
+    fn graded(bits: u8) -> Steps {
+        let most = ((1u32 << bits) - 1) as u8;
+        Steps { lowest: 0.0, most, reach: reach(bits) * f32::from(most) }
+    }
 
     /// The value of a code.
-    pub(super) fn value(&self, code: u8, (scale, zero): (f32, f32)) -> f32 {
-        zero + scale * (f32::from(code) + self.lowest())
+    pub(super) fn value(self, code: u8, (scale, zero): (f32, f32)) -> f32 {
+        zero + scale * (f32::from(code) + self.lowest)
     }
 
-    /// Scale and zero, as f16 will hold them, of a channel's grid from `low` to `high`.
-    pub(super) fn fit(&self, channel: usize, low: f32, high: f32) -> (f32, f32) {
-        let steps = f32::from(self.most(channel));
-        if steps == 0.0 {
+    /// The values of the first and the last code.
+    pub(super) fn ends(self, grid: (f32, f32)) -> (f32, f32) {
+        (self.value(0, grid), self.value(self.most, grid))
+    }
+
+    /// Whether a grid serves for a number. Without bits a channel has one value, whatever comes.
+    pub(super) fn serves(self, grid: (f32, f32), x: f32) -> bool {
+        let ((low, high), reach) = (self.ends(grid), grid.0 * self.reach);
+        self.most == 0 || x >= low - reach && x <= high + reach
+    }
+
+    pub(super) fn encode(self, (scale, zero): (f32, f32), x: f32) -> u8 {
+        let inverse = if scale == 0.0 { 0.0 } else { 1.0 / scale };
+        nearest(((x - zero) * inverse - self.lowest).clamp(0.0, f32::from(self.most))) as u8
+    }
+
+    /// Scale and zero, as f16 will hold them, of a grid from `low` to `high`.
+    pub(super) fn fit(self, low: f32, high: f32) -> (f32, f32) {
+        if self.most == 0 {
             return (0.0, to_f16(low / 2.0 + high / 2.0));
         }
-        let scale = to_f16((high - low) / steps);
-        (scale, to_f16(low - scale * self.lowest()))
-    }
-
-    /// How far beyond its ends a grid serves.
-    pub(super) fn reach(&self, channel: usize, grid: (f32, f32)) -> f32 {
-        match self {
-            // Half a step beyond the last level still rounds to it.
-            Channels::Alike(..) => grid.0 / 2.0,
-            Channels::Graded(grades) => {
-                reach(grades.bits(channel), self.value(0, grid), self.value(self.most(channel), grid))
-            }
-        }
-    }
-
-    pub(super) fn encode(&self, channel: usize, (scale, zero): (f32, f32), x: f32) -> u8 {
-        let inverse = if scale == 0.0 { 0.0 } else { 1.0 / scale };
-        nearest(((x - zero) * inverse - self.lowest()).clamp(0.0, f32::from(self.most(channel)))) as u8
+        let scale = to_f16((high - low) / f32::from(self.most));
+        (scale, to_f16(low - scale * self.lowest))
     }
 }
 

@@ -7,6 +7,15 @@ use half::f16;
 use sketchkv_kernels::attention::layout::{Grid, MAX_DIM, STRIP};
 use sketchkv_kernels::half::f16_to_f32;
 
+/// Lends `f` so many numbers. To clear room that is not needed takes longer than most of what is done with it.
+pub(super) fn with_floats<R>(count: usize, f: impl FnOnce(&mut [f32]) -> R) -> R {
+    match count {
+        0..=128 => f(&mut [0.0; 128][..count]),
+        129..=512 => f(&mut [0.0; 512][..count]),
+        _ => f(&mut [0.0; 2 * MAX_DIM][..count]),
+    }
+}
+
 impl Page {
     /// The grid of strips in f32, where they are sealed on one: scales, zeros and, where they are, grades.
     pub(super) fn with_grid<R>(
@@ -18,19 +27,11 @@ impl Page {
         if sealed.is_none() || self.grid.is_empty() {
             return f(None);
         }
-        let f = |wide: &mut [f32]| {
+        with_floats(2 * dim, |wide| {
             f16_to_f32(&self.grid, wide);
             let (scale, zero) = wide.split_at(dim);
             f(Some(Grid { scale, zero, grades: self.grades.as_deref() }))
-        };
-        // To clear room that is not needed takes longer than to widen the grid.
-        if dim <= 64 {
-            f(&mut [0.0; 2 * 64][..2 * dim])
-        } else if dim <= 256 {
-            f(&mut [0.0; 2 * 256][..2 * dim])
-        } else {
-            f(&mut [0.0; 2 * MAX_DIM][..2 * dim])
-        }
+        })
     }
 
     /// Scales and zeros as they lie in memory.
@@ -56,21 +57,25 @@ impl Page {
             first..first + bytes
         };
         let live = live & self.sealed_slots() & !(1 << slot);
-        let (mut codes, mut wide) = ([0; MAX_DIM], [0.0; 2 * MAX_DIM]);
-        f16_to_f32(&self.grid, &mut wide[..2 * key.len()]);
-        for (channel, &x) in key.iter().enumerate() {
-            let mut grid = (wide[channel], wide[key.len() + channel]);
-            let most = channels.most(channel);
-            let (low, high) = (channels.value(0, grid), channels.value(most, grid));
-            let (empty, reach) = (live == 0, channels.reach(channel, grid));
-            // Without bits a channel has one value, whatever comes.
-            if empty || most > 0 && (x < low - reach || x > high + reach) {
-                let others = || (0..PAGE).filter(|other| live >> other & 1 == 1);
-                let mut values = [0.0; PAGE];
-                for other in others() {
-                    let code = channels.code(&self.keys[at(other)], other % STRIP, channel);
-                    values[other] = channels.value(code, grid);
+        let (dim, empty, mut codes) = (key.len(), live == 0, [0; MAX_DIM]);
+        with_floats(2 * dim, |wide| {
+            f16_to_f32(&self.grid, wide);
+            let (scale, zero) = wide.split_at(dim);
+            let mut serves = !empty;
+            channels.for_each(dim, |channel, steps| {
+                let grid = (scale[channel], zero[channel]);
+                serves &= steps.serves(grid, key[channel]);
+                codes[channel] = steps.encode(grid, key[channel]);
+            });
+            if serves {
+                return;
+            }
+            for (channel, &x) in key.iter().enumerate() {
+                let (steps, grid) = (channels.steps(channel), (scale[channel], zero[channel]));
+                if !empty && steps.serves(grid, x) {
+                    continue;
                 }
+                let (low, high) = steps.ends(grid);
                 // A first key spans nothing by itself; the next ones widen. Beyond that, a little more room on the
                 // side that was left spares the next widening.
                 let (low, high) = if empty {
@@ -80,16 +85,18 @@ impl Page {
                 } else {
                     (low, x + 0.05 * (x - low))
                 };
-                grid = channels.fit(channel, low, high);
-                self.set_grid(channel, format.keys.dim, grid);
-                for other in others() {
-                    let code = channels.encode(channel, grid, values[other]);
-                    channels.put(&mut self.keys[at(other)], other % STRIP, channel, code);
+                let wider = steps.fit(low, high);
+                let place = channels.place(channel);
+                for other in (0..PAGE).filter(|other| live >> other & 1 == 1) {
+                    let (strip, lane) = (&mut self.keys[at(other)], other % STRIP);
+                    let value = steps.value(place.code(strip, lane), grid);
+                    place.put(strip, lane, steps.encode(wider, value));
                 }
+                self.set_grid(channel, dim, wider);
+                codes[channel] = steps.encode(wider, x);
             }
-            codes[channel] = channels.encode(channel, grid, x);
-        }
-        channels.put_slot(&mut self.keys[at(slot)], slot % STRIP, &codes[..key.len()]);
+        });
+        channels.put_slot(&mut self.keys[at(slot)], slot % STRIP, &codes[..dim]);
     }
 
     pub(super) fn set_grid(&mut self, channel: usize, dim: usize, (scale, zero): (f32, f32)) {

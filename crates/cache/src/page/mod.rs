@@ -5,9 +5,10 @@ mod grid;
 mod sealing;
 
 use crate::format::{Format, SideFormat};
+use grid::with_floats;
 use half::f16;
 use sketchkv_kernels::attention::graded::Grades;
-use sketchkv_kernels::attention::layout::{MAX_DIM, STRIP};
+use sketchkv_kernels::attention::layout::STRIP;
 use sketchkv_kernels::attention::{
     Queries, Stream, Strips, decode_keys, decode_values, key_scores, value_sums,
 };
@@ -226,10 +227,10 @@ impl Page {
         if keys.layout(sealed) != keys.layout(from_sealed)
             || keys.has_grid() && sealed.is_some() && !self.has_grid_of(from)
         {
-            let mut key = [0.0; MAX_DIM];
-            let key = &mut key[..keys.dim];
-            from.key(format, from_slot, key);
-            return self.set_key(format, slot, key, live);
+            return with_floats(keys.dim, |key| {
+                from.key(format, from_slot, key);
+                self.set_key(format, slot, key, live);
+            });
         }
         let (to, source) = (self.span(keys, strip), from.span(keys, from_strip));
         let (to, source) = (&mut self.keys[to], &from.keys[source]);
@@ -240,10 +241,10 @@ impl Page {
         let values = &format.values;
         let ((sealed, strip), (from_sealed, from_strip)) = (self.strip_of(slot), from.strip_of(from_slot));
         if values.layout(sealed) != values.layout(from_sealed) {
-            let mut value = [0.0; MAX_DIM];
-            let value = &mut value[..values.dim];
-            from.value(format, from_slot, value);
-            return self.set_value(format, slot, value);
+            return with_floats(values.dim, |value| {
+                from.value(format, from_slot, value);
+                self.set_value(format, slot, value);
+            });
         }
         let (to, source) = (self.span(values, strip), from.span(values, from_strip));
         let (to, source) = (&mut self.values[to], &from.values[source]);
@@ -257,22 +258,23 @@ impl Page {
         let spans = |side: &SideFormat| [self.span(side, from_strip.clone()), self.span(side, strip.clone())];
         let (key_spans, value_spans) = (spans(keys), spans(values));
         let other = "tokens move to other strips";
-        let mut vector = [0.0; MAX_DIM];
         if keys.layout(sealed) == keys.layout(from_sealed) {
             let [from, to] = self.keys.get_disjoint_mut(key_spans).expect(other);
             keys.layout(sealed).copy(from, from_slot % STRIP, to, slot % STRIP);
         } else {
-            let key = &mut vector[..keys.dim];
-            self.key(format, from_slot, key);
-            self.set_key(format, slot, key, live);
+            with_floats(keys.dim, |key| {
+                self.key(format, from_slot, key);
+                self.set_key(format, slot, key, live);
+            });
         }
         if values.layout(sealed) == values.layout(from_sealed) {
             let [from, to] = self.values.get_disjoint_mut(value_spans).expect(other);
             values.layout(sealed).copy(from, from_slot % STRIP, to, slot % STRIP);
         } else {
-            let value = &mut vector[..values.dim];
-            self.value(format, from_slot, value);
-            self.set_value(format, slot, value);
+            with_floats(values.dim, |value| {
+                self.value(format, from_slot, value);
+                self.set_value(format, slot, value);
+            });
         }
     }
 

@@ -52,7 +52,7 @@ impl Page {
             let channels = Channels::new(format.keys.layout(Some(self.rung())), None);
             for channel in 0..dim {
                 let (low, high) = range(by_channel(channel));
-                page.set_grid(channel, dim, channels.fit(channel, low, high));
+                page.set_grid(channel, dim, channels.steps(channel).fit(low, high));
             }
             // The grid holds all: nothing will be widened.
             return self.copied_to(page, format, live);

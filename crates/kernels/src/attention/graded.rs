@@ -82,26 +82,19 @@ impl Grades {
         2 * size_of::<u16>() * dim + dim / GROUP
     }
 
-    /// Where the bits of a channel lie for a lane: its byte within a line, the position of its first pair, that of its
-    /// single, and how many bits there are. Position p is line p / 8, from bit p mod 8 on.
-    fn place(&self, lane: usize, channel: usize) -> (usize, usize, usize, usize) {
+    /// The groups: how many bits their channels have, and which these are.
+    pub fn groups(&self) -> impl Iterator<Item = (u8, &[u16; GROUP])> {
+        self.bits.iter().copied().zip(self.channels.as_chunks().0)
+    }
+
+    /// Where the codes of a channel lie.
+    pub fn place(&self, channel: usize) -> Place {
         let place = usize::from(self.places[channel]);
         let before = &self.bits[..place / GROUP];
         let pair: usize = before.iter().map(|&bits| usize::from(bits / 2)).sum();
         let single: usize = before.iter().map(|&bits| usize::from(bits % 2)).sum();
         let bits = usize::from(self.bits[place / GROUP]);
-        (GROUP * lane + place % GROUP, 2 * pair, 2 * self.pairs + single, bits)
-    }
-
-    /// The code of a channel of one slot of a strip.
-    pub fn code(&self, strip: &[u8], lane: usize, channel: usize) -> u8 {
-        let (byte, pair, single, bits) = self.place(lane, channel);
-        let field = |at: usize, mask: u8| strip[at / 8 * LINE_BYTES + byte] >> (at % 8) & mask;
-        let mut code = if bits % 2 == 1 { field(single, 1) } else { 0 };
-        for pair in (pair..pair + bits / 2 * 2).step_by(2).rev() {
-            code = code << 2 | field(pair, 3);
-        }
-        code
+        Place { within: place % GROUP, pair: 2 * pair, single: 2 * self.pairs + single, bits }
     }
 
     /// The codes of one slot of a strip, `[channel]`.
@@ -125,26 +118,50 @@ impl Grades {
             }
         }
     }
+}
 
-    /// Writes the code of a channel of one slot of a strip.
-    pub fn put_code(&self, strip: &mut [u8], lane: usize, channel: usize, code: u8) {
-        let (byte, pair, single, bits) = self.place(lane, channel);
+/// Where the codes of a channel lie in a strip.
+#[derive(Debug, Clone, Copy)]
+pub struct Place {
+    /// Its place within its group.
+    within: usize,
+    /// The position of its first pair, and that of its single; position p is line p / 8, from bit p mod 8 on.
+    pair: usize,
+    single: usize,
+    bits: usize,
+}
+
+impl Place {
+    /// The code of one slot of a strip.
+    pub fn code(&self, strip: &[u8], lane: usize) -> u8 {
+        let byte = GROUP * lane + self.within;
+        let field = |at: usize, mask: u8| strip[at / 8 * LINE_BYTES + byte] >> (at % 8) & mask;
+        let mut code = if self.bits % 2 == 1 { field(self.single, 1) } else { 0 };
+        for pair in (self.pair..self.pair + self.bits / 2 * 2).step_by(2).rev() {
+            code = code << 2 | field(pair, 3);
+        }
+        code
+    }
+
+    /// Writes the code of one slot of a strip.
+    pub fn put(&self, strip: &mut [u8], lane: usize, code: u8) {
+        let byte = GROUP * lane + self.within;
         let mut put = |at: usize, mask: u8, field: u8| {
             let byte = &mut strip[at / 8 * LINE_BYTES + byte];
             *byte = *byte & !(mask << (at % 8)) | (field & mask) << (at % 8);
         };
         let mut rest = code;
-        for pair in (pair..pair + bits / 2 * 2).step_by(2) {
+        for pair in (self.pair..self.pair + self.bits / 2 * 2).step_by(2) {
             put(pair, 3, rest & 3);
             rest >>= 2;
         }
-        if bits % 2 == 1 {
-            put(single, 1, rest);
+        if self.bits % 2 == 1 {
+            put(self.single, 1, rest);
         }
     }
 }
 
-/// Some bits of the codes of a group: where they lie, as in [`Grades::place`], and where they belong in the codes.
+/// Some bits of the codes of a group: where they lie, as in [`Place`], and where they belong in the codes.
 struct Field {
     group: usize,
     at: usize,

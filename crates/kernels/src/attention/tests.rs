@@ -158,20 +158,20 @@ proptest! {
                 let most = (1u32 << grades.bits(channel)) - 1;
                 let code = ((random.next() + 1.0) / 2.0 * (most as f32 + 0.999)) as u8;
                 let strip = &mut keys[slot / STRIP * bytes..][..bytes];
-                grades.put_code(strip, slot % STRIP, channel, code);
+                grades.place(channel).put(strip, slot % STRIP, code);
                 *x = zero[channel] + scale[channel] * f32::from(code);
             }
         }
         for (slot, key) in want.iter().enumerate() {
             for (channel, x) in key.iter().enumerate() {
-                let code = grades.code(&keys[slot / STRIP * bytes..][..bytes], slot % STRIP, channel);
+                let code = grades.place(channel).code(&keys[slot / STRIP * bytes..][..bytes], slot % STRIP);
                 prop_assert_eq!(zero[channel] + scale[channel] * f32::from(code), *x);
             }
         }
         let (mut codes, mut moved) = (vec![7; dim], vec![0xa5; bytes]);
         grades.codes(&keys[..bytes], 3, &mut codes);
         grades.put_codes(&mut moved, 11, &codes);
-        let (code, put) = (|channel| grades.code(&keys, 3, channel), |channel| grades.code(&moved, 11, channel));
+        let (code, put) = (|channel| grades.place(channel).code(&keys, 3), |channel| grades.place(channel).code(&moved, 11));
         prop_assert!((0..dim).all(|channel| codes[channel] == code(channel) && put(channel) == code(channel)));
         let layout = StripLayout::new(Side::Keys, Encoding::Graded { lines: grades.lines() as u16 }, dim);
         prop_assert_eq!(layout.strip_bytes(), bytes);
@@ -180,7 +180,7 @@ proptest! {
         }
         let mut copied = vec![0u8; bytes];
         layout.copy(&keys[..bytes], 3, &mut copied, 11);
-        prop_assert!((0..dim).all(|channel| grades.code(&copied, 11, channel) == grades.code(&keys, 3, channel)));
+        prop_assert!((0..dim).all(|channel| grades.place(channel).code(&copied, 11) == grades.place(channel).code(&keys, 3)));
         let stride = strips * STRIP + slack;
         for &level in Level::available() {
             let mut out = vec![f32::NAN; count * stride];
