@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Runs sketchkv, llama.cpp, transformers and kvpress on the same work in the same run, and writes docs/performance.md.
+"""Runs sketchkv, llama.cpp, mistral.rs, transformers and kvpress on the same work in the same run, and writes docs/performance.md.
 
     cargo build --release -p sketchkv
     python3 bench/peers.py --install              # once: llama.cpp compiles for many minutes
@@ -11,7 +11,8 @@ of the machine hits all of them, and the ratios are medians of the ratios within
 
 llama.cpp is driven through its C interface by llama-cpp-python, with flash attention and each of its cache types; it is
 built with the instruction sets that this CPU has, but for AMX, which faults on some virtual machines. transformers runs
-the weights of the same GGUF file, dequantized, on torch with a DynamicCache; kvpress prunes that cache.
+the weights of the same GGUF file, dequantized, on torch with a DynamicCache; kvpress prunes that cache. mistral.rs runs the
+GGUF file with an f16 cache, as its wheel on PyPI is built.
 """
 
 import argparse
@@ -45,6 +46,7 @@ GGML_FLAGS = {
     "avx512_bf16": "GGML_AVX512_BF16",
 }
 LLAMA = ["llama-cpp-python"]
+MISTRAL = ["mistralrs"]
 # kvpress says which transformers and torch it works with.
 TORCH = ["torch", "gguf", "kvpress"]
 
@@ -178,6 +180,43 @@ def llama_worker(options, tokens):
     serve({kind: LlamaLane(kind) for kind in options.llama}, options)
 
 
+def mistral_worker(options, tokens):
+    # What it logs goes to standard output, where answers are read.
+    answers = os.dup(1)
+    os.dup2(2, 1)
+    sys.stdout = os.fdopen(answers, "w")
+    from mistralrs import CompletionRequest, Runner, Which
+
+    folder, file = os.path.split(options.gguf)
+    which = Which.GGUF(quantized_model_id=folder, quantized_filename=file)
+    runner = Runner(which=which, prefix_cache_n=0, token_source="none")
+
+    class MistralLane(Lane):
+        """Takes texts, each from its beginning, and says how long prompt and answer took."""
+
+        kv_bytes = None
+
+        def usage(self, count, answer):
+            request = CompletionRequest(prompt="".join(options.pieces[:count]), model="default", max_tokens=answer)
+            request.temperature, request.top_k, request.ignore_eos = 0.0, 1, True
+            return runner.send_completion_request(request).usage
+
+        def fill(self, depth):
+            seconds = self.usage(depth, 1).total_prompt_time_sec
+            self.seen = depth
+            return seconds
+
+        def measure(self, test):
+            if test.kind == "pp":
+                usage = self.usage(test.tokens, 1)
+                return usage.total_prompt_time_sec * test.tokens / usage.prompt_tokens
+            # A prompt has to have a token.
+            usage = self.usage(max(self.seen, 1), test.tokens)
+            return usage.total_completion_time_sec * test.tokens / usage.completion_tokens
+
+    serve({"f16": MistralLane(tokens)}, options, options.mistral_deepest)
+
+
 def torch_worker(options, tokens):
     import contextlib
 
@@ -309,21 +348,23 @@ def note(text):
     print(f"  {text}", file=sys.stderr, flush=True)
 
 
-def token_ids(options, count):
-    """The first tokens of the text, as sketchkv tells them."""
+def first_tokens(options, count):
+    """The first tokens of the text, and the text of each, as sketchkv tells them."""
     text = TEXT.read_text(encoding="utf-8")[: 12 * count]
     command = [options.sketchkv, "tokenize", "--model", options.gguf, "--literal", "--json"]
     done = subprocess.run(command, input=text, text=True, stdout=subprocess.PIPE, check=True)
-    return [token["id"] for token in json.loads(done.stdout)["tokens"]][:count]
+    tokens = json.loads(done.stdout)["tokens"][:count]
+    return [token["id"] for token in tokens], [token["text"] for token in tokens]
 
 
-def engines_of(options, tokens):
+def engines_of(options, tokens, pieces):
     python = options.venv / ("Scripts" if os.name == "nt" else "bin") / "python"
     settings = {**vars(options), "venv": str(options.venv), "sketchkv": str(options.sketchkv), "before": None}
+    settings["pieces"] = pieces
     options.venv.mkdir(parents=True, exist_ok=True)
     work = options.venv / "work.json"
     work.write_text(json.dumps({"options": settings, "tokens": tokens}))
-    threads = {"OMP_NUM_THREADS": str(options.threads)}
+    threads = {"OMP_NUM_THREADS": str(options.threads), "RAYON_NUM_THREADS": str(options.threads)}
     words = ["bench", "--paced", "--model", options.gguf, "-t", options.threads]
     words += [word for spec in options.kv for word in ("--kv", spec)]
     words += ["-r", options.repetitions]
@@ -334,9 +375,10 @@ def engines_of(options, tokens):
         engines.append(PairedSketchkv(BEFORE, [options.before, *words], options))
     for name, lanes, deepest in (
         ("llama.cpp", options.llama, None),
+        ("mistral.rs", ["f16"], options.mistral_deepest),
         ("transformers", ["DynamicCache"] + ([options.press] if options.press else []), options.torch_deepest),
     ):
-        if name in options.without:
+        if name in options.without or name == "mistral.rs" and deepest is None:
             continue
         worker = [python, __file__, "--worker", name, "--work", work]
         engines.append(Engine(name, worker, lanes, threads, deepest))
@@ -402,7 +444,7 @@ def versions(options):
     python = options.venv / ("Scripts" if os.name == "nt" else "bin") / "python"
     script = (
         "from importlib.metadata import version\n"
-        "for name in ('llama-cpp-python', 'torch', 'transformers', 'kvpress'):\n"
+        "for name in ('llama-cpp-python', 'mistralrs', 'torch', 'transformers', 'kvpress'):\n"
         "    try: print(name, version(name))\n"
         "    except Exception: pass"
     )
@@ -472,6 +514,7 @@ def install(options):
         environment = {**os.environ, "CMAKE_ARGS": cmake}
         environment.setdefault("CMAKE_BUILD_PARALLEL_LEVEL", str(options.threads))
         subprocess.run([*pip, "--no-binary", "llama-cpp-python", *LLAMA], env=environment, check=True)
+    subprocess.run([*pip, *MISTRAL], check=True)
     if "transformers" not in options.without:
         subprocess.run([*pip, *TORCH], check=True)
 
@@ -515,6 +558,7 @@ def parse():
     parser.add_argument("--compression", type=float, default=0.5, help="what the press drops")
     parser.add_argument("--torch-dtype", default="float32")
     parser.add_argument("--torch-deepest", type=int, default=4096, help="the deepest that transformers is taken")
+    parser.add_argument("--mistral-deepest", type=int, metavar="DEPTH", help="take mistral.rs along, so deep")
     parser.add_argument("--without", type=words, default=[], help="peers to leave out: llama.cpp, transformers")
     parser.add_argument("-p", "--prompt", type=int, default=512, help="tokens of a prompt")
     parser.add_argument("-n", "--generate", type=int, default=32, help="tokens to generate")
@@ -534,7 +578,8 @@ def main():
     options = parse()
     if options.worker:
         work = json.loads(options.work.read_text())
-        worker = {"llama.cpp": llama_worker, "transformers": torch_worker}[options.worker]
+        workers = {"llama.cpp": llama_worker, "mistral.rs": mistral_worker, "transformers": torch_worker}
+        worker = workers[options.worker]
         return worker(argparse.Namespace(**work["options"]), work["tokens"])
     if options.install:
         return install(options)
@@ -548,7 +593,7 @@ def main():
     options.shown = [Path(word).name if os.path.isabs(word) else word for word in words]
     options.work = options.worker = None
     longest = max(max(options.depth) + options.generate + 1, options.prompt)
-    engines = engines_of(options, token_ids(options, longest))
+    engines = engines_of(options, *first_tokens(options, longest))
     begin = time.monotonic()
     body = table(*measure(engines, options))
     note(f"{time.monotonic() - begin:.0f} s")

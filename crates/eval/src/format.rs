@@ -80,11 +80,11 @@ pub fn asked(footprint: &Footprint) -> String {
     format!("{}%{}", trimmed(asked), if footprint.missed() { " missed" } else { "" })
 }
 
-/// What a cap will mean: `at 4,096 tokens a head keeps 1,664, the newest 64 as they came, others in 3 / 3 bits (keys / values); 5.9 MiB`.
+/// What a cap will mean: `at 4,096 tokens a head keeps 1,664, the newest 64 in 8 bits or more, others in 3 / 3 bits (keys / values); 5.9 MiB`.
 pub fn forecast(forecast: &Forecast) -> String {
     let whole = |tokens: f64| count(tokens.round() as u64);
     let exact = if forecast.exact > 0.0 {
-        format!("the newest {} as they came, others", whole(forecast.exact))
+        format!("the newest {} in 8 bits or more, others", whole(forecast.exact))
     } else {
         "all".to_owned()
     };

@@ -100,7 +100,7 @@ impl Arguments {
             "tokens",
             "kept",
             "evicted",
-            "newest, as they came",
+            "newest, in 8 bits or more",
             "bits of keys / values",
             "KV",
             "of f16",

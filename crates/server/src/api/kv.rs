@@ -20,7 +20,7 @@ pub(crate) struct Kv {
     pub(crate) tokens: usize,
     /// Tokens held, in the mean over the heads of the layers without sliding windows.
     pub(crate) kept: f64,
-    /// Of those, the ones held as they came: the first and the newest.
+    /// Of those, the ones held in 8 bits or more, as they came or nearly so: the first and the newest.
     pub(crate) exact: f64,
     /// Bits of a number of their keys and values, in the mean, scales not counted.
     pub(crate) exact_bits: f64,
