@@ -1,8 +1,11 @@
 //! The slots of one KV head: its pages, and who lives in them.
 
+mod pages;
 mod strips;
 
 pub(crate) use strips::open_strips;
+
+use pages::Pages;
 
 use crate::context::{Buffers, EMPTY, Neighbours};
 use crate::format::{Env, Format};
@@ -13,12 +16,9 @@ use sketchkv_kernels::attention::layout::{MAX_DIM, STRIP};
 use std::mem::size_of;
 use std::sync::Arc;
 
-/// What an [`Arc`] allocates beside its content: two counts.
-const ARC_COUNTS: usize = 2 * size_of::<usize>();
-
 /// See the module.
 pub(crate) struct Slots {
-    pages: Vec<Arc<Page>>,
+    pages: Pages,
     /// One bit per slot of each page: whether it holds a token.
     live: Vec<u64>,
     /// `[slot]`
@@ -65,7 +65,7 @@ impl Slots {
         let lines = format.keys.graded_lines();
         let grading = (!lines.is_empty()).then(|| Box::new(Grading::new(format.keys.dim, &lines)));
         Slots {
-            pages: vec![],
+            pages: Pages::default(),
             live: vec![],
             positions: vec![],
             state: vec![],
@@ -140,7 +140,7 @@ impl Slots {
     ) {
         self.count = live.iter().map(|live| live.count_ones() as usize).sum();
         self.rung = rung;
-        (self.pages, self.live, self.positions, self.state) = (pages, live, positions, state);
+        (self.pages, self.live, self.positions, self.state) = (pages.into(), live, positions, state);
     }
 
     /// Bytes of a slot beside its key and value: position and state.
@@ -160,14 +160,12 @@ impl Slots {
 
     /// Bytes of a sealed page without its strips.
     pub(crate) fn page_cost(format: &Format) -> usize {
-        ARC_COUNTS + size_of::<Page>() + size_of::<Arc<Page>>() + size_of::<u64>() + format.grid_bytes()
+        Pages::EACH + size_of::<Arc<Page>>() + size_of::<u64>() + format.grid_bytes()
     }
 
     /// Heap bytes of pages and tables; the index with them.
     pub(crate) fn bytes(&self) -> usize {
-        let pages: usize = self.pages.iter().map(|page| ARC_COUNTS + size_of::<Page>() + page.bytes()).sum();
-        pages
-            + self.pages.capacity() * size_of::<Arc<Page>>()
+        self.pages.bytes()
             + self.live.capacity() * size_of::<u64>()
             + (self.positions.capacity() + self.state.capacity()) * size_of::<u32>()
             + self.index_bytes(self.len())
@@ -183,14 +181,14 @@ impl Slots {
 
     /// Heap bytes of the pages that are those of `other` too, at the same place.
     pub(crate) fn bytes_shared(&self, other: &Slots) -> usize {
-        let same = self.pages.iter().zip(&other.pages).filter(|(page, other)| Arc::ptr_eq(page, other));
-        same.map(|(page, _)| ARC_COUNTS + size_of::<Page>() + page.bytes()).sum()
+        let same = self.pages.iter().zip(other.pages.iter()).filter(|(page, other)| Arc::ptr_eq(page, other));
+        same.map(|(page, _)| Pages::bytes_of(page)).sum()
     }
 
     /// Heap bytes of the pages that nothing changes while tokens come and none is evicted: all but the last two.
     pub(crate) fn settled_bytes(&self) -> usize {
         let settled = self.pages.len().saturating_sub(2);
-        self.pages[..settled].iter().map(|page| ARC_COUNTS + size_of::<Page>() + page.bytes()).sum()
+        self.pages[..settled].iter().map(|page| Pages::bytes_of(page)).sum()
     }
 
     /// The most bytes by which a token makes it grow: those of a page whose strips are all open.
@@ -213,8 +211,8 @@ impl Slots {
         ledger.positions += self.count * size_of::<u32>();
         ledger.scores += self.count * size_of::<u32>() * self.words;
         ledger.codes += self.index_bytes(self.len());
-        ledger.tables += self.pages.len() * (ARC_COUNTS + size_of::<Page>())
-            + self.pages.capacity() * size_of::<Arc<Page>>()
+        ledger.tables += self.pages.len() * Pages::EACH
+            + self.pages.table_bytes()
             + self.live.capacity() * size_of::<u64>();
     }
 
@@ -240,7 +238,7 @@ impl Slots {
         format.values.turn(token.value, &mut value);
         let page = slot / PAGE;
         let others = self.live[page];
-        Arc::make_mut(&mut self.pages[page]).write(format, slot % PAGE, &key, &value, others);
+        self.pages.writable(page).write(format, slot % PAGE, &key, &value, others);
         buffers.give_floats([key, value]);
         if let Some(index) = &mut self.index {
             index.write(&Written { slot, key: token.key, value: token.value, others }, buffers);
@@ -290,11 +288,11 @@ impl Slots {
         let words = self.words;
         let live = self.live[to / PAGE];
         if from / PAGE == to / PAGE {
-            let page = Arc::make_mut(&mut self.pages[to / PAGE]);
+            let page = self.pages.writable(to / PAGE);
             page.copy_within(env.format, to % PAGE, from % PAGE, live);
         } else {
             let from_page = self.pages[from / PAGE].clone();
-            let page = Arc::make_mut(&mut self.pages[to / PAGE]);
+            let page = self.pages.writable(to / PAGE);
             page.copy(env.format, to % PAGE, &from_page, from % PAGE, live);
         }
         self.live[to / PAGE] |= 1 << (to % PAGE);
@@ -307,9 +305,7 @@ impl Slots {
 
     /// Copies the pages that a fork shares.
     pub(crate) fn unshare(&mut self) {
-        self.pages.iter_mut().for_each(|page| {
-            Arc::make_mut(page);
-        });
+        self.pages.unshare();
     }
 
     /// New pages may be of the first store again, where there is room.
@@ -376,6 +372,6 @@ impl Neighbours for Around<'_> {
         let mut turned = [0.0; MAX_DIM];
         let turned = &mut turned[..format.values.dim];
         format.values.turn(value, turned);
-        Arc::make_mut(&mut self.slots.pages[slot / PAGE]).set_value(format, slot % PAGE, turned);
+        self.slots.pages.writable(slot / PAGE).set_value(format, slot % PAGE, turned);
     }
 }

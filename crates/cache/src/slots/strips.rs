@@ -26,12 +26,11 @@ impl Slots {
         let cramped = self.bytes() + Self::open_strip_cost(format, self.words) > bytes;
         let before = self.pages.last().map_or(0, |page| page.open());
         if full {
-            self.pages.reserve_exact(1);
-            self.pages.push(Arc::new(Page::empty(format, self.pages.is_empty(), self.rung)));
+            self.pages.push(Page::empty(format, self.pages.is_empty(), self.rung));
             self.live.reserve_exact(1);
             self.live.push(0);
         }
-        Arc::make_mut(self.pages.last_mut().expect("a page was added")).push_strip(format);
+        self.pages.change(self.pages.len() - 1, |page| Arc::make_mut(page).push_strip(format));
         self.positions.reserve_exact(STRIP);
         self.positions.resize(self.positions.len() + STRIP, EMPTY);
         self.state.reserve_exact(STRIP * self.words);
@@ -55,11 +54,13 @@ impl Slots {
 
     /// Seals the strips of a page, all but the last `open`; a first grid suits the slots in `live`.
     fn reopen(&mut self, env: Env<'_>, page: usize, open: usize, live: u64) {
-        let (page, grading) = (&mut self.pages[page], self.grading.as_deref_mut());
-        if page.sealed() == 0 && page.rung() != self.rung {
-            Arc::make_mut(page).set_rung(self.rung);
-        }
-        *page = Arc::new(page.reopened(env, open, live, grading));
+        let (rung, grading) = (self.rung, self.grading.as_deref_mut());
+        self.pages.change(page, |page| {
+            if page.sealed() == 0 && page.rung() != rung {
+                Arc::make_mut(page).set_rung(rung);
+            }
+            *page = Arc::new(page.reopened(env, open, live, grading));
+        });
     }
 
     /// Seals all open strips but the last `open`.
@@ -102,8 +103,9 @@ impl Slots {
     /// Lets a page go down to the next coarser store.
     fn coarsen_page(&mut self, env: Env<'_>, page: usize) {
         let (live, grading) = (self.live[page], self.grading.as_deref_mut());
-        let page = &mut self.pages[page];
-        *page = Arc::new(page.coarsened(env, page.rung() + 1, live, grading));
+        self.pages.change(page, |page| {
+            *page = Arc::new(page.coarsened(env, page.rung() + 1, live, grading));
+        });
     }
 
     /// The most bytes on the way to `tokens` tokens more.
@@ -168,10 +170,9 @@ impl Slots {
             if strip == 0 {
                 self.pages.pop();
                 self.live.pop();
-                self.pages.shrink_to_fit();
                 self.live.shrink_to_fit();
             } else {
-                Arc::make_mut(&mut self.pages[last]).pop_strip(env.format);
+                self.pages.change(last, |page| Arc::make_mut(page).pop_strip(env.format));
             }
             self.positions.truncate(first);
             self.positions.shrink_to_fit();
