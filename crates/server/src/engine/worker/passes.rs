@@ -84,7 +84,7 @@ impl Worker {
     fn guess(&mut self, running: &[usize]) -> Guesses {
         let &[index] = running else { return Guesses::default() };
         let running = &mut self.scheduler.running[index];
-        let granted = running.until - running.position();
+        let granted = running.until.saturating_sub(running.position());
         // The token before the guesses has a state of its own, too.
         let each = running.conversation.cache().guess_bytes();
         let states = granted.min(self.pool.free() / each.max(1));
