@@ -197,8 +197,9 @@ def mistral_worker(options, tokens):
         kv_bytes = None
 
         def usage(self, count, answer):
-            request = CompletionRequest(prompt="".join(options.pieces[:count]), model="default", max_tokens=answer)
-            request.temperature, request.top_k, request.ignore_eos = 0.0, 1, True
+            greedy = {"temperature": 0.0, "top_k": 1, "ignore_eos": True}
+            prompt = "".join(options.pieces[:count])
+            request = CompletionRequest(prompt=prompt, model="default", max_tokens=answer, **greedy)
             return runner.send_completion_request(request).usage
 
         def fill(self, depth):
