@@ -195,7 +195,8 @@ fn several_answers_and_several_prompts_have_their_places() {
 
 #[test]
 fn a_stream_is_the_answer_in_pieces() {
-    let server = Server::start(settings());
+    // Without guesses, so that tokens come one by one.
+    let server = Server::start(Settings { guesses: false, ..settings() });
     let prompt = novel(5, 70);
     let mut body = greedy(&prompt, 40);
     let whole = server.complete(&body);

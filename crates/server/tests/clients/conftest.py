@@ -102,8 +102,8 @@ def client(server):
 
 @pytest.fixture(scope="session")
 def tool_server():
-    """The model whose template knows tools."""
-    with Server(TOOLS, "--kv", "full") as server:
+    """The model whose template knows tools; without guesses, so that what it streams comes token by token."""
+    with Server(TOOLS, "--kv", "full", "--speculate", "off") as server:
         yield server
 
 

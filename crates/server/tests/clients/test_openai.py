@@ -69,7 +69,8 @@ def test_a_stream_is_the_answer_in_pieces(client):
     assert {chunk.id for chunk in chunks} == {usage.id} and usage.id != whole.id
     assert pieces[0].choices[0].delta.role == "assistant"
     deltas = [piece.choices[0].delta.content for piece in pieces if piece.choices[0].delta.content]
-    assert "".join(deltas) == text(whole) and len(deltas) > 8
+    # Guesses that are right come together.
+    assert "".join(deltas) == text(whole) and len(deltas) > 2
     assert [piece.choices[0].finish_reason for piece in pieces] == [None] * len(pieces)
     assert last.choices[0].finish_reason == "length" and not last.choices[0].delta.content
     assert usage.choices == [] and usage.usage.completion_tokens == 12
