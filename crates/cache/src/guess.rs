@@ -13,6 +13,7 @@ use crate::admit::AdmitScratch;
 use crate::attend::Attend;
 use crate::cache::State;
 use crate::contest::{self, LayerAdmission};
+use crate::page::PAGE;
 use crate::plan::{Choosing, Limit};
 use crate::workspace::Draft;
 use crate::{AttentionWorkspace, Cache, CacheError};
@@ -64,9 +65,7 @@ impl Cache {
         self.position = position;
         Ok(())
     }
-}
 
-impl Cache {
     /// The most bytes that a pass over guesses takes for each of its tokens beside what the cache itself may come to take, until
     /// [`Cache::go_back`]: the state behind the token, as far as it shares no pages with the one before.
     pub fn guess_bytes(&self) -> usize {
@@ -75,7 +74,7 @@ impl Cache {
         let states = heads.flat_map(|(heads, format)| {
             heads.iter().map(move |head| {
                 let settled = if evicts { 0 } else { head.slots.settled_bytes() };
-                head.bytes() - settled + head.slots.most_grown(format)
+                head.bytes() - settled + head.slots.growth(format, PAGE)
             })
         });
         states.sum()

@@ -1,11 +1,12 @@
 //! Strips of a page that are sealed, opened again, or sealed in fewer bits.
 
 use super::channels::{Channels, range};
+use super::grid::with_floats;
 use super::{PAGE, Page};
 use crate::format::{Env, Format};
 use crate::grading::Grading;
 use sketchkv_kernels::attention::graded::Grades;
-use sketchkv_kernels::attention::layout::{MAX_DIM, STRIP};
+use sketchkv_kernels::attention::layout::STRIP;
 use sketchkv_kernels::attention::{GridMut, decode_values, drop_bits, fit_grid};
 use sketchkv_kernels::half::{f16_to_f32, f32_to_f16};
 use std::sync::Arc;
@@ -69,12 +70,12 @@ impl Page {
 
     /// Lets `f` choose scales and zeros anew.
     fn regrid(&mut self, dim: usize, f: impl FnOnce(GridMut<'_>)) {
-        let mut wide = [0.0; 2 * MAX_DIM];
-        let wide = &mut wide[..2 * dim];
-        f16_to_f32(&self.grid, wide);
-        let (scale, zero) = wide.split_at_mut(dim);
-        f(GridMut { scale, zero });
-        f32_to_f16(wide, &mut self.grid);
+        with_floats(2 * dim, |wide| {
+            f16_to_f32(&self.grid, wide);
+            let (scale, zero) = wide.split_at_mut(dim);
+            f(GridMut { scale, zero });
+            f32_to_f16(wide, &mut self.grid);
+        });
     }
 
     /// Writes the codes of all sealed keys, `[strip][channel][16]`.

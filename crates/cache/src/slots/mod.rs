@@ -10,7 +10,7 @@ use pages::Pages;
 use crate::context::{Buffers, EMPTY, Neighbours};
 use crate::format::{Env, Format};
 use crate::grading::Grading;
-use crate::page::{PAGE, PAGE_STRIPS, Page};
+use crate::page::{PAGE, Page};
 use crate::read::{Read, Written};
 use sketchkv_kernels::attention::layout::{MAX_DIM, STRIP};
 use std::mem::size_of;
@@ -187,15 +187,7 @@ impl Slots {
 
     /// Heap bytes of the pages that nothing changes while tokens come and none is evicted: all but the last two.
     pub(crate) fn settled_bytes(&self) -> usize {
-        let settled = self.pages.len().saturating_sub(2);
-        self.pages[..settled].iter().map(|page| Pages::bytes_of(page)).sum()
-    }
-
-    /// The most bytes by which a token makes it grow: those of a page whose strips are all open.
-    pub(crate) fn most_grown(&self, format: &Format) -> usize {
-        let strip = Self::open_strip_cost(format, self.words).max(Self::strip_cost(format, 0, self.words));
-        let index = self.index_bytes(self.len() + PAGE) - self.index_bytes(self.len());
-        Self::page_cost(format) + PAGE_STRIPS * strip + index
+        self.pages.bytes_before_last(2)
     }
 
     /// Heap bytes of the index of `slots` slots.

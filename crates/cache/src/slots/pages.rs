@@ -9,18 +9,11 @@ use std::sync::Arc;
 const ARC_COUNTS: usize = 2 * size_of::<usize>();
 
 /// Pages that forks may share. What they take is asked for several times a token, and they lie all over memory: so it is known.
-#[derive(Default)]
+#[derive(Clone, Default)]
 pub(crate) struct Pages {
     pages: Vec<Arc<Page>>,
     /// Heap bytes of the pages.
     bytes: usize,
-}
-
-impl Clone for Pages {
-    fn clone(&self) -> Self {
-        // `Vec::clone` allocates exactly what is used.
-        Pages { pages: self.pages.clone(), bytes: self.bytes }
-    }
 }
 
 impl Deref for Pages {
@@ -45,6 +38,11 @@ impl Pages {
     /// Heap bytes of a page.
     pub(super) fn bytes_of(page: &Page) -> usize {
         Self::EACH + page.bytes()
+    }
+
+    /// Heap bytes of all pages but the last `count`.
+    pub(super) fn bytes_before_last(&self, count: usize) -> usize {
+        self.bytes - self.pages.iter().rev().take(count).map(|page| Self::bytes_of(page)).sum::<usize>()
     }
 
     /// Heap bytes of the table.

@@ -82,7 +82,7 @@ impl Worker {
     /// Lets an answer that goes on alone guess, as far as there are bytes that nobody else has: where several go on together, they
     /// share the reading of the weights already.
     fn guess(&mut self, running: &[usize]) -> Guesses {
-        let &[index] = running else { return Guesses::default() };
+        let (&[index], true) = (running, self.limits.guesses) else { return Guesses::default() };
         let running = &mut self.scheduler.running[index];
         let granted = running.until.saturating_sub(running.position());
         // The token before the guesses has a state of its own, too.
