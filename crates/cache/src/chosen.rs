@@ -86,6 +86,12 @@ impl Chosen<read::Build> {
     pub fn build(&self, context: &Context<'_>) -> Option<Box<dyn Read>> {
         (self.build)(&self.call, context)
     }
+
+    /// How many slots the tokens of a prompt read; `None` for all.
+    pub fn of_prompt(&self) -> Option<usize> {
+        let declared = self.call.method().parameters.iter().any(|parameter| parameter.name == "prompt");
+        if declared { self.call.integer("prompt").filter(|&slots| slots > 0) } else { None }
+    }
 }
 
 impl Chosen<budget::Build> {

@@ -131,6 +131,7 @@ impl Pass<'_> {
         at.check_fits("values", v, &format.values)?;
         let env = Env { format, level: cpu::level() };
         let (tokens, position) = (self.tokens, self.cache.position);
+        let prompt = self.cache.spec.read.of_prompt();
         if let Some(guesses) = &mut self.guesses {
             let row = |x: &[f32]| x.len() / tokens;
             let rows = (q.chunks_exact(row(q)), k.chunks_exact(row(k)), v.chunks_exact(row(v)));
@@ -138,7 +139,7 @@ impl Pass<'_> {
             let of_tokens = rows.0.zip(rows.1).zip(rows.2).zip(out.chunks_exact_mut(width)).enumerate();
             for (token, (((q, keys), values), out)) in of_tokens {
                 let position = position + token;
-                let attend = Attend { shape, env, pool, q, keys, values, tokens: 1, position };
+                let attend = Attend { shape, env, pool, q, keys, values, tokens: 1, position, prompt };
                 guesses.attend(self.cache, layer, token, &attend, workspace, out);
             }
             at.check("attention output", out)?;
@@ -147,7 +148,7 @@ impl Pass<'_> {
         }
         let draft = &mut self.draft.layers[layer];
         draft.note(k, v, shape.kv_heads);
-        let attend = Attend { shape, env, pool, q, keys: k, values: v, tokens, position };
+        let attend = Attend { shape, env, pool, q, keys: k, values: v, tokens, position, prompt };
         let mut watch = Stopwatch::start(self.cache.profile.is_some());
         let heads = &self.cache.layers[layer];
         attend.run(heads, &mut workspace.scratch, &mut draft.traces, out, &mut watch);

@@ -78,12 +78,12 @@ impl Slots {
         let [whole, cut] = [1, 3].map(|most| {
             let mut chosen = vec![];
             let mut count = 0;
-            for strips in parts(read, self.positions.len() / STRIP, most) {
+            for strips in parts(read.slots_read(), self.positions.len() / STRIP, most) {
                 estimates[count].set(read, queries, &view, strips);
                 count += 1;
             }
             assert!(count <= most);
-            choose(read, estimates[..count].iter(), &view, &mut chosen, &mut Buffers::default());
+            choose(read.slots_read(), estimates[..count].iter(), &view, &mut chosen, &mut Buffers::default());
             chosen
         });
         let differ = whole.iter().filter(|strip| !cut.contains(strip)).count();
@@ -477,5 +477,74 @@ fn an_index_is_saved_and_read_bit_for_bit() {
         let mut short = build(&shape, call);
         short.resize(slots.positions.len());
         assert!(short.load(&mut Reader::new(&bytes[..bytes.len() - 3])).is_err());
+    }
+}
+
+/// What each token of a pass over tokens `first..end` sees when blocks of 32 read `k` of the slots before, by the formula.
+fn prompt_reads(stream: &Stream, kv_head: usize, first: usize, end: usize, k: usize) -> Vec<Vec<usize>> {
+    let shape = &stream.shape.layers[0];
+    let (d, group) = (shape.key_dim, shape.group());
+    let mut seen = vec![];
+    for block in (first..end).step_by(32).map(|block| block..end.min(block + 32)) {
+        let mut masses = vec![0.0; first / STRIP];
+        for token in block.clone().filter(|token| (block.end - 1 - token) % 4 == 0) {
+            for head in kv_head * group..(kv_head + 1) * group {
+                let q = wide(&stream.q[0][(token * shape.heads + head) * d..][..d]);
+                let key = |p: usize| wide(&stream.k[0][(p * shape.kv_heads + kv_head) * d..][..d]);
+                let logits: Vec<f64> = (0..first).map(|p| dot(&q, &key(p)) * shape.scale as f64).collect();
+                let weights = softmax(&logits);
+                masses.iter_mut().zip(weights.chunks(STRIP)).for_each(|(m, w)| *m += w.iter().sum::<f64>());
+            }
+        }
+        let always = |strip: &usize| *strip == 0 || (strip + 1) * STRIP > first - 32;
+        let mut others: Vec<usize> = (0..first / STRIP).filter(|strip| !always(strip)).collect();
+        others.sort_by(|a, b| masses[*b].total_cmp(&masses[*a]));
+        let mut chosen: Vec<usize> = (0..first / STRIP).filter(always).collect();
+        chosen.extend(&others[..k / STRIP]);
+        chosen.sort_unstable();
+        let slots: Vec<usize> = chosen.iter().flat_map(|strip| strip * STRIP..(strip + 1) * STRIP).collect();
+        seen.extend(block.map(|token| slots.iter().copied().chain(first..=token).collect::<Vec<_>>()));
+    }
+    seen
+}
+
+/// Blocks of a prompt read what a quarter of their queries look at most, of whatever is read of single tokens; those who are to
+/// read as much as there is read everything.
+#[test]
+fn prompts_read_what_a_quarter_of_their_queries_look_at_most() {
+    let stream = Stream::real();
+    let (shape, pool) = (stream.shape.layers[0].clone(), ThreadPool::new(2));
+    let (first, end, k) = (256, 256 + 70, 64);
+    let out = |spec: &str| {
+        let mut cache = cache(&stream.shape, spec);
+        stream.run(&mut cache, &pool, 0, first, first);
+        let all = stream.run(&mut cache, &pool, first, end - first, end - first).remove(0);
+        // The same single tokens after.
+        let after = stream.run(&mut cache, &pool, end, 2, 1).remove(0);
+        (all, after)
+    };
+    let (all, _) = out("full+f32");
+    let (enough, _) = out("full+f32+all(prompt=256)");
+    assert_eq!(all, enough, "all slots are among those that are read");
+    for (spec, dense) in [
+        ("all(prompt=64)", "all"),
+        ("topk(k=48,prompt=64)", "topk(k=48)"),
+        ("quest(k=48,prompt=64)", "quest(k=48)"),
+    ] {
+        let (some, after) = out(&format!("full+f32+{spec}"));
+        assert_eq!(after, out(&format!("full+f32+{dense}")).1, "{spec}: single tokens read as before");
+        let mut from_all: f64 = 0.0;
+        for head in 0..shape.heads {
+            let seen = prompt_reads(&stream, head / shape.group(), first, end, k);
+            for (i, seen) in seen.iter().enumerate() {
+                let want = stream.attention(0, head, first + i, seen);
+                let at = (i * shape.heads + head) * shape.value_dim;
+                let got = &some[at..][..shape.value_dim];
+                let difference = largest_difference(got, &want);
+                assert!(difference < 1e-4, "{spec}, token {i}, head {head}: {difference}");
+                from_all = from_all.max(largest_difference(&all[at..][..shape.value_dim], &want));
+            }
+        }
+        assert!(from_all > 1e-2, "what is not read is missing: {from_all}");
     }
 }

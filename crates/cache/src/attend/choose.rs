@@ -35,7 +35,7 @@ impl<'a> Attend<'a> {
         let mut count = 0;
         for (h, head) in heads.iter().enumerate() {
             let Some(index) = &head.slots.index else { continue };
-            for strips in parts(&**index, head.slots.len() / STRIP, ESTIMATES) {
+            for strips in parts(index.slots_read(), head.slots.len() / STRIP, ESTIMATES) {
                 let task = next(tasks, &mut count);
                 (task.head, task.strips) = (h, strips);
             }
@@ -56,7 +56,7 @@ impl<'a> Attend<'a> {
             Some(index) => {
                 let estimates = tasks.iter().filter(|task| task.head == h).map(|task| &task.estimate);
                 let (strips, buffers) = own.strips_mut();
-                choose(&**index, estimates, &self.view(&heads[h]), strips, buffers);
+                choose(index.slots_read(), estimates, &self.view(&heads[h]), strips, buffers);
             }
         });
     }

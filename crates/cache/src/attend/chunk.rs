@@ -1,13 +1,16 @@
-//! Several tokens: each task decodes the pages into f32 and multiplies a block of queries with them: scores of the pages
-//! and the chunk, softmax of whole rows, sums of values.
+//! Several tokens: each task decodes what it reads of the pages into f32 and multiplies a block of queries with it: scores of
+//! the slots and the chunk, softmax of whole rows, sums of values.
 
+use super::select::Selection;
 use super::{Attend, floats, next};
 use crate::context::{Buffers, EMPTY, Partial, Sample};
 use crate::head::{Head, Trace};
-use crate::page::PAGE;
+use crate::page::{PAGE, PAGE_STRIPS};
+use crate::profile::Stopwatch;
 use sketchkv_kernels::attention::layout::STRIP;
 use sketchkv_kernels::attention::{add_scaled, dense_scores, dense_values, exponentials, maximum};
 use sketchkv_kernels::{for_each_mut, for_each_pair_mut};
+use std::ops::Range;
 use std::sync::Mutex;
 
 /// Bytes of scores that one task keeps, so that they stay in the second-level cache.
@@ -18,8 +21,9 @@ const TASK_SCORES: usize = 512 << 10;
 pub(crate) struct ChunkScratch {
     /// Of each KV head, the keys of the chunk, `[strip][key_dim][16]`.
     keys: Vec<Vec<f32>>,
+    selections: Vec<Selection>,
     tasks: Vec<BlockTask>,
-    tiles: Mutex<Vec<Tiles>>,
+    tiles: SpareTiles,
 }
 
 impl ChunkScratch {
@@ -29,45 +33,61 @@ impl ChunkScratch {
         let tiles = self.tiles.lock().map_or(0, |tiles| {
             tiles.iter().map(Tiles::bytes).sum::<usize>() + tiles.capacity() * size_of::<Tiles>()
         });
-        let tables =
-            self.keys.capacity() * size_of::<Vec<f32>>() + self.tasks.capacity() * size_of::<BlockTask>();
-        keys + tasks + tiles + tables
+        let selections: usize = self.selections.iter().map(Selection::bytes).sum();
+        let tables = self.keys.capacity() * size_of::<Vec<f32>>()
+            + self.selections.capacity() * size_of::<Selection>()
+            + self.tasks.capacity() * size_of::<BlockTask>();
+        keys + selections + tasks + tiles + tables
     }
 }
 
-/// Some tokens of a chunk for one head: all their queries over everything.
+/// Some tokens of a chunk for one head: all their queries over what they read.
 #[derive(Default)]
 struct BlockTask {
     head: usize,
+    /// Which slots are read.
+    selection: usize,
     first: usize,
     tokens: usize,
     /// `[token][query][value_dim]`
     out: Vec<f32>,
-    /// Attention weight per slot, then per token of the chunk.
+    /// Attention weight per slot that is read, then per token of the chunk.
     mass: Vec<f32>,
     /// Of the queries that are taken into a [`Sample`], its rows.
     sample: Vec<f32>,
 }
 
-/// Large buffers of a running [`BlockTask`].
+/// Large buffers of a running task.
 #[derive(Default)]
-struct Tiles {
-    /// A page's keys or values in f32.
+pub(super) struct Tiles {
+    /// Keys or values of as many slots as a page has, in f32.
     page: Vec<f32>,
-    scores: Vec<f32>,
-    scaled: Vec<f32>,
+    pub(super) scores: Vec<f32>,
+    pub(super) scaled: Vec<f32>,
     turned: Vec<f32>,
     acc: Vec<f32>,
     partial: Partial,
-    /// Of the tail.
-    buffers: Buffers,
+    /// Of the tail, and of what chooses.
+    pub(super) buffers: Buffers,
 }
+
+/// Tiles that serve one task after another.
+pub(super) type SpareTiles = Mutex<Vec<Tiles>>;
 
 impl Tiles {
     fn bytes(&self) -> usize {
         let Partial { max, sum, acc } = &self.partial;
         floats(&[&self.page, &self.scores, &self.scaled, &self.turned, &self.acc, max, sum, acc])
             + self.buffers.bytes()
+    }
+
+    /// Lends tiles to a task.
+    pub(super) fn lend(spare: &SpareTiles, task: impl FnOnce(&mut Tiles)) {
+        let mut mine = spare.lock().ok().and_then(|mut all| all.pop()).unwrap_or_default();
+        task(&mut mine);
+        if let Ok(mut all) = spare.lock() {
+            all.push(mine);
+        }
     }
 }
 
@@ -79,8 +99,9 @@ impl Attend<'_> {
         scratch: &mut ChunkScratch,
         traces: &mut [Trace],
         out: &mut [f32],
+        watch: &mut Stopwatch,
     ) {
-        let ChunkScratch { keys, tasks, tiles } = scratch;
+        let ChunkScratch { keys, selections, tasks, tiles } = scratch;
         let tiles = &*tiles;
         if keys.len() < heads.len() {
             keys.resize_with(heads.len(), Vec::new);
@@ -89,36 +110,45 @@ impl Attend<'_> {
             self.transpose(h, keys);
             self.note(h, &heads[h], trace);
         });
+        let selections = &*self.select(heads, selections, tiles, watch);
         let mut count = 0;
-        for (h, head) in heads.iter().enumerate() {
-            let row = 4 * (head.slots.len() + self.tokens.next_multiple_of(STRIP));
+        for (number, selection) in selections.iter().enumerate() {
+            let row = 4 * (selection.slots() + self.tokens.next_multiple_of(STRIP));
             let block = (TASK_SCORES / row / self.group()).clamp(4, 32);
-            for first in (0..self.tokens).step_by(block) {
+            for first in selection.tokens.clone().step_by(block) {
                 let task = next(tasks, &mut count);
-                (task.head, task.first, task.tokens) = (h, first, block.min(self.tokens - first));
+                (task.head, task.selection) = (selection.head, number);
+                (task.first, task.tokens) = (first, block.min(selection.tokens.end - first));
             }
         }
         let tasks = &mut tasks[..count];
         {
             let keys = &*keys;
             for_each_mut(self.pool, tasks, |_, task| {
-                let mut mine = tiles.lock().ok().and_then(|mut all| all.pop()).unwrap_or_default();
-                self.block(task, &heads[task.head], &keys[task.head], &mut mine);
-                if let Ok(mut all) = tiles.lock() {
-                    all.push(mine);
-                }
+                let (head, selection) = (&heads[task.head], &selections[task.selection]);
+                Tiles::lend(tiles, |tiles| self.block(task, head, selection, &keys[task.head], tiles));
             });
         }
         let tasks = &*tasks;
         for_each_mut(self.pool, traces, |h, trace| {
             trace.mass.clear();
             trace.sample.clear();
+            let (feedback, slots) = (heads[h].feedback(self.tokens), heads[h].slots.len());
             for task in tasks.iter().filter(|task| task.head == h) {
                 trace.sample.extend_from_slice(&task.sample);
-                if trace.mass.is_empty() {
-                    trace.mass.extend_from_slice(&task.mass);
-                } else if let Some(feedback) = heads[h].feedback(self.tokens) {
-                    feedback.take(self.env.level, &mut trace.mass, 1.0, &task.mass);
+                if let Some(feedback) = feedback {
+                    trace.mass.resize(slots + self.tokens, 0.0);
+                    let (of_slots, own) = task.mass.split_at(task.mass.len() - self.tokens);
+                    let mut take = |at: usize, mass: &[f32]| {
+                        feedback.take(self.env.level, &mut trace.mass[at..][..mass.len()], 1.0, mass);
+                    };
+                    let mut at = 0;
+                    for (page, strips) in runs(&selections[task.selection].strips) {
+                        let count = strips.len() * STRIP;
+                        take(page * PAGE + strips.start * STRIP, &of_slots[at..at + count]);
+                        at += count;
+                    }
+                    take(slots, own);
                 }
             }
         });
@@ -144,42 +174,74 @@ impl Attend<'_> {
         }
     }
 
-    fn block(&self, task: &mut BlockTask, head: &Head, chunk_keys: &[f32], tiles: &mut Tiles) {
+    fn block(
+        &self,
+        task: &mut BlockTask,
+        head: &Head,
+        selection: &Selection,
+        chunk_keys: &[f32],
+        tiles: &mut Tiles,
+    ) {
         let rows = task.tokens * self.group();
-        let stride = head.slots.len() + self.tokens.next_multiple_of(STRIP);
-        self.scores(task, head, chunk_keys, tiles, stride);
+        let stride = selection.slots() + self.tokens.next_multiple_of(STRIP);
+        self.scores(task, head, selection, chunk_keys, tiles, stride);
         // The tail enters as further tokens would: a maximum, a sum and a weighted sum of values.
         tiles.partial.reset(rows, self.shape.value_dim);
         if let Some(tail) = &head.tail {
             tail.attend(&tiles.scaled, &mut tiles.partial, &mut tiles.buffers);
         }
-        self.softmax(task, head, tiles, stride);
-        self.values(task, head, tiles, stride);
+        self.softmax(task, head, selection, tiles, stride);
+        self.values(task, head, selection, tiles, stride);
     }
 
-    /// Scores of the task's queries: pages, then the chunk up to each token itself, `[row][stride]`.
-    fn scores(&self, task: &BlockTask, head: &Head, chunk_keys: &[f32], tiles: &mut Tiles, stride: usize) {
-        let (env, format, slots) = (self.env, self.format(), head.slots.len());
-        let (d, dim) = (format.keys.width, format.keys.dim);
-        let Tiles { page: tile, scores, scaled, turned, .. } = tiles;
-        scaled.clear();
-        (task.first..task.first + task.tokens).for_each(|token| self.scale(task.head, token, scaled));
-        self.turn(scaled, turned);
-        scores.resize(task.tokens * self.group() * stride, 0.0);
-        tile.resize(PAGE * dim.max(format.values.dim), 0.0);
-        for (index, page) in head.slots.pages().iter().enumerate() {
-            page.decode_keys(env.level, format, tile);
-            let keys = &tile[..page.strips() * dim * STRIP];
-            dense_scores(env.level, dim, turned, keys, &mut scores[index * PAGE..], stride);
-        }
+    /// Scores of the task's queries: slots, then the chunk up to each token itself, `[row][stride]`.
+    fn scores(
+        &self,
+        task: &BlockTask,
+        head: &Head,
+        selection: &Selection,
+        chunk_keys: &[f32],
+        tiles: &mut Tiles,
+        stride: usize,
+    ) {
+        tiles.scaled.clear();
+        (task.first..task.first + task.tokens).for_each(|t| self.scale(task.head, t, &mut tiles.scaled));
+        self.slot_scores(head, &selection.strips, tiles, stride);
         // Keys of the chunk beyond the last token of this block are not visible to it.
-        let visible = (task.first + task.tokens).next_multiple_of(STRIP);
-        dense_scores(env.level, d, scaled, &chunk_keys[..visible * d], &mut scores[slots..], stride);
+        let (d, visible) = (self.shape.key_dim, (task.first + task.tokens).next_multiple_of(STRIP));
+        let out = &mut tiles.scores[selection.slots()..];
+        dense_scores(self.env.level, d, &tiles.scaled, &chunk_keys[..visible * d], out, stride);
+    }
+
+    /// Scores of the scaled queries in the tiles over some strips, `[query][stride]`.
+    pub(super) fn slot_scores(&self, head: &Head, strips: &[u32], tiles: &mut Tiles, stride: usize) {
+        let (level, format) = (self.env.level, self.format());
+        let dim = format.keys.dim;
+        let Tiles { page: tile, scores, scaled, turned, .. } = tiles;
+        self.turn(scaled, turned);
+        scores.resize(turned.len() / dim * stride, 0.0);
+        tile.resize(PAGE * dim.max(format.values.dim), 0.0);
+        for (index, strips) in strips.chunks(PAGE_STRIPS).enumerate() {
+            let mut at = 0;
+            for (page, strips) in runs(strips) {
+                let end = at + strips.len() * STRIP * dim;
+                head.slots.pages()[page].decode_keys(level, format, strips, &mut tile[at..end]);
+                at = end;
+            }
+            dense_scores(level, dim, turned, &tile[..at], &mut scores[index * PAGE..], stride);
+        }
     }
 
     /// Softmax of each row over what its token sees; the weights that the keep asks for go into the task's mass.
-    fn softmax(&self, task: &mut BlockTask, head: &Head, tiles: &mut Tiles, stride: usize) {
-        let (level, slots, group) = (self.env.level, head.slots.len(), self.group());
+    fn softmax(
+        &self,
+        task: &mut BlockTask,
+        head: &Head,
+        selection: &Selection,
+        tiles: &mut Tiles,
+        stride: usize,
+    ) {
+        let (level, slots, group) = (self.env.level, selection.slots(), self.group());
         let Tiles { scores, scaled, partial, .. } = tiles;
         let d = self.shape.value_dim;
         let (feedback, samples) = (head.feedback(self.tokens), head.samples());
@@ -192,7 +254,7 @@ impl Attend<'_> {
             let token = task.first + row / group;
             let seen = slots + token + 1;
             self.softcap().apply(&mut scores[..seen]);
-            self.hide(token, head.slots.positions(), &mut scores[..seen]);
+            self.hide(token, &selection.positions, &mut scores[..seen]);
             let max = maximum(level, &scores[..seen]).max(partial.max[row]);
             let sum = exponentials(level, &mut scores[..seen], max);
             scores[seen..].fill(0.0);
@@ -228,17 +290,29 @@ impl Attend<'_> {
         hide_if(old, positions, |position| position == EMPTY || position < first);
     }
 
-    /// Sums of values: pages in the space of their codes, turned back; then the chunk and the tail.
-    fn values(&self, task: &mut BlockTask, head: &Head, tiles: &mut Tiles, stride: usize) {
-        let (level, values, slots) = (self.env.level, &self.format().values, head.slots.len());
+    /// Sums of values: slots in the space of their codes, turned back; then the chunk and the tail.
+    fn values(
+        &self,
+        task: &mut BlockTask,
+        head: &Head,
+        selection: &Selection,
+        tiles: &mut Tiles,
+        stride: usize,
+    ) {
+        let (level, format, slots) = (self.env.level, self.format(), selection.slots());
+        let values = &format.values;
         let (d, dim) = (values.width, values.dim);
         let Tiles { page: tile, scores, acc, partial, .. } = tiles;
         acc.clear();
         acc.resize(task.tokens * self.group() * dim, 0.0);
-        for (index, page) in head.slots.pages().iter().enumerate() {
-            page.decode_values(level, self.format(), tile);
-            let count = page.strips() * STRIP;
-            dense_values(level, dim, &scores[index * PAGE..], stride, tile, dim, count, acc);
+        for (index, strips) in selection.strips.chunks(PAGE_STRIPS).enumerate() {
+            let mut at = 0;
+            for (page, strips) in runs(strips) {
+                let end = at + strips.len() * STRIP * dim;
+                head.slots.pages()[page].decode_values(level, format, strips, &mut tile[at..end]);
+                at = end;
+            }
+            dense_values(level, dim, &scores[index * PAGE..], stride, tile, dim, at / dim, acc);
         }
         for acc in acc.chunks_exact_mut(dim) {
             values.turn_back(acc);
@@ -262,8 +336,17 @@ impl Attend<'_> {
     }
 }
 
+/// Runs of consecutive strips of one page: the page, and where in it.
+fn runs(strips: &[u32]) -> impl Iterator<Item = (usize, Range<usize>)> {
+    let in_page = PAGE_STRIPS as u32;
+    strips.chunk_by(move |a, b| a + 1 == *b && !b.is_multiple_of(in_page)).map(move |run| {
+        let first = (run[0] % in_page) as usize;
+        ((run[0] / in_page) as usize, first..first + run.len())
+    })
+}
+
 /// Takes out the scores whose slot's position is one to hide.
-fn hide_if(scores: &mut [f32], positions: &[u32], hidden: impl Fn(u32) -> bool) {
+pub(super) fn hide_if(scores: &mut [f32], positions: &[u32], hidden: impl Fn(u32) -> bool) {
     for (score, &position) in scores.iter_mut().zip(positions) {
         *score = if hidden(position) { f32::NEG_INFINITY } else { *score };
     }

@@ -2,6 +2,7 @@
 
 mod choose;
 mod chunk;
+mod select;
 mod step;
 
 pub(crate) use chunk::ChunkScratch;
@@ -29,6 +30,8 @@ pub(crate) struct Attend<'a> {
     pub(crate) tokens: usize,
     /// Position of the first.
     pub(crate) position: usize,
+    /// How many slots a block of several tokens reads; `None` for all.
+    pub(crate) prompt: Option<usize>,
 }
 
 /// Buffers of attention, of one path each; none of it lives beyond a call, so it is no part of a ledger.
@@ -96,7 +99,7 @@ impl<'a> Attend<'a> {
         if self.tokens == 1 {
             self.step(heads, &mut scratch.step, traces, out, watch);
         } else {
-            self.chunk(heads, &mut scratch.chunk, traces, out);
+            self.chunk(heads, &mut scratch.chunk, traces, out, watch);
         }
         watch.lap(Part::Attention);
     }

@@ -104,7 +104,7 @@ impl<'a> Candidates<'a> {
                 let mut key = [0.0; MAX_DIM];
                 let key = &mut key[..dim];
                 for (index, page) in pages.iter().enumerate() {
-                    page.decode_keys(env.level, env.format, &mut decoded);
+                    page.decode_keys(env.level, env.format, 0..page.strips(), &mut decoded);
                     let tile = &mut decoded[..page.strips() * dim * STRIP];
                     if env.format.keys.turns() {
                         for strip in tile.chunks_exact_mut(dim * STRIP) {

@@ -349,21 +349,22 @@ impl Page {
         }
     }
 
-    /// All keys, `[strip][dim][16]`.
-    pub(crate) fn decode_keys(&self, level: Level, format: &Format, out: &mut [f32]) {
-        for (sealed, strips) in self.sections(0..self.strips) {
-            let out = &mut out[strips.start * STRIP * format.keys.dim..strips.end * STRIP * format.keys.dim];
-            let (layout, keys) = (format.keys.layout(sealed), self.keys_of(format, strips));
+    /// The keys of some strips, `[strip][dim][16]`.
+    pub(crate) fn decode_keys(&self, level: Level, format: &Format, strips: Range<usize>, out: &mut [f32]) {
+        for (sealed, within) in self.sections(strips.clone()) {
+            let at = |strip: usize| (strip - strips.start) * STRIP * format.keys.dim;
+            let out = &mut out[at(within.start)..at(within.end)];
+            let (layout, keys) = (format.keys.layout(sealed), self.keys_of(format, within));
             self.with_grid(sealed, format.keys.dim, |grid| decode_keys(level, layout, grid, keys, out));
         }
     }
 
-    /// All values, `[slot][dim]`.
-    pub(crate) fn decode_values(&self, level: Level, format: &Format, out: &mut [f32]) {
-        for (sealed, strips) in self.sections(0..self.strips) {
-            let out =
-                &mut out[strips.start * STRIP * format.values.dim..strips.end * STRIP * format.values.dim];
-            decode_values(level, format.values.layout(sealed), self.values_of(format, strips), out);
+    /// The values of some strips, `[slot][dim]`.
+    pub(crate) fn decode_values(&self, level: Level, format: &Format, strips: Range<usize>, out: &mut [f32]) {
+        for (sealed, within) in self.sections(strips.clone()) {
+            let at = |strip: usize| (strip - strips.start) * STRIP * format.values.dim;
+            let out = &mut out[at(within.start)..at(within.end)];
+            decode_values(level, format.values.layout(sealed), self.values_of(format, within), out);
         }
     }
 }

@@ -44,7 +44,7 @@ impl Page {
         let dim = format.keys.dim;
         // `[strip][channel][16]`
         let mut keys = vec![0.0; self.strips * dim * STRIP];
-        self.decode_keys(env.level, format, &mut keys);
+        self.decode_keys(env.level, format, 0..self.strips, &mut keys);
         let (by_slot, slots) = (&keys, (0..PAGE).filter(move |slot| kept >> slot & 1 == 1));
         let by_channel = |channel: usize| {
             slots.clone().map(move |slot| by_slot[(slot / STRIP * dim + channel) * STRIP + slot % STRIP])

@@ -1,4 +1,4 @@
-use super::Read;
+use super::{PROMPT, Read};
 use crate::context::Context;
 use crate::method::{Call, Choice, Method};
 
@@ -10,7 +10,7 @@ pub(super) static METHOD: Method = Method {
     state: "0",
     paper: "",
     differs: "",
-    parameters: &[],
+    parameters: &[PROMPT],
 };
 
 pub(super) fn build(_: &Call, _: &Context<'_>) -> Option<Box<dyn Read>> {

@@ -9,13 +9,15 @@ use crate::method::{Call, Kind, Method, Parameter};
 use crate::state::{Reader, StateError, Writer};
 use sketchkv_kernels::attention::codes::CodeQueries;
 use sketchkv_kernels::attention::layout::STRIP;
+use sketchkv_kernels::attention::{maximum, strip_exponentials};
+use sketchkv_kernels::cpu::Level;
 use std::ops::Range;
 
 /// One KV head's index of its slots.
 ///
 /// An index chooses strips of 16 slots, because the keys of a strip share their cache lines: once a strip is touched,
-/// the exact scores of all its slots come for free. It is asked at every single-token step; chunks of several tokens
-/// read all slots.
+/// the exact scores of all its slots come for free. It is asked at every single-token step. Chunks of several tokens ask none:
+/// they read all slots, or with `prompt` those that a quarter of their queries look at most.
 pub trait Read: Send + Sync {
     /// A copy with all its state.
     fn clone_box(&self) -> Box<dyn Read>;
@@ -88,11 +90,29 @@ impl Estimate {
 
     /// Estimates the attention of `queries`, `[query][head_dim]`, scaled, to some strips, as [`parts`] cuts them.
     pub fn set(&mut self, read: &dyn Read, queries: &[f32], view: &View<'_>, strips: Range<usize>) {
+        self.begin(view, strips.clone());
+        read.estimate(queries, view, strips, self);
+    }
+
+    /// Takes the attention of queries to all strips as it is, from logits, `[query][slot]`.
+    pub(crate) fn set_exact(&mut self, level: Level, logits: &[f32], view: &View<'_>) {
+        let slots = view.positions.len();
+        self.begin(view, 0..slots / STRIP);
+        self.masses.resize(logits.len() / STRIP, 0.0);
+        let masses = self.masses.chunks_exact_mut(slots / STRIP);
+        for (logits, masses) in logits.chunks_exact(slots).zip(masses) {
+            let max = maximum(level, logits);
+            self.max.push(max);
+            self.sum.push(strip_exponentials(level, logits, max, masses));
+        }
+    }
+
+    /// Nothing of some strips yet, but which are read whatever they promise.
+    fn begin(&mut self, view: &View<'_>, strips: Range<usize>) {
         self.max.clear();
         self.sum.clear();
         self.always.clear();
         self.strips = strips.clone();
-        read.estimate(queries, view, strips.clone(), self);
         let recent = (view.position as u32).saturating_sub(RECENT);
         // The difference is large for older positions, and for that of an empty slot.
         let must = |&p: &u32| (p < SINKS) | (p.wrapping_sub(recent) <= RECENT);
@@ -154,20 +174,28 @@ const K: Parameter = Parameter {
     help: "slots to read, in strips of 16, beside the first 4 positions and the newest 32",
 };
 
+/// How many slots a prompt reads.
+const PROMPT: Parameter = Parameter {
+    name: "prompt",
+    kind: Kind::Integer(0, 1 << 24),
+    default: "0",
+    help: "slots that 32 tokens of a prompt read, chosen by every fourth token's attention; 0 for all",
+};
+
 /// Strips that an estimate begins and ends at: a whole number of everything that an index has of several slots.
 const PART: usize = 64;
 
-/// Cuts strips into at most `parts` parts to be estimated, none where all will be read.
-pub fn parts(read: &dyn Read, strips: usize, parts: usize) -> impl Iterator<Item = Range<usize>> + use<> {
-    let all = if strips <= read.slots_read() / STRIP { 0 } else { strips };
+/// Cuts strips into at most `parts` parts to be estimated, none where all are among the `slots` slots that will be read.
+pub fn parts(slots: usize, strips: usize, parts: usize) -> impl Iterator<Item = Range<usize>> + use<> {
+    let all = if strips <= slots / STRIP { 0 } else { strips };
     let part = all.div_ceil(parts).next_multiple_of(PART).max(PART);
     (0..all).step_by(part).map(move |first| first..(first + part).min(all))
 }
 
 /// Chooses the strips to read from the estimates of all parts: those of the first and the newest positions, and of the
-/// others the `k / 16` of most mass; pushes their indexes in ascending order.
+/// others the `slots / 16` of most mass; pushes their indexes in ascending order.
 pub fn choose<'a>(
-    read: &dyn Read,
+    slots: usize,
     estimates: impl Iterator<Item = &'a Estimate> + Clone,
     view: &View<'_>,
     chosen: &mut Vec<u32>,
@@ -199,7 +227,7 @@ pub fn choose<'a>(
             others.push(u64::from(!mass.to_bits()) << 32 | strip as u64);
         }
     }
-    let count = read.slots_read().div_ceil(STRIP);
+    let count = slots.div_ceil(STRIP);
     if others.len() > count {
         others.select_nth_unstable(count);
         others.truncate(count);

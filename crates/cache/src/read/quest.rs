@@ -1,4 +1,4 @@
-use super::{Estimate, K, Read, View, Written};
+use super::{Estimate, K, PROMPT, Read, View, Written};
 use crate::context::{Buffers, Context, Softcap};
 use crate::means::{load_strips, wide};
 use crate::method::{Call, Choice, Kind, Method, Parameter};
@@ -20,6 +20,7 @@ pub(super) static METHOD: Method = Method {
               page only widen, until the page is empty.",
     parameters: &[
         K,
+        PROMPT,
         Parameter {
             name: "page",
             kind: Kind::Word(&["16", "32", "64"]),

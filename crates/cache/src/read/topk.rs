@@ -1,4 +1,4 @@
-use super::{Estimate, K, Read, View, Written};
+use super::{Estimate, K, PROMPT, Read, View, Written};
 use crate::context::{Buffers, Context, Partial, Softcap};
 use crate::means::{Means, load_strips};
 use crate::method::{Call, Choice, Kind, Method, Parameter};
@@ -26,6 +26,7 @@ pub(super) static METHOD: Method = Method {
               a strip. m is the mean of the first 64 keys.",
     parameters: &[
         K,
+        PROMPT,
         Parameter {
             name: "bits",
             kind: Kind::Integer(16, MAX_BITS as i64),
