@@ -303,7 +303,7 @@ impl Cache {
 fn new_formats(shape: &CacheShape, spec: &Spec) -> Vec<Arc<Format>> {
     let mut known: Vec<(&LayerShape, Arc<Format>)> = vec![];
     // Where nothing is to go, there is room for it.
-    let exactly = spec.keep.method().name == "full";
+    let exactly = spec.keeps_all();
     let told_apart = |layer: &LayerShape| (layer.key_dim, layer.value_dim, layer.biased_keys);
     let format = |layer| {
         if let Some((_, format)) = known.iter().find(|(known, _)| told_apart(known) == told_apart(layer)) {

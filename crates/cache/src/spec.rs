@@ -304,7 +304,7 @@ impl Spec {
 
     /// Refuses what contradicts itself.
     pub(crate) fn check(&self) -> Result<(), CacheError> {
-        let full = self.keep.method().name == "full";
+        let full = self.keeps_all();
         let contradiction = if full && self.cap != Cap::None {
             format!("a cap with `full`, which evicts nothing: choose a keep, as in `h2o{}`", self.cap)
         } else if full && self.tail.method().name != "none" {
@@ -341,6 +341,11 @@ impl Spec {
     fn calls(&self) -> [&Call; 7] {
         let Spec { keep, refine, keys, values, tail, read, budget, cap: _, preset: _ } = self;
         [keep, refine, keys, values, tail, read, budget]
+    }
+
+    /// Whether the keep is `full`, which lets no token go.
+    pub fn keeps_all(&self) -> bool {
+        self.keep.method().name == "full"
     }
 
     /// Whether anything is ever evicted.

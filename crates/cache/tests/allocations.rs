@@ -84,14 +84,15 @@ fn a_workspace_holds_what_it_says() {
     let pool = ThreadPool::new(1);
     for spec in [
         "full",
+        "full+all(prompt=64)",
         "full+quest(k=32)",
-        "h2o+topk(k=32,rest=pages)+merge@96tok",
+        "h2o+topk(k=32,rest=pages,prompt=32)+merge@96tok",
         "tova+buckets@96tok",
         "auto@100KiB",
     ] {
         let mut cache = cache(&stream.shape, spec);
         let mut workspace = AttentionWorkspace::new();
-        for (first, count) in [(0, 200)].into_iter().chain((200..240).map(|at| (at, 1))) {
+        for (first, count) in [(0, 160), (160, 40)].into_iter().chain((200..240).map(|at| (at, 1))) {
             let mut out = vec![0.0; count * 384];
             let mut pass = cache.begin(count, &mut workspace).unwrap();
             for layer in 0..2 {

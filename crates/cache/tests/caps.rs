@@ -80,7 +80,7 @@ fn no_walk_exceeds_a_cap() {
         "tova+q8@256KiB",
         "snapkv+ada@450KiB",
         "keydiff+kivi4+merge@256KiB",
-        "h2o+q4h+buckets(n=16)+topk@300KiB",
+        "h2o+q4h+buckets(n=16)+topk(prompt=64)@300KiB",
     ];
     for (seed, spec) in specs.into_iter().enumerate() {
         walk(spec, steps() / specs.len(), seed as u64);

@@ -11,7 +11,7 @@ const SPECS: [&str; 6] = [
     "h2o+q8@96tok",
     "expected(cov=full)+k=kivi4+v=q4h+ada@25%",
     "snapkv+critical+pyramid@25%",
-    "cms+buckets+topk(k=64,rest=pages)@25%",
+    "cms+buckets+topk(k=64,rest=pages,prompt=64)@25%",
     "tova+tq3+merge@25%",
 ];
 

@@ -371,7 +371,7 @@ pub(crate) const USUAL_CACHE: &str = "auto";
 pub(crate) fn new_cache(asked: Option<Spec>, model: &Model, tokens: usize) -> Result<Spec> {
     let usual = config::get().kv.as_deref().unwrap_or(USUAL_CACHE);
     let spec = asked.map_or_else(|| spec(usual), Ok)?;
-    if !spec.evicts() && spec.keep.method().name != "full" {
+    if !spec.evicts() && !spec.keeps_all() {
         let keep = spec.keep.method().name;
         warning::show(&[format!("`{spec}` evicts nothing without a cap: add one, as in `{keep}@64MiB`")]);
     }

@@ -147,7 +147,7 @@ impl Worker {
 /// Whether a cache can be made to take fewer bytes while it is in use, its request having named no bytes of its own.
 fn is_elastic(cache: &Cache) -> bool {
     let spec = cache.spec();
-    spec.cap == Cap::None && spec.keep.method().name != "full"
+    spec.cap == Cap::None && !spec.keeps_all()
 }
 
 /// The most bytes that a cache takes up to so many tokens.
