@@ -42,10 +42,10 @@ fn benches(c: &mut Criterion) {
         group.bench_function(BenchmarkId::new("select", call), |b| {
             b.iter(|| {
                 chosen.clear();
-                for strips in parts(&*read, SLOTS / 16, 1) {
+                for strips in parts(read.slots_read(), SLOTS / 16, 1) {
                     estimate.set(&*read, &queries, &view, strips);
                 }
-                choose(&*read, std::iter::once(&estimate), &view, &mut chosen, &mut buffers);
+                choose(read.slots_read(), std::iter::once(&estimate), &view, &mut chosen, &mut buffers);
                 partial.reset(GROUP, DIM);
                 read.rest(&queries, &view, &chosen, &mut partial, &mut buffers);
             });
