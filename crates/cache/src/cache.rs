@@ -358,7 +358,7 @@ fn context<'a>(shape: &'a CacheShape, spec: &Spec, layer: usize, head: usize, se
 }
 
 fn new_head(spec: &Spec, context: &Context<'_>, format: &Format) -> Head {
-    let declares = |name| spec.keep.method().parameters.iter().any(|p| p.name == name);
+    let declares = |name| spec.keep.method().declares(name);
     let sinks = if declares("sinks") { spec.keep.integer("sinks").unwrap_or(0) } else { 0 };
     // A keep that knows no recent tokens protects the newest alone.
     let recent = if declares("recent") { spec.keep.integer("recent") } else { Some(1) };

@@ -89,8 +89,8 @@ impl Chosen<read::Build> {
 
     /// How many slots the tokens of a prompt read; `None` for all.
     pub fn of_prompt(&self) -> Option<usize> {
-        let declared = self.call.method().parameters.iter().any(|parameter| parameter.name == "prompt");
-        if declared { self.call.integer("prompt").filter(|&slots| slots > 0) } else { None }
+        let declared = self.method().declares("prompt");
+        declared.then(|| self.integer("prompt")).flatten().filter(|&slots| slots > 0)
     }
 }
 

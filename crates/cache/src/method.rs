@@ -90,6 +90,11 @@ pub struct Method {
 }
 
 impl Method {
+    /// Whether it has a parameter of this name.
+    pub(crate) fn declares(&self, name: &str) -> bool {
+        self.parameters.iter().any(|parameter| parameter.name == name)
+    }
+
     /// Whether a spec can name it and what it prints as reads back; if not, why.
     pub(crate) fn check(&self) -> Result<(), String> {
         let words = |kind| if let Kind::Word(words) = kind { words } else { &[] };

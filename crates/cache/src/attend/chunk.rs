@@ -2,10 +2,10 @@
 //! the slots and the chunk, softmax of whole rows, sums of values.
 
 use super::select::Selection;
-use super::{Attend, floats, next};
+use super::{Attend, floats, next, runs};
 use crate::context::{Buffers, EMPTY, Partial, Sample};
 use crate::head::{Head, Trace};
-use crate::page::{PAGE, PAGE_STRIPS};
+use crate::page::{PAGE, PAGE_STRIPS, Page};
 use crate::profile::Stopwatch;
 use sketchkv_kernels::attention::layout::STRIP;
 use sketchkv_kernels::attention::{add_scaled, dense_scores, dense_values, exponentials, maximum};
@@ -143,10 +143,10 @@ impl Attend<'_> {
                         feedback.take(self.env.level, &mut trace.mass[at..][..mass.len()], 1.0, mass);
                     };
                     let mut at = 0;
-                    for (page, strips) in runs(&selections[task.selection].strips) {
-                        let count = strips.len() * STRIP;
-                        take(page * PAGE + strips.start * STRIP, &of_slots[at..at + count]);
-                        at += count;
+                    for run in runs(&selections[task.selection].strips) {
+                        let slots = run.slots();
+                        take(slots.start, &of_slots[at..at + slots.len()]);
+                        at += slots.len();
                     }
                     take(slots, own);
                 }
@@ -222,13 +222,9 @@ impl Attend<'_> {
         scores.resize(turned.len() / dim * stride, 0.0);
         tile.resize(PAGE * dim.max(format.values.dim), 0.0);
         for (index, strips) in strips.chunks(PAGE_STRIPS).enumerate() {
-            let mut at = 0;
-            for (page, strips) in runs(strips) {
-                let end = at + strips.len() * STRIP * dim;
-                head.slots.pages()[page].decode_keys(level, format, strips, &mut tile[at..end]);
-                at = end;
-            }
-            dense_scores(level, dim, turned, &tile[..at], &mut scores[index * PAGE..], stride);
+            let decode = |page: &Page, strips, out: &mut [f32]| page.decode_keys(level, format, strips, out);
+            let keys = decoded(head, strips, dim, tile, decode);
+            dense_scores(level, dim, turned, keys, &mut scores[index * PAGE..], stride);
         }
     }
 
@@ -306,13 +302,10 @@ impl Attend<'_> {
         acc.clear();
         acc.resize(task.tokens * self.group() * dim, 0.0);
         for (index, strips) in selection.strips.chunks(PAGE_STRIPS).enumerate() {
-            let mut at = 0;
-            for (page, strips) in runs(strips) {
-                let end = at + strips.len() * STRIP * dim;
-                head.slots.pages()[page].decode_values(level, format, strips, &mut tile[at..end]);
-                at = end;
-            }
-            dense_values(level, dim, &scores[index * PAGE..], stride, tile, dim, at / dim, acc);
+            let decode =
+                |page: &Page, strips, out: &mut [f32]| page.decode_values(level, format, strips, out);
+            let rows = decoded(head, strips, dim, tile, decode);
+            dense_values(level, dim, &scores[index * PAGE..], stride, rows, dim, rows.len() / dim, acc);
         }
         for acc in acc.chunks_exact_mut(dim) {
             values.turn_back(acc);
@@ -336,13 +329,21 @@ impl Attend<'_> {
     }
 }
 
-/// Runs of consecutive strips of one page: the page, and where in it.
-fn runs(strips: &[u32]) -> impl Iterator<Item = (usize, Range<usize>)> {
-    let in_page = PAGE_STRIPS as u32;
-    strips.chunk_by(move |a, b| a + 1 == *b && !b.is_multiple_of(in_page)).map(move |run| {
-        let first = (run[0] % in_page) as usize;
-        ((run[0] / in_page) as usize, first..first + run.len())
-    })
+/// Decodes some strips of one side, of `dim` numbers a slot, into the front of `tile`, one after the other.
+fn decoded<'t>(
+    head: &Head,
+    strips: &[u32],
+    dim: usize,
+    tile: &'t mut [f32],
+    decode: impl Fn(&Page, Range<usize>, &mut [f32]),
+) -> &'t [f32] {
+    let mut at = 0;
+    for run in runs(strips) {
+        let end = at + run.strips().len() * STRIP * dim;
+        decode(run.page(head), run.strips(), &mut tile[at..end]);
+        at = end;
+    }
+    &tile[..at]
 }
 
 /// Takes out the scores whose slot's position is one to hide.

@@ -12,8 +12,11 @@ use crate::LayerShape;
 use crate::context::{GroupQueries, NewTokens, Softcap};
 use crate::format::{Env, Format};
 use crate::head::{Head, Trace};
+use crate::page::{PAGE, PAGE_STRIPS, Page};
 use crate::profile::{Part, Stopwatch};
 use sketchkv_kernels::ThreadPool;
+use sketchkv_kernels::attention::layout::STRIP;
+use std::ops::Range;
 
 /// The attention of one chunk of one sequence in one layer.
 pub(crate) struct Attend<'a> {
@@ -117,6 +120,40 @@ impl<'a> Attend<'a> {
             keys.turn(q, turned);
         }
     }
+}
+
+/// Consecutive strips of one page.
+#[derive(Clone, Copy)]
+struct Run {
+    page: u32,
+    first: u8,
+    end: u8,
+}
+
+impl Run {
+    fn page<'h>(&self, head: &'h Head) -> &'h Page {
+        &head.slots.pages()[self.page as usize]
+    }
+
+    /// Which strips of the page.
+    fn strips(&self) -> Range<usize> {
+        self.first as usize..self.end as usize
+    }
+
+    /// Which slots of the head.
+    fn slots(&self) -> Range<usize> {
+        let first = self.page as usize * PAGE;
+        first + self.first as usize * STRIP..first + self.end as usize * STRIP
+    }
+}
+
+/// The runs of some strips, which ascend.
+fn runs(strips: &[u32]) -> impl Iterator<Item = Run> {
+    let in_page = PAGE_STRIPS as u32;
+    strips.chunk_by(move |a, b| a + 1 == *b && !b.is_multiple_of(in_page)).map(move |run| {
+        let first = (run[0] % in_page) as u8;
+        Run { page: run[0] / in_page, first, end: first + run.len() as u8 }
+    })
 }
 
 /// The next of `count` tasks in use: one of an earlier call, whose buffers serve again, or a new one.

@@ -2,17 +2,16 @@
 //! tail and the token itself are put together.
 
 use super::choose::EstimateTask;
-use super::{Attend, floats, next};
+use super::{Attend, Run, floats, next, runs};
 use crate::context::{Buffers, Partial, Sample, Softcap, dot};
 use crate::format::Env;
 use crate::head::{Head, Trace};
 use crate::keep::Feedback;
-use crate::page::{PAGE, PAGE_STRIPS, Page};
+use crate::page::{PAGE, PAGE_STRIPS};
 use crate::profile::{Part, Stopwatch};
 use sketchkv_kernels::attention::layout::STRIP;
 use sketchkv_kernels::attention::{Queries, exponentials, maximum, prefetch};
 use sketchkv_kernels::{for_each_mut, for_each_pair_mut};
-use std::ops::Range;
 
 /// The fewest strips that one task reads.
 const TASK_STRIPS: usize = 8;
@@ -69,24 +68,6 @@ impl StepHead {
     /// How many tasks there are.
     fn tasks(&self) -> usize {
         self.strips.len().div_ceil(self.task_strips())
-    }
-}
-
-/// Consecutive strips of one page.
-#[derive(Clone, Copy)]
-struct Run {
-    page: u32,
-    first: u8,
-    end: u8,
-}
-
-impl Run {
-    fn page<'h>(&self, head: &'h Head) -> &'h Page {
-        &head.slots.pages()[self.page as usize]
-    }
-
-    fn strips(&self) -> Range<usize> {
-        self.first as usize..self.end as usize
     }
 }
 
@@ -304,13 +285,7 @@ impl RunTask {
     fn set(&mut self, own: &StepHead) {
         self.runs.clear();
         let strips = own.strips.chunks(own.task_strips()).nth(self.number).unwrap_or_default();
-        for &strip in strips {
-            let (page, strip) = (strip / PAGE_STRIPS as u32, (strip % PAGE_STRIPS as u32) as u8);
-            match self.runs.last_mut() {
-                Some(run) if run.page == page && run.end == strip => run.end += 1,
-                _ => self.runs.push(Run { page, first: strip, end: strip + 1 }),
-            }
-        }
+        self.runs.extend(runs(strips));
         self.distance = (PAGE_STRIPS * self.runs.len()).div_ceil(strips.len().max(1));
     }
 
@@ -380,10 +355,10 @@ impl RunTask {
         let stride = self.scores.len() / self.max.len();
         let mut at = query * stride;
         for run in &self.runs {
-            let slots = run.strips().len() * STRIP;
-            let first = run.page as usize * PAGE + run.first as usize * STRIP;
-            feedback.take(env.level, &mut mass[first..][..slots], factor, &self.scores[at..][..slots]);
-            at += slots;
+            let slots = run.slots();
+            let weights = &self.scores[at..][..slots.len()];
+            at += slots.len();
+            feedback.take(env.level, &mut mass[slots], factor, weights);
         }
     }
 }
