@@ -179,7 +179,7 @@ const PROMPT: Parameter = Parameter {
     name: "prompt",
     kind: Kind::Integer(0, 1 << 24),
     default: "0",
-    help: "slots that 32 tokens of a prompt read, chosen by every fourth token's attention; 0 for all",
+    help: "slots that 32 tokens of a prompt read beside the first 4 positions and the newest 32, chosen by every fourth token's attention; 0 for all",
 };
 
 /// Strips that an estimate begins and ends at: a whole number of everything that an index has of several slots.
