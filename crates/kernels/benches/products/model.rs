@@ -1,6 +1,8 @@
 //! The products of SmolLM2-135M, without the rest of the model.
 
-use sketchkv_kernels::{BlockFormat, Input, Matrix, Output, ProductWorkspace, ThreadPool, WeightFormat};
+use sketchkv_kernels::{
+    Activations, BlockFormat, Input, Matrix, Output, ProductWorkspace, ThreadPool, WeightFormat,
+};
 
 const HIDDEN: usize = 576;
 const QKV: usize = 960;
@@ -43,14 +45,17 @@ impl Model {
     pub(crate) fn new(format: BlockFormat, head: BlockFormat) -> Model {
         let threads = std::env::var("SKETCHKV_THREADS").ok().and_then(|t| t.parse().ok()).unwrap_or(2);
         let pool = ThreadPool::new(threads);
+        // As models have them: 16 bits but behind attention.
+        let fine =
+            |format, rows, cols| matrix(format, rows, cols, &pool).with_activations(Activations::Bits16);
         let layer = |_| Layer {
-            qkv: matrix(format, QKV, HIDDEN, &pool),
+            qkv: fine(format, QKV, HIDDEN),
             output: matrix(format, HIDDEN, HIDDEN, &pool),
-            gate_up: matrix(format, 2 * FEED_FORWARD, HIDDEN, &pool),
-            down: matrix(format, HIDDEN, FEED_FORWARD, &pool),
+            gate_up: fine(format, 2 * FEED_FORWARD, HIDDEN),
+            down: fine(format, HIDDEN, FEED_FORWARD),
         };
         let layers = (0..LAYERS).map(layer).collect();
-        Model { layers, head: matrix(head, VOCABULARY, HIDDEN, &pool), pool }
+        Model { layers, head: fine(head, VOCABULARY, HIDDEN), pool }
     }
 
     pub(crate) fn bytes(&self) -> usize {

@@ -74,50 +74,71 @@ unsafe fn some_tokens<const TOKENS: usize, const DIGITS: usize, L: Layout>(
                 _ => shared.times::<L>(at),
             };
             let weights = load_units::<L>(at.add(L::SCALES.block_bytes()));
-            for (token, total) in total.iter_mut().enumerate() {
-                let place = block * TOKENS + token;
-                let quants = x.quants.as_ptr().add(place * DIGITS * BLOCK).cast::<i32>();
-                // In tiles without m, begun at −offset·Σq.
-                let begin = |negative_sum: i32| {
-                    if L::SCALES.are_affine() {
-                        _mm512_setzero_si512()
-                    } else {
-                        let bits = _mm_cvtsi32_si128(L::CODES.offset_bits() as i32);
-                        _mm512_sll_epi32(_mm512_set1_epi32(negative_sum), bits)
-                    }
-                };
-                let quad = |digit: usize, j: usize| {
-                    _mm512_set1_epi32(quants.add(digit * (BLOCK / 4) + j).read_unaligned())
-                };
-                // Columns 4j to 4j + 3 for every j of `columns`.
-                let dot = |columns: Range<usize>, begin| {
-                    let (mut last, mut first) = (begin, _mm512_setzero_si512());
-                    for j in columns {
-                        last = _mm512_dpbusd_epi32(last, weights[j], quad(DIGITS - 1, j));
-                        if DIGITS == 2 {
-                            first = _mm512_dpbusd_epi32(first, weights[j], quad(0, j));
+            let place = block * TOKENS;
+            let quants = x.quants.as_ptr().add(place * DIGITS * BLOCK).cast::<i32>();
+            let quad = |token: usize, digit: usize, j: usize| {
+                let at = quants.add((token * DIGITS + digit) * (BLOCK / 4) + j);
+                _mm512_set1_epi32(at.read_unaligned())
+            };
+            // Columns 4j to 4j + 3 for every j of `columns`, begun at a number for each token. Tokens take turns, for each
+            // addition has to wait for the one before it: the sums of eight tokens keep the multipliers busy.
+            let dots = |columns: Range<usize>, begin: [__m512i; TOKENS]| {
+                let mut first = [_mm512_setzero_si512(); TOKENS];
+                let mut last = begin;
+                if DIGITS == 2 {
+                    for j in columns.clone() {
+                        for (token, first) in first.iter_mut().enumerate() {
+                            *first = _mm512_dpbusd_epi32(*first, weights[j], quad(token, 0, j));
                         }
                     }
-                    if DIGITS == 1 { last } else { _mm512_add_epi32(_mm512_slli_epi32::<8>(first), last) }
-                };
-                // The scale of the activations comes last: products of the others do not leave f32.
-                let mut product;
-                if L::SCALES.parts() == 1 {
-                    let dot = dot(0..8, begin(*x.negative_sums.get_unchecked(place)));
-                    product = _mm512_mul_ps(d[0], _mm512_cvtepi32_ps(dot));
-                    if L::SCALES.are_affine() {
-                        product =
-                            _mm512_fmadd_ps(m[0], _mm512_set1_ps(*x.sums.get_unchecked(place)), product);
-                    }
-                } else {
-                    let [early, late] = *x.negative_halves.get_unchecked(place);
-                    product = _mm512_mul_ps(d[0], _mm512_cvtepi32_ps(dot(0..4, begin(early))));
-                    product = _mm512_fmadd_ps(d[1], _mm512_cvtepi32_ps(dot(4..8, begin(late))), product);
-                    if L::SCALES.are_affine() {
-                        product = _mm512_fnmadd_ps(m[0], _mm512_set1_ps(early as f32), product);
-                        product = _mm512_fnmadd_ps(m[1], _mm512_set1_ps(late as f32), product);
+                    for (first, last) in first.iter_mut().zip(&mut last) {
+                        *last = _mm512_add_epi32(_mm512_slli_epi32::<8>(*first), *last);
                     }
                 }
+                for j in columns {
+                    for (token, last) in last.iter_mut().enumerate() {
+                        *last = _mm512_dpbusd_epi32(*last, weights[j], quad(token, DIGITS - 1, j));
+                    }
+                }
+                last.map(|dot| _mm512_cvtepi32_ps(dot))
+            };
+            // In tiles without m, begun at −offset·Σq.
+            let begin = |negative_sum: i32| {
+                if L::SCALES.are_affine() {
+                    _mm512_setzero_si512()
+                } else {
+                    let bits = _mm_cvtsi32_si128(L::CODES.offset_bits() as i32);
+                    _mm512_sll_epi32(_mm512_set1_epi32(negative_sum), bits)
+                }
+            };
+            let each = std::array::from_fn::<usize, TOKENS, _>(|token| place + token);
+            let mut product;
+            // The scale of the activations comes last: products of the others do not leave f32.
+            if L::SCALES.parts() == 1 {
+                product = dots(0..8, each.map(|place| begin(*x.negative_sums.get_unchecked(place))))
+                    .map(|dot| _mm512_mul_ps(d[0], dot));
+                if L::SCALES.are_affine() {
+                    for (product, place) in product.iter_mut().zip(each) {
+                        let sum = _mm512_set1_ps(*x.sums.get_unchecked(place));
+                        *product = _mm512_fmadd_ps(m[0], sum, *product);
+                    }
+                }
+            } else {
+                let halves = each.map(|place| *x.negative_halves.get_unchecked(place));
+                product =
+                    dots(0..4, halves.map(|[early, _]| begin(early))).map(|dot| _mm512_mul_ps(d[0], dot));
+                let late = dots(4..8, halves.map(|[_, late]| begin(late)));
+                for (product, late) in product.iter_mut().zip(late) {
+                    *product = _mm512_fmadd_ps(d[1], late, *product);
+                }
+                if L::SCALES.are_affine() {
+                    for (product, [early, late]) in product.iter_mut().zip(halves) {
+                        *product = _mm512_fnmadd_ps(m[0], _mm512_set1_ps(early as f32), *product);
+                        *product = _mm512_fnmadd_ps(m[1], _mm512_set1_ps(late as f32), *product);
+                    }
+                }
+            }
+            for ((total, product), place) in total.iter_mut().zip(product).zip(each) {
                 *total = _mm512_fmadd_ps(product, _mm512_set1_ps(*x.scales.get_unchecked(place)), *total);
             }
             at = at.add(L::FORMAT.block_bytes());

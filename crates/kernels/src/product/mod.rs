@@ -184,14 +184,23 @@ impl Product<'_> {
             let offset = token * self.matrix.rows();
             // SAFETY: each tile is run once for each group, and writes its own rows of its own tokens.
             let y = unsafe { self.y.part(offset + rows.start..offset + rows.end) };
-            let sums = &sums[..y.len()];
-            match (self.add, bias) {
-                (false, None) => y.copy_from_slice(sums),
-                (false, Some(bias)) => y.iter_mut().zip(sums).zip(bias).for_each(|((y, s), b)| *y = s + b),
-                (true, None) => y.iter_mut().zip(sums).for_each(|(y, s)| *y += s),
-                (true, Some(bias)) => y.iter_mut().zip(sums).zip(bias).for_each(|((y, s), b)| *y += s + b),
+            match <&mut [f32; LANES]>::try_from(&mut *y) {
+                // So many values are a register, not a loop.
+                Ok(y) => put(self.add, bias, sums, y),
+                Err(_) => put(self.add, bias, &sums[..y.len()], y),
             }
         }
+    }
+}
+
+/// Puts `sums` and `bias` in the place of `y`, or adds them to it.
+#[inline(always)]
+fn put(add: bool, bias: Option<&[f32]>, sums: &[f32], y: &mut [f32]) {
+    match (add, bias) {
+        (false, None) => y.copy_from_slice(sums),
+        (false, Some(bias)) => y.iter_mut().zip(sums).zip(bias).for_each(|((y, s), b)| *y = s + b),
+        (true, None) => y.iter_mut().zip(sums).for_each(|(y, s)| *y += s),
+        (true, Some(bias)) => y.iter_mut().zip(sums).zip(bias).for_each(|((y, s), b)| *y += s + b),
     }
 }
 
