@@ -9,7 +9,7 @@ use super::Queries;
 use super::keys::{LANES, MAX_BLOCKS, MAX_QUERIES};
 use super::layout::{BLOCK, Grid, MAX_DIM, STRIP, StripLayout};
 use super::packed::fetch_lines;
-use super::simd::{Multipliers, Simd};
+use super::simd::{Cache, Multipliers, Simd};
 use super::strips::Stream;
 use crate::Scale;
 use crate::cpu::Level;
@@ -328,8 +328,7 @@ impl Folded {
                     let folded = [S::mul(q[0], scales[0]), S::mul(q[1], scales[1])];
                     let mut magnitude = S::splat(0.0);
                     for half in 0..2 {
-                        let negative = S::sub(S::splat(0.0), folded[half]);
-                        magnitude = S::max(magnitude, S::max(folded[half], negative));
+                        magnitude = S::max(magnitude, S::abs(folded[half]));
                         constants[g] = S::fma(q[half], zeros[half], constants[g]);
                         constants[g] = S::fma(folded[half], middles[half], constants[g]);
                     }
@@ -422,7 +421,7 @@ unsafe fn scores_of<S: Simd, const G: usize>(
     // SAFETY: strips, queries and out are as long as `key_scores` checked; all that is read of the queries was set.
     unsafe {
         for (index, (strip, ahead)) in strips.each(bytes).enumerate() {
-            fetch_lines(ahead, bytes);
+            fetch_lines(ahead, bytes, Cache::First);
             let mut cursor = Cursor::new(strip.as_ptr(), grades);
             let mut sums = [S::splat(0.0); G];
             for (sum, constant) in sums.iter_mut().zip(queries.constant) {

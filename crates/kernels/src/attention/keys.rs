@@ -7,7 +7,7 @@ use super::layout::{
     BLOCK, Codes, Encoding, Grid, Levels, MAX_DIM, STRIP, ScaleGroup, Side, StripLayout, nearest,
 };
 use super::packed::{self, ByteLevels, fetch_group, fetch_lines, for_each_kind};
-use super::simd::{Multipliers, Simd};
+use super::simd::{Cache, Multipliers, Simd};
 use super::strips::Stream;
 use crate::Scale;
 use crate::cpu::Level;
@@ -248,7 +248,7 @@ unsafe fn float_scores<S: Simd, const G: usize, E: Float>(
         unsafe {
             let mut sums = [[S::splat(0.0); 2]; G];
             for i in (0..dim).step_by(2) {
-                fetch_lines(ahead.wrapping_add(i * STRIP * E::BYTES), 2 * STRIP * E::BYTES);
+                fetch_lines(ahead.wrapping_add(i * STRIP * E::BYTES), 2 * STRIP * E::BYTES, Cache::Second);
                 let even = E::load::<S>(strip.as_ptr(), i * STRIP);
                 let odd = E::load::<S>(strip.as_ptr(), (i + 1) * STRIP);
                 for (g, sums) in sums.iter_mut().enumerate() {
@@ -271,6 +271,9 @@ struct Prepared<'a> {
     constant: [f32; MAX_QUERIES],
 }
 
+/// Scales of 1 in f16, of codes whose scales are the grid's.
+const ONES: [u16; STRIP] = [0x3c00; STRIP];
+
 /// Blocks of the widest head.
 pub(super) const MAX_BLOCKS: usize = MAX_DIM / BLOCK;
 
@@ -285,7 +288,6 @@ unsafe fn code_scores<S: Simd, const G: usize, const BITS: u32, const TABLE: boo
 ) {
     let (dim, bytes) = (layout.dim(), layout.strip_bytes());
     let (words, blocks, code_bytes) = (dim / LANES, dim / BLOCK, layout.code_bytes());
-    let (by_block, by_slot) = (codes.group == ScaleGroup::Block, codes.group == ScaleGroup::Slot);
     let levels = ByteLevels::new(codes);
     // Per query and block: what a unit of the product is worth, and the share of the levels' offset in it.
     let mut unit = [[0.0f32; MAX_BLOCKS]; G];
@@ -302,9 +304,13 @@ unsafe fn code_scores<S: Simd, const G: usize, const BITS: u32, const TABLE: boo
         let table = S::table(&levels.table.unwrap_or_default());
         for (index, (strip, ahead)) in strips.each(bytes).enumerate() {
             let strip = strip.as_ptr();
-            let scales = strip.add(code_bytes).cast::<u16>();
-            fetch_lines(ahead.wrapping_add(code_bytes), bytes - code_bytes);
-            let mut scale = if by_slot { S::load_f16(scales) } else { S::splat(1.0) };
+            // Without a branch, which would part the loads of a block from its products.
+            let (scales, next) = match codes.group {
+                ScaleGroup::Channel => (ONES.as_ptr(), 0),
+                ScaleGroup::Slot => (strip.add(code_bytes).cast(), 0),
+                ScaleGroup::Block => (strip.add(code_bytes).cast(), STRIP),
+            };
+            fetch_lines(ahead.wrapping_add(code_bytes), bytes - code_bytes, packed::cache(BITS));
             let mut sums = [S::splat(0.0); G];
             for (sum, constant) in sums.iter_mut().zip(queries.constant) {
                 *sum = S::splat(constant);
@@ -323,9 +329,7 @@ unsafe fn code_scores<S: Simd, const G: usize, const BITS: u32, const TABLE: boo
                         *product = packed::dot::<S, BITS, TABLE>(*product, code, x, group % 4);
                     }
                 }
-                if by_block {
-                    scale = S::load_f16(scales.add(block * STRIP));
-                }
+                let scale = S::load_f16(scales.add(block * next));
                 // The scale of the query comes last: the product of the others does not leave f32.
                 for (g, sum) in sums.iter_mut().enumerate() {
                     let rest = rest[g][block % MAX_BLOCKS];

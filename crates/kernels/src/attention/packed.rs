@@ -1,7 +1,7 @@
 //! How kernels read packed codes: a line of 64 bytes holds four codes a lane, see [`super::layout`].
 
 use super::layout::{Codes, Levels, nearest};
-use super::simd::{Multipliers, Simd, fetch};
+use super::simd::{Cache, Multipliers, Simd, fetch};
 use crate::Scale;
 
 /// The unsigned bytes that stand for a code in integer products: level(u) = unit · (byte(u) − offset).
@@ -144,21 +144,26 @@ pub(super) const fn small<const BITS: u32, const TABLE: bool>() -> bool {
     BITS <= 4 && !TABLE
 }
 
+/// What codes of so many bits are asked for into.
+pub(super) const fn cache(bits: u32) -> Cache {
+    if bits < 8 { Cache::First } else { Cache::Second }
+}
+
 /// Asks for the lines of a strip that [`load`] reads first at group `group`.
 #[inline(always)]
 pub(super) fn fetch_group<const BITS: u32>(strip: *const u8, dim: usize, group: usize) {
     if group.is_multiple_of(fields(BITS)) {
-        fetch(strip.wrapping_add(64 * (group / fields(BITS))));
+        fetch(strip.wrapping_add(64 * (group / fields(BITS))), cache(BITS));
     }
     if BITS == 3 && group.is_multiple_of(8) {
-        fetch(strip.wrapping_add(64 * (dim / 16 + group / 8)));
+        fetch(strip.wrapping_add(64 * (dim / 16 + group / 8)), cache(BITS));
     }
 }
 
 /// Asks for the lines of the `bytes` bytes from `at` on.
 #[inline(always)]
-pub(super) fn fetch_lines(at: *const u8, bytes: usize) {
+pub(super) fn fetch_lines(at: *const u8, bytes: usize, cache: Cache) {
     for line in (0..bytes).step_by(64) {
-        fetch(at.wrapping_add(line));
+        fetch(at.wrapping_add(line), cache);
     }
 }

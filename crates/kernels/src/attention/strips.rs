@@ -1,4 +1,5 @@
 use super::packed::fetch_lines;
+use super::simd::Cache;
 
 /// Consecutive strips to be read, and what will be read after them.
 ///
@@ -38,7 +39,7 @@ impl<'a> Stream<'a> {
 
 /// Asks for the cache lines of a value that will be needed soon.
 pub fn prefetch<T: ?Sized>(value: &T) {
-    fetch_lines(std::ptr::from_ref(value).cast(), size_of_val(value));
+    fetch_lines(std::ptr::from_ref(value).cast(), size_of_val(value), Cache::First);
 }
 
 /// A growable buffer of bytes that starts on a cache line, for the strips of a page.

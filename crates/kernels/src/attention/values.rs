@@ -4,7 +4,7 @@ use super::check_rows;
 use super::floats::{Float, decode_floats, for_each_float};
 use super::layout::{BLOCK, Codes, Encoding, Levels, MAX_DIM, STRIP, ScaleGroup, Side, StripLayout};
 use super::packed::{self, ByteLevels, fetch_group, fetch_lines, for_each_kind};
-use super::simd::{Multipliers, Simd};
+use super::simd::{Cache, Multipliers, Simd};
 use super::strips::Stream;
 use crate::Scale;
 use crate::cpu::Level;
@@ -145,7 +145,7 @@ unsafe fn float_sums<S: Simd, E: Float, const G: usize, const C: usize>(
             let at = slot * layout.dim() + first;
             // SAFETY: strips and weights are as long as `value_sums` checked.
             unsafe {
-                fetch_lines(ahead.wrapping_add(at * E::BYTES), 16 * C * E::BYTES);
+                fetch_lines(ahead.wrapping_add(at * E::BYTES), 16 * C * E::BYTES, Cache::Second);
                 let mut row = [S::splat(0.0); C];
                 for (c, row) in row.iter_mut().enumerate() {
                     *row = E::load::<S>(strip.as_ptr(), at + 16 * c);
@@ -194,8 +194,7 @@ unsafe fn code_sums<S: Simd, const G: usize, const C: usize, const BITS: u32, co
                     for g in 0..G {
                         let weight = S::load(weights.add(g * stride + index * STRIP));
                         scaled[g][i] = S::mul(weight, scale);
-                        let negative = S::sub(S::splat(0.0), scaled[g][i]);
-                        largest[g] = S::max(largest[g], S::max(scaled[g][i], negative));
+                        largest[g] = S::max(largest[g], S::abs(scaled[g][i]));
                         if codes.minimum {
                             let minimum = S::load_f16(scales.add((groups + scale_at(i)) * STRIP));
                             rest[g][i] = S::fma(weight, minimum, rest[g][i]);
@@ -231,7 +230,7 @@ unsafe fn code_sums<S: Simd, const G: usize, const C: usize, const BITS: u32, co
             }
             if first == 0 {
                 run.each(bytes).for_each(|(_, ahead)| {
-                    fetch_lines(ahead.wrapping_add(code_bytes), bytes - code_bytes);
+                    fetch_lines(ahead.wrapping_add(code_bytes), bytes - code_bytes, packed::cache(BITS));
                 });
             }
             // The first `count` were written.
@@ -277,14 +276,35 @@ unsafe fn columns<S: Simd, const G: usize, const W: usize, const BITS: u32, cons
         let strips = run.each(wanted.layout.strip_bytes()).zip(multipliers);
         for (index, ((strip, ahead), multipliers)) in strips.enumerate() {
             for slots in 0..STRIP / 4 {
-                for w in 0..W {
-                    let group = 2 * (slots * pairs + first) + c + w;
-                    fetch_group::<BITS>(ahead, wanted.layout.dim(), group);
-                    let code =
-                        packed::load::<S, BITS, TABLE>(strip.as_ptr(), wanted.layout.dim(), group, table);
+                // Whole bytes need no unpacking: all columns are loaded, and few multipliers have to be held.
+                if BITS == 8 {
+                    let codes: [S::B; W] = std::array::from_fn(
+                        #[inline(always)]
+                        |w| {
+                            column::<S, BITS, TABLE>(
+                                wanted,
+                                strip,
+                                ahead,
+                                2 * (slots * pairs + first) + c + w,
+                                table,
+                            )
+                        },
+                    );
                     for g in 0..G {
-                        let x = &multipliers[g][(c + w) / 2];
-                        products[g][w] = packed::dot::<S, BITS, TABLE>(products[g][w], code, x, slots);
+                        for w in 0..W {
+                            let x = &multipliers[g][(c + w) / 2];
+                            products[g][w] =
+                                packed::dot::<S, BITS, TABLE>(products[g][w], codes[w], x, slots);
+                        }
+                    }
+                } else {
+                    for w in 0..W {
+                        let group = 2 * (slots * pairs + first) + c + w;
+                        let code = column::<S, BITS, TABLE>(wanted, strip, ahead, group, table);
+                        for g in 0..G {
+                            let x = &multipliers[g][(c + w) / 2];
+                            products[g][w] = packed::dot::<S, BITS, TABLE>(products[g][w], code, x, slots);
+                        }
                     }
                 }
             }
@@ -298,6 +318,23 @@ unsafe fn columns<S: Simd, const G: usize, const W: usize, const BITS: u32, cons
         widen_into::<S, G, W, BITS, TABLE>(&mut sums, &products);
         sums
     }
+}
+
+/// The codes of 4 slots in 16 dimensions; those of the strip that comes next are asked for.
+///
+/// # Safety
+/// As [`columns`]; the strip has this group.
+#[inline(always)]
+unsafe fn column<S: Simd, const BITS: u32, const TABLE: bool>(
+    wanted: &Wanted<'_>,
+    strip: &[u8],
+    ahead: *const u8,
+    group: usize,
+    table: S::B,
+) -> S::B {
+    fetch_group::<BITS>(ahead, wanted.layout.dim(), group);
+    // SAFETY: the caller's.
+    unsafe { packed::load::<S, BITS, TABLE>(strip.as_ptr(), wanted.layout.dim(), group, table) }
 }
 
 #[inline(always)]

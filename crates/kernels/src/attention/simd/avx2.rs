@@ -84,6 +84,10 @@ impl Simd for Avx2 {
         unsafe { [_mm256_max_ps(a[0], b[0]), _mm256_max_ps(a[1], b[1])] }
     }
     #[inline(always)]
+    unsafe fn abs(x: Self::F) -> Self::F {
+        unsafe { x.map(|x| _mm256_andnot_ps(_mm256_set1_ps(-0.0), x)) }
+    }
+    #[inline(always)]
     unsafe fn fma(a: Self::F, b: Self::F, c: Self::F) -> Self::F {
         unsafe { [_mm256_fmadd_ps(a[0], b[0], c[0]), _mm256_fmadd_ps(a[1], b[1], c[1])] }
     }

@@ -77,6 +77,7 @@ pub(crate) trait Simd: Copy {
     unsafe fn sub(a: Self::F, b: Self::F) -> Self::F;
     unsafe fn mul(a: Self::F, b: Self::F) -> Self::F;
     unsafe fn max(a: Self::F, b: Self::F) -> Self::F;
+    unsafe fn abs(x: Self::F) -> Self::F;
     /// a·b + c, rounded once.
     unsafe fn fma(a: Self::F, b: Self::F, c: Self::F) -> Self::F;
     /// To the nearest integer, ties to even.
@@ -128,21 +129,43 @@ pub(crate) trait Simd: Copy {
     unsafe fn load_u16(p: *const u16) -> Self::I;
 }
 
+/// What a line is asked for into.
+///
+/// Whole bytes and floats are multiplied faster than memory gives them: what holds them up is that the first-level cache
+/// waits for some twenty lines at a time, and the second for more. Fewer bits take longer to unpack than that.
+#[derive(Clone, Copy, PartialEq)]
+pub(crate) enum Cache {
+    First,
+    Second,
+}
+
 /// Asks for the cache line at `p`, which need not be valid.
 #[inline(always)]
-pub(crate) fn fetch(p: *const u8) {
+pub(crate) fn fetch(p: *const u8, cache: Cache) {
     #[cfg(target_arch = "x86_64")]
-    // SAFETY: every x86-64 has the instruction, and it faults on no address.
+    // SAFETY: every x86-64 has the instructions, and they fault on no address.
     unsafe {
-        std::arch::x86_64::_mm_prefetch::<{ std::arch::x86_64::_MM_HINT_T0 }>(p.cast())
+        use std::arch::x86_64::{_MM_HINT_T0, _MM_HINT_T1, _mm_prefetch};
+        match cache {
+            Cache::First => _mm_prefetch::<_MM_HINT_T0>(p.cast()),
+            Cache::Second => _mm_prefetch::<_MM_HINT_T1>(p.cast()),
+        }
     };
     #[cfg(target_arch = "aarch64")]
-    // SAFETY: a hint, which faults on no address.
+    // SAFETY: hints, which fault on no address.
     unsafe {
-        std::arch::asm!("prfm pldl1keep, [{p}]", p = in(reg) p, options(readonly, nostack, preserves_flags))
+        use std::arch::asm;
+        match cache {
+            Cache::First => {
+                asm!("prfm pldl1keep, [{p}]", p = in(reg) p, options(readonly, nostack, preserves_flags))
+            }
+            Cache::Second => {
+                asm!("prfm pldl2keep, [{p}]", p = in(reg) p, options(readonly, nostack, preserves_flags))
+            }
+        }
     };
     #[cfg(not(any(target_arch = "x86_64", target_arch = "aarch64")))]
-    let _ = p;
+    let _ = (p, cache);
 }
 
 /// e^x for x of at most 0, in sums that choose between things: relative error below 8e-5; 0 below −88.

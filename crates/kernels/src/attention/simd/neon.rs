@@ -82,6 +82,10 @@ impl Simd for Neon {
         unsafe { each!(|I| vmaxnmq_f32(a[I], b[I])) }
     }
     #[inline(always)]
+    unsafe fn abs(x: Self::F) -> Self::F {
+        unsafe { each!(|I| vabsq_f32(x[I])) }
+    }
+    #[inline(always)]
     unsafe fn fma(a: Self::F, b: Self::F, c: Self::F) -> Self::F {
         unsafe { each!(|I| vfmaq_f32(c[I], a[I], b[I])) }
     }

@@ -60,6 +60,9 @@ impl Simd for Scalar {
     unsafe fn max(a: Self::F, b: Self::F) -> Self::F {
         zip(a, b, |a, b| if a > b { a } else { b })
     }
+    unsafe fn abs(x: Self::F) -> Self::F {
+        map(x, f32::abs)
+    }
     unsafe fn fma(a: Self::F, b: Self::F, c: Self::F) -> Self::F {
         std::array::from_fn(|i| a[i].mul_add(b[i], c[i]))
     }
