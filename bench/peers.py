@@ -4,6 +4,7 @@
     cargo build --release -p sketchkv
     python3 bench/peers.py --install              # once: llama.cpp compiles for many minutes
     python3 bench/peers.py --model smollm2-135m   # then: about six minutes on two cores
+    python3 bench/peers.py --start                # how long loading takes, and how much memory a run does
 
 Every engine is a process that waits for a line, measures one thing, and answers with a line of JSON
 (`sketchkv bench --paced` speaks the same way). The engines take turns within each repetition, so that a noisy moment
@@ -139,9 +140,11 @@ def llama_worker(options, tokens):
     quiet = api.llama_log_callback(lambda level, text, data: None)
     api.llama_log_set(quiet, ctypes.c_void_p(0))
     api.llama_backend_init()
+    before, begin = peak_memory(), time.perf_counter()
     model = api.llama_model_load_from_file(options.gguf.encode(), api.llama_model_default_params())
     if not model:
         sys.exit(f"llama.cpp cannot load {options.gguf}")
+    load_seconds = time.perf_counter() - begin
     head_dim = api.llama_model_n_embd(model) // api.llama_model_n_head(model)
     values = 2 * api.llama_model_n_layer(model) * api.llama_model_n_head_kv(model) * head_dim
 
@@ -177,7 +180,21 @@ def llama_worker(options, tokens):
         def rewind(self):
             api.llama_memory_seq_rm(self.memory, 0, self.seen, -1)
 
+    if options.start:
+        lane = LlamaLane(options.llama[0])
+        lane.run(tokens[: options.prompt])
+        for token in tokens[options.prompt :]:
+            lane.run([token])
+        # Less what Python and its modules held before.
+        return print(json.dumps({"load_seconds": load_seconds, "peak_rss_bytes": peak_memory() - before}))
     serve({kind: LlamaLane(kind) for kind in options.llama}, options)
+
+
+def peak_memory():
+    """The most that this process held so far, in bytes."""
+    import resource
+
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
 
 
 def mistral_worker(options, tokens):
@@ -358,13 +375,22 @@ def first_tokens(options, count):
     return [token["id"] for token in tokens], [token["text"] for token in tokens]
 
 
-def engines_of(options, tokens, pieces):
-    python = options.venv / ("Scripts" if os.name == "nt" else "bin") / "python"
+def work_of(options, tokens, pieces):
+    """The file that tells workers what to do."""
     settings = {**vars(options), "venv": str(options.venv), "sketchkv": str(options.sketchkv), "before": None}
     settings["pieces"] = pieces
     options.venv.mkdir(parents=True, exist_ok=True)
     work = options.venv / "work.json"
     work.write_text(json.dumps({"options": settings, "tokens": tokens}))
+    return work
+
+
+def python_of(options):
+    return options.venv / ("Scripts" if os.name == "nt" else "bin") / "python"
+
+
+def engines_of(options, tokens, pieces):
+    python, work = python_of(options), work_of(options, tokens, pieces)
     threads = {"OMP_NUM_THREADS": str(options.threads), "RAYON_NUM_THREADS": str(options.threads)}
     words = ["bench", "--paced", "--model", options.gguf, "-t", options.threads]
     words += [word for spec in options.kv for word in ("--kv", spec)]
@@ -411,6 +437,38 @@ class PairedSketchkv(Engine):
         return super().step()
 
 
+def start(options):
+    """Loads, takes a prompt in and generates, each engine in a process that is new each time: seconds and bytes."""
+    tokens, pieces = first_tokens(options, options.prompt + options.generate)
+    work = work_of(options, tokens, pieces)
+    text = options.venv / "prompt.txt"
+    text.write_text("".join(pieces[: options.prompt]), encoding="utf-8")
+    words = [options.sketchkv, "run", "--model", options.gguf, "--text", text, "-n", options.generate]
+    words += ["--temperature", 0, "-t", options.threads, "--json"]
+    commands = {("sketchkv", spec): [*words, "--kv", spec] for spec in options.kv}
+    if "llama.cpp" not in options.without:
+        command = [python_of(options), __file__, "--worker", "llama.cpp", "--work", work]
+        commands["llama.cpp", options.llama[0]] = command
+    found = {key: [] for key in commands}
+    for repetition in range(options.repetitions):
+        note(f"repetition {repetition + 1} of {options.repetitions}")
+        for key, command in commands.items():
+            done = subprocess.run([str(word) for word in command], text=True, capture_output=True)
+            if done.returncode:
+                sys.exit(f"{key[0]} ended with {done.returncode}: {done.stderr}")
+            found[key].append(json.loads(done.stdout))
+    size = os.path.getsize(options.gguf)
+    lines = ["| engine | cache | load, s | GB/s | peak memory, MiB | beyond the file |", "|---|---|--:|--:|--:|--:|"]
+    for (engine, cache), runs in found.items():
+        seconds = statistics.median(run["load_seconds"] for run in runs)
+        peak = statistics.median(run["peak_rss_bytes"] for run in runs)
+        rate, mib = size / seconds / 1e9, 2**20
+        lines.append(
+            f"| {engine} | {cache} | {seconds:.2f} | {rate:.2f} | {peak / mib:.0f} | {(peak - size) / mib:.0f} |"
+        )
+    print("\n".join(lines))
+
+
 # ---------------------------------------------------------------------------------------------------------------------
 # The report.
 
@@ -442,7 +500,7 @@ def table(seconds, tokens, kv_bytes):
 
 
 def versions(options):
-    python = options.venv / ("Scripts" if os.name == "nt" else "bin") / "python"
+    python = python_of(options)
     script = (
         "from importlib.metadata import version\n"
         "for name in ('llama-cpp-python', 'mistralrs', 'torch', 'transformers', 'kvpress'):\n"
@@ -507,7 +565,7 @@ def show(options, name, part):
 def install(options):
     if not (options.venv / "pyvenv.cfg").exists():
         venv.create(options.venv, with_pip=True)
-    python = options.venv / ("Scripts" if os.name == "nt" else "bin") / "python"
+    python = python_of(options)
     pip = [python, "-m", "pip", "install", "--disable-pip-version-check"]
     if "llama.cpp" not in options.without:
         cmake = " ".join(["-DGGML_NATIVE=OFF", "-DLLAVA_BUILD=OFF", *ggml_flags()])
@@ -566,6 +624,7 @@ def parse():
     parser.add_argument("-d", "--depth", type=numbers, default=[0, 1024, 4096, 8000], help="tokens before")
     parser.add_argument("-r", "--repetitions", type=int, default=3)
     parser.add_argument("-t", "--threads", type=int, default=2)
+    parser.add_argument("--start", action="store_true", help="only how long loading takes, and the memory of a run")
     parser.add_argument("--profile", action="store_true", help="only where sketchkv's own time goes")
     parser.add_argument("--write", action="store_true", help=f"write {REPORT.relative_to(REPOSITORY)}")
     parser.add_argument("--worker", help=argparse.SUPPRESS)
@@ -587,6 +646,8 @@ def main():
     options.gguf = gguf_of(options)
     if options.profile:
         return profile(options)
+    if options.start:
+        return start(options)
     # Of the command line, what does not name a place on this machine.
     places = ("--venv", "--sketchkv", "--before")
     words = zip([None, *sys.argv[1:]], sys.argv[1:])
