@@ -151,13 +151,15 @@ impl<'a> Weights<'a> {
             let format = tensor.format().map_err(|reason| self.error(reason))?;
             rows.push(Rows { format, rows: source.rows, bytes });
         }
-        let stack = |rows: &[Rows<'_>]| Matrix::stack(cols, rows, self.format, self.pool);
+        // Bytes that were put in another order are a copy, and those of the file are given back below.
+        let taken = |bytes: &[u8]| self.checkpoint.release(bytes);
+        let stack = |rows: &[Rows<'_>]| Matrix::stack_releasing(cols, rows, self.format, self.pool, &taken);
         let matrix = stack(&rows).map_err(|error| {
             // The error does not say which tensor it is in; alone, that one fails again.
             let culprit = rows.iter().position(|rows| stack(&[*rows]).is_err()).unwrap_or(0);
             self.error(format!("tensor `{}`: {error}", tensors[culprit].0.entry.name))
         })?;
-        tensors.iter().for_each(|(tensor, _)| self.checkpoint.release(tensor));
+        tensors.iter().for_each(|(tensor, _)| self.checkpoint.release(tensor.bytes));
         Ok(matrix.with_activations(self.activations))
     }
 

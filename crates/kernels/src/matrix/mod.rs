@@ -59,6 +59,9 @@ pub(crate) struct Segment {
     tiles: WeightBuffer,
 }
 
+/// Bytes of a tensor that are told to be taken at once.
+const TAKEN_BYTES: usize = 4 << 20;
+
 impl Segment {
     /// Number of tiles, the last of which may be partly empty.
     pub(crate) fn tile_count(&self) -> usize {
@@ -76,6 +79,7 @@ impl Segment {
         cols: usize,
         target: WeightFormat,
         pool: &ThreadPool,
+        taken: &(dyn Fn(&[u8]) + Sync),
     ) -> Result<Self, KernelError> {
         let too_large = KernelError::TooLarge { rows: part.rows, cols };
         let row_bytes = part.format.row_bytes(cols)?;
@@ -92,6 +96,7 @@ impl Segment {
         let tile_bytes = format.tile_bytes(cols).ok_or(too_large.clone())?;
         tile_bytes.checked_mul(tile_count).filter(|&b| b < isize::MAX as usize / 2).ok_or(too_large)?;
         let failure = Mutex::new(None);
+        let together = (TAKEN_BYTES / (LANES * row_bytes).max(1)).max(1);
         let tiles = WeightBuffer::new(pool, tile_count, tile_bytes, &|index, tile| {
             let first = index * LANES;
             let last = part.rows.min(first + LANES);
@@ -99,6 +104,11 @@ impl Segment {
             let rows = FileRows { format: part.format, cols, first, bytes, row_bytes };
             if let Err(error) = pack::pack_tile(rows, format, tile) {
                 *failure.lock().unwrap_or_else(PoisonError::into_inner) = Some(error);
+            }
+            // Tiles are packed in their order, but where threads meet.
+            if (index + 1) % together == 0 || index + 1 == tile_count {
+                let first = index / together * together * LANES;
+                taken(&part.bytes[first * row_bytes..last * row_bytes]);
             }
         });
         if let Some(error) = failure.into_inner().unwrap_or_else(PoisonError::into_inner) {
@@ -158,10 +168,26 @@ impl Matrix {
         target: WeightFormat,
         pool: &ThreadPool,
     ) -> Result<Matrix, KernelError> {
+        Matrix::stack_releasing(cols, parts, target, pool, &|_| {})
+    }
+
+    /// [`Matrix::stack`] that tells `taken`, a few megabytes at a time and from any thread, which bytes of the parts have been
+    /// copied. A piece of them may be read once more: whoever gives their memory back must be able to bring it again, as a
+    /// mapped file is.
+    ///
+    /// # Errors
+    /// As [`Matrix::from_blocks`].
+    pub fn stack_releasing(
+        cols: usize,
+        parts: &[Rows],
+        target: WeightFormat,
+        pool: &ThreadPool,
+        taken: &(dyn Fn(&[u8]) + Sync),
+    ) -> Result<Matrix, KernelError> {
         let mut rows = 0;
         let mut segments = Vec::with_capacity(parts.len());
         for part in parts {
-            segments.push(Segment::pack(part, rows, cols, target, pool)?);
+            segments.push(Segment::pack(part, rows, cols, target, pool, taken)?);
             rows += part.rows;
         }
         Ok(Matrix { rows, cols, segments, activations: Activations::default() })
@@ -212,5 +238,38 @@ impl Matrix {
     /// Its parts, in order.
     pub(crate) fn segments(&self) -> &[Segment] {
         &self.segments
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn all_bytes_are_told_to_be_taken_once() {
+        // Pieces of two tiles, and one tile that is not whole.
+        let (cols, parts) = (TAKEN_BYTES / (2 * LANES * size_of::<f32>()), [7 * LANES - 3, LANES]);
+        let bytes = parts.map(|rows| vec![0; rows * cols * size_of::<f32>()]);
+        let rows = [0, 1].map(|i| Rows { format: BlockFormat::F32, rows: parts[i], bytes: &bytes[i] });
+        // Addresses: pointers do not go from thread to thread.
+        let addresses = |bytes: &[u8]| bytes.as_ptr().addr()..bytes.as_ptr().addr() + bytes.len();
+        let taken = Mutex::new(Vec::new());
+        let note = |bytes: &[u8]| {
+            assert!(bytes.len() <= TAKEN_BYTES);
+            taken.lock().unwrap().push(addresses(bytes));
+        };
+        let pool = ThreadPool::new(2);
+        Matrix::stack_releasing(cols, &rows, WeightFormat::Native, &pool, &note).unwrap();
+        let mut taken = taken.into_inner().unwrap();
+        taken.sort_by_key(|range| range.start);
+        assert_eq!(taken.len(), 4 + 1);
+        for part in bytes.iter().map(|bytes| addresses(bytes)) {
+            let mut end = part.start;
+            for range in taken.iter().filter(|range| part.contains(&range.start)) {
+                assert_eq!(range.start, end);
+                end = range.end;
+            }
+            assert_eq!(end, part.end);
+        }
     }
 }

@@ -152,11 +152,11 @@ impl Checkpoint {
         self.named(&format!("{name}.weight"))
     }
 
-    /// Gives back the memory of a tensor that has been taken over; it can still be read, from the file.
-    pub(crate) fn release(&self, tensor: &Tensor<'_>) {
+    /// Gives back the memory of bytes of a tensor that have been taken over; they can still be read, from the file.
+    pub(crate) fn release(&self, bytes: &[u8]) {
         match self {
-            Checkpoint::Gguf(gguf) => gguf.maps().for_each(|map| release(map, tensor.bytes)),
-            Checkpoint::Folder(folder) => folder.maps().for_each(|map| release(map, tensor.bytes)),
+            Checkpoint::Gguf(gguf) => gguf.maps().for_each(|map| release(map, bytes)),
+            Checkpoint::Folder(folder) => folder.maps().for_each(|map| release(map, bytes)),
         }
     }
 }
