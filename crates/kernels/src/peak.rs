@@ -53,6 +53,7 @@ const SUMS: usize = 8;
 #[cfg(target_arch = "x86_64")]
 mod x86 {
     use super::{SUMS, black_box};
+    use std::arch::asm;
     use std::arch::x86_64::*;
 
     #[target_feature(enable = "avx512f,avx512bw,avx512vnni")]
@@ -82,9 +83,16 @@ mod x86 {
         let (a, b) = (_mm256_set1_epi8(black_box(3)), _mm256_set1_epi8(black_box(5)));
         let mut sums = [_mm256_setzero_si256(); SUMS];
         for _ in 0..rounds {
-            // Not one product for all sums.
-            let a = black_box(a);
-            sums.iter_mut().for_each(|sum| *sum = _mm256_add_epi16(*sum, _mm256_maddubs_epi16(a, b)));
+            sums.iter_mut().for_each(|sum| {
+                // As assembly, or it would be one product for all sums.
+                let product;
+                // SAFETY: the instruction touches its registers alone.
+                unsafe {
+                    asm!("vpmaddubsw {0}, {1}, {2}", out(ymm_reg) product, in(ymm_reg) a, in(ymm_reg) b,
+                        options(nomem, nostack, preserves_flags));
+                }
+                *sum = _mm256_add_epi16(*sum, product);
+            });
         }
         black_box(sums);
         rounds * SUMS * 32

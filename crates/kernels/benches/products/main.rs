@@ -10,7 +10,7 @@ mod model;
 
 use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
 use model::{Model, Pass, matrix};
-use sketchkv_kernels::{BlockFormat, ProductWorkspace, ThreadPool, bandwidth, cpu};
+use sketchkv_kernels::{Activations, BlockFormat, ProductWorkspace, ThreadPool, bandwidth, cpu};
 use std::time::Duration;
 
 fn steps(c: &mut Criterion) {
@@ -67,6 +67,34 @@ fn formats(c: &mut Criterion) {
     group.finish();
 }
 
+/// A prompt by format: many tokens times a matrix that stays in the cache, by one thread.
+fn prompts(c: &mut Criterion) {
+    const TOKENS: usize = 64;
+    let (rows, cols) = (512, 1024);
+    let pool = ThreadPool::new(1);
+    let x: Vec<f32> = (0..TOKENS * cols).map(|i| (i as f32).sin()).collect();
+    let (mut y, mut workspace) = (vec![0.0; TOKENS * rows], ProductWorkspace::new());
+    for activations in [Activations::Bits8, Activations::Bits16] {
+        let mut group = c.benchmark_group(format!("prompt/{activations:?}"));
+        group.throughput(Throughput::Elements((TOKENS * rows * cols) as u64));
+        for format in [
+            BlockFormat::Q4_0,
+            BlockFormat::Q4_1,
+            BlockFormat::Q4_K,
+            BlockFormat::Q5_0,
+            BlockFormat::Q5_K,
+            BlockFormat::Q6_K,
+            BlockFormat::Q8_0,
+        ] {
+            let matrix = matrix(format, rows, cols, &pool).with_activations(activations);
+            group.bench_function(format.name(), |b| {
+                b.iter(|| matrix.product(&pool, &x, TOKENS, &mut y, &mut workspace))
+            });
+        }
+        group.finish();
+    }
+}
+
 fn regions(c: &mut Criterion) {
     let pool = ThreadPool::new(2);
     c.bench_function("region/empty", |b| b.iter(|| pool.run(2, &|_| {})));
@@ -75,6 +103,6 @@ fn regions(c: &mut Criterion) {
 criterion_group! {
     name = benches;
     config = Criterion::default().sample_size(20).warm_up_time(Duration::from_millis(500)).measurement_time(Duration::from_secs(2));
-    targets = steps, formats, regions
+    targets = steps, formats, prompts, regions
 }
 criterion_main!(benches);

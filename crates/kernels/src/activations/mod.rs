@@ -49,7 +49,7 @@ impl Activations {
 /// Scratch memory of products, reused from one to the next.
 pub struct ProductWorkspace {
     level: Level,
-    /// `[group][block][token][digit][32]`
+    /// `[group][block][token][digit][32]`, see [`Group`].
     quants: AlignedBuffer<i8>,
     /// `[group][block][token]`, as the next four.
     scales: AlignedBuffer<f32>,
@@ -67,7 +67,8 @@ pub struct ProductWorkspace {
 /// The quantized activations of one group of tokens: `[block][token]`, 32 quants each.
 ///
 /// x ≈ scale · quant. A quant of 16 bits is two digits, `[digit][32]`: 256 times the first, −127 to 127, and the second, −128 to
-/// 127. Sums are of whole quants.
+/// 127. At [`Level::Avx2`], which multiplies words, it is one: `[32]` in the order 0, 2, 1, 3 of every four. Sums are of whole
+/// quants.
 #[derive(Clone, Copy)]
 pub(crate) struct Group<'a> {
     pub(crate) tokens: usize,
@@ -267,11 +268,9 @@ mod tests {
                         let got = workspace.rows(token, token + 1, cols)[c];
                         assert!((got - want).abs() < 1e-5, "{level:?} {input:?}: {got} is not {want}");
                         let place = c / BLOCK * tokens + token;
-                        let [high, low] = [0, 1]
-                            .map(|digit| f32::from(group.quants[(2 * place + digit) * BLOCK + c % BLOCK]));
-                        let scale = group.scales[place];
-                        assert!(((256.0 * high + low) * scale - want).abs() <= 0.5001 * scale + 1e-5);
-                        assert!((low.abs() * scale) <= want.abs().max(128.0 * scale));
+                        let quants = quantize::whole(level, &group.quants[2 * place * BLOCK..][..2 * BLOCK]);
+                        let (quant, scale) = (quants[c % BLOCK] as f32, group.scales[place]);
+                        assert!((quant * scale - want).abs() <= 0.5001 * scale + 1e-5);
                     }
                 }
             };

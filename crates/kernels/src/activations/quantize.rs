@@ -42,7 +42,7 @@ pub(super) fn quantize_blocks(level: Level, values: &[f32], first: usize, token:
         #[cfg(target_arch = "x86_64")]
         // SAFETY: a level is only ever handed to kernels where the machine has its features.
         Level::Avx2 | Level::AvxVnni | Level::Avx512 => unsafe {
-            x86::quantize(blocks, first, token, places)
+            x86::quantize(blocks, first, token, level == Level::Avx2, places)
         },
         _ => {
             let activations = places.activations;
@@ -77,6 +77,19 @@ fn quantize_block(activations: Activations, values: &[f32; BLOCK], quants: &mut 
     (scale, halves)
 }
 
+/// The quants of a block that `level` stores as `bytes`.
+#[cfg(test)]
+pub(super) fn whole(level: Level, bytes: &[i8]) -> Vec<i32> {
+    let digit = |index: usize| i32::from(bytes[index]);
+    let word =
+        |index: usize| i32::from(i16::from_le_bytes([2 * index, 2 * index + 1].map(|i| bytes[i] as u8)));
+    match (bytes.len() / BLOCK, level) {
+        (1, _) => (0..BLOCK).map(digit).collect(),
+        (_, Level::Avx2) => (0..BLOCK).map(|i| word(i / 4 * 4 + [0, 2, 1, 3][i % 4])).collect(),
+        _ => (0..BLOCK).map(|i| 256 * digit(i) + digit(BLOCK + i)).collect(),
+    }
+}
+
 #[cfg(target_arch = "x86_64")]
 mod x86 {
     use super::{Activations, BLOCK, Places, Scale};
@@ -86,8 +99,15 @@ mod x86 {
     /// side by side, with their scales in one register.
     const SIDE_BY_SIDE: usize = 8;
 
+    /// With `words`, quants of 16 bits are words, not two digits.
     #[target_feature(enable = "avx2")]
-    pub(super) fn quantize(blocks: &[[f32; BLOCK]], first: usize, token: usize, places: &mut Places) {
+    pub(super) fn quantize(
+        blocks: &[[f32; BLOCK]],
+        first: usize,
+        token: usize,
+        words: bool,
+        places: &mut Places,
+    ) {
         let activations = places.activations;
         for (i, blocks) in blocks.chunks(SIDE_BY_SIDE).enumerate() {
             let mut largest = [_mm256_setzero_si256(); SIDE_BY_SIDE];
@@ -107,6 +127,7 @@ mod x86 {
                 let place = places.quants(first + i * SIDE_BY_SIDE + b, token);
                 match activations {
                     Activations::Bits8 => store_bytes(quants, place),
+                    Activations::Bits16 if words => store_words(quants, place),
                     Activations::Bits16 => {
                         let high = quants.map(|quants| {
                             _mm256_srai_epi16::<8>(_mm256_add_epi16(quants, _mm256_set1_epi16(128)))
@@ -165,6 +186,20 @@ mod x86 {
         unsafe { _mm256_storeu_si256(place.as_mut_ptr().cast(), bytes) };
     }
 
+    /// Puts the values of [`round`] in the order in which bytes of weights become words: of four columns first the even ones.
+    #[target_feature(enable = "avx2")]
+    fn store_words(quants: [__m256i; 2], place: &mut [i8]) {
+        assert_eq!(place.len(), 2 * BLOCK);
+        for (half, quants) in quants.into_iter().enumerate() {
+            // The pack works within halves; this brings its groups of four back in order.
+            let quads = _mm256_permute4x64_epi64::<0b11_01_10_00>(quants);
+            let words =
+                _mm256_shufflehi_epi16::<0b11_01_10_00>(_mm256_shufflelo_epi16::<0b11_01_10_00>(quads));
+            // SAFETY: two times 32 bytes have a place of 64.
+            unsafe { _mm256_storeu_si256(place.as_mut_ptr().cast::<__m256i>().add(half), words) };
+        }
+    }
+
     /// Lane i of the results is the lower and the upper four lanes of register i put together by `join`.
     #[target_feature(enable = "avx2")]
     fn reduce(rows: [__m256i; 8], join: impl Fn(__m256i, __m256i) -> __m256i) -> [__m256i; 2] {
@@ -198,7 +233,7 @@ mod tests {
                 let mut digits = vec![0; activations.digits() * BLOCK];
                 let (scale, halves) = quantize_block(activations, &values, &mut digits);
                 prop_assert!(digits[..BLOCK].iter().all(|digit| digit.unsigned_abs() <= 127));
-                let quants = whole(&digits);
+                let quants = whole(Level::Scalar, &digits);
                 for (half, quants) in halves.iter().zip(quants.chunks_exact(BLOCK / 2)) {
                     prop_assert_eq!(*half, quants.iter().sum::<i32>());
                 }
@@ -208,15 +243,6 @@ mod tests {
                     prop_assert!(error <= 0.501 * step + 2e-7 * v.abs(), "{v} became {q} · {scale}");
                 }
             }
-        }
-    }
-
-    /// The quants that digits make up.
-    fn whole(digits: &[i8]) -> Vec<i32> {
-        let digit = |index: usize| i32::from(digits[index]);
-        match digits.len() / BLOCK {
-            1 => (0..BLOCK).map(digit).collect(),
-            _ => (0..BLOCK).map(|i| 256 * digit(i) + digit(BLOCK + i)).collect(),
         }
     }
 
@@ -246,14 +272,13 @@ mod tests {
             };
             quantize_blocks(level, &values[..4 * BLOCK], 0, 1, &mut places);
             quantize_blocks(level, &values[4 * BLOCK..], 4, 1, &mut places);
+            let quants = quants.chunks_exact(activations.digits() * BLOCK);
+            let quants: Vec<_> = quants.map(|block| whole(level, block)).collect();
             (quants, scales, sums, negative_sums, negative_halves)
         };
         for activations in [Activations::Bits8, Activations::Bits16] {
             let reference = run(Level::Scalar, activations);
-            let quants = whole(
-                &reference.0[(5 * tokens + 1) * activations.digits() * BLOCK..]
-                    [..activations.digits() * BLOCK],
-            );
+            let quants = &reference.0[5 * tokens + 1];
             let expected = match activations {
                 Activations::Bits8 => [127, 0, 2, -2, 0, 0, 126, -127],
                 Activations::Bits16 => [32639, 128, 386, -642, 0, 0, 32510, -32639],

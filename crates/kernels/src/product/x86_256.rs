@@ -1,23 +1,27 @@
 //! 256-bit vectors: half a tile at a time, a row in each of eight lanes. Two instruction sets share everything but the
-//! way four bytes are multiplied and added up.
+//! way dot products are taken.
 //!
-//! AVX2 has only `vpmaddubsw`, whose sums of two products are 16 bits wide and saturate. With units of up to 63 sums stay
-//! below 2¹⁵ for as many registers as [`registers_in_16_bits`] says, and are widened then; with larger ones they would not:
-//! their high and low nibbles are multiplied apart.
+//! AVX2 multiplies words into sums of 32 bits (`vpmaddwd`), two at a time where bytes would be four: activations of 16 bits
+//! are one word there instead of two digits, and take as many products with nothing left to widen or to put together. Those
+//! of 8 bits are multiplied as bytes (`vpmaddubsw`), into sums of two that are 16 bits wide and saturate. With units of up to
+//! 63 they stay below 2¹⁵ for as many registers as [`registers_in_16_bits`] says, and are widened then; with larger ones they
+//! would not: their high and low nibbles are multiplied apart.
 
 use super::{FloatKernel, IntegerKernel, RUN, Sums, for_tokens};
 use crate::activations::Group;
 use crate::matrix::tile::{
     BLOCK, Codes, IntegerFormat, LANES, LINE, Layout, SHARING, Scales, TileFormat, for_layout,
 };
+use std::arch::asm;
 use std::arch::x86_64::*;
+use std::ops::Range;
 
 const PREFETCH_BYTES: usize = 2048;
 const HALF: usize = LANES / 2;
 
 /// Kernels of one instruction set: a module, since target features cannot be generic.
 macro_rules! integer_kernels {
-    ($module:ident, $features:literal, $dot:ident) => {
+    ($module:ident, $features:literal, $dots:ident) => {
         pub(super) mod $module {
             use super::*;
 
@@ -34,118 +38,137 @@ macro_rules! integer_kernels {
             /// See [`IntegerKernel`].
             #[target_feature(enable = $features)]
             unsafe fn integers<L: Layout>(tile: &[u8], x: &Group, sums: &mut Sums) {
-                // Four tokens at a time are what sixteen registers hold.
-                for first in (0..x.tokens).step_by(4) {
-                    for half in 0..2 {
-                        // SAFETY: as promised to this function; there are so many rows from `first` on.
-                        unsafe {
-                            match x.tokens - first {
-                                1 => some_tokens::<1, L>(tile, x, first, half, sums),
-                                2 => some_tokens::<2, L>(tile, x, first, half, sums),
-                                3 => some_tokens::<3, L>(tile, x, first, half, sums),
-                                _ => some_tokens::<4, L>(tile, x, first, half, sums),
+                let mut first = 0;
+                while first < x.tokens {
+                    macro_rules! kernel {
+                        ($tokens:literal) => {
+                            match x.digits {
+                                1 => some_tokens::<$tokens, 1, L>,
+                                _ => some_tokens::<$tokens, 2, L>,
                             }
-                        }
+                        };
                     }
+                    // A whole group, or what is left of it by fours.
+                    let (tokens, kernel): (_, unsafe fn(&[u8], &Group, usize, &mut Sums)) =
+                        match x.tokens - first {
+                            8 => (8, kernel!(8)),
+                            1 => (1, kernel!(1)),
+                            2 => (2, kernel!(2)),
+                            3 => (3, kernel!(3)),
+                            _ => (4, kernel!(4)),
+                        };
+                    // SAFETY: as promised to this function; there are so many tokens from `first` on.
+                    unsafe { kernel(tile, x, first, sums) };
+                    first += tokens;
                 }
             }
 
-            /// Half `half` of the tile with the group's tokens from `first` on.
+            /// The tile with the group's tokens from `first` on.
             ///
             /// # Safety
-            /// See [`IntegerKernel`]; the group has `TOKENS` tokens from `first` on.
-            #[inline]
+            /// See [`IntegerKernel`]; the group has `TOKENS` tokens from `first` on, of `DIGITS` digits.
             #[target_feature(enable = $features)]
-            unsafe fn some_tokens<const TOKENS: usize, L: Layout>(
+            unsafe fn some_tokens<const TOKENS: usize, const DIGITS: usize, L: Layout>(
                 tile: &[u8],
                 x: &Group,
                 first: usize,
-                half: usize,
                 sums: &mut Sums,
             ) {
                 let mut at = tile.as_ptr();
-                let mut shared = Factors { d: [_mm256_setzero_ps(); 2], m: [_mm256_setzero_ps(); 2] };
-                let mut total = [_mm256_setzero_ps(); TOKENS];
+                let mut shared = [Factors { d: [_mm256_setzero_ps(); 2], m: [_mm256_setzero_ps(); 2] }; 2];
+                let mut total = [[_mm256_setzero_ps(); TOKENS]; 2];
                 for block in 0..L::FORMAT.blocks(tile.len()) {
                     let place = block * x.tokens + first;
                     // SAFETY: `at` runs over the headers and blocks of the tile and `place` over `[block][token]`, both as
                     // long as the caller promises; a prefetch may name any address.
                     unsafe {
                         if L::SCALES.are_shared() && block % SHARING == 0 {
-                            shared = own_factors::<L>(at, half);
+                            shared = [own_factors::<L>(at, 0), own_factors::<L>(at, 1)];
                             at = at.add(L::SCALES.header_bytes());
                         }
-                        if half == 0 && first == 0 {
+                        if first == 0 {
                             for line in (0..L::FORMAT.block_bytes()).step_by(64) {
                                 _mm_prefetch::<_MM_HINT_T0>(at.wrapping_add(PREFETCH_BYTES + line).cast());
                             }
                         }
-                        let Factors { d, m } = match L::SCALES {
-                            Scales::Own | Scales::OwnAffine => own_factors::<L>(at, half),
-                            Scales::Power => Factors { d: [powers(at, half); 2], m: shared.m },
-                            _ => shared.times::<L>(at, half),
-                        };
-                        let codes = at.add(L::SCALES.block_bytes() + 4 * HALF * half);
-                        let quants = |digit| -> [*const i32; TOKENS] {
-                            std::array::from_fn(|t| {
-                                x.quants.as_ptr().add(((place + t) * x.digits + digit) * BLOCK).cast()
-                            })
-                        };
-                        let mut dots = $dot::<TOKENS, L>(codes, quants(0));
-                        if x.digits == 2 {
-                            let last = $dot::<TOKENS, L>(codes, quants(1));
-                            for (dot, last) in dots.as_flattened_mut().iter_mut().zip(last.as_flattened()) {
-                                *dot = _mm256_add_epi32(_mm256_slli_epi32::<8>(*dot), *last);
-                            }
-                        }
-                        for (t, (total, [first, last])) in total.iter_mut().zip(dots).enumerate() {
-                            // The scale of the activations comes last: products of the others do not leave f32.
+                        let each = std::array::from_fn::<usize, TOKENS, _>(|token| place + token);
+                        for (half, (total, shared)) in total.iter_mut().zip(shared).enumerate() {
+                            let Factors { d, m } = match L::SCALES {
+                                Scales::Own | Scales::OwnAffine => own_factors::<L>(at, half),
+                                Scales::Power => Factors { d: [powers(at, half); 2], m: shared.m },
+                                _ => shared.times::<L>(at, half),
+                            };
+                            let codes = at.add(L::SCALES.block_bytes() + 4 * HALF * half);
+                            let quants = x.quants.as_ptr().add(unknown(place) * DIGITS * BLOCK).cast();
                             let mut product;
+                            // The scale of the activations comes last: products of the others do not leave f32.
                             if L::SCALES.parts() == 1 {
-                                let sum = *x.negative_sums.get_unchecked(place + t);
-                                let dot = with_offset::<L>(_mm256_add_epi32(first, last), sum);
-                                product = _mm256_mul_ps(d[0], _mm256_cvtepi32_ps(dot));
+                                let begin =
+                                    each.map(|place| offset::<L>(*x.negative_sums.get_unchecked(place)));
+                                product = $dots::<TOKENS, DIGITS, L>(codes, quants, 0..8, begin)
+                                    .map(|dot| _mm256_mul_ps(d[0], _mm256_cvtepi32_ps(dot)));
                                 if L::SCALES.are_affine() {
-                                    let sum = _mm256_set1_ps(*x.sums.get_unchecked(place + t));
-                                    product = _mm256_fmadd_ps(m[0], sum, product);
+                                    for (product, place) in product.iter_mut().zip(each) {
+                                        let sum = _mm256_set1_ps(*x.sums.get_unchecked(place));
+                                        *product = _mm256_fmadd_ps(m[0], sum, *product);
+                                    }
                                 }
                             } else {
-                                let halves = *x.negative_halves.get_unchecked(place + t);
-                                let first = with_offset::<L>(first, halves[0]);
-                                let last = with_offset::<L>(last, halves[1]);
-                                product = _mm256_mul_ps(d[0], _mm256_cvtepi32_ps(first));
-                                product = _mm256_fmadd_ps(d[1], _mm256_cvtepi32_ps(last), product);
+                                let halves = each.map(|place| *x.negative_halves.get_unchecked(place));
+                                let begin = halves.map(|[early, _]| offset::<L>(early));
+                                product = $dots::<TOKENS, DIGITS, L>(codes, quants, 0..4, begin)
+                                    .map(|dot| _mm256_mul_ps(d[0], _mm256_cvtepi32_ps(dot)));
+                                let begin = halves.map(|[_, late]| offset::<L>(late));
+                                let late = $dots::<TOKENS, DIGITS, L>(codes, quants, 4..8, begin);
+                                for (product, late) in product.iter_mut().zip(late) {
+                                    *product = _mm256_fmadd_ps(d[1], _mm256_cvtepi32_ps(late), *product);
+                                }
                                 if L::SCALES.are_affine() {
-                                    product =
-                                        _mm256_fnmadd_ps(m[0], _mm256_set1_ps(halves[0] as f32), product);
-                                    product =
-                                        _mm256_fnmadd_ps(m[1], _mm256_set1_ps(halves[1] as f32), product);
+                                    for (product, [early, late]) in product.iter_mut().zip(halves) {
+                                        *product =
+                                            _mm256_fnmadd_ps(m[0], _mm256_set1_ps(early as f32), *product);
+                                        *product =
+                                            _mm256_fnmadd_ps(m[1], _mm256_set1_ps(late as f32), *product);
+                                    }
                                 }
                             }
-                            let scale = _mm256_set1_ps(*x.scales.get_unchecked(place + t));
-                            *total = _mm256_fmadd_ps(product, scale, *total);
+                            for ((total, product), place) in total.iter_mut().zip(product).zip(each) {
+                                let scale = _mm256_set1_ps(*x.scales.get_unchecked(place));
+                                *total = _mm256_fmadd_ps(product, scale, *total);
+                            }
                         }
                         at = at.add(L::FORMAT.block_bytes());
                     }
                 }
-                store(&total, first, half, sums);
+                for (half, total) in total.iter().enumerate() {
+                    store(total, first, half, sums);
+                }
             }
         }
     };
 }
 
-integer_kernels!(avx2, "avx2,fma,f16c", dot_by_pairs);
-integer_kernels!(avx_vnni, "avx2,fma,f16c,avxvnni", dot_by_vnni);
+integer_kernels!(avx2, "avx2,fma,f16c", dots_by_words_or_pairs);
+integer_kernels!(avx_vnni, "avx2,fma,f16c,avxvnni", dots_by_vnni);
 
-/// Adds −offset·Σq in tiles without m.
+/// `place`, of which the compiler does not know that it is that of the first half, too: it would load the quants for both
+/// halves, and have to put them somewhere.
+#[inline]
+fn unknown(mut place: usize) -> usize {
+    // SAFETY: no instruction.
+    unsafe { asm!("/* {0} */", inout(reg) place, options(nomem, nostack, preserves_flags)) };
+    place
+}
+
+/// What the sums of tiles without m begin at: −offset·Σq.
 #[inline]
 #[target_feature(enable = "avx2")]
-fn with_offset<L: Layout>(dot: __m256i, negative_sum: i32) -> __m256i {
+fn offset<L: Layout>(negative_sum: i32) -> __m256i {
     if L::SCALES.are_affine() {
-        return dot;
+        return _mm256_setzero_si256();
     }
     let bits = _mm_cvtsi32_si128(L::CODES.offset_bits() as i32);
-    _mm256_add_epi32(dot, _mm256_sll_epi32(_mm256_set1_epi32(negative_sum), bits))
+    _mm256_sll_epi32(_mm256_set1_epi32(negative_sum), bits)
 }
 
 /// d and m of the halves of a block, a row in each lane.
@@ -251,100 +274,185 @@ unsafe fn load_units<L: Layout>(codes: *const u8, j: usize) -> __m256i {
     _mm256_or_si256(low, _mm256_and_si256(high, _mm256_set1_epi8(((1 << bits) - 1) << 4)))
 }
 
-/// How many registers of products fit into sums of 16 bits: each adds two of a unit and an activation of down to −128.
-const fn registers_in_16_bits(largest_unit: usize) -> usize {
-    let fit = i16::MAX as usize / (2 * 128 * largest_unit);
-    // A half of a block at most.
-    if fit < 4 { fit } else { 4 }
-}
-
-/// Dot products of the halves of a block of half a tile with the blocks of some tokens.
+/// The dot products of `columns`, four each, of half a tile with the blocks of some tokens, added to what they begin at: by
+/// `vpmaddwd`, whose sums of two are 32 bits wide, with quants of 16 bits, which are words here; by [`dots_by_pairs`] with
+/// those of 8.
 ///
 /// # Safety
-/// A block of codes begins at `codes`, lines 64 bytes apart, and 32 quants lie at each of `quants`.
+/// A block of codes begins at `codes`, lines 64 bytes apart, and `[TOKENS][DIGITS][32]` quants at `quants`.
 #[inline]
 #[target_feature(enable = "avx2")]
-unsafe fn dot_by_pairs<const TOKENS: usize, L: Layout>(
+unsafe fn dots_by_words_or_pairs<const TOKENS: usize, const DIGITS: usize, L: Layout>(
     codes: *const u8,
-    quants: [*const i32; TOKENS],
-) -> [[__m256i; 2]; TOKENS] {
-    let mut dots = [[_mm256_setzero_si256(); 2]; TOKENS];
-    let widen = |sums, factor| _mm256_madd_epi16(sums, _mm256_set1_epi16(factor));
-    // SAFETY: see above.
-    let quant = |t: usize, j: usize| unsafe { _mm256_set1_epi32(quants[t].add(j).read_unaligned()) };
-    let run = registers_in_16_bits(L::CODES.largest_unit());
-    for half in 0..2 {
-        if run > 0 {
-            for first in (4 * half..4 * half + 4).step_by(run) {
-                let mut sums = [_mm256_setzero_si256(); TOKENS];
-                for j in first..first + run {
-                    // SAFETY: see above.
-                    let units = unsafe { load_units::<L>(codes, j) };
-                    for (t, sum) in sums.iter_mut().enumerate() {
-                        *sum = _mm256_add_epi16(*sum, _mm256_maddubs_epi16(units, quant(t, j)));
-                    }
-                }
-                for (dot, sum) in dots.iter_mut().zip(sums) {
-                    dot[half] = _mm256_add_epi32(dot[half], widen(sum, 1));
-                }
-            }
-            continue;
+    quants: *const i32,
+    columns: Range<usize>,
+    mut dots: [__m256i; TOKENS],
+) -> [__m256i; TOKENS] {
+    if DIGITS == 1 {
+        // SAFETY: as promised to this function.
+        return unsafe { dots_by_pairs::<TOKENS, L>(codes, quants, columns, dots) };
+    }
+    let mut step = |j: usize| {
+        // SAFETY: as promised to this function.
+        let units = unsafe { load_units::<L>(codes, j) };
+        let even = _mm256_and_si256(units, _mm256_set1_epi16(255));
+        let odd = _mm256_srli_epi16::<8>(units);
+        for (token, dot) in dots.iter_mut().enumerate() {
+            // SAFETY: as promised to this function.
+            let [first, last] =
+                [0, 1].map(|odd| unsafe { broadcast(quants.add(token * (BLOCK / 2) + 2 * j + odd)) });
+            *dot = _mm256_add_epi32(*dot, _mm256_madd_epi16(even, first));
+            *dot = in_register(_mm256_add_epi32(*dot, _mm256_madd_epi16(odd, last)));
         }
-        let (mut low, mut high) = ([_mm256_setzero_si256(); TOKENS], [_mm256_setzero_si256(); TOKENS]);
-        for j in 4 * half..4 * half + 4 {
-            // SAFETY: see above.
-            let units = unsafe { load_units::<L>(codes, j) };
-            let low_bits = _mm256_set1_epi8(15);
-            let low_digits = _mm256_and_si256(units, low_bits);
-            let high_digits = _mm256_and_si256(_mm256_srli_epi16::<4>(units), low_bits);
-            for t in 0..TOKENS {
-                let quant = quant(t, j);
-                low[t] = _mm256_add_epi16(low[t], _mm256_maddubs_epi16(low_digits, quant));
-                high[t] = _mm256_add_epi16(high[t], _mm256_maddubs_epi16(high_digits, quant));
-            }
-        }
-        for (t, dot) in dots.iter_mut().enumerate() {
-            dot[half] = _mm256_add_epi32(widen(low[t], 1), widen(high[t], 16));
+    };
+    let pairs = columns.len() == 8;
+    for j in columns.take(4) {
+        step(j);
+        if pairs {
+            // The high nibbles of the same line.
+            step(j + 4);
         }
     }
     dots
 }
 
-/// [`dot_by_pairs`] by `vpdpbusd`.
+/// The `i`-th of the columns, four each, of a block so that low and high nibbles of a line come one after the other; those of
+/// half a block as they are.
+#[inline]
+fn in_turn(columns: &Range<usize>, i: usize) -> usize {
+    if columns.len() == 8 { i / 2 + 4 * (i % 2) } else { columns.start + i }
+}
+
+/// Nothing, of which the compiler must not know: it would put sums off and hold more of them than there are registers.
+#[inline]
+#[target_feature(enable = "avx2")]
+fn in_register(mut sum: __m256i) -> __m256i {
+    // SAFETY: no instruction.
+    unsafe { asm!("/* {0} */", inout(ymm_reg) sum, options(pure, nomem, nostack, preserves_flags)) };
+    sum
+}
+
+/// # Safety
+/// Four bytes lie at `quants`.
+#[inline]
+#[target_feature(enable = "avx2")]
+unsafe fn broadcast(quants: *const i32) -> __m256i {
+    // SAFETY: see above.
+    _mm256_set1_epi32(unsafe { quants.read_unaligned() })
+}
+
+/// How many registers of products fit into sums of 16 bits: each adds two of a unit and an activation of down to −128.
+const fn registers_in_16_bits(largest_unit: usize) -> usize {
+    i16::MAX as usize / (2 * 128 * largest_unit)
+}
+
+/// [`dots_by_words_or_pairs`] by `vpmaddubsw`, whose sums of two are 16 bits wide and saturate, with quants of 8 bits.
+///
+/// # Safety
+/// As there.
+#[inline]
+#[target_feature(enable = "avx2")]
+unsafe fn dots_by_pairs<const TOKENS: usize, L: Layout>(
+    codes: *const u8,
+    quants: *const i32,
+    columns: Range<usize>,
+    mut dots: [__m256i; TOKENS],
+) -> [__m256i; TOKENS] {
+    let widen = |sums, factor| _mm256_madd_epi16(sums, _mm256_set1_epi16(factor));
+    // SAFETY: as promised to this function.
+    let quant = |token: usize, j: usize| unsafe { broadcast(quants.add(token * (BLOCK / 4) + j)) };
+    let run = registers_in_16_bits(L::CODES.largest_unit()).min(columns.len());
+    if run > 0 {
+        for first in (0..columns.len()).step_by(run) {
+            let mut sums = [_mm256_setzero_si256(); TOKENS];
+            for i in first..first + run {
+                let j = in_turn(&columns, i);
+                // SAFETY: as promised to this function.
+                let units = unsafe { load_units::<L>(codes, j) };
+                for (token, sum) in sums.iter_mut().enumerate() {
+                    *sum = _mm256_add_epi16(*sum, _mm256_maddubs_epi16(units, quant(token, j)));
+                }
+            }
+            for (dot, sum) in dots.iter_mut().zip(sums) {
+                *dot = _mm256_add_epi32(*dot, widen(sum, 1));
+            }
+        }
+        return dots;
+    }
+    // Two digits of 4 bits, four registers of which fit.
+    for first in columns.step_by(4) {
+        let (mut low, mut high) = ([_mm256_setzero_si256(); TOKENS], [_mm256_setzero_si256(); TOKENS]);
+        for j in first..first + 4 {
+            // SAFETY: as promised to this function.
+            let units = unsafe { load_units::<L>(codes, j) };
+            let low_bits = _mm256_set1_epi8(15);
+            let low_digits = _mm256_and_si256(units, low_bits);
+            let high_digits = _mm256_and_si256(_mm256_srli_epi16::<4>(units), low_bits);
+            for token in 0..TOKENS {
+                let quant = quant(token, j);
+                low[token] = _mm256_add_epi16(low[token], _mm256_maddubs_epi16(low_digits, quant));
+                high[token] = _mm256_add_epi16(high[token], _mm256_maddubs_epi16(high_digits, quant));
+            }
+        }
+        for (dot, (low, high)) in dots.iter_mut().zip(low.into_iter().zip(high)) {
+            *dot = _mm256_add_epi32(*dot, _mm256_add_epi32(widen(low, 1), widen(high, 16)));
+        }
+    }
+    dots
+}
+
+/// [`dots_by_words_or_pairs`] by `vpdpbusd`, a digit after the other.
 ///
 /// # Safety
 /// As there.
 #[inline]
 #[target_feature(enable = "avx2,avxvnni")]
-unsafe fn dot_by_vnni<const TOKENS: usize, L: Layout>(
+unsafe fn dots_by_vnni<const TOKENS: usize, const DIGITS: usize, L: Layout>(
     codes: *const u8,
-    quants: [*const i32; TOKENS],
-) -> [[__m256i; 2]; TOKENS] {
+    quants: *const i32,
+    columns: Range<usize>,
+    dots: [__m256i; TOKENS],
+) -> [__m256i; TOKENS] {
     // SAFETY: as promised to this function.
-    unsafe { dot_by_words::<TOKENS, L>(codes, quants, |dot, w, q| _mm256_dpbusd_avx_epi32(dot, w, q)) }
+    unsafe {
+        dots_by_digits::<TOKENS, DIGITS, L>(codes, quants, columns, dots, |dot, units, quant| {
+            _mm256_dpbusd_avx_epi32(dot, units, quant)
+        })
+    }
 }
 
 /// Dot products by an instruction that multiplies four bytes a lane with four others and adds them to 32 bits.
 ///
 /// # Safety
-/// As [`dot_by_pairs`].
+/// As [`dots_by_words_or_pairs`].
 #[inline]
 #[target_feature(enable = "avx2")]
-unsafe fn dot_by_words<const TOKENS: usize, L: Layout>(
+unsafe fn dots_by_digits<const TOKENS: usize, const DIGITS: usize, L: Layout>(
     codes: *const u8,
-    quants: [*const i32; TOKENS],
+    quants: *const i32,
+    columns: Range<usize>,
+    mut dots: [__m256i; TOKENS],
     multiply_add: impl Fn(__m256i, __m256i, __m256i) -> __m256i,
-) -> [[__m256i; 2]; TOKENS] {
-    let mut dots = [[_mm256_setzero_si256(); 2]; TOKENS];
-    for j in 0..8 {
-        // SAFETY: see above.
-        let units = unsafe { load_units::<L>(codes, j) };
-        for (dot, quants) in dots.iter_mut().zip(quants) {
-            // SAFETY: see above.
-            let quant = unsafe { _mm256_set1_epi32(quants.add(j).read_unaligned()) };
-            dot[j / 4] = multiply_add(dot[j / 4], units, quant);
+) -> [__m256i; TOKENS] {
+    let add = |digit: usize, dots: &mut [__m256i; TOKENS]| {
+        for j in columns.clone() {
+            // SAFETY: as promised to this function.
+            let units = unsafe { load_units::<L>(codes, j) };
+            for (token, dot) in dots.iter_mut().enumerate() {
+                let at = (token * DIGITS + digit) * (BLOCK / 4) + j;
+                // SAFETY: as promised to this function.
+                *dot = multiply_add(*dot, units, unsafe { broadcast(quants.add(at)) });
+            }
+        }
+    };
+    if DIGITS == 2 {
+        let mut first = [_mm256_setzero_si256(); TOKENS];
+        add(0, &mut first);
+        for (dot, first) in dots.iter_mut().zip(first) {
+            *dot = _mm256_add_epi32(_mm256_slli_epi32::<8>(first), *dot);
         }
     }
+    add(DIGITS - 1, &mut dots);
     dots
 }
 
