@@ -1,6 +1,8 @@
 //! Repacking of GGUF rows into tiles, and reading a row back.
 
-use super::tile::{BLOCK, Codes, IntegerFormat, LANES, LINE, SHARING, Scales, TileFormat};
+use super::tile::{
+    BLOCK, Codes, IntegerFormat, LANES, LINE, Layout, SHARING, Scales, TileFormat, for_layout,
+};
 use crate::blocks::{Group, power};
 use crate::half::{bf16, f16, to_f16};
 use crate::{BlockFormat, KernelError, Scale};
@@ -27,28 +29,42 @@ impl<'a> FileRows<'a> {
 pub(super) fn pack_tile(rows: FileRows, format: TileFormat, tile: &mut [u8]) -> Result<(), KernelError> {
     let same = TileFormat::native(rows.format) == format;
     match format {
-        TileFormat::Integers(format) if same => {
-            for block in 0..rows.cols / BLOCK {
-                for (lane, row) in rows.rows().enumerate() {
-                    let group = rows.format.group(row, block);
-                    check_finite(group.d.is_finite() && group.m.is_finite(), &rows, lane)?;
-                    put_group(format, tile, block, lane, &group);
-                }
-            }
-        }
         TileFormat::Integers(format) => {
-            let weights = decode(&rows)?;
-            for (lane, row) in weights.chunks_exact(rows.cols).enumerate() {
-                for (block, weights) in row.chunks(BLOCK).enumerate() {
-                    put_group(format, tile, block, lane, &quantize(weights));
-                }
+            macro_rules! pack {
+                ($layout:ty) => {
+                    pack_integers::<$layout>(&rows, same, tile)
+                };
             }
+            for_layout!(format, pack!())
         }
         TileFormat::F16 | TileFormat::BF16 if same => {
             decode(&rows)?;
             transpose(rows.bytes.as_chunks::<2>().0, |bytes| *bytes, rows.cols, tile);
+            Ok(())
         }
-        _ => transpose(&decode(&rows)?, |w| w.to_le_bytes(), rows.cols, tile),
+        _ => {
+            transpose(&decode(&rows)?, |w| w.to_le_bytes(), rows.cols, tile);
+            Ok(())
+        }
+    }
+}
+
+/// Writes the rows as a tile that has the integers of the file, if they are the `same`, or their values rounded.
+fn pack_integers<L: Layout>(rows: &FileRows, same: bool, tile: &mut [u8]) -> Result<(), KernelError> {
+    if !same {
+        for (lane, row) in decode(rows)?.chunks_exact(rows.cols).enumerate() {
+            for (block, weights) in row.chunks(BLOCK).enumerate() {
+                put_group::<L>(tile, block, lane, &quantize(weights));
+            }
+        }
+        return Ok(());
+    }
+    for block in 0..rows.cols / BLOCK {
+        for (lane, row) in rows.rows().enumerate() {
+            let group = rows.format.group(row, block);
+            check_finite(group.d.is_finite() && group.m.is_finite(), rows, lane)?;
+            put_group::<L>(tile, block, lane, &group);
+        }
     }
     Ok(())
 }
@@ -99,8 +115,9 @@ fn quantize(weights: &[f32]) -> Group {
 }
 
 /// Writes block `block` of row `lane`.
-fn put_group(format: IntegerFormat, tile: &mut [u8], block: usize, lane: usize, group: &Group) {
-    let (codes, scales) = (format.codes(), format.scales());
+#[inline]
+fn put_group<L: Layout>(tile: &mut [u8], block: usize, lane: usize, group: &Group) {
+    let (format, codes, scales) = (L::FORMAT, L::CODES, L::SCALES);
     let put_halves = |place: &mut [u8]| {
         let halves = place.as_chunks_mut::<2>().0;
         halves[lane] = group.d.to_le_bytes();
@@ -129,18 +146,23 @@ fn put_group(format: IntegerFormat, tile: &mut [u8], block: usize, lane: usize, 
         }
         return;
     }
-    let pairs: [u8; BLOCK / 2] =
-        std::array::from_fn(|i| group.codes[i] & 15 | group.codes[i + BLOCK / 2] << 4);
-    for (line, word) in lines.iter_mut().zip(pairs.as_chunks::<4>().0) {
-        line[lane] = *word;
+    // Codes of four columns side by side in a word.
+    const NIBBLES: u32 = 0x0f0f_0f0f;
+    let words: [u32; 8] = std::array::from_fn(|j| {
+        u32::from_le_bytes(std::array::from_fn(|column| group.codes[4 * j + column]))
+    });
+    let (nibbles, high) = lines.split_at_mut(Codes::NIBBLE_LINES);
+    for (j, line) in nibbles.iter_mut().enumerate() {
+        let pairs = words[j] & NIBBLES | (words[j + Codes::NIBBLE_LINES] & NIBBLES) << 4;
+        line[lane] = pairs.to_le_bytes();
     }
-    let bits = codes.high_bits();
-    for (j, word) in group.codes.as_chunks::<4>().0.iter().enumerate().take(if bits > 0 { 8 } else { 0 }) {
-        let (line, shift) = high_place(bits, j);
-        let place = &mut lines[Codes::NIBBLE_LINES + line][lane];
-        for (place, code) in place.iter_mut().zip(word) {
-            *place |= (code >> 4) << shift;
-        }
+    let mut bits = [0; 2];
+    for (j, word) in words.iter().enumerate() {
+        let (line, shift) = high_place(codes.high_bits(), j);
+        bits[line] |= (word >> 4 & NIBBLES) << shift;
+    }
+    for (line, bits) in high.iter_mut().zip(bits) {
+        line[lane] = bits.to_le_bytes();
     }
 }
 

@@ -292,11 +292,13 @@ impl IntegerFormat {
     }
 
     /// Where D and M of block `block` begin in a tile.
+    #[inline]
     pub(crate) fn header_at(self, block: usize) -> usize {
         block / SHARING * self.shared_bytes()
     }
 
     /// Where block `block` begins in a tile.
+    #[inline]
     pub(crate) fn block_at(self, block: usize) -> usize {
         if !self.scales().are_shared() {
             return block * self.block_bytes();

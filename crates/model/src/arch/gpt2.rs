@@ -66,9 +66,10 @@ impl super::Layer for Layer {
         let attended = ops.attend(layer, q, k, v);
         ops.add(x, self.attention_output.of(&attended));
 
-        let m = self.feed_forward_norm.of(x);
-        let up = ops.compute(self.up.of(m));
-        ops.add(x, self.down.of(gelu(&up)));
+        ops.by_rows(x, |x, ops| {
+            let up = ops.compute(self.up.of(self.feed_forward_norm.of(x)));
+            ops.add(x, self.down.of(gelu(&up)));
+        });
     }
 
     fn linears(&self) -> Vec<&Linear> {

@@ -68,10 +68,10 @@ impl super::Layer for Layer {
         ops.add_scaled(x, self.residual_scale, self.attention.output(&attended));
 
         match &self.feed_forward {
-            Mixer::Dense(feed_forward) => {
+            Mixer::Dense(feed_forward) => ops.by_rows(x, |x, ops| {
                 let gate_up = feed_forward.gate_up(self.feed_forward_norm.of(x), ops);
                 ops.add_scaled(x, self.residual_scale, feed_forward.down(&gate_up));
-            }
+            }),
             Mixer::Experts(experts) => {
                 let m = ops.norm(x, &self.feed_forward_norm);
                 experts.add(x, &m, ops);

@@ -49,8 +49,10 @@ impl super::Layer for Layer {
         let attended = self.attention.of(layer, Value::from(&*x), ops);
         ops.add_normed(x, &self.behind_attention, self.attention.output(&attended));
 
-        let gate_up = self.feed_forward.gate_up(Value::from(&*x), ops);
-        ops.add_normed(x, &self.behind_feed_forward, self.feed_forward.down(&gate_up));
+        ops.by_rows(x, |x, ops| {
+            let gate_up = self.feed_forward.gate_up(Value::from(&*x), ops);
+            ops.add_normed(x, &self.behind_feed_forward, self.feed_forward.down(&gate_up));
+        });
     }
 
     fn linears(&self) -> Vec<&Linear> {

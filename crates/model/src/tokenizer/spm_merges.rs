@@ -1,6 +1,6 @@
 //! The merges that a SentencePiece vocabulary implies.
 
-use std::collections::HashMap;
+use ahash::AHashMap;
 
 /// Tokens of more bytes are none that SentencePiece made: they are matched whole or not at all. Without a bound the
 /// splits of one token as long as a file would take for ever.
@@ -12,7 +12,7 @@ const LONGEST: usize = 512;
 /// same when every split of every token is a merge, ranked by the token's score. Among the splits of one score the
 /// longer left part goes first, which is how transformers orders them.
 pub(super) fn spm_merges(tokens: &[String], scores: &[f32]) -> Vec<(String, String)> {
-    let ids: HashMap<&str, usize> =
+    let ids: AHashMap<&str, usize> =
         tokens.iter().enumerate().map(|(id, token)| (token.as_str(), id)).collect();
     let mut merges: Vec<(f32, usize, usize, &str, &str)> = Vec::new();
     let mut splits = Vec::new();
@@ -20,7 +20,9 @@ pub(super) fn spm_merges(tokens: &[String], scores: &[f32]) -> Vec<(String, Stri
         splits.clear();
         for (at, _) in token.char_indices().skip(1) {
             let (left, right) = token.split_at(at);
-            if let (Some(l), Some(r)) = (ids.get(left), ids.get(right)) {
+            if let Some(l) = ids.get(left)
+                && let Some(r) = ids.get(right)
+            {
                 splits.push((*l, *r, left, right));
             }
         }
