@@ -22,3 +22,21 @@ fn a_workspace_is_reused() {
         assert_eq!(run(&[token], &mut workspace), warm, "token {token}");
     }
 }
+
+/// A long pass does not hold the inner activations of all its tokens: beyond 128 of them they are used again.
+#[test]
+fn inner_activations_do_not_grow_with_the_pass() {
+    let model = load_with(&tiny_gpt2(), &LoadOptions { threads: 1, ..LoadOptions::default() });
+    let bytes = [64, 128, 256].map(|rows| {
+        let (mut cache, mut workspace) = (exact_cache(&model), Workspace::new());
+        let tokens = &vec![1; rows];
+        model
+            .forward(&mut [Sequence { tokens, cache: &mut cache }], &mut workspace, Logits::Last)
+            .all()
+            .unwrap();
+        workspace.bytes()
+    });
+    let (first, then) = (bytes[1] - bytes[0], bytes[2] - bytes[1]);
+    let inner = 128 * model.config().feed_forward * size_of::<f32>();
+    assert!(then + inner / 2 < 2 * first, "{bytes:?} bytes, inner activations of 128 tokens {inner}");
+}

@@ -550,3 +550,80 @@ unsafe fn floats<const TOKENS: usize, const WIDTH: usize>(
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::activations::{Activations, GROUP, Input, ProductWorkspace};
+    use crate::cpu::Level;
+    use crate::{BlockFormat, Matrix, ThreadPool, WeightFormat};
+
+    integer_kernels!(emulated, "avx2,fma,f16c", dots_by_emulated_vnni);
+
+    /// [`dots_by_vnni`] on processors that have no `vpdpbusd`.
+    ///
+    /// # Safety
+    /// As there.
+    #[inline]
+    #[target_feature(enable = "avx2")]
+    unsafe fn dots_by_emulated_vnni<const TOKENS: usize, const DIGITS: usize, L: Layout>(
+        codes: *const u8,
+        quants: *const i32,
+        columns: Range<usize>,
+        dots: [__m256i; TOKENS],
+    ) -> [__m256i; TOKENS] {
+        // SAFETY: as promised to this function.
+        unsafe {
+            dots_by_digits::<TOKENS, DIGITS, L>(codes, quants, columns, dots, |dot, units, quant| {
+                let even = _mm256_and_si256(units, _mm256_set1_epi16(255));
+                let odd = _mm256_srli_epi16::<8>(units);
+                let quants = [_mm256_slli_epi16::<8>(quant), quant].map(|q| _mm256_srai_epi16::<8>(q));
+                let products =
+                    _mm256_add_epi32(_mm256_madd_epi16(even, quants[0]), _mm256_madd_epi16(odd, quants[1]));
+                _mm256_add_epi32(dot, products)
+            })
+        }
+    }
+
+    /// What AVX-VNNI does beside its one instruction, on every processor that has AVX2.
+    #[test]
+    fn digits_give_what_the_formula_gives() {
+        use BlockFormat::*;
+        if Level::Avx2.clamp() != Level::Avx2 {
+            return;
+        }
+        let (pool, cols) = (ThreadPool::new(1), 512);
+        for format in [Q4_0, Q4_1, Q4_K, Q5_0, Q5_1, Q5_K, Q6_K, Q8_0, Q2_K, Q3_K, IQ4_NL, IQ4_XS, MXFP4] {
+            // Scales of any such bytes are finite.
+            let bytes = LANES * format.row_bytes(cols).unwrap();
+            let bytes: Vec<u8> =
+                (0..bytes as u32).map(|i| (i.wrapping_mul(2_654_435_761) >> 13) as u8 & 0x3b).collect();
+            let matrix =
+                Matrix::from_blocks(format, LANES, cols, &bytes, WeightFormat::Native, &pool).unwrap();
+            let segment = &matrix.segments()[0];
+            let TileFormat::Integers(layout) = segment.format else { unreachable!("these are integers") };
+            for activations in [Activations::Bits8, Activations::Bits16] {
+                for tokens in 1..=GROUP {
+                    let x: Vec<f32> = (0..tokens * cols).map(|i| (i as f32 * 0.7).sin()).collect();
+                    let mut workspace = ProductWorkspace::with_level(Level::Scalar);
+                    workspace.quantize(&pool, &Input::Plain(&x), tokens, cols, activations);
+                    let group = workspace.group(0, tokens, cols, activations);
+                    let run = |kernel: IntegerKernel| {
+                        let mut sums = Sums([0.0; GROUP * LANES]);
+                        // SAFETY: the machine has AVX2; tile and group have as many blocks.
+                        unsafe { kernel(segment.tile(0), &group, &mut sums) };
+                        sums.0
+                    };
+                    let expected = run(super::super::scalar::integer_kernel(layout));
+                    let largest = expected.iter().fold(0.0_f32, |a, y| a.max(y.abs()));
+                    for (found, expected) in run(emulated::integer_kernel(layout)).iter().zip(expected) {
+                        assert!(
+                            (found - expected).abs() <= 1e-5 * largest,
+                            "{format:?} {activations:?}, {tokens} tokens: {found} is not {expected}"
+                        );
+                    }
+                }
+            }
+        }
+    }
+}
