@@ -295,8 +295,7 @@ unsafe fn dots_by_words_or_pairs<const TOKENS: usize, const DIGITS: usize, L: La
     let mut step = |j: usize| {
         // SAFETY: as promised to this function.
         let units = unsafe { load_units::<L>(codes, j) };
-        let even = _mm256_and_si256(units, _mm256_set1_epi16(255));
-        let odd = _mm256_srli_epi16::<8>(units);
+        let [even, odd] = words(units);
         for (token, dot) in dots.iter_mut().enumerate() {
             // SAFETY: as promised to this function.
             let [first, last] =
@@ -314,6 +313,13 @@ unsafe fn dots_by_words_or_pairs<const TOKENS: usize, const DIGITS: usize, L: La
         }
     }
     dots
+}
+
+/// The even and the odd bytes of `units`, as words.
+#[inline]
+#[target_feature(enable = "avx2")]
+fn words(units: __m256i) -> [__m256i; 2] {
+    [_mm256_and_si256(units, _mm256_set1_epi16(255)), _mm256_srli_epi16::<8>(units)]
 }
 
 /// The `i`-th of the columns, four each, of a block so that low and high nibbles of a line come one after the other; those of
@@ -404,60 +410,46 @@ unsafe fn dots_by_pairs<const TOKENS: usize, L: Layout>(
     dots
 }
 
-/// [`dots_by_words_or_pairs`] by `vpdpbusd`, a digit after the other.
-///
-/// # Safety
-/// As there.
-#[inline]
-#[target_feature(enable = "avx2,avxvnni")]
-unsafe fn dots_by_vnni<const TOKENS: usize, const DIGITS: usize, L: Layout>(
-    codes: *const u8,
-    quants: *const i32,
-    columns: Range<usize>,
-    dots: [__m256i; TOKENS],
-) -> [__m256i; TOKENS] {
-    // SAFETY: as promised to this function.
-    unsafe {
-        dots_by_digits::<TOKENS, DIGITS, L>(codes, quants, columns, dots, |dot, units, quant| {
-            _mm256_dpbusd_avx_epi32(dot, units, quant)
-        })
-    }
-}
-
-/// Dot products by an instruction that multiplies four bytes a lane with four others and adds them to 32 bits.
-///
-/// # Safety
-/// As [`dots_by_words_or_pairs`].
-#[inline]
-#[target_feature(enable = "avx2")]
-unsafe fn dots_by_digits<const TOKENS: usize, const DIGITS: usize, L: Layout>(
-    codes: *const u8,
-    quants: *const i32,
-    columns: Range<usize>,
-    mut dots: [__m256i; TOKENS],
-    multiply_add: impl Fn(__m256i, __m256i, __m256i) -> __m256i,
-) -> [__m256i; TOKENS] {
-    let add = |digit: usize, dots: &mut [__m256i; TOKENS]| {
-        for j in columns.clone() {
-            // SAFETY: as promised to this function.
-            let units = unsafe { load_units::<L>(codes, j) };
-            for (token, dot) in dots.iter_mut().enumerate() {
-                let at = (token * DIGITS + digit) * (BLOCK / 4) + j;
-                // SAFETY: as promised to this function.
-                *dot = multiply_add(*dot, units, unsafe { broadcast(quants.add(at)) });
+/// [`dots_by_words_or_pairs`], a digit after the other, by an instruction that multiplies four bytes a lane with four others
+/// and adds them to 32 bits: a macro, since target features cannot be generic.
+macro_rules! dots_by_digits {
+    ($name:ident, $features:literal, $multiply_add:expr) => {
+        /// # Safety
+        /// As [`dots_by_words_or_pairs`].
+        #[inline]
+        #[target_feature(enable = $features)]
+        unsafe fn $name<const TOKENS: usize, const DIGITS: usize, L: Layout>(
+            codes: *const u8,
+            quants: *const i32,
+            columns: Range<usize>,
+            mut dots: [__m256i; TOKENS],
+        ) -> [__m256i; TOKENS] {
+            let multiply_add = $multiply_add;
+            let add = |digit: usize, dots: &mut [__m256i; TOKENS]| {
+                for j in columns.clone() {
+                    // SAFETY: as promised to this function.
+                    let units = unsafe { load_units::<L>(codes, j) };
+                    for (token, dot) in dots.iter_mut().enumerate() {
+                        let at = (token * DIGITS + digit) * (BLOCK / 4) + j;
+                        // SAFETY: as promised to this function.
+                        *dot = multiply_add(*dot, units, unsafe { broadcast(quants.add(at)) });
+                    }
+                }
+            };
+            if DIGITS == 2 {
+                let mut first = [_mm256_setzero_si256(); TOKENS];
+                add(0, &mut first);
+                for (dot, first) in dots.iter_mut().zip(first) {
+                    *dot = _mm256_add_epi32(_mm256_slli_epi32::<8>(first), *dot);
+                }
             }
+            add(DIGITS - 1, &mut dots);
+            dots
         }
     };
-    if DIGITS == 2 {
-        let mut first = [_mm256_setzero_si256(); TOKENS];
-        add(0, &mut first);
-        for (dot, first) in dots.iter_mut().zip(first) {
-            *dot = _mm256_add_epi32(_mm256_slli_epi32::<8>(first), *dot);
-        }
-    }
-    add(DIGITS - 1, &mut dots);
-    dots
 }
+
+dots_by_digits!(dots_by_vnni, "avx2,avxvnni", |dot, units, quant| _mm256_dpbusd_avx_epi32(dot, units, quant));
 
 #[inline]
 #[target_feature(enable = "avx")]
@@ -560,30 +552,14 @@ mod tests {
 
     integer_kernels!(emulated, "avx2,fma,f16c", dots_by_emulated_vnni);
 
-    /// [`dots_by_vnni`] on processors that have no `vpdpbusd`.
-    ///
-    /// # Safety
-    /// As there.
-    #[inline]
-    #[target_feature(enable = "avx2")]
-    unsafe fn dots_by_emulated_vnni<const TOKENS: usize, const DIGITS: usize, L: Layout>(
-        codes: *const u8,
-        quants: *const i32,
-        columns: Range<usize>,
-        dots: [__m256i; TOKENS],
-    ) -> [__m256i; TOKENS] {
-        // SAFETY: as promised to this function.
-        unsafe {
-            dots_by_digits::<TOKENS, DIGITS, L>(codes, quants, columns, dots, |dot, units, quant| {
-                let even = _mm256_and_si256(units, _mm256_set1_epi16(255));
-                let odd = _mm256_srli_epi16::<8>(units);
-                let quants = [_mm256_slli_epi16::<8>(quant), quant].map(|q| _mm256_srai_epi16::<8>(q));
-                let products =
-                    _mm256_add_epi32(_mm256_madd_epi16(even, quants[0]), _mm256_madd_epi16(odd, quants[1]));
-                _mm256_add_epi32(dot, products)
-            })
-        }
-    }
+    // `dots_by_vnni` on processors that have no `vpdpbusd`.
+    dots_by_digits!(dots_by_emulated_vnni, "avx2", |dot, units, quant| {
+        let [even, odd] = words(units);
+        let quants = [_mm256_slli_epi16::<8>(quant), quant].map(|q| _mm256_srai_epi16::<8>(q));
+        let products =
+            _mm256_add_epi32(_mm256_madd_epi16(even, quants[0]), _mm256_madd_epi16(odd, quants[1]));
+        _mm256_add_epi32(dot, products)
+    });
 
     /// What AVX-VNNI does beside its one instruction, on every processor that has AVX2.
     #[test]
