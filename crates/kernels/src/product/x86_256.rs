@@ -377,9 +377,6 @@ unsafe fn dots_by_pairs<const TOKENS: usize, L: Layout>(
                 let units = unsafe { load_units::<L>(codes, j) };
                 for (token, sum) in sums.iter_mut().enumerate() {
                     *sum = _mm256_add_epi16(*sum, _mm256_maddubs_epi16(units, quant(token, j)));
-                    if run < columns.len() {
-                        *sum = in_register(*sum);
-                    }
                 }
             }
             for (dot, sum) in dots.iter_mut().zip(sums) {
