@@ -39,7 +39,12 @@ fn json_has_the_agreed_fields_and_the_parts_add_up() {
         assert!(row["stddev_ts"].as_f64().unwrap() >= 0.0 && row["kv_bytes"].as_u64().unwrap() > 0);
         let generated = row["n_gen"].as_u64().unwrap() > 0;
         assert_eq!(row.get("profile").is_some(), generated, "{row}");
+        // What the machine gives at best, beside what was reached.
+        let number = |name: &str| row[name].as_f64();
+        assert_eq!(number("peak_multiply_adds_per_s").is_some(), !generated, "{row}");
+        assert!(number("peak_multiply_adds_per_s") >= number("multiply_adds_per_s"), "{row}");
         if generated {
+            assert!(row["profile"]["bandwidth_bytes_per_s"].as_f64().unwrap() > 1e8, "{row}");
             let parts = row["profile"]["parts"].as_array().unwrap();
             let share = |name: &str| {
                 let part = parts.iter().find(|part| part["part"] == name);

@@ -10,24 +10,35 @@ use std::time::Instant;
 /// Bytes that a task reads at a time.
 const CHUNK_BYTES: usize = 1 << 20;
 
-/// Bytes per second at which the threads of `pool` together read memory: the median of `passes` over a buffer of `bytes`.
-///
-/// For main memory let `bytes` be several times the last-level cache, 256 MiB or more.
+/// Memory that is read to see how fast it is.
+pub struct MemoryProbe {
+    buffer: WeightBuffer,
+}
+
+impl MemoryProbe {
+    /// Takes `bytes`, for main memory several times the last-level cache: 256 MiB or more.
+    pub fn new(pool: &ThreadPool, bytes: usize) -> MemoryProbe {
+        let chunks = bytes.div_ceil(CHUNK_BYTES).max(1);
+        // On huge pages, as weights are. Pages that were never written might all be the system's one page of zeros.
+        MemoryProbe { buffer: WeightBuffer::new(pool, chunks, CHUNK_BYTES, &|_, chunk| chunk.fill(1)) }
+    }
+
+    /// Bytes per second at which the threads of `pool` together read all of it once.
+    pub fn rate(&self, pool: &ThreadPool) -> f64 {
+        let level = cpu::level();
+        let (total, begin) = (AtomicU64::new(0), Instant::now());
+        pool.run_ranges(self.buffer.len(), CHUNK_BYTES, &|range| {
+            total.fetch_add(sum_words(level, &self.buffer[range]), Ordering::Relaxed);
+        });
+        black_box(total);
+        self.buffer.len() as f64 / begin.elapsed().as_secs_f64()
+    }
+}
+
+/// The median of `passes` of a [`MemoryProbe`] of `bytes`.
 pub fn bandwidth(pool: &ThreadPool, bytes: usize, passes: usize) -> f64 {
-    let chunks = bytes.div_ceil(CHUNK_BYTES).max(1);
-    // On huge pages, as weights are. Pages that were never written might all be the system's one page of zeros.
-    let buffer = WeightBuffer::new(pool, chunks, CHUNK_BYTES, &|_, chunk| chunk.fill(1));
-    let level = cpu::level();
-    let mut rates: Vec<f64> = (0..passes.max(1))
-        .map(|_| {
-            let (total, begin) = (AtomicU64::new(0), Instant::now());
-            pool.run_ranges(buffer.len(), CHUNK_BYTES, &|range| {
-                total.fetch_add(sum_words(level, &buffer[range]), Ordering::Relaxed);
-            });
-            black_box(total);
-            buffer.len() as f64 / begin.elapsed().as_secs_f64()
-        })
-        .collect();
+    let probe = MemoryProbe::new(pool, bytes);
+    let mut rates: Vec<f64> = (0..passes.max(1)).map(|_| probe.rate(pool)).collect();
     rates.sort_by(f64::total_cmp);
     rates[rates.len() / 2]
 }

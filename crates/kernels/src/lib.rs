@@ -31,7 +31,7 @@ mod product;
 mod scale;
 
 pub use activations::{Activations, Input, ProductWorkspace};
-pub use bandwidth::bandwidth;
+pub use bandwidth::{MemoryProbe, bandwidth};
 pub use blocks::{BlockFormat, quantize_q8_0};
 pub use error::KernelError;
 pub use matrix::{Matrix, Rows, WeightFormat};

@@ -56,7 +56,8 @@ pub(crate) struct Arguments {
     /// be capped.
     #[arg(long, alias = "stream", value_name = "TOKENS", value_parser = value_parser!(u64).range(1..=MOST_TOKENS))]
     beyond: Option<u64>,
-    /// Show where the time of a generated token goes, and the bytes it reads beside what the memory gives.
+    /// Show where the time of a generated token goes, and what it reads and a prompt multiplies beside what memory and
+    /// processor give at best, measured in turn.
     #[arg(long)]
     profile: bool,
     /// Seed of the caches.
@@ -88,19 +89,33 @@ enum Form {
 
 const DEPTHS: [usize; 4] = [0, 1024, 4096, 8000];
 const FIRST_STREAMED: usize = 1000;
-/// Several times the last-level cache of a processor of this time.
-const BANDWIDTH_BYTES: usize = 512 << 20;
-const BANDWIDTH_PASSES: usize = 7;
 
-/// The results and what the memory gives.
+/// The results and what the machine gives.
 #[derive(Serialize)]
 struct Document<'a> {
     #[serde(flatten)]
     bench: &'a Bench,
-    /// Bytes per second that the threads together read from memory; measured with --profile.
+    /// Bytes per second that the threads together read from memory, the median of the rows; measured with --profile where
+    /// tokens are generated.
     bandwidth_bytes_per_s: Option<f64>,
-    /// 8-bit multiply-adds per second that the threads together reach at best; measured with --profile.
+    /// 8-bit multiply-adds per second that the threads together reach at best, the median of the rows; measured with
+    /// --profile where there are prompts.
     peak_multiply_adds_per_s: Option<f64>,
+}
+
+impl<'a> Document<'a> {
+    fn new(bench: &'a Bench) -> Self {
+        let median = |of: fn(&BenchRow) -> Option<f64>| {
+            let mut rates: Vec<f64> = bench.rows.iter().filter_map(of).collect();
+            rates.sort_by(f64::total_cmp);
+            rates.get(rates.len() / 2).copied()
+        };
+        Document {
+            bench,
+            bandwidth_bytes_per_s: median(|row| row.profile.as_ref()?.bandwidth_bytes_per_s),
+            peak_multiply_adds_per_s: median(|row| row.peak_multiply_adds_per_s),
+        }
+    }
 }
 
 impl Arguments {
@@ -113,11 +128,6 @@ impl Arguments {
         }
         let model = self.model.load(self.beyond.is_some())?;
         let tests = self.tests(&model)?;
-        let bandwidth = self
-            .profile
-            .then(|| sketchkv_kernels::bandwidth(model.pool(), BANDWIDTH_BYTES, BANDWIDTH_PASSES));
-        let peak =
-            if self.profile { sketchkv_kernels::int8_peak(model.pool(), BANDWIDTH_PASSES) } else { None };
         let longest = tests.iter().map(Test::length).max().unwrap_or(0);
         let tokens = comparison_text::tokens(&model, longest)?;
         let options = BenchOptions {
@@ -139,16 +149,15 @@ impl Arguments {
         watching.bar.finish_and_clear();
         let results = results?;
         warning::show(&results.warnings);
-        let document =
-            Document { bench: &results, bandwidth_bytes_per_s: bandwidth, peak_multiply_adds_per_s: peak };
+        let document = Document::new(&results);
         match if self.json { Form::Json } else { self.format } {
             Form::Md => {
                 output::line(table(&results))?;
-                if let Some(table) = peak.and_then(|peak| products_table(&results, peak)) {
-                    output::line(format!("\n{table}"))?;
+                if document.peak_multiply_adds_per_s.is_some() {
+                    output::line(format!("\n{}", products_table(&results)))?;
                 }
-                if let Some(bandwidth) = bandwidth {
-                    output::line(format!("\n{}", parts_table(&results, bandwidth)))?;
+                if document.bandwidth_bytes_per_s.is_some() {
+                    output::line(format!("\n{}", parts_table(&results)))?;
                 }
                 eprintln!("{}", footnote(&document));
             }
@@ -267,32 +276,30 @@ fn table(bench: &Bench) -> String {
     output::table(&header, &[2, 3, 4, 5], rows)
 }
 
-/// The products of prompts beside the `peak`, in multiply-adds per second; `None` where no prompt was timed.
-fn products_table(bench: &Bench, peak: f64) -> Option<String> {
-    let rows = bench.rows.iter().filter_map(|row| Some((row, row.multiply_adds_per_s?)));
-    let rows: Vec<Vec<String>> = rows
-        .map(|(row, rate)| {
-            vec![
-                row.test.clone(),
-                row.spec.clone(),
-                format!("{:.0}", rate / 1e9),
-                format!("{:.0}", peak / 1e9),
-                format!("{:.0}%", 100.0 * rate / peak),
-            ]
-        })
-        .collect();
+/// The products of prompts beside what the processor gives.
+fn products_table(bench: &Bench) -> String {
+    let rows = bench.rows.iter().filter_map(|row| {
+        let (rate, peak) = (row.multiply_adds_per_s?, row.peak_multiply_adds_per_s?);
+        Some(vec![
+            row.test.clone(),
+            row.spec.clone(),
+            format!("{:.0}", rate / 1e9),
+            format!("{:.0}", peak / 1e9),
+            format!("{:.0}%", 100.0 * rate / peak),
+        ])
+    });
     let header = ["test", "spec", "10⁹ multiply-adds/s", "at best", "of that"];
-    (!rows.is_empty()).then(|| output::table(&header, &[2, 3, 4], rows))
+    output::table(&header, &[2, 3, 4], rows)
 }
 
-/// Where the time goes; `bandwidth` in bytes per second.
-fn parts_table(bench: &Bench, bandwidth: f64) -> String {
-    let header = ["test", "spec", "part", "µs a token", "share", "reads", "GB/s", "of bandwidth"];
+/// Where the time goes, beside what memory gives.
+fn parts_table(bench: &Bench) -> String {
+    let header = ["test", "spec", "part", "µs a token", "share", "reads", "GB/s", "memory", "of that"];
     let rows = bench.rows.iter().filter_map(|row| Some((row, row.profile.as_ref()?)));
     let rows = rows.flat_map(|(row, profile)| {
         profile.parts.iter().map(|part| {
-            let rate = part.bytes_per_s.map(|rate| format!("{:.1}", rate / 1e9));
-            let share = part.bytes_per_s.map(|rate| format!("{:.0}%", 100.0 * rate / bandwidth));
+            let gb = |rate: f64| format!("{:.1}", rate / 1e9);
+            let beside = part.bytes_per_s.zip(profile.bandwidth_bytes_per_s);
             vec![
                 row.test.clone(),
                 row.spec.clone(),
@@ -300,12 +307,15 @@ fn parts_table(bench: &Bench, bandwidth: f64) -> String {
                 format!("{:.1}", part.us),
                 format!("{:.1}%", 100.0 * part.share),
                 part.bytes.map(format::bytes).unwrap_or_default(),
-                rate.unwrap_or_default(),
-                share.unwrap_or_default(),
+                part.bytes_per_s.map(gb).unwrap_or_default(),
+                beside.map(|(_, bandwidth)| gb(bandwidth)).unwrap_or_default(),
+                beside
+                    .map(|(rate, bandwidth)| format!("{:.0}%", 100.0 * rate / bandwidth))
+                    .unwrap_or_default(),
             ]
         })
     });
-    output::table(&header, &[3, 4, 5, 6, 7], rows)
+    output::table(&header, &[3, 4, 5, 6, 7, 8], rows)
 }
 
 fn footnote(document: &Document<'_>) -> String {

@@ -7,6 +7,9 @@ use sketchkv_model::Model;
 pub struct Parts {
     /// Time of a token in microseconds, sampling included, with the clocks running.
     pub token_us: f64,
+    /// Bytes per second that the threads together read from memory, in turn with the tokens.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub bandwidth_bytes_per_s: Option<f64>,
     /// By part, in the order of a token's way; parts that took no time are left out.
     pub parts: Vec<PartTime>,
 }
@@ -28,8 +31,16 @@ pub struct PartTime {
 }
 
 impl Parts {
-    /// From the profile of `tokens` single-token steps that took `seconds`, over `cache` as they left it.
-    pub(super) fn of(profile: &Profile, tokens: usize, seconds: f64, model: &Model, cache: &Cache) -> Parts {
+    /// From the profile of `tokens` single-token steps that took `seconds`, over `cache` as they left it, where memory gave
+    /// `bandwidth`.
+    pub(super) fn of(
+        profile: &Profile,
+        tokens: usize,
+        seconds: f64,
+        bandwidth: f64,
+        model: &Model,
+        cache: &Cache,
+    ) -> Parts {
         let token_us = 1e6 * seconds / tokens as f64;
         let ledger = cache.ledger();
         // Without a selection every slot is read, once for all queries of its group.
@@ -51,6 +62,6 @@ impl Parts {
             }
         };
         let parts = Part::ALL.into_iter().filter(|&part| !profile.time(part).is_zero()).map(time).collect();
-        Parts { token_us, parts }
+        Parts { token_us, bandwidth_bytes_per_s: Some(bandwidth), parts }
     }
 }

@@ -3,8 +3,17 @@ use crate::{EvalError, Failure, Footprint, Machine};
 use serde::{Deserialize, Serialize};
 use sketchkv_cache::{Cache, Part, Spec};
 use sketchkv_engine::EngineError;
+use sketchkv_kernels::{MemoryProbe, int8_peak};
 use sketchkv_model::{Logits, Model, Sampler, Sampling, Sequence, Workspace};
-use std::{slice::from_mut, time::Instant};
+use std::{
+    slice::from_mut,
+    time::{Duration, Instant},
+};
+
+/// Several times the last-level cache of a processor of this time.
+const MEMORY_BYTES: usize = 512 << 20;
+/// Tokens between two readings of memory.
+const PROBE_INTERVAL: usize = 4;
 
 /// What to measure.
 #[derive(Debug, Clone, PartialEq)]
@@ -15,7 +24,8 @@ pub struct BenchOptions {
     pub tests: Vec<Test>,
     /// Samples of each test.
     pub repetitions: usize,
-    /// Whether generation is run once more for the time of its parts.
+    /// Whether generation is run once more for the time of its parts, and what the machine gives at best is measured in
+    /// turn with it.
     pub profile: bool,
     /// Seed of the caches.
     pub seed: u64,
@@ -70,6 +80,9 @@ pub struct BenchRow {
     /// 8-bit multiply-adds per second of the products with weights, of a prompt; the mean.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub multiply_adds_per_s: Option<f64>,
+    /// What the processor gives at best, of a prompt, if asked for: the mean of measurements in turn with the repetitions.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub peak_multiply_adds_per_s: Option<f64>,
     /// The cache of one sequence after the test.
     #[serde(flatten)]
     pub footprint: Footprint,
@@ -144,6 +157,9 @@ pub fn bench(
     for (spec, error) in refused {
         lanes.fail(spec, error)?;
     }
+    let is_profiled = |test: &Test| matches!(test.work, Work::Generate { sequences: 1, .. });
+    let memory = (options.profile && options.tests.iter().any(is_profiled))
+        .then(|| MemoryProbe::new(model.pool(), MEMORY_BYTES));
     let mut bed = Bed { model, tokens, workspace: Workspace::new() };
     bed.warm_up(&options.tests, options.seed);
     for test in &options.tests {
@@ -154,6 +170,8 @@ pub fn bench(
                 |_| Some(*test),
                 |lane, test| {
                     let before = bed.workspace.multiply_adds();
+                    let is_prompt = matches!(test.work, Work::Prompt(_));
+                    let peak = if options.profile && is_prompt { int8_peak(model.pool(), 1) } else { None };
                     let sample = bed.time(lane, test, repetition)?;
                     let row = lane.row.get_or_insert_with(|| row(test, lane.spec, sample.footprint));
                     row.samples_ts.push(sample.rate());
@@ -161,13 +179,17 @@ pub fn bench(
                         let each = (bed.workspace.multiply_adds() - before) as f64 / count as f64;
                         row.multiply_adds_per_s = Some(each);
                     }
+                    if let Some(peak) = peak {
+                        let share = peak / options.repetitions as f64;
+                        *row.peak_multiply_adds_per_s.get_or_insert(0.0) += share;
+                    }
                     Ok(sample)
                 },
             )?;
         }
-        if let (true, Work::Generate { tokens, sequences: 1 }) = (options.profile, test.work) {
+        if let (Some(memory), Work::Generate { tokens, sequences: 1 }) = (&memory, test.work) {
             lanes.each_untold(|lane| {
-                let profile = bed.profile(lane, tokens, options.seed)?;
+                let profile = bed.profile(lane, tokens, options.seed, memory)?;
                 lane.row.iter_mut().for_each(|row| row.profile = Some(profile.clone()));
                 Ok(())
             })?;
@@ -254,6 +276,7 @@ fn row(test: &Test, spec: &Spec, footprint: Footprint) -> BenchRow {
         stddev_ts: 0.0,
         samples_ts: vec![],
         multiply_adds_per_s: None,
+        peak_multiply_adds_per_s: None,
         footprint,
         profile: None,
     }
@@ -340,26 +363,39 @@ impl Bed<'_> {
         Ok(sample(test, lane.spec, repetition, seconds.as_secs_f64(), &caches[0]))
     }
 
-    /// Generates `count` tokens with the clocks running, and samples from what the model gives.
-    fn profile(&mut self, lane: &Lane<'_>, count: usize, seed: u64) -> Result<Parts, EvalError> {
+    /// Generates `count` tokens with the clocks running, and samples from what the model gives. Every few tokens `memory` is
+    /// read in between: what it gives changes from one second to the next where others share it.
+    fn profile(
+        &mut self,
+        lane: &Lane<'_>,
+        count: usize,
+        seed: u64,
+        memory: &MemoryProbe,
+    ) -> Result<Parts, EvalError> {
         let mut cache = self.copy(lane);
         let mut sampler = Sampler::new(Sampling { seed, ..Sampling::default() })?;
         self.run(from_mut(&mut cache), 1)?;
         cache.start_profile();
         self.workspace.start_profile();
-        let begin = Instant::now();
-        let mut sampling = std::time::Duration::ZERO;
-        for _ in 0..count {
-            let logits = self.run(from_mut(&mut cache), 1)?;
+        let (mut seconds, mut sampling, mut reading) = (0.0, Duration::ZERO, vec![]);
+        for token in 0..count {
+            if token % PROBE_INTERVAL == 0 {
+                reading.push(memory.rate(self.model.pool()).recip());
+            }
             let begin = Instant::now();
+            let logits = self.run(from_mut(&mut cache), 1)?;
+            let ran = begin.elapsed();
             sampler.sample(logits).map_err(EngineError::from)?;
-            sampling += begin.elapsed();
+            let all = begin.elapsed();
+            sampling += all - ran;
+            seconds += all.as_secs_f64();
         }
-        let seconds = begin.elapsed().as_secs_f64();
         let mut profile = self.workspace.stop_profile();
         profile += cache.stop_profile();
         profile.add(Part::Sampling, sampling);
-        Ok(Parts::of(&profile, count, seconds, self.model, &cache))
+        // Of all that was read, as the tokens' rate is of all that they took.
+        let bandwidth = reading.len() as f64 / reading.iter().sum::<f64>();
+        Ok(Parts::of(&profile, count, seconds, bandwidth, self.model, &cache))
     }
 }
 

@@ -41,21 +41,21 @@ macro_rules! integer_kernels {
                 let mut first = 0;
                 while first < x.tokens {
                     macro_rules! kernel {
-                        ($tokens:literal) => {
+                        ($tokens:literal, $halves:literal) => {
                             match x.digits {
-                                1 => some_tokens::<$tokens, 1, L>,
-                                _ => some_tokens::<$tokens, 2, L>,
+                                1 => some_tokens::<$tokens, $halves, 1, L>,
+                                _ => some_tokens::<$tokens, $halves, 2, L>,
                             }
                         };
                     }
                     // A whole group, or what is left of it by fours.
                     let (tokens, kernel): (_, unsafe fn(&[u8], &Group, usize, &mut Sums)) =
                         match x.tokens - first {
-                            8 => (8, kernel!(8)),
-                            1 => (1, kernel!(1)),
-                            2 => (2, kernel!(2)),
-                            3 => (3, kernel!(3)),
-                            _ => (4, kernel!(4)),
+                            8 => (8, kernel!(8, 1)),
+                            1 => (1, kernel!(1, 2)),
+                            2 => (2, kernel!(2, 1)),
+                            3 => (3, kernel!(3, 1)),
+                            _ => (4, kernel!(4, 1)),
                         };
                     // SAFETY: as promised to this function; there are so many tokens from `first` on.
                     unsafe { kernel(tile, x, first, sums) };
@@ -68,7 +68,12 @@ macro_rules! integer_kernels {
             /// # Safety
             /// See [`IntegerKernel`]; the group has `TOKENS` tokens from `first` on, of `DIGITS` digits.
             #[target_feature(enable = $features)]
-            unsafe fn some_tokens<const TOKENS: usize, const DIGITS: usize, L: Layout>(
+            unsafe fn some_tokens<
+                const TOKENS: usize,
+                const HALVES: usize,
+                const DIGITS: usize,
+                L: Layout,
+            >(
                 tile: &[u8],
                 x: &Group,
                 first: usize,
@@ -91,50 +96,46 @@ macro_rules! integer_kernels {
                                 _mm_prefetch::<_MM_HINT_T0>(at.wrapping_add(PREFETCH_BYTES + line).cast());
                             }
                         }
-                        let each = std::array::from_fn::<usize, TOKENS, _>(|token| place + token);
-                        for (half, (total, shared)) in total.iter_mut().zip(shared).enumerate() {
-                            let Factors { d, m } = match L::SCALES {
-                                Scales::Own | Scales::OwnAffine => own_factors::<L>(at, half),
-                                Scales::Power => Factors { d: [powers(at, half); 2], m: shared.m },
-                                _ => shared.times::<L>(at, half),
-                            };
+                        for half in (0..2).step_by(HALVES) {
                             let codes = at.add(L::SCALES.block_bytes() + 4 * HALF * half);
                             let quants = x.quants.as_ptr().add(unknown(place) * DIGITS * BLOCK).cast();
-                            let mut product;
-                            // The scale of the activations comes last: products of the others do not leave f32.
+                            let mut factors = [shared[0]; HALVES];
+                            for (offset, factors) in factors.iter_mut().enumerate() {
+                                *factors = shared[half + offset].of_block::<L>(at, half + offset);
+                            }
+                            let mut products = [[_mm256_setzero_ps(); TOKENS]; HALVES];
+                            // Columns are constants, so that shifts are.
                             if L::SCALES.parts() == 1 {
-                                let begin =
-                                    each.map(|place| offset::<L>(*x.negative_sums.get_unchecked(place)));
-                                product = $dots::<TOKENS, DIGITS, L>(codes, quants, 0..8, begin)
-                                    .map(|dot| _mm256_mul_ps(d[0], _mm256_cvtepi32_ps(dot)));
-                                if L::SCALES.are_affine() {
-                                    for (product, place) in product.iter_mut().zip(each) {
+                                let begin = begins::<TOKENS, L>(x, place, 0);
+                                let dots = $dots::<TOKENS, HALVES, DIGITS, L>(codes, quants, 0..8, begin);
+                                add_scaled(&mut products, dots, &factors, 0);
+                            } else {
+                                let begin = begins::<TOKENS, L>(x, place, 0);
+                                let dots = $dots::<TOKENS, HALVES, DIGITS, L>(codes, quants, 0..4, begin);
+                                add_scaled(&mut products, dots, &factors, 0);
+                                let begin = begins::<TOKENS, L>(x, place, 1);
+                                let dots = $dots::<TOKENS, HALVES, DIGITS, L>(codes, quants, 4..8, begin);
+                                add_scaled(&mut products, dots, &factors, 1);
+                            }
+                            for (offset, products) in products.iter_mut().enumerate() {
+                                let m = factors[offset].m;
+                                let total = &mut total[half + offset];
+                                for (token, (total, product)) in total.iter_mut().zip(products).enumerate() {
+                                    let place = place + token;
+                                    if L::SCALES.are_affine() && L::SCALES.parts() == 1 {
                                         let sum = _mm256_set1_ps(*x.sums.get_unchecked(place));
                                         *product = _mm256_fmadd_ps(m[0], sum, *product);
-                                    }
-                                }
-                            } else {
-                                let halves = each.map(|place| *x.negative_halves.get_unchecked(place));
-                                let begin = halves.map(|[early, _]| offset::<L>(early));
-                                product = $dots::<TOKENS, DIGITS, L>(codes, quants, 0..4, begin)
-                                    .map(|dot| _mm256_mul_ps(d[0], _mm256_cvtepi32_ps(dot)));
-                                let begin = halves.map(|[_, late]| offset::<L>(late));
-                                let late = $dots::<TOKENS, DIGITS, L>(codes, quants, 4..8, begin);
-                                for (product, late) in product.iter_mut().zip(late) {
-                                    *product = _mm256_fmadd_ps(d[1], _mm256_cvtepi32_ps(late), *product);
-                                }
-                                if L::SCALES.are_affine() {
-                                    for (product, [early, late]) in product.iter_mut().zip(halves) {
+                                    } else if L::SCALES.are_affine() {
+                                        let [early, late] = *x.negative_halves.get_unchecked(place);
                                         *product =
                                             _mm256_fnmadd_ps(m[0], _mm256_set1_ps(early as f32), *product);
                                         *product =
                                             _mm256_fnmadd_ps(m[1], _mm256_set1_ps(late as f32), *product);
                                     }
+                                    // The scale of the activations comes last: products of the others do not leave f32.
+                                    let scale = _mm256_set1_ps(*x.scales.get_unchecked(place));
+                                    *total = _mm256_fmadd_ps(*product, scale, *total);
                                 }
-                            }
-                            for ((total, product), place) in total.iter_mut().zip(product).zip(each) {
-                                let scale = _mm256_set1_ps(*x.scales.get_unchecked(place));
-                                *total = _mm256_fmadd_ps(product, scale, *total);
                             }
                         }
                         at = at.add(L::FORMAT.block_bytes());
@@ -160,15 +161,46 @@ fn unknown(mut place: usize) -> usize {
     place
 }
 
-/// What the sums of tiles without m begin at: −offset·Σq.
+/// What the sums of a block, or of one of its two parts, begin at: in tiles without m at −offset·Σq.
+///
+/// # Safety
+/// The group has `TOKENS` tokens from `place` on.
 #[inline]
 #[target_feature(enable = "avx2")]
-fn offset<L: Layout>(negative_sum: i32) -> __m256i {
+unsafe fn begins<const TOKENS: usize, L: Layout>(x: &Group, place: usize, part: usize) -> [__m256i; TOKENS] {
+    let mut begins = [_mm256_setzero_si256(); TOKENS];
     if L::SCALES.are_affine() {
-        return _mm256_setzero_si256();
+        return begins;
     }
-    let bits = _mm_cvtsi32_si128(L::CODES.offset_bits() as i32);
-    _mm256_sll_epi32(_mm256_set1_epi32(negative_sum), bits)
+    for (token, begin) in begins.iter_mut().enumerate() {
+        // SAFETY: as promised to this function.
+        let negative_sum = unsafe {
+            match L::SCALES.parts() {
+                1 => *x.negative_sums.get_unchecked(place + token),
+                _ => x.negative_halves.get_unchecked(place + token)[part],
+            }
+        };
+        let bits = _mm_cvtsi32_si128(L::CODES.offset_bits() as i32);
+        *begin = _mm256_sll_epi32(_mm256_set1_epi32(negative_sum), bits);
+    }
+    begins
+}
+
+/// Adds d times the dot products of a part of a block.
+#[inline]
+#[target_feature(enable = "avx2,fma")]
+fn add_scaled<const TOKENS: usize, const HALVES: usize>(
+    products: &mut [[__m256; TOKENS]; HALVES],
+    dots: [[__m256i; TOKENS]; HALVES],
+    factors: &[Factors; HALVES],
+    part: usize,
+) {
+    for half in 0..HALVES {
+        let d = factors[half].d[part];
+        for (product, dot) in products[half].iter_mut().zip(dots[half]) {
+            *product = _mm256_fmadd_ps(d, _mm256_cvtepi32_ps(dot), *product);
+        }
+    }
 }
 
 /// d and m of the halves of a block, a row in each lane.
@@ -179,6 +211,23 @@ struct Factors {
 }
 
 impl Factors {
+    /// Those of half of the block at `at`; `self` are D and M where blocks share them.
+    ///
+    /// # Safety
+    /// The scales of a block lie there.
+    #[inline]
+    #[target_feature(enable = "avx2,f16c")]
+    unsafe fn of_block<L: Layout>(self, at: *const u8, half: usize) -> Factors {
+        // SAFETY: as promised to this function.
+        unsafe {
+            match L::SCALES {
+                Scales::Own | Scales::OwnAffine => own_factors::<L>(at, half),
+                Scales::Power => Factors { d: [powers(at, half); 2], ..self },
+                _ => self.times::<L>(at, half),
+            }
+        }
+    }
+
     /// D and M times what lies before a block.
     ///
     /// # Safety
@@ -282,26 +331,32 @@ unsafe fn load_units<L: Layout>(codes: *const u8, j: usize) -> __m256i {
 /// A block of codes begins at `codes`, lines 64 bytes apart, and `[TOKENS][DIGITS][32]` quants at `quants`.
 #[inline]
 #[target_feature(enable = "avx2")]
-unsafe fn dots_by_words_or_pairs<const TOKENS: usize, const DIGITS: usize, L: Layout>(
+unsafe fn dots_by_words_or_pairs<const TOKENS: usize, const HALVES: usize, const DIGITS: usize, L: Layout>(
     codes: *const u8,
     quants: *const i32,
     columns: Range<usize>,
-    mut dots: [__m256i; TOKENS],
-) -> [__m256i; TOKENS] {
+    begin: [__m256i; TOKENS],
+) -> [[__m256i; TOKENS]; HALVES] {
     if DIGITS == 1 {
         // SAFETY: as promised to this function.
-        return unsafe { dots_by_pairs::<TOKENS, L>(codes, quants, columns, dots) };
+        return unsafe { dots_by_pairs::<TOKENS, HALVES, L>(codes, quants, columns, begin) };
     }
+    let mut dots = [begin; HALVES];
     let mut step = |j: usize| {
-        // SAFETY: as promised to this function.
-        let units = unsafe { load_units::<L>(codes, j) };
-        let [even, odd] = words(units);
-        for (token, dot) in dots.iter_mut().enumerate() {
+        let mut units = [[_mm256_setzero_si256(); 2]; HALVES];
+        for (half, units) in units.iter_mut().enumerate() {
             // SAFETY: as promised to this function.
-            let [first, last] =
-                [0, 1].map(|odd| unsafe { broadcast(quants.add(token * (BLOCK / 2) + 2 * j + odd)) });
-            *dot = _mm256_add_epi32(*dot, _mm256_madd_epi16(even, first));
-            *dot = in_register(_mm256_add_epi32(*dot, _mm256_madd_epi16(odd, last)));
+            *units = words(unsafe { load_units::<L>(codes.add(4 * HALF * half), j) });
+        }
+        for token in 0..TOKENS {
+            let at = token * (BLOCK / 2) + 2 * j;
+            // SAFETY: as promised to this function.
+            let (first, last) = unsafe { (broadcast(quants.add(at)), broadcast(quants.add(at + 1))) };
+            for (dots, [even, odd]) in dots.iter_mut().zip(units) {
+                let dot = &mut dots[token];
+                *dot = _mm256_add_epi32(*dot, _mm256_madd_epi16(even, first));
+                *dot = in_register(_mm256_add_epi32(*dot, _mm256_madd_epi16(odd, last)));
+            }
         }
     };
     let pairs = columns.len() == 8;
@@ -358,50 +413,55 @@ const fn registers_in_16_bits(largest_unit: usize) -> usize {
 /// As there.
 #[inline]
 #[target_feature(enable = "avx2")]
-unsafe fn dots_by_pairs<const TOKENS: usize, L: Layout>(
+unsafe fn dots_by_pairs<const TOKENS: usize, const HALVES: usize, L: Layout>(
     codes: *const u8,
     quants: *const i32,
     columns: Range<usize>,
-    mut dots: [__m256i; TOKENS],
-) -> [__m256i; TOKENS] {
+    begin: [__m256i; TOKENS],
+) -> [[__m256i; TOKENS]; HALVES] {
     let widen = |sums, factor| _mm256_madd_epi16(sums, _mm256_set1_epi16(factor));
     // SAFETY: as promised to this function.
     let quant = |token: usize, j: usize| unsafe { broadcast(quants.add(token * (BLOCK / 4) + j)) };
+    // SAFETY: as promised to this function.
+    let units = |half: usize, j: usize| unsafe { load_units::<L>(codes.add(4 * HALF * half), j) };
+    let mut dots = [begin; HALVES];
     let run = registers_in_16_bits(L::CODES.largest_unit()).min(columns.len());
     if run > 0 {
         for first in (0..columns.len()).step_by(run) {
-            let mut sums = [_mm256_setzero_si256(); TOKENS];
+            let mut sums = [[_mm256_setzero_si256(); TOKENS]; HALVES];
             for i in first..first + run {
                 let j = in_turn(&columns, i);
-                // SAFETY: as promised to this function.
-                let units = unsafe { load_units::<L>(codes, j) };
-                for (token, sum) in sums.iter_mut().enumerate() {
-                    *sum = _mm256_add_epi16(*sum, _mm256_maddubs_epi16(units, quant(token, j)));
+                for (half, sums) in sums.iter_mut().enumerate() {
+                    let units = units(half, j);
+                    for (token, sum) in sums.iter_mut().enumerate() {
+                        *sum = _mm256_add_epi16(*sum, _mm256_maddubs_epi16(units, quant(token, j)));
+                    }
                 }
             }
-            for (dot, sum) in dots.iter_mut().zip(sums) {
-                *dot = _mm256_add_epi32(*dot, widen(sum, 1));
+            for (dot, sum) in dots.as_flattened_mut().iter_mut().zip(sums.as_flattened()) {
+                *dot = _mm256_add_epi32(*dot, widen(*sum, 1));
             }
         }
         return dots;
     }
     // Two digits of 4 bits, four registers of which fit.
     for first in columns.step_by(4) {
-        let (mut low, mut high) = ([_mm256_setzero_si256(); TOKENS], [_mm256_setzero_si256(); TOKENS]);
-        for j in first..first + 4 {
-            // SAFETY: as promised to this function.
-            let units = unsafe { load_units::<L>(codes, j) };
-            let low_bits = _mm256_set1_epi8(15);
-            let low_digits = _mm256_and_si256(units, low_bits);
-            let high_digits = _mm256_and_si256(_mm256_srli_epi16::<4>(units), low_bits);
-            for token in 0..TOKENS {
-                let quant = quant(token, j);
-                low[token] = _mm256_add_epi16(low[token], _mm256_maddubs_epi16(low_digits, quant));
-                high[token] = _mm256_add_epi16(high[token], _mm256_maddubs_epi16(high_digits, quant));
+        for (half, dots) in dots.iter_mut().enumerate() {
+            let (mut low, mut high) = ([_mm256_setzero_si256(); TOKENS], [_mm256_setzero_si256(); TOKENS]);
+            for j in first..first + 4 {
+                let units = units(half, j);
+                let low_bits = _mm256_set1_epi8(15);
+                let low_digits = _mm256_and_si256(units, low_bits);
+                let high_digits = _mm256_and_si256(_mm256_srli_epi16::<4>(units), low_bits);
+                for token in 0..TOKENS {
+                    let quant = quant(token, j);
+                    low[token] = _mm256_add_epi16(low[token], _mm256_maddubs_epi16(low_digits, quant));
+                    high[token] = _mm256_add_epi16(high[token], _mm256_maddubs_epi16(high_digits, quant));
+                }
             }
-        }
-        for (dot, (low, high)) in dots.iter_mut().zip(low.into_iter().zip(high)) {
-            *dot = _mm256_add_epi32(*dot, _mm256_add_epi32(widen(low, 1), widen(high, 16)));
+            for (dot, (low, high)) in dots.iter_mut().zip(low.into_iter().zip(high)) {
+                *dot = _mm256_add_epi32(*dot, _mm256_add_epi32(widen(low, 1), widen(high, 16)));
+            }
         }
     }
     dots
@@ -415,29 +475,32 @@ macro_rules! dots_by_digits {
         /// As [`dots_by_words_or_pairs`].
         #[inline]
         #[target_feature(enable = $features)]
-        unsafe fn $name<const TOKENS: usize, const DIGITS: usize, L: Layout>(
+        unsafe fn $name<const TOKENS: usize, const HALVES: usize, const DIGITS: usize, L: Layout>(
             codes: *const u8,
             quants: *const i32,
             columns: Range<usize>,
-            mut dots: [__m256i; TOKENS],
-        ) -> [__m256i; TOKENS] {
+            begin: [__m256i; TOKENS],
+        ) -> [[__m256i; TOKENS]; HALVES] {
             let multiply_add = $multiply_add;
-            let add = |digit: usize, dots: &mut [__m256i; TOKENS]| {
+            let add = |digit: usize, dots: &mut [[__m256i; TOKENS]; HALVES]| {
                 for j in columns.clone() {
-                    // SAFETY: as promised to this function.
-                    let units = unsafe { load_units::<L>(codes, j) };
-                    for (token, dot) in dots.iter_mut().enumerate() {
-                        let at = (token * DIGITS + digit) * (BLOCK / 4) + j;
+                    for (half, dots) in dots.iter_mut().enumerate() {
                         // SAFETY: as promised to this function.
-                        *dot = multiply_add(*dot, units, unsafe { broadcast(quants.add(at)) });
+                        let units = unsafe { load_units::<L>(codes.add(4 * HALF * half), j) };
+                        for (token, dot) in dots.iter_mut().enumerate() {
+                            let at = (token * DIGITS + digit) * (BLOCK / 4) + j;
+                            // SAFETY: as promised to this function.
+                            *dot = multiply_add(*dot, units, unsafe { broadcast(quants.add(at)) });
+                        }
                     }
                 }
             };
+            let mut dots = [begin; HALVES];
             if DIGITS == 2 {
-                let mut first = [_mm256_setzero_si256(); TOKENS];
+                let mut first = [[_mm256_setzero_si256(); TOKENS]; HALVES];
                 add(0, &mut first);
-                for (dot, first) in dots.iter_mut().zip(first) {
-                    *dot = _mm256_add_epi32(_mm256_slli_epi32::<8>(first), *dot);
+                for (dot, first) in dots.as_flattened_mut().iter_mut().zip(first.as_flattened()) {
+                    *dot = _mm256_add_epi32(_mm256_slli_epi32::<8>(*first), *dot);
                 }
             }
             add(DIGITS - 1, &mut dots);
