@@ -48,7 +48,8 @@ macro_rules! integer_kernels {
                             }
                         };
                     }
-                    // A whole group, or what is left of it by fours.
+                    // A whole group, or what is left of it by fours. The columns of one token are broadcast for both halves
+                    // at once; the sums of more tokens take the registers of one half.
                     let (tokens, kernel): (_, unsafe fn(&[u8], &Group, usize, &mut Sums)) =
                         match x.tokens - first {
                             8 => (8, kernel!(8, 1)),
@@ -63,7 +64,9 @@ macro_rules! integer_kernels {
                 }
             }
 
-            /// The tile with the group's tokens from `first` on.
+            /// The tile, `HALVES` of its two halves at once, with the group's tokens from `first` on.
+            ///
+            /// No closures: they are not always inlined, and then have none of the features.
             ///
             /// # Safety
             /// See [`IntegerKernel`]; the group has `TOKENS` tokens from `first` on, of `DIGITS` digits.
@@ -323,7 +326,7 @@ unsafe fn load_units<L: Layout>(codes: *const u8, j: usize) -> __m256i {
     _mm256_or_si256(low, _mm256_and_si256(high, _mm256_set1_epi8(((1 << bits) - 1) << 4)))
 }
 
-/// The dot products of `columns`, four each, of half a tile with the blocks of some tokens, added to what they begin at: by
+/// The dot products of `columns`, four each, of halves of a tile with the blocks of some tokens, added to what they begin at: by
 /// `vpmaddwd`, whose sums of two are 32 bits wide, with quants of 16 bits, which are words here; by [`dots_by_pairs`] with
 /// those of 8.
 ///
