@@ -29,6 +29,19 @@ pub(crate) fn dot_word<const WORD: i32>(mut sum: int32x4_t, a: int8x16_t, b: int
     sum
 }
 
+/// `sum[2i + j] + Σ_k a[8i + k] · b[8j + k]`: two rows of eight bytes with two others.
+#[inline]
+#[target_feature(enable = "neon,i8mm")]
+pub(crate) fn multiply_matrices(mut sum: int32x4_t, a: int8x16_t, b: int8x16_t) -> int32x4_t {
+    // SAFETY: touches nothing but the registers named.
+    unsafe {
+        asm!("smmla {sum:v}.4s, {a:v}.16b, {b:v}.16b",
+            sum = inout(vreg) sum, a = in(vreg) a, b = in(vreg) b,
+            options(pure, nomem, nostack, preserves_flags));
+    }
+    sum
+}
+
 /// Four f16 as f32.
 ///
 /// # Safety

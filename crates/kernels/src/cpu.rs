@@ -19,10 +19,13 @@ pub enum Level {
     Avx512,
     /// aarch64 with the dot product extension.
     Neon,
+    /// `Neon` and the 8-bit matrix products of recent processors.
+    I8mm,
 }
 
 impl Level {
-    const ALL: [Level; 5] = [Level::Scalar, Level::Avx2, Level::AvxVnni, Level::Avx512, Level::Neon];
+    const ALL: [Level; 6] =
+        [Level::Scalar, Level::Avx2, Level::AvxVnni, Level::Avx512, Level::Neon, Level::I8mm];
 
     /// The widest level this machine runs.
     pub fn detect() -> Level {
@@ -58,6 +61,7 @@ impl Level {
             Level::AvxVnni => "avxvnni",
             Level::Avx512 => "avx512",
             Level::Neon => "neon",
+            Level::I8mm => "i8mm",
         }
     }
 
@@ -83,14 +87,17 @@ impl Level {
                         && is_x86_feature_detected!("avx512dq")
                         && is_x86_feature_detected!("avx512vnni")
                 }
-                Level::Neon => false,
+                Level::Neon | Level::I8mm => false,
             }
         }
         #[cfg(target_arch = "aarch64")]
         {
+            use std::arch::is_aarch64_feature_detected;
+            let dotprod = is_aarch64_feature_detected!("dotprod");
             match self {
                 Level::Scalar => true,
-                Level::Neon => std::arch::is_aarch64_feature_detected!("dotprod"),
+                Level::Neon => dotprod,
+                Level::I8mm => dotprod && is_aarch64_feature_detected!("i8mm"),
                 _ => false,
             }
         }

@@ -59,7 +59,7 @@ fn f16_to_f32_at(level: Level, source: &[f16], target: &mut [f32]) {
         Level::Avx2 | Level::AvxVnni | Level::Avx512 => unsafe { x86::widen(source, target) },
         #[cfg(target_arch = "aarch64")]
         // SAFETY: as above.
-        Level::Neon => unsafe { neon::widen(source, target) },
+        Level::Neon | Level::I8mm => unsafe { neon::widen(source, target) },
         _ => 0,
     };
     target[done..].iter_mut().zip(&source[done..]).for_each(|(t, s)| *t = s.to_f32());
@@ -73,7 +73,7 @@ fn f32_to_f16_at(level: Level, source: &[f32], target: &mut [f16]) {
         Level::Avx2 | Level::AvxVnni | Level::Avx512 => unsafe { x86::narrow(source, target) },
         #[cfg(target_arch = "aarch64")]
         // SAFETY: as above.
-        Level::Neon => unsafe { neon::narrow(source, target) },
+        Level::Neon | Level::I8mm => unsafe { neon::narrow(source, target) },
         _ => 0,
     };
     keep_finite(level, &source[..done], &mut target[..done]);

@@ -26,7 +26,10 @@ pub fn int8_peak(pool: &ThreadPool, passes: usize) -> Option<f64> {
         Level::Avx2 => |rounds| unsafe { x86::avx2(rounds) },
         #[cfg(target_arch = "aarch64")]
         // SAFETY: as above.
-        Level::Neon => |rounds| unsafe { neon::neon(rounds) },
+        Level::Neon => |rounds| unsafe { neon::dotprod(rounds) },
+        #[cfg(target_arch = "aarch64")]
+        // SAFETY: as above.
+        Level::I8mm => |rounds| unsafe { neon::i8mm(rounds) },
         _ => return None,
     };
     let mut rates: Vec<f64> = (0..passes.max(1))
@@ -102,11 +105,11 @@ mod x86 {
 #[cfg(target_arch = "aarch64")]
 mod neon {
     use super::{SUMS, black_box};
-    use crate::aarch64::dot_word;
+    use crate::aarch64::{dot_word, multiply_matrices};
     use std::arch::aarch64::*;
 
     #[target_feature(enable = "neon,dotprod")]
-    pub(super) fn neon(rounds: usize) -> usize {
+    pub(super) fn dotprod(rounds: usize) -> usize {
         let (a, b) = (vdupq_n_s8(black_box(3)), vdupq_n_s8(black_box(5)));
         let mut sums = [vdupq_n_s32(0); SUMS];
         for _ in 0..rounds {
@@ -114,6 +117,17 @@ mod neon {
         }
         black_box(sums);
         rounds * SUMS * 16
+    }
+
+    #[target_feature(enable = "neon,i8mm")]
+    pub(super) fn i8mm(rounds: usize) -> usize {
+        let (a, b) = (vdupq_n_s8(black_box(3)), vdupq_n_s8(black_box(5)));
+        let mut sums = [vdupq_n_s32(0); SUMS];
+        for _ in 0..rounds {
+            sums.iter_mut().for_each(|sum| *sum = multiply_matrices(*sum, a, b));
+        }
+        black_box(sums);
+        rounds * SUMS * 32
     }
 }
 

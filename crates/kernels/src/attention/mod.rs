@@ -37,7 +37,7 @@ macro_rules! for_level {
                 unsafe { $body }
             }
             #[cfg(target_arch = "aarch64")]
-            Level::Neon => {
+            Level::Neon | Level::I8mm => {
                 type $simd = simd::neon::Neon;
                 // SAFETY: `clamp` gives a level that this machine runs.
                 unsafe { $body }

@@ -213,7 +213,9 @@ fn integer_kernel(level: Level, format: IntegerFormat) -> IntegerKernel {
         #[cfg(target_arch = "x86_64")]
         Level::Avx2 => x86_256::avx2::integer_kernel(format),
         #[cfg(target_arch = "aarch64")]
-        Level::Neon => neon::integer_kernel(format),
+        Level::Neon => neon::dotprod::integer_kernel(format),
+        #[cfg(target_arch = "aarch64")]
+        Level::I8mm => neon::i8mm::integer_kernel(format),
         _ => scalar::integer_kernel(format),
     }
 }
@@ -225,7 +227,7 @@ fn float_kernel(level: Level, format: TileFormat, tokens: usize) -> FloatKernel 
         #[cfg(target_arch = "x86_64")]
         Level::Avx2 | Level::AvxVnni => x86_256::float_kernel(format, tokens),
         #[cfg(target_arch = "aarch64")]
-        Level::Neon => neon::float_kernel(format, tokens),
+        Level::Neon | Level::I8mm => neon::float_kernel(format, tokens),
         _ => scalar::float_kernel(format),
     }
 }

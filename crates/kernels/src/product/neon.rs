@@ -2,9 +2,12 @@
 //! four bytes of each row with one word of the activations, which it picks out of a register itself.
 //!
 //! `sdot` takes signed bytes, so units beyond 127 are multiplied around zero, as u − 128.
+//!
+//! With the extension for matrices (`smmla`) two rows meet two tokens, eight columns at a time: twice the products of an
+//! instruction. A token without another is multiplied by `sdot` there, too.
 
 use super::{FloatKernel, IntegerKernel, RUN, Sums, for_tokens};
-use crate::aarch64::{dot_word, load_halves};
+use crate::aarch64::{dot_word, load_halves, multiply_matrices};
 use crate::activations::Group;
 use crate::blocks::power;
 use crate::matrix::tile::{
@@ -17,14 +20,119 @@ const ROWS: usize = 4;
 /// Registers in a row of a tile.
 const QUARTERS: usize = LANES / ROWS;
 
-pub(super) fn integer_kernel(format: IntegerFormat) -> IntegerKernel {
-    macro_rules! kernel {
-        ($layout:ty) => {
-            integers::<$layout>
-        };
-    }
-    for_layout!(format, kernel!())
+/// Kernels of one instruction set: a module, since target features cannot be generic.
+macro_rules! integer_kernels {
+    ($module:ident, $features:literal, $dot:ident) => {
+        pub(super) mod $module {
+            use super::*;
+
+            pub(in crate::product) fn integer_kernel(format: IntegerFormat) -> IntegerKernel {
+                macro_rules! kernel {
+                    ($layout:ty) => {
+                        integers::<$layout>
+                    };
+                }
+                for_layout!(format, kernel!())
+            }
+
+            /// # Safety
+            /// See [`IntegerKernel`].
+            #[target_feature(enable = $features)]
+            unsafe fn integers<L: Layout>(tile: &[u8], x: &Group, sums: &mut Sums) {
+                for first in (0..x.tokens).step_by(4) {
+                    for quarter in 0..QUARTERS {
+                        // SAFETY: as promised to this function; there are so many rows from `first` on.
+                        unsafe {
+                            match x.tokens - first {
+                                1 => some_tokens::<1, L>(tile, x, first, quarter, sums),
+                                2 => some_tokens::<2, L>(tile, x, first, quarter, sums),
+                                3 => some_tokens::<3, L>(tile, x, first, quarter, sums),
+                                _ => some_tokens::<4, L>(tile, x, first, quarter, sums),
+                            }
+                        }
+                    }
+                }
+            }
+
+            /// A quarter of the tile with the group's tokens from `first` on.
+            ///
+            /// # Safety
+            /// See [`IntegerKernel`]; the group has `TOKENS` tokens from `first` on.
+            #[inline]
+            #[target_feature(enable = $features)]
+            unsafe fn some_tokens<const TOKENS: usize, L: Layout>(
+                tile: &[u8],
+                x: &Group,
+                first: usize,
+                quarter: usize,
+                sums: &mut Sums,
+            ) {
+                let zero = vdupq_n_f32(0.0);
+                let mut shared = Factors { d: [zero; 2], m: [zero; 2] };
+                let mut total = [zero; TOKENS];
+                let mut at = tile.as_ptr();
+                for block in 0..L::FORMAT.blocks(tile.len()) {
+                    let place = block * x.tokens + first;
+                    // SAFETY: `at` runs over the headers and blocks of the tile and `place` over `[block][token]`, both as long as the
+                    // caller promises.
+                    unsafe {
+                        if L::SCALES.are_shared() && block % SHARING == 0 {
+                            shared = own_factors::<L>(at, quarter);
+                            at = at.add(L::SCALES.header_bytes());
+                        }
+                        let Factors { d, m } = match L::SCALES {
+                            Scales::Own | Scales::OwnAffine => own_factors::<L>(at, quarter),
+                            Scales::Power => Factors { d: [powers(at, quarter); 2], m: shared.m },
+                            _ => shared.times::<L>(at, quarter),
+                        };
+                        let codes = at.add(L::SCALES.block_bytes() + 4 * ROWS * quarter);
+                        let quants = |digit| -> [*const i8; TOKENS] {
+                            std::array::from_fn(|t| {
+                                x.quants.as_ptr().add(((place + t) * x.digits + digit) * BLOCK)
+                            })
+                        };
+                        let mut dots = $dot::<TOKENS, L>(codes, quants(0));
+                        if x.digits == 2 {
+                            let last = $dot::<TOKENS, L>(codes, quants(1));
+                            for (dot, last) in dots.as_flattened_mut().iter_mut().zip(last.as_flattened()) {
+                                *dot = vaddq_s32(vshlq_n_s32::<8>(*dot), *last);
+                            }
+                        }
+                        for (t, (total, dots)) in total.iter_mut().zip(dots).enumerate() {
+                            let halves = *x.negative_halves.get_unchecked(place + t);
+                            let [first, last] = [0, 1].map(|half| with_offset::<L>(dots[half], halves[half]));
+                            // The scale of the activations comes last: products of the others do not leave f32.
+                            let mut product;
+                            if L::SCALES.parts() == 1 {
+                                product = vmulq_f32(d[0], vcvtq_f32_s32(vaddq_s32(first, last)));
+                                if L::SCALES.are_affine() {
+                                    product = vfmaq_n_f32(product, m[0], *x.sums.get_unchecked(place + t));
+                                }
+                            } else {
+                                product = vmulq_f32(d[0], vcvtq_f32_s32(first));
+                                product = vfmaq_f32(product, d[1], vcvtq_f32_s32(last));
+                                if L::SCALES.are_affine() {
+                                    product = vfmaq_n_f32(product, m[0], -halves[0] as f32);
+                                    product = vfmaq_n_f32(product, m[1], -halves[1] as f32);
+                                }
+                            }
+                            *total = vfmaq_n_f32(*total, product, *x.scales.get_unchecked(place + t));
+                        }
+                        at = at.add(L::FORMAT.block_bytes());
+                    }
+                }
+                for (t, total) in total.iter().enumerate() {
+                    let place = &mut sums.0[(first + t) * LANES + quarter * ROWS..][..ROWS];
+                    // SAFETY: the place has four values.
+                    unsafe { vst1q_f32(place.as_mut_ptr(), *total) };
+                }
+            }
+        }
+    };
 }
+
+integer_kernels!(dotprod, "neon,dotprod", dot);
+integer_kernels!(i8mm, "neon,dotprod,i8mm", dot_by_matrices);
 
 pub(super) fn float_kernel(format: TileFormat, tokens: usize) -> FloatKernel {
     match format {
@@ -34,100 +142,9 @@ pub(super) fn float_kernel(format: TileFormat, tokens: usize) -> FloatKernel {
     }
 }
 
-/// # Safety
-/// See [`IntegerKernel`].
-#[target_feature(enable = "neon,dotprod")]
-unsafe fn integers<L: Layout>(tile: &[u8], x: &Group, sums: &mut Sums) {
-    for first in (0..x.tokens).step_by(4) {
-        for quarter in 0..QUARTERS {
-            // SAFETY: as promised to this function; there are so many rows from `first` on.
-            unsafe {
-                match x.tokens - first {
-                    1 => some_tokens::<1, L>(tile, x, first, quarter, sums),
-                    2 => some_tokens::<2, L>(tile, x, first, quarter, sums),
-                    3 => some_tokens::<3, L>(tile, x, first, quarter, sums),
-                    _ => some_tokens::<4, L>(tile, x, first, quarter, sums),
-                }
-            }
-        }
-    }
-}
-
 /// What units are multiplied around: `sdot` takes signed bytes.
 const fn centre(codes: Codes) -> u8 {
     if codes.largest_unit() > 127 { 128 } else { 0 }
-}
-
-/// A quarter of the tile with the group's tokens from `first` on.
-///
-/// # Safety
-/// See [`IntegerKernel`]; the group has `TOKENS` tokens from `first` on.
-#[inline]
-#[target_feature(enable = "neon,dotprod")]
-unsafe fn some_tokens<const TOKENS: usize, L: Layout>(
-    tile: &[u8],
-    x: &Group,
-    first: usize,
-    quarter: usize,
-    sums: &mut Sums,
-) {
-    let zero = vdupq_n_f32(0.0);
-    let mut shared = Factors { d: [zero; 2], m: [zero; 2] };
-    let mut total = [zero; TOKENS];
-    let mut at = tile.as_ptr();
-    for block in 0..L::FORMAT.blocks(tile.len()) {
-        let place = block * x.tokens + first;
-        // SAFETY: `at` runs over the headers and blocks of the tile and `place` over `[block][token]`, both as long as the
-        // caller promises.
-        unsafe {
-            if L::SCALES.are_shared() && block % SHARING == 0 {
-                shared = own_factors::<L>(at, quarter);
-                at = at.add(L::SCALES.header_bytes());
-            }
-            let Factors { d, m } = match L::SCALES {
-                Scales::Own | Scales::OwnAffine => own_factors::<L>(at, quarter),
-                Scales::Power => Factors { d: [powers(at, quarter); 2], m: shared.m },
-                _ => shared.times::<L>(at, quarter),
-            };
-            let codes = at.add(L::SCALES.block_bytes() + 4 * ROWS * quarter);
-            let quants = |digit| -> [*const i8; TOKENS] {
-                std::array::from_fn(|t| x.quants.as_ptr().add(((place + t) * x.digits + digit) * BLOCK))
-            };
-            let mut dots = dot::<TOKENS, L>(codes, quants(0));
-            if x.digits == 2 {
-                let last = dot::<TOKENS, L>(codes, quants(1));
-                for (dot, last) in dots.as_flattened_mut().iter_mut().zip(last.as_flattened()) {
-                    *dot = vaddq_s32(vshlq_n_s32::<8>(*dot), *last);
-                }
-            }
-            for (t, (total, dots)) in total.iter_mut().zip(dots).enumerate() {
-                let halves = *x.negative_halves.get_unchecked(place + t);
-                let [first, last] = [0, 1].map(|half| with_offset::<L>(dots[half], halves[half]));
-                // The scale of the activations comes last: products of the others do not leave f32.
-                let mut product;
-                if L::SCALES.parts() == 1 {
-                    product = vmulq_f32(d[0], vcvtq_f32_s32(vaddq_s32(first, last)));
-                    if L::SCALES.are_affine() {
-                        product = vfmaq_n_f32(product, m[0], *x.sums.get_unchecked(place + t));
-                    }
-                } else {
-                    product = vmulq_f32(d[0], vcvtq_f32_s32(first));
-                    product = vfmaq_f32(product, d[1], vcvtq_f32_s32(last));
-                    if L::SCALES.are_affine() {
-                        product = vfmaq_n_f32(product, m[0], -halves[0] as f32);
-                        product = vfmaq_n_f32(product, m[1], -halves[1] as f32);
-                    }
-                }
-                *total = vfmaq_n_f32(*total, product, *x.scales.get_unchecked(place + t));
-            }
-            at = at.add(L::FORMAT.block_bytes());
-        }
-    }
-    for (t, total) in total.iter().enumerate() {
-        let place = &mut sums.0[(first + t) * LANES + quarter * ROWS..][..ROWS];
-        // SAFETY: the place has four values.
-        unsafe { vst1q_f32(place.as_mut_ptr(), *total) };
-    }
 }
 
 /// Adds (centre − offset)·Σq, the offset being 0 in affine tiles.
@@ -254,6 +271,50 @@ unsafe fn dot<const TOKENS: usize, L: Layout>(
             let sum = dot_word::<1>(dot_word::<0>(dot[half], l0, x), l1, x);
             dot[half] = dot_word::<3>(dot_word::<2>(sum, l2, x), l3, x);
         }
+    }
+    dots
+}
+
+/// [`dot`], two tokens at a time.
+///
+/// # Safety
+/// As there.
+#[inline]
+#[target_feature(enable = "neon,dotprod,i8mm")]
+unsafe fn dot_by_matrices<const TOKENS: usize, L: Layout>(
+    codes: *const u8,
+    quants: [*const i8; TOKENS],
+) -> [[int32x4_t; 2]; TOKENS] {
+    let mut dots = [[vdupq_n_s32(0); 2]; TOKENS];
+    let (pairs, alone) = dots.as_chunks_mut::<2>();
+    for half in 0..2 {
+        // SAFETY: as promised to this function.
+        let lines =
+            [0, 1, 2, 3].map(|j| vreinterpretq_s32_s8(unsafe { load_units::<L>(codes, 4 * half + j) }));
+        // Eight columns of two rows.
+        let rows = |upper: bool, late: usize| {
+            let [first, last] = [lines[late], lines[late + 1]];
+            vreinterpretq_s8_s32(if upper { vzip2q_s32(first, last) } else { vzip1q_s32(first, last) })
+        };
+        let [lower, upper] = [false, true].map(|upper| [rows(upper, 0), rows(upper, 2)]);
+        for (pair, dots) in pairs.iter_mut().enumerate() {
+            // SAFETY: as promised to this function.
+            let [a, b] = [0, 1].map(|token| unsafe {
+                vreinterpretq_s64_s8(vld1q_s8(quants[2 * pair + token].add(16 * half)))
+            });
+            let early = vreinterpretq_s8_s64(vzip1q_s64(a, b));
+            let late = vreinterpretq_s8_s64(vzip2q_s64(a, b));
+            // Two rows, of each both tokens.
+            let [lower, upper] = [lower, upper].map(|[first, last]| {
+                multiply_matrices(multiply_matrices(vdupq_n_s32(0), first, early), last, late)
+            });
+            dots[0][half] = vuzp1q_s32(lower, upper);
+            dots[1][half] = vuzp2q_s32(lower, upper);
+        }
+    }
+    if let [alone] = alone {
+        // SAFETY: as promised to this function.
+        [*alone] = unsafe { dot::<1, L>(codes, [quants[TOKENS - 1]]) };
     }
     dots
 }
