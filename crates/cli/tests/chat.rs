@@ -5,8 +5,8 @@ mod support;
 use std::{fs, path::Path};
 #[cfg(unix)]
 use std::{
-    io::Write,
-    process::{ExitStatus, Stdio},
+    io::{Read, Write},
+    process::{Child, ExitStatus, Stdio},
     time::{Duration, Instant},
 };
 use support::{Finished, finish, sketchkv, smollm2};
@@ -212,9 +212,9 @@ fn a_line_that_ends_in_a_backslash_goes_on() {
     assert_eq!(done.stderr.matches("prefill").count(), 1, "{}", done.stderr);
 }
 
-/// Lets a conversation in `file` begin, says a line if there is one, and tells it to end after so long.
+/// Lets a conversation in `file` begin, says a line if there is one, waits, and tells it to end.
 #[cfg(unix)]
-fn told_to_end(model: &Path, file: &Path, line: &str, after: Duration) -> ExitStatus {
+fn told_to_end(model: &Path, file: &Path, line: &str, wait: impl FnOnce(&mut Child)) -> ExitStatus {
     let mut command = std::process::Command::new(assert_cmd::cargo::cargo_bin!("sketchkv"));
     command
         .args(["chat", "--temperature", "0", "-n", "4000", "--model"])
@@ -225,7 +225,7 @@ fn told_to_end(model: &Path, file: &Path, line: &str, after: Duration) -> ExitSt
     let mut process = command.spawn().unwrap();
     let mut input = process.stdin.take().unwrap();
     input.write_all(line.as_bytes()).unwrap();
-    std::thread::sleep(after);
+    wait(&mut process);
     let killed = std::process::Command::new("kill").arg(process.id().to_string()).status().unwrap();
     assert!(killed.success());
     let told = Instant::now();
@@ -233,7 +233,7 @@ fn told_to_end(model: &Path, file: &Path, line: &str, after: Duration) -> ExitSt
         if let Some(status) = process.try_wait().unwrap() {
             return status;
         }
-        assert!(told.elapsed() < Duration::from_secs(120), "told after {after:?} it goes on");
+        assert!(told.elapsed() < Duration::from_secs(120), "told to end it goes on");
         std::thread::sleep(Duration::from_millis(20));
     }
 }
@@ -244,9 +244,19 @@ fn told_to_end_it_saves_what_was_said() {
     let Some(model) = smollm2::path() else { return };
     let folder = tempfile::tempdir().unwrap();
     let file = folder.path().join("talk.kv");
-    for (line, after) in [("", 1500), ("Write a long story of the sea.\n", 3000)] {
-        let ended = told_to_end(&model, &file, line, Duration::from_millis(after));
-        assert_eq!(ended.code(), Some(143), "told after {after} ms");
+    // While it waits for a line, and while it answers.
+    for line in ["", "Write a long story of the sea.\n"] {
+        let ended = told_to_end(&model, &file, line, |process| {
+            let (mut said, mut byte) = (vec![], [0]);
+            while !said.ends_with(b"/help lists the commands\n") {
+                process.stderr.as_mut().unwrap().read_exact(&mut byte).unwrap();
+                said.extend(byte);
+            }
+            if !line.is_empty() {
+                process.stdout.as_mut().unwrap().read_exact(&mut [0]).unwrap();
+            }
+        });
+        assert_eq!(ended.code(), Some(143), "{line:?}");
     }
     let again = chat(&model, &["--session", file.to_str().unwrap()], "/stats\n");
     assert!(again.stderr.contains("tokens seen"), "{}", again.stderr);
@@ -262,7 +272,8 @@ fn told_to_end_it_ends_whenever_that_is() {
     for part in 1..=8 {
         let file = folder.path().join(format!("{part}.kv"));
         let line = "Write a long story of the sea.\n";
-        let ended = told_to_end(&model, &file, line, Duration::from_millis(100 * part));
+        let after = Duration::from_millis(100 * part);
+        let ended = told_to_end(&model, &file, line, |_| std::thread::sleep(after));
         // Before it watches for it, the system ends it.
         assert!(ended.code() == Some(143) || ended.signal() == Some(15), "{part}: {ended}");
     }
