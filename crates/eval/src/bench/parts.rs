@@ -7,7 +7,7 @@ use sketchkv_model::Model;
 pub struct Parts {
     /// Time of a token in microseconds, sampling included, with the clocks running.
     pub token_us: f64,
-    /// Bytes per second that the threads together read from memory, in turn with the tokens.
+    /// Bytes per second that the threads together read from memory, in turn with the tokens; the median.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub bandwidth_bytes_per_s: Option<f64>,
     /// By part, in the order of a token's way; parts that took no time are left out.
@@ -37,7 +37,7 @@ impl Parts {
         profile: &Profile,
         tokens: usize,
         seconds: f64,
-        bandwidth: f64,
+        bandwidth: Option<f64>,
         model: &Model,
         cache: &Cache,
     ) -> Parts {
@@ -62,6 +62,6 @@ impl Parts {
             }
         };
         let parts = Part::ALL.into_iter().filter(|&part| !profile.time(part).is_zero()).map(time).collect();
-        Parts { token_us, bandwidth_bytes_per_s: Some(bandwidth), parts }
+        Parts { token_us, bandwidth_bytes_per_s: bandwidth, parts }
     }
 }

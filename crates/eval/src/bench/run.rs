@@ -377,10 +377,10 @@ impl Bed<'_> {
         self.run(from_mut(&mut cache), 1)?;
         cache.start_profile();
         self.workspace.start_profile();
-        let (mut seconds, mut sampling, mut reading) = (0.0, Duration::ZERO, vec![]);
+        let (mut seconds, mut sampling, mut rates) = (0.0, Duration::ZERO, vec![]);
         for token in 0..count {
             if token % PROBE_INTERVAL == 0 {
-                reading.push(memory.rate(self.model.pool()).recip());
+                rates.push(memory.rate(self.model.pool()));
             }
             let begin = Instant::now();
             let logits = self.run(from_mut(&mut cache), 1)?;
@@ -393,8 +393,8 @@ impl Bed<'_> {
         let mut profile = self.workspace.stop_profile();
         profile += cache.stop_profile();
         profile.add(Part::Sampling, sampling);
-        // Of all that was read, as the tokens' rate is of all that they took.
-        let bandwidth = reading.len() as f64 / reading.iter().sum::<f64>();
+        rates.sort_by(f64::total_cmp);
+        let bandwidth = rates.get(rates.len() / 2).copied();
         Ok(Parts::of(&profile, count, seconds, bandwidth, self.model, &cache))
     }
 }
