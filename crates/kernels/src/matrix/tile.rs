@@ -225,7 +225,7 @@ layouts! {
 
 /// Expands `$with!(Layout, arguments)` for a layout known at run time.
 macro_rules! for_layout {
-    ($format:expr, $with:ident!($($argument:expr),*)) => {{
+    ($format:expr, $with:ident!($($argument:tt),*)) => {{
         use $crate::matrix::tile::{IntegerFormat, layout};
         match $format {
             IntegerFormat::U4 => $with!(layout::U4 $(, $argument)*),

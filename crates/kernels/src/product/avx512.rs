@@ -1,7 +1,7 @@
 //! AVX-512 with VNNI: one register holds four columns of 16 rows as bytes; `vpdpbusd` multiplies them with four
 //! activation bytes broadcast from memory and adds up 32-bit sums, a row in each lane.
 
-use super::{FloatKernel, IntegerKernel, Sums, for_tokens};
+use super::{FloatKernel, IntegerKernel, Sums, for_tokens, instance};
 use crate::activations::Group;
 use crate::matrix::tile::{
     BLOCK, Codes, IntegerFormat, LANES, LINE, Layout, SHARING, Scales, TileFormat, for_layout,
@@ -13,12 +13,7 @@ use std::ops::Range;
 const PREFETCH_BYTES: usize = 2048;
 
 pub(super) fn integer_kernel(format: IntegerFormat) -> IntegerKernel {
-    macro_rules! kernel {
-        ($layout:ty) => {
-            integers::<$layout>
-        };
-    }
-    for_layout!(format, kernel!())
+    for_layout!(format, instance!(integers))
 }
 
 pub(super) fn float_kernel(format: TileFormat, tokens: usize) -> FloatKernel {

@@ -232,6 +232,14 @@ fn float_kernel(level: Level, format: TileFormat, tokens: usize) -> FloatKernel 
     }
 }
 
+/// The instance of a kernel, generic over its layout, that `for_layout!` asks for.
+macro_rules! instance {
+    ($layout:ty, $kernel:ident) => {
+        $kernel::<$layout>
+    };
+}
+pub(crate) use instance;
+
 /// Chooses the instance of a kernel, generic over its number of tokens, for a number known at run time.
 #[allow(unused_macros, reason = "used by the levels of this architecture")]
 macro_rules! for_tokens {

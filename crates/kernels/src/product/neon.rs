@@ -6,7 +6,7 @@
 //! With the extension for matrices (`smmla`) two rows meet two tokens, eight columns at a time: twice the products of an
 //! instruction. A token without another is multiplied by `sdot` there, too.
 
-use super::{FloatKernel, IntegerKernel, RUN, Sums, for_tokens};
+use super::{FloatKernel, IntegerKernel, RUN, Sums, for_tokens, instance};
 use crate::aarch64::{dot_word, load_halves, multiply_matrices};
 use crate::activations::Group;
 use crate::blocks::power;
@@ -27,12 +27,7 @@ macro_rules! integer_kernels {
             use super::*;
 
             pub(in crate::product) fn integer_kernel(format: IntegerFormat) -> IntegerKernel {
-                macro_rules! kernel {
-                    ($layout:ty) => {
-                        integers::<$layout>
-                    };
-                }
-                for_layout!(format, kernel!())
+                for_layout!(format, instance!(integers))
             }
 
             /// # Safety

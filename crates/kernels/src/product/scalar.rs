@@ -1,17 +1,12 @@
 //! The reference: reads like the formula.
 
-use super::{FloatKernel, IntegerKernel, RUN, Sums};
+use super::{FloatKernel, IntegerKernel, RUN, Sums, instance};
 use crate::activations::Group;
 use crate::matrix::tile::{BLOCK, IntegerFormat, LANES, Layout, TileFormat, for_layout};
 use crate::matrix::{get_float, get_scales, get_units};
 
 pub(super) fn integer_kernel(format: IntegerFormat) -> IntegerKernel {
-    macro_rules! kernel {
-        ($layout:ty) => {
-            integers::<$layout>
-        };
-    }
-    for_layout!(format, kernel!())
+    for_layout!(format, instance!(integers))
 }
 
 pub(super) fn float_kernel(format: TileFormat) -> FloatKernel {

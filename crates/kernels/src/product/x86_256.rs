@@ -7,7 +7,7 @@
 //! 63 they stay below 2¹⁵ for as many registers as [`registers_in_16_bits`] says, and are widened then; with larger ones they
 //! would not: their high and low nibbles are multiplied apart.
 
-use super::{FloatKernel, IntegerKernel, RUN, Sums, for_tokens};
+use super::{FloatKernel, IntegerKernel, RUN, Sums, for_tokens, instance};
 use crate::activations::Group;
 use crate::matrix::tile::{
     BLOCK, Codes, IntegerFormat, LANES, LINE, Layout, SHARING, Scales, TileFormat, for_layout,
@@ -26,12 +26,7 @@ macro_rules! integer_kernels {
             use super::*;
 
             pub(in crate::product) fn integer_kernel(format: IntegerFormat) -> IntegerKernel {
-                macro_rules! kernel {
-                    ($layout:ty) => {
-                        integers::<$layout>
-                    };
-                }
-                for_layout!(format, kernel!())
+                for_layout!(format, instance!(integers))
             }
 
             /// # Safety
