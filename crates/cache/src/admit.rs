@@ -8,6 +8,7 @@ use crate::plan::{Choosing, Limit, Question, Ranking, batch, plan, weigh};
 use crate::profile::{Part, Stopwatch};
 use crate::refine::Refine;
 use crate::stakes::Stakes;
+use std::cmp::Reverse;
 use std::mem::size_of;
 
 /// What a layer is asked to take in.
@@ -166,10 +167,11 @@ impl<'a> Admission<'a> {
         }
         watch.lap(Part::Tail);
         let arriving = self.new_tokens(0).count;
+        if matches!(self.choosing, Choosing::InLayer(_)) && self.limit.bytes != usize::MAX {
+            make_room(self.env, heads, arriving, self.limit.bytes);
+            return coarsen_together(self.env, heads, arriving, departures, self.limit.bytes);
+        }
         match self.choosing {
-            Choosing::InLayer(_) if self.limit.bytes != usize::MAX => {
-                make_room(self.env, heads, arriving, self.limit.bytes);
-            }
             _ if self.tokens == 0 => {
                 heads.iter_mut().for_each(|head| head.slots.compact(self.env, 0));
             }
@@ -212,6 +214,30 @@ fn make_room(env: Env<'_>, heads: &mut [Head], tokens: usize, bytes: usize) {
     heads.iter_mut().for_each(|head| head.slots.compact(env, 0));
     if is_narrow(env, heads, tokens, bytes) {
         heads.iter_mut().for_each(|head| head.slots.seal(env, 1));
+    }
+}
+
+/// Where heads compete they lose bits together: one that has less than its part must leave room to those that have more.
+fn coarsen_together(
+    env: Env<'_>,
+    heads: &mut [Head],
+    tokens: usize,
+    departures: &[Departures],
+    bytes: usize,
+) {
+    if !env.format.opens() {
+        return;
+    }
+    let stay = |h: usize| tokens - departures[h].tokens.len();
+    loop {
+        let needed = heads.iter().enumerate().map(|(h, head)| head.needed(env.format, stay(h)));
+        if needed.sum::<usize>() <= bytes.saturating_mul(heads.len()) {
+            return;
+        }
+        let finest = heads.iter_mut().min_by_key(|head| (head.slots.rung(), Reverse(head.slots.len())));
+        if !finest.is_some_and(|head| head.slots.coarsen_next(env)) {
+            return;
+        }
     }
 }
 

@@ -262,6 +262,11 @@ impl Head {
         }
     }
 
+    /// The most bytes on the way to `tokens` tokens more, everything of the head included.
+    pub(crate) fn needed(&self, format: &Format, tokens: usize) -> usize {
+        self.fixed_bytes() + self.slots.needed(format, tokens)
+    }
+
     /// Puts the new tokens that stay into slots; the head grows to `bytes` at most.
     pub(crate) fn store(
         &mut self,

@@ -430,3 +430,17 @@ proptest! {
         conform(&spec, &chunks, seed);
     }
 }
+
+/// What random compositions have found.
+#[test]
+fn what_once_failed_conforms() {
+    for (spec, chunks, seed) in [
+        // A head of few tokens took its whole part in fine codes, though the other one had more than its own.
+        ("hashevict+k=progressive+v=bf16+race+ada@400KiB", vec![1, 121, 6, 18, 100, 1, 300], 978),
+        // A page takes less than its strips one by one, and little else was there.
+        ("window+k=tq4+v=progressive+buckets@40%", vec![22, 125, 17, 1, 123, 28, 300], 320),
+        ("cms+k=tq4+v=progressive+pyramid@400KiB", vec![129, 1, 1, 1, 1, 9, 21, 1, 300], 371),
+    ] {
+        conform(spec, &chunks, seed);
+    }
+}

@@ -102,6 +102,11 @@ impl Page {
         self.keys.allocated() + self.values.allocated() + self.grid_bytes()
     }
 
+    /// Bytes of its keys and values but those of the front; together they may take less than strip by strip.
+    pub(crate) fn strips_bytes(&self, format: &Format) -> usize {
+        (self.bytes() - self.grid_bytes()).saturating_sub(self.front() * format.open_strip_bytes())
+    }
+
     /// Bytes of the grid.
     fn grid_bytes(&self) -> usize {
         2 * self.grid.len()

@@ -72,22 +72,27 @@ impl Slots {
         }
     }
 
-    /// Lets pages go down to coarser stores until `tokens` more tokens find room in `bytes`, the oldest of the finest
-    /// first: they are never more than a rung apart for long. Strips that are open beyond what a head has room for are sealed
-    /// where they take more than `bytes`.
+    /// Lets pages go down to coarser stores until `tokens` more tokens find room in `bytes`. Strips that are open beyond what a head
+    /// has room for are sealed where they take more than `bytes`.
     pub(crate) fn coarsen(&mut self, env: Env<'_>, tokens: usize, bytes: usize) {
-        let format = env.format;
-        let last = format.rungs() - 1;
-        while self.rung < last && self.needed(format, tokens) > bytes {
-            let finer = |page: &Arc<Page>| page.sealed() > 0 && page.rung() <= self.rung;
-            match self.pages.iter().position(finer) {
-                Some(page) => self.coarsen_page(env, page),
-                None => self.rung += 1,
-            }
-        }
+        while self.needed(env.format, tokens) > bytes && self.coarsen_next(env) {}
         if self.bytes() > bytes {
             self.seal(env, open_strips(self.len() / STRIP));
         }
+    }
+
+    /// Lets one page go down to the next coarser store, the oldest of the finest: they are never more than a rung apart for long.
+    /// False when all are on the last rung, and what comes will be.
+    pub(crate) fn coarsen_next(&mut self, env: Env<'_>) -> bool {
+        if self.rung + 1 == env.format.rungs() {
+            return false;
+        }
+        let finer = |page: &Arc<Page>| page.sealed() > 0 && page.rung() <= self.rung;
+        match self.pages.iter().position(finer) {
+            Some(page) => self.coarsen_page(env, page),
+            None => self.rung += 1,
+        }
+        true
     }
 
     /// Lets all sealed pages go down to the coarsest store.
@@ -120,7 +125,8 @@ impl Slots {
         // The page that grows now, as it is.
         let (before, kept) = match self.pages.last() {
             Some(page) if page.strips() < PAGE_STRIPS || page.open() > 0 => {
-                (page.sealed() + page.open(), page.sealed() * sealed(page.rung()) + page.open() * open_strip)
+                let strips = page.sealed() + page.open();
+                (strips, page.strips_bytes(format) + strips * STRIP * Self::beside(self.words))
             }
             _ => (0, 0),
         };
