@@ -3,16 +3,17 @@
 use crate::ThreadPool;
 use crate::cpu::{self, Level};
 use std::hint::black_box;
+use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-/// How long a thread multiplies for one measurement.
+/// How long a thread multiplies.
 const TIME: Duration = Duration::from_millis(60);
 /// Rounds between looks at the clock.
 const ROUNDS: usize = 4096;
 
 /// 8-bit multiply-adds per second that the threads of `pool` reach together, from registers alone, by the instructions that
-/// [`Matrix::product`](crate::Matrix::product) uses: the median of `passes`. `None` at the scalar level, which has none.
-pub fn int8_peak(pool: &ThreadPool, passes: usize) -> Option<f64> {
+/// [`Matrix::product`](crate::Matrix::product) uses. `None` at the scalar level, which has none.
+pub fn int8_peak(pool: &ThreadPool) -> Option<f64> {
     let level = cpu::level();
     let work: fn(usize) -> usize = match level {
         #[cfg(target_arch = "x86_64")]
@@ -32,22 +33,15 @@ pub fn int8_peak(pool: &ThreadPool, passes: usize) -> Option<f64> {
         Level::I8mm => |rounds| unsafe { neon::i8mm(rounds) },
         _ => return None,
     };
-    let mut rates: Vec<f64> = (0..passes.max(1))
-        .map(|_| {
-            let rates = std::sync::Mutex::new(0.0);
-            pool.run(pool.threads(), &|_| {
-                let (begin, mut done) = (Instant::now(), 0);
-                while begin.elapsed() < TIME {
-                    done += work(ROUNDS);
-                }
-                let rate = done as f64 / begin.elapsed().as_secs_f64();
-                *rates.lock().unwrap_or_else(std::sync::PoisonError::into_inner) += rate;
-            });
-            rates.into_inner().unwrap_or_else(std::sync::PoisonError::into_inner)
-        })
-        .collect();
-    rates.sort_by(f64::total_cmp);
-    Some(rates[rates.len() / 2])
+    let sum = Mutex::new(0.0);
+    pool.run(pool.threads(), &|_| {
+        let (begin, mut done) = (Instant::now(), 0);
+        while begin.elapsed() < TIME {
+            done += work(ROUNDS);
+        }
+        *sum.lock().unwrap_or_else(PoisonError::into_inner) += done as f64 / begin.elapsed().as_secs_f64();
+    });
+    Some(sum.into_inner().unwrap_or_else(PoisonError::into_inner))
 }
 
 /// Sums that do not wait for each other.
@@ -137,7 +131,7 @@ mod tests {
 
     #[test]
     fn the_peak_is_timed() {
-        let peak = int8_peak(&ThreadPool::new(1), 1);
+        let peak = int8_peak(&ThreadPool::new(1));
         assert_eq!(peak.is_none(), cpu::level() == Level::Scalar);
         assert!(peak.is_none_or(|rate| rate > 1e8 && rate.is_finite()), "{peak:?}");
     }

@@ -13,6 +13,7 @@ use sketchkv_cache::Spec;
 use sketchkv_eval::{
     EvalError, Failure, Footprint,
     bench::{Bench, BenchOptions, BenchRow, Listener, Sample, Test, Work, bench},
+    metrics::median,
 };
 use sketchkv_model::Model;
 use std::{
@@ -105,11 +106,7 @@ struct Document<'a> {
 
 impl<'a> Document<'a> {
     fn new(bench: &'a Bench) -> Self {
-        let median = |of: fn(&BenchRow) -> Option<f64>| {
-            let mut rates: Vec<f64> = bench.rows.iter().filter_map(of).collect();
-            rates.sort_by(f64::total_cmp);
-            rates.get(rates.len() / 2).copied()
-        };
+        let median = |of: fn(&BenchRow) -> Option<f64>| median(bench.rows.iter().filter_map(of).collect());
         Document {
             bench,
             bandwidth_bytes_per_s: median(|row| row.profile.as_ref()?.bandwidth_bytes_per_s),

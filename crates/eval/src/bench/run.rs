@@ -1,4 +1,5 @@
 use super::{Parts, Sample, Test, Work, sample::mean_and_deviation};
+use crate::metrics::median;
 use crate::{EvalError, Failure, Footprint, Machine};
 use serde::{Deserialize, Serialize};
 use sketchkv_cache::{Cache, Part, Spec};
@@ -80,7 +81,7 @@ pub struct BenchRow {
     /// 8-bit multiply-adds per second of the products with weights, of a prompt; the mean.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub multiply_adds_per_s: Option<f64>,
-    /// What the processor gives at best, of a prompt, if asked for: the mean of measurements in turn with the repetitions.
+    /// What the processor gives at best, of a prompt, if asked for: the median of measurements in turn with the repetitions.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub peak_multiply_adds_per_s: Option<f64>,
     /// The cache of one sequence after the test.
@@ -147,7 +148,7 @@ pub fn bench(
     let mut refused = vec![];
     for spec in &options.specs {
         match Cache::new(model.cache_shape(), spec, options.seed) {
-            Ok(cache) => lanes.going.push(Lane { spec, cache, row: None }),
+            Ok(cache) => lanes.going.push(Lane { spec, cache, row: None, peaks: vec![] }),
             Err(error) => refused.push((spec, error)),
         }
     }
@@ -171,7 +172,7 @@ pub fn bench(
                 |lane, test| {
                     let before = bed.workspace.multiply_adds();
                     let is_prompt = matches!(test.work, Work::Prompt(_));
-                    let peak = if options.profile && is_prompt { int8_peak(model.pool(), 1) } else { None };
+                    let peak = if options.profile && is_prompt { int8_peak(model.pool()) } else { None };
                     let sample = bed.time(lane, test, repetition)?;
                     let row = lane.row.get_or_insert_with(|| row(test, lane.spec, sample.footprint));
                     row.samples_ts.push(sample.rate());
@@ -179,10 +180,7 @@ pub fn bench(
                         let each = (bed.workspace.multiply_adds() - before) as f64 / count as f64;
                         row.multiply_adds_per_s = Some(each);
                     }
-                    if let Some(peak) = peak {
-                        let share = peak / options.repetitions as f64;
-                        *row.peak_multiply_adds_per_s.get_or_insert(0.0) += share;
-                    }
+                    lane.peaks.extend(peak);
                     Ok(sample)
                 },
             )?;
@@ -194,10 +192,12 @@ pub fn bench(
                 Ok(())
             })?;
         }
-        for mut row in lanes.going.iter_mut().filter_map(|lane| lane.row.take()) {
+        for lane in &mut lanes.going {
+            let Some(mut row) = lane.row.take() else { continue };
             (row.avg_ts, row.stddev_ts) = mean_and_deviation(&row.samples_ts);
             // Of a token, till now.
             row.multiply_adds_per_s = row.multiply_adds_per_s.map(|each| each * row.avg_ts);
+            row.peak_multiply_adds_per_s = median(std::mem::take(&mut lane.peaks));
             bench.rows.push(row);
         }
     }
@@ -288,6 +288,8 @@ struct Lane<'a> {
     cache: Cache,
     /// What the test that is being run has given.
     row: Option<BenchRow>,
+    /// What the processor gave at best before each repetition.
+    peaks: Vec<f64>,
 }
 
 impl Lane<'_> {
@@ -393,9 +395,7 @@ impl Bed<'_> {
         let mut profile = self.workspace.stop_profile();
         profile += cache.stop_profile();
         profile.add(Part::Sampling, sampling);
-        rates.sort_by(f64::total_cmp);
-        let bandwidth = rates.get(rates.len() / 2).copied();
-        Ok(Parts::of(&profile, count, seconds, bandwidth, self.model, &cache))
+        Ok(Parts::of(&profile, count, seconds, median(rates), self.model, &cache))
     }
 }
 

@@ -31,6 +31,16 @@ impl Estimate {
     }
 }
 
+/// The value in the middle, of an even number the upper one; `None` for none.
+///
+/// ```
+/// assert_eq!(sketchkv_eval::metrics::median(vec![4.0, 1.0, 2.0]), Some(2.0));
+/// ```
+pub fn median(mut values: Vec<f64>) -> Option<f64> {
+    values.sort_unstable_by(f64::total_cmp);
+    values.get(values.len() / 2).copied()
+}
+
 /// The `fraction` quantile of ascending `sorted` values, linear between neighbours; NaN for none.
 ///
 /// ```
